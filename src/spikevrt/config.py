@@ -1,0 +1,265 @@
+"""Every setting of a run: one tree of frozen dataclasses, read strictly from YAML.
+
+A key that no dataclass declares is refused with the nearest known name; a value of the wrong type is refused with
+what is allowed. Nothing here imports torch, so that `spikevrt --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+
+CHECKPOINT_PARTS = ("attention", "mlp", "deform", "spikes", "fusion")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VrtConfig:
+    """The video restoration transformer. The defaults are the published deblurring network."""
+
+    upscale: int = 1
+    in_channels: int = 3
+    out_channels: int = 3
+    clip_frames: int = 6  # only the frame-interpolation head (pa_frames 0) depends on it
+    window: tuple[int, int, int] = (6, 8, 8)  # frames, rows, columns
+    depths: tuple[int, ...] = (8, 8, 8, 8, 8, 8, 8, 4, 4, 4, 4)  # stages 1-7, then the blocks of stage 8
+    dims: tuple[int, ...] = (96, 96, 96, 96, 96, 96, 96, 120, 120, 120, 120)
+    num_heads: tuple[int, ...] = (6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6)
+    independent: tuple[int, ...] = (9, 10)  # entries of `depths` whose window is one frame deep
+    mutual_ratio: float = 0.75
+    mlp_ratio: float = 2.0
+    drop_path: float = 0.2
+    pa_frames: int = 2  # frames aligned by parallel warping: 0, 2, 4 or 6
+    deform_groups: int = 16
+    nonblind_denoising: bool = False
+    flow_widths: tuple[int, int, int, int] = (32, 64, 32, 16)  # SpyNet; the published one is the default
+
+    def __post_init__(self) -> None:
+        if not len(self.depths) == len(self.dims) == len(self.num_heads) >= 8:
+            raise ValueError(
+                f"model.vrt: depths, dims and num_heads must have the same length, at least 8; "
+                f"got {len(self.depths)}, {len(self.dims)}, {len(self.num_heads)}"
+            )
+        if self.pa_frames not in (0, 2, 4, 6):
+            raise ValueError(f"model.vrt.pa_frames: {self.pa_frames}; allowed: 0, 2, 4, 6")
+        for index, (dim, heads) in enumerate(zip(self.dims, self.num_heads, strict=True)):
+            if dim % heads:
+                raise ValueError(f"model.vrt.dims[{index}]: {dim} is no multiple of num_heads[{index}] = {heads}")
+            if index < 7 and dim % 4:
+                raise ValueError(f"model.vrt.dims[{index}]: {dim} must be a multiple of 4 in stages 1-7")
+        pairs = self.pa_frames // 2
+        for index, dim in enumerate(self.dims[:7]):
+            if pairs and ((pairs * dim) % self.deform_groups or dim % pairs or self.deform_groups % pairs):
+                raise ValueError(
+                    f"model.vrt.deform_groups: {self.deform_groups} does not divide {pairs} x dims[{index}] = {pairs * dim}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpikeConfig:
+    """The spike branch and its fusion into the four encoder stages."""
+
+    num_bins: int = 32  # K: temporal bins of one exposure
+    dims: tuple[int, int, int, int] = (96, 96, 96, 96)  # channels per scale; must equal the encoder stages'
+    num_blocks: int = 1  # residual 3-D blocks per scale
+    attention_heads: int = 4
+    attention_mlp_ratio: float = 2.0
+    fusion: Literal["TemporalCrossAttn"] = "TemporalCrossAttn"
+    fusion_heads: int = 4
+    fusion_mlp_ratio: float = 2.0
+    max_tokens: int = 1 << 19  # attention over time works on chunks of at most this many tokens (memory bound)
+
+    def __post_init__(self) -> None:
+        for name in ("num_bins", "num_blocks", "attention_heads", "fusion_heads", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model.spikes.{name}: {getattr(self, name)}; allowed: 1 or more")
+        for index, dim in enumerate(self.dims):
+            if dim % self.attention_heads or dim % self.fusion_heads:
+                raise ValueError(f"model.spikes.dims[{index}]: {dim} is no multiple of the number of heads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """SpikeVRT, or (`spikes: null`) its spike-less twin."""
+
+    vrt: VrtConfig = VrtConfig()
+    spikes: SpikeConfig | None = SpikeConfig()
+    checkpoint: tuple[str, ...] = ()  # parts recomputed in the backward pass to save memory
+
+    def __post_init__(self) -> None:
+        for part in self.checkpoint:
+            if part not in CHECKPOINT_PARTS:
+                raise ValueError(f"model.checkpoint: {part!r}; allowed: {', '.join(CHECKPOINT_PARTS)}")
+        if self.spikes is not None and self.spikes.dims != self.vrt.dims[:4]:
+            raise ValueError(
+                f"model.spikes.dims: {list(self.spikes.dims)} must equal model.vrt.dims[:4] = {list(self.vrt.dims[:4])}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is read: a dataset folder made by `spikevrt prepare`, clips of `clip_frames`, random crops of `crop_px`."""
+
+    root: str = "data/dataset"
+    voxels: Literal["precomputed", "raw"] = "precomputed"  # spike_vox/*.npy, or spike/*.dat on the fly
+    clip_frames: int = 5
+    crop_px: int = 256
+    batch: int = 8
+    workers: int = 0
+    augment: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Charbonnier plus a VGG-19 relu3_3 feature distance (weight 0 turns it off)."""
+
+    charbonnier_eps: float = 1e-3
+    perceptual_weight: float = 0.1
+    perceptual_file: str | None = None  # VGG-19 weights; null: download torchvision's public file
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW under a cosine with linear warm-up."""
+
+    lr: float = 2e-4
+    lr_min: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 1e-4
+    steps: int = 300_000
+    warmup_steps: int = 5_000
+    clip_norm: float = 1.0
+    flow_lr_factor: float = 1.0  # learning rate of SpyNet and of the deformable alignment, relative to lr
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the loop runs. `accumulate` micro-batches of `data.batch` make one step."""
+
+    seed: int = 123
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    accumulate: int = 1
+    init_vrt: str | None = None  # a published VRT deblurring checkpoint to start from
+    validate_every: int = 1_000
+    picture_every: int = 10_000
+    checkpoint_every: int = 1_000
+    log_every: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Build the tree from plain values. Raises ValueError (one line) on an unknown key or a wrong value."""
+        return typing.cast(Self, _build(cls, values, ""))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plain values, ready for YAML or JSON; `from_dict` is its inverse."""
+        return typing.cast(dict[str, Any], _plain(self))
+
+
+def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Config:
+    """Read a YAML file, then apply overrides of the form `optim.lr=1e-3` (values are YAML).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not YAML, an unknown key, or a value that is not allowed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such config file")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a config is a YAML mapping")
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise ValueError(f"override {item!r}: expected KEY=VALUE, for example optim.lr=1e-3")
+        node = values
+        *parents, last = key.split(".")
+        for name in parents:
+            child = node.get(name)
+            node[name] = node = dict(child) if isinstance(child, dict) else {}
+        node[last] = yaml.safe_load(text)
+    try:
+        return Config.from_dict(values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def model_from_dict(values: dict[str, Any]) -> ModelConfig:
+    """The model part alone, as stored inside a weights file."""
+    return typing.cast(ModelConfig, _build(ModelConfig, values, "model"))
+
+
+def _build(cls: type, values: Any, where: str) -> Any:
+    prefix = f"{where}." if where else ""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where or 'config'}: expected a mapping, got {values!r}")
+    hints = typing.get_type_hints(cls)
+    arguments = {}
+    for key, value in values.items():
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"allowed: {', '.join(hints)}"
+            raise ValueError(f"unknown config key {prefix}{key}; {hint}")
+        arguments[key] = _value(hints[key], value, f"{prefix}{key}")
+    return cls(**arguments)
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _value(next(a for a in args if a is not type(None)), value, where)
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type, hint), value, where)
+    if origin is Literal:
+        if value not in args:
+            raise ValueError(f"{where}: {value!r}; allowed: {', '.join(map(str, args))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{where}: {value!r}; expected a list")
+        if args[-1] is Ellipsis:
+            args = (args[0],) * len(value)
+        if len(args) != len(value):
+            raise ValueError(f"{where}: expected {len(args)} values, got {len(value)}")
+        return tuple(_value(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ValueError(f"{where}: {value!r}; expected {hint.__name__}")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return value

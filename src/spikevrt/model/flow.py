@@ -1,0 +1,181 @@
+"""Optical flow between neighbouring frames (SpyNet), warping, and the alignment of the input pictures.
+
+Dimension key: N pictures, B samples, D frames, C channels, H rows, W columns, S scales. A flow's channel 0 is x
+(columns), channel 1 is y (rows), in pixels of its own scale; it is the field that warps `supp` onto `ref`.
+Source: Ranjan and Black, Optical Flow Estimation using a Spatial Pyramid Network, CVPR 2017.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+NUM_SCALES = 4
+
+
+@dataclass(frozen=True)
+class Flows:
+    """Flows of one clip. `backward[k][s]` (B,D-1-k,2,H/2^s,W/2^s) at index t brings frame t+k+1 to frame t;
+    `forward[k][s]` brings frame t to frame t+k+1."""
+
+    backward: list[list[Tensor]]
+    forward: list[list[Tensor]]
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Positions and warps need the precision of float32, whatever the network around them runs in."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def sampling_positions(flow: Float[Tensor, "N 2 H W"]) -> tuple[Float[Tensor, "N H W"], Float[Tensor, "N H W"]]:
+    """Where each pixel reads from: column and row positions, in pixels."""
+    height, width = flow.shape[-2:]
+    columns = torch.arange(width, dtype=flow.dtype, device=flow.device)
+    rows = torch.arange(height, dtype=flow.dtype, device=flow.device)
+    return columns + flow[:, 0], rows[:, None] + flow[:, 1]
+
+
+def sample(
+    x: Float[Tensor, "N C H W"],
+    columns: Float[Tensor, "N h w"],
+    rows: Float[Tensor, "N h w"],
+    mode: Literal["bilinear", "nearest"] = "bilinear",
+    padding: Literal["zeros", "border"] = "zeros",
+) -> Float[Tensor, "N C h w"]:
+    """Read `x` at positions in pixels."""
+    height, width = x.shape[-2:]
+    grid = torch.stack((2 * columns / max(width - 1, 1) - 1, 2 * rows / max(height - 1, 1) - 1), -1)
+    return F.grid_sample(x, grid, mode=mode, padding_mode=padding, align_corners=True)
+
+
+def flow_warp(
+    x: Float[Tensor, "N C H W"],
+    flow: Float[Tensor, "N 2 H W"],
+    padding: Literal["zeros", "border"] = "zeros",
+) -> Float[Tensor, "N C H W"]:
+    """Backward warp: out(p) = x(p + flow(p)), bilinear. Computed in float32 whatever the precision around it."""
+    columns, rows = sampling_positions(at_least_float32(flow))
+    return sample(at_least_float32(x), columns, rows, "bilinear", padding)
+
+
+def nearest4(x: Float[Tensor, "N C H W"], flow: Float[Tensor, "N 2 H W"]) -> Float[Tensor, "N 4*C H W"]:
+    """The four pixels around each sampling position, unblended: (floor x, floor y), (floor x, ceil y),
+    (ceil x, floor y), (ceil x, ceil y). No gradient reaches the flow."""
+    columns, rows = sampling_positions(at_least_float32(flow.detach()))
+    left, right, top, bottom = columns.floor(), columns.ceil(), rows.floor(), rows.ceil()
+    corners = ((left, top), (left, bottom), (right, top), (right, bottom))
+    return torch.cat([sample(at_least_float32(x), cx, cy, "nearest") for cx, cy in corners], 1)
+
+
+def align_neighbours(
+    frames: Float[Tensor, "B D C H W"], flows: Flows
+) -> tuple[Float[Tensor, "B D 4*C H W"], Float[Tensor, "B D 4*C H W"]]:
+    """Pixels of the next and of the previous frame, brought to each frame; zeros where there is none."""
+    b, d, c, h, w = frames.shape
+    from_next = nearest4(frames[:, 1:].flatten(0, 1), flows.backward[0][0].flatten(0, 1))
+    from_previous = nearest4(frames[:, :-1].flatten(0, 1), flows.forward[0][0].flatten(0, 1))
+    nothing = frames.new_zeros(b, 1, 4 * c, h, w)
+    shape = (b, d - 1, 4 * c, h, w)
+    return torch.cat((from_next.view(shape), nothing), 1), torch.cat((nothing, from_previous.view(shape)), 1)
+
+
+class SpyNetLevel(nn.Module):
+    """Five 7x7 convolutions that refine the flow of one pyramid level."""
+
+    def __init__(self, widths: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        sizes = (8, *widths, 2)
+        layers: list[nn.Module] = []
+        for index in range(5):
+            layers += [nn.Conv2d(sizes[index], sizes[index + 1], 7, padding=3), nn.ReLU()]
+        self.basic_module = nn.Sequential(*layers[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.basic_module(x)
+
+
+class SpyNet(nn.Module):
+    """Coarse-to-fine flow over six levels; the four finest are returned, finest first."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, widths: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        self.basic_module = nn.ModuleList(SpyNetLevel(widths) for _ in range(6))
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+
+    def forward(self, ref: Float[Tensor, "N 3 H W"], supp: Float[Tensor, "N 3 H W"]) -> list[Float[Tensor, "N 2 h w"]]:
+        """Flow at scales 1, 1/2, 1/4, 1/8. Pictures are RGB in [0, 1], larger than 32 x 32."""
+        height, width = ref.shape[-2:]
+        if min(height, width) <= 32:
+            raise ValueError(f"pictures of {width}x{height}: optical flow needs more than 32 rows and columns")
+        full_height, full_width = -height % 32 + height, -width % 32 + width
+        refs, supps = [self._prepare(ref, full_height, full_width)], [self._prepare(supp, full_height, full_width)]
+        for _ in range(5):
+            refs.insert(0, F.avg_pool2d(refs[0], 2, 2))
+            supps.insert(0, F.avg_pool2d(supps[0], 2, 2))
+        flow = ref.new_zeros(ref.shape[0], 2, full_height // 64, full_width // 64)
+        finest_first = []
+        for level, net in enumerate(self.basic_module):
+            up = 2 * F.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=True)
+            missing = (0, refs[level].shape[3] - up.shape[3], 0, refs[level].shape[2] - up.shape[2])
+            if any(missing):
+                up = F.pad(up, missing, mode="replicate")
+            warped = flow_warp(supps[level], up, "border")
+            flow = up + net(torch.cat((refs[level], warped, up), 1))
+            if level >= 2:
+                scale = 2 ** (5 - level)
+                finest_first.insert(0, _resize_flow(flow, height, width, full_height, full_width, scale))
+        return finest_first
+
+    def _prepare(self, picture: Tensor, height: int, width: int) -> Tensor:
+        if picture.shape[-2:] != (height, width):
+            picture = F.interpolate(picture, (height, width), mode="bilinear", align_corners=False)
+        return (picture - self.mean) / self.std
+
+
+def _resize_flow(flow: Tensor, height: int, width: int, full_height: int, full_width: int, scale: int) -> Tensor:
+    h, w = height // scale, width // scale
+    if flow.shape[-2:] != (h, w):
+        flow = F.interpolate(flow, (h, w), mode="bilinear", align_corners=False)
+    factors = flow.new_tensor([w / (full_width // scale), h / (full_height // scale)])
+    return flow * factors.view(1, 2, 1, 1)
+
+
+def clip_flows(spynet: SpyNet, frames: Float[Tensor, "B D 3 H W"], pa_frames: int) -> Flows:
+    """Flows between all frames at distance 1 to pa_frames/2; longer ones are chained from neighbours'."""
+    b, d = frames.shape[:2]
+    first, second = frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1)
+    both = spynet(torch.cat((first, second)), torch.cat((second, first)))
+    backward, forward = [], []
+    for flow in both:
+        back, forth = flow.view(2, b, d - 1, *flow.shape[1:])
+        backward.append(back)
+        forward.append(forth)
+    flows = Flows([backward], [forward])
+    for distance in range(2, pa_frames // 2 + 1):
+        flows.backward.append([])
+        flows.forward.append([])
+        for scale in range(NUM_SCALES):
+            step = flows.backward[0][scale]
+            shorter = flows.backward[distance - 2][scale]
+            count = d - distance
+            back = shorter[:, :count] + _warp_flows(step[:, distance - 1 :], shorter[:, :count])
+            step, shorter = flows.forward[0][scale], flows.forward[distance - 2][scale]
+            forth = shorter[:, 1:] + _warp_flows(step[:, :count], shorter[:, 1:])
+            flows.backward[-1].append(back)
+            flows.forward[-1].append(forth)
+    return flows
+
+
+def _warp_flows(flow: Tensor, by: Tensor) -> Tensor:
+    return flow_warp(flow.flatten(0, 1), by.flatten(0, 1)).view(flow.shape)

@@ -1,0 +1,54 @@
+"""Fusion of the spike pyramid into the encoder: at each pixel, cross-attention over time.
+
+Dimension key: B samples, T frames, H rows, W columns, C channels; S sequences (one a pixel), G heads, E channels of a head.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spikevrt.model.spike_encoder import FeedForward, split_heads
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+
+class TemporalCrossAttnFuse(nn.Module):
+    """RGB features ask, spike features answer: out = y + FFN(LN y), y = rgb + attention(LN rgb, LN spikes).
+
+    The residual carries the RGB feature itself, not its normalised copy, and both output projections start at zero: a new
+    fusion is exactly the identity, whatever the spikes.
+    """
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm_rgb = nn.LayerNorm(dim)
+        self.norm_spikes = nn.LayerNorm(dim)
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.norm_mlp = nn.LayerNorm(dim)
+        self.mlp = FeedForward(dim, mlp_ratio)
+        for layer in (self.proj, self.mlp[2]):
+            assert isinstance(layer, nn.Linear)
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, rgb: Float[Tensor, "S T C"], spikes: Float[Tensor, "S T C"]) -> Float[Tensor, "S T C"]:
+        q = split_heads(self.q(self.norm_rgb(rgb)), self.num_heads)
+        k, v = (split_heads(part, self.num_heads) for part in self.kv(self.norm_spikes(spikes)).chunk(2, -1))
+        y = rgb + self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return y + self.mlp(self.norm_mlp(y))
+
+
+def resize_features(x: Float[Tensor, "B T h w C"], height: int, width: int) -> Float[Tensor, "B T H W C"]:
+    """Bilinear resize (align_corners=False) of every frame; nothing is touched where the size is right."""
+    if x.shape[2:4] == (height, width):
+        return x
+    pictures = x.flatten(0, 1).permute(0, 3, 1, 2)
+    pictures = F.interpolate(pictures, (height, width), mode="bilinear", align_corners=False)
+    return pictures.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])

@@ -1,0 +1,89 @@
+"""SpikeVRT: a VRT whose four encoder stages are fused with a spike pyramid by cross-attention over time.
+
+Dimension key: B samples, T frames, K bins, H x W pixels of the colour camera, h x w pixels of the spike camera.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from spikevrt.config import ModelConfig
+from spikevrt.model.blocks import recompute
+from spikevrt.model.fusion import TemporalCrossAttnFuse, resize_features
+from spikevrt.model.spike_encoder import SpikeEncoder3D, SpikeTemporalSA, over_pixels
+from spikevrt.model.vrt import VRT
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+FLOW_MIN_SIZE_PX = 64  # SpyNet needs more than 32 pixels
+
+
+class SpikeVRT(nn.Module):
+    """The network of `config`. Without a spike branch (`config.spikes` None) it is its spike-less twin, VRT alone."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vrt = VRT(config.vrt, config.checkpoint)
+        spikes = config.spikes
+        if spikes is not None:
+            self.spike_encoder = SpikeEncoder3D(
+                spikes.num_bins, spikes.dims, spikes.num_blocks, "spikes" in config.checkpoint
+            )
+            self.spike_attention = nn.ModuleList(
+                SpikeTemporalSA(dim, spikes.attention_heads, spikes.attention_mlp_ratio) for dim in spikes.dims
+            )
+            self.fusion = nn.ModuleList(
+                TemporalCrossAttnFuse(dim, spikes.fusion_heads, spikes.fusion_mlp_ratio) for dim in spikes.dims
+            )
+
+    @property
+    def pad_multiple(self) -> int:
+        """H and W of the input must be multiples of this."""
+        return 8
+
+    @property
+    def min_size_px(self) -> int:
+        """The smallest H and W: one window at 1/8 of the resolution, and what the optical flow needs."""
+        return max(FLOW_MIN_SIZE_PX, 8 * max(self.config.vrt.window[1:]))
+
+    def forward(
+        self, blur: Float[Tensor, "B T 3 H W"], spike_vox: Float[Tensor, "B T K h w"] | None = None
+    ) -> Float[Tensor, "B T 3 H W"]:
+        """Restore a clip with values in [0, 1]; the output is not clamped. Without spikes it runs as VRT.
+
+        Raises:
+            ValueError: spikes for a network without a spike branch, or voxels of another shape than it reads.
+        """
+        if spike_vox is None:
+            return self.vrt(blur)
+        pyramid = self._spike_pyramid(blur, spike_vox)
+        return self.vrt(blur, fuse=lambda index, rgb: self._fuse(index, rgb, pyramid[index]))
+
+    def _spike_pyramid(self, blur: Tensor, spike_vox: Tensor) -> list[Tensor]:
+        spikes = self.config.spikes
+        if spikes is None:
+            raise ValueError("spike_vox: this network has no spike branch (model.spikes is null)")
+        if spike_vox.ndim != 5 or spike_vox.shape[:2] != blur.shape[:2] or spike_vox.shape[2] != spikes.num_bins:
+            raise ValueError(
+                f"spike_vox: shape {tuple(spike_vox.shape)}; expected "
+                f"({blur.shape[0]}, {blur.shape[1]}, {spikes.num_bins}, rows, columns)"
+            )
+        return [
+            over_pixels(attention, features, max_tokens=spikes.max_tokens)
+            for attention, features in zip(self.spike_attention, self.spike_encoder(spike_vox), strict=True)
+        ]
+
+    def _fuse(self, index: int, rgb: Tensor, spikes: Tensor) -> Tensor:
+        assert self.config.spikes is not None
+        spikes = resize_features(spikes, rgb.shape[2], rgb.shape[3])
+        max_tokens = self.config.spikes.max_tokens
+        return recompute(
+            lambda r, s: over_pixels(self.fusion[index], r, s, max_tokens=max_tokens),
+            rgb,
+            spikes,
+            when="fusion" in self.config.checkpoint,
+        )

@@ -1,0 +1,161 @@
+"""Files that hold a trained network, or a training run in the middle.
+
+Weights are one safetensors file with everything needed to use them inside: the network's settings, the voxel
+statistics and where they come from. The state of a run (optimiser, step, generators) is a torch file that is read
+without executing anything. Both appear under their name only when complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import pickle
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from spikevrt.config import ModelConfig, model_from_dict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+METADATA_KEY = "spikevrt"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What a weights file says about itself.
+
+    `voxel_mean` and `voxel_std` are those of log1p spike counts per bin over the training set (0 and 1 for a network
+    without spikes). `provenance` holds plain JSON values: seed, data hash, commit, step, scores.
+    """
+
+    model: ModelConfig
+    voxel_mean: float
+    voxel_std: float
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], info: WeightsInfo) -> None:
+    """Write a weights file, complete or not at all; an existing one is replaced, missing folders are made.
+
+    Raises:
+        ValueError: a tensor that is not finite, or voxel statistics that cannot be used.
+    """
+    path = Path(path)
+    _check_statistics(path, info.voxel_mean, info.voxel_std)
+    tensors = {name: value.detach().to("cpu").contiguous().clone() for name, value in state_dict.items()}
+    for name, value in tensors.items():
+        _check_finite(path, name, value)
+    document = {
+        "version": FORMAT_VERSION,
+        "model": dataclasses.asdict(info.model),
+        "voxel_mean": info.voxel_mean,
+        "voxel_std": info.voxel_std,
+        "provenance": info.provenance,
+    }
+    with _complete_or_absent(path) as partial:
+        save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(document)})
+
+
+def load_weights(path: str | Path) -> tuple[dict[str, Tensor], WeightsInfo]:
+    """Read the tensors (on the CPU, all finite) and the description of a weights file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not safetensors, truncated, not written by SpikeVRT, or a tensor that is not finite (named).
+    """
+    path = Path(path)
+    info = read_info(path)
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping: it cannot be iterated)
+    for name, value in tensors.items():
+        _check_finite(path, name, value)
+    return tensors, info
+
+
+def read_info(path: str | Path) -> WeightsInfo:
+    """Read the description alone, without the tensors. Raises as `load_weights` does."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such weights file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a complete safetensors file ({error})") from None
+    if METADATA_KEY not in metadata:
+        raise ValueError(f"{path}: a safetensors file, but not one of SpikeVRT's (no {METADATA_KEY!r} in its metadata)")
+    try:
+        document = json.loads(metadata[METADATA_KEY])
+        version, model = document["version"], document["model"]
+        mean, std, provenance = float(document["voxel_mean"]), float(document["voxel_std"]), document["provenance"]
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: its SpikeVRT metadata cannot be read ({type(error).__name__}: {error})") from None
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{path}: weights format version {version}; this SpikeVRT reads version {FORMAT_VERSION}")
+    _check_statistics(path, mean, std)
+    try:
+        return WeightsInfo(model_from_dict(model), mean, std, provenance)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def save_state(path: str | Path, state: dict[str, Any]) -> None:
+    """Write the state of a run, complete or not at all: tensors and plain values, nested in dicts and lists."""
+    with _complete_or_absent(Path(path)) as partial:
+        torch.save(state, partial)
+
+
+def load_state(path: str | Path) -> dict[str, Any]:
+    """Read the state of a run (tensors on the CPU); nothing stored in the file is executed.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: truncated, no torch file, or one that holds more than tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such state file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path}: not a complete training state ({reason})") from None
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: not a training state (holds {type(state).__name__}, expected dict)")
+    return state
+
+
+def _check_finite(path: Path, name: str, value: Tensor) -> None:
+    if (value.is_floating_point() or value.is_complex()) and not bool(torch.isfinite(value).all()):
+        raise ValueError(f"{path}: tensor {name!r} holds NaN or infinity")
+
+
+def _check_statistics(path: Path, mean: float, std: float) -> None:
+    if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
+        raise ValueError(f"{path}: voxel mean {mean}, std {std}; allowed: finite, std above 0")
+
+
+@contextlib.contextmanager
+def _complete_or_absent(path: Path) -> Iterator[Path]:
+    """A temporary sibling to write to; it takes `path`'s name when the block ends well and vanishes otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        with open(partial, "rb+") as file:  # the name must not survive a power cut that the bytes did not
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

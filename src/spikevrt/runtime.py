@@ -1,0 +1,161 @@
+"""The machine underneath: device, precision, seeds, memory, and what to write down about all of them.
+
+Nothing here knows what SpikeVRT computes; everything else asks here instead of asking the platform.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.metadata
+import platform
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# glibc, malloc.h: the keys of mallopt
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch (all devices); `seed` is in [0, 2**32)."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed: {seed}; allowed: 0 to {2**32 - 1}")
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (the global generator is what is seeded here)
+    torch.manual_seed(seed)
+
+
+def pick_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device of that name; `auto` is CUDA where there is one.
+
+    Raises:
+        ValueError: an unknown name, or `cuda` on a machine without it.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device: {name!r}; allowed: auto, cpu, cuda")
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ValueError("device: 'cuda', but torch sees no CUDA device here; allowed: auto, cpu")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """Mixed precision as a context: `fp32` (none), `bf16` (CPU and CUDA) or `fp16` (CUDA alone).
+
+    Raises:
+        ValueError: an unknown precision, or fp16 on a CPU.
+    """
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    if precision not in AUTOCAST_DTYPES:
+        raise ValueError(f"precision: {precision!r}; allowed: fp32, bf16, fp16")
+    if precision == "fp16" and device.type != "cuda":
+        raise ValueError(f"precision: 'fp16' on {device.type}; allowed there: fp32, bf16")
+    return torch.autocast(device.type, dtype=AUTOCAST_DTYPES[precision])
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has finished what was asked of it. Take no time without this (a CPU is always finished)."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start a new measurement for `peak_memory_bytes`. On a CPU only Linux can; elsewhere the old peak stays."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Peak memory in bytes since the last reset: allocated by torch on CUDA, else resident in this whole process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def free_memory_bytes(device: torch.device) -> int | None:
+    """Memory that can still be taken, in bytes; None where the platform does not say."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a number; packages not installed are left out."""
+    found = {"python": platform.python_version()}
+    for name in ("spikevrt", "torch", "numpy", "safetensors", "av", "pillow"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of this source tree, with `-dirty` after it when tracked files differ; None when it is no git tree."""
+    here = Path(__file__).resolve()
+    git = ["git", "--no-optional-locks", "-C", str(here.parent)]
+    try:
+        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True, timeout=10)
+        if tracked.returncode:  # installed inside somebody else's repository
+            return None
+        describe = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        answer = subprocess.run(describe, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None if answer.returncode == 0 else None
+
+
+def environment() -> dict[str, Any]:
+    """What a run writes beside its results: versions, commit, machine. Plain values, ready for JSON."""
+    cuda = torch.cuda.is_available()
+    return {
+        "versions": versions(),
+        "commit": git_commit(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
+        "num_threads": torch.get_num_threads(),
+        "command": sys.argv,
+    }
+
+
+def tune_allocator() -> bool:
+    """Keep freed memory in this process instead of handing it back to the kernel, which must then zero it anew.
+
+    Transformer activations are tens of megabytes each; glibc maps and unmaps every one of them, and the page faults
+    cost more than the arithmetic on small machines. After this call they are reused. Only glibc is changed; returns
+    whether anything was. Call it once, early. The process keeps its peak size until it ends.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        mallopt = libc.mallopt
+    except (OSError, AttributeError):  # musl
+        return False
+    mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
+    never_trim = mallopt(M_TRIM_THRESHOLD, -1)
+    never_map = mallopt(M_MMAP_MAX, 0)
+    return bool(never_trim and never_map)

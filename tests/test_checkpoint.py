@@ -1,0 +1,175 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from spikevrt.checkpoint import WeightsInfo, load_state, load_weights, read_info, save_state, save_weights
+from spikevrt.config import ModelConfig
+
+INFO = WeightsInfo(ModelConfig(spikes=None), 0.25, 0.5, {"seed": 123, "commit": None})
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_weights_come_back_bit_for_bit_with_their_description(tmp_path):
+    state = {"a.weight": torch.arange(6.0).view(2, 3).t(), "index": torch.tensor([3, 5])}
+    save_weights(tmp_path / "new" / "w.safetensors", state, INFO)
+    loaded, info = load_weights(tmp_path / "new" / "w.safetensors")
+    assert info == INFO
+    assert loaded.keys() == state.keys()
+    for name, value in state.items():
+        torch.testing.assert_close(loaded[name], value, rtol=0, atol=0)
+    assert names(tmp_path / "new") == ["w.safetensors"]
+
+
+def test_tensors_that_share_memory_are_stored_each(tmp_path):
+    shared = torch.ones(3)
+    save_weights(tmp_path / "w.safetensors", {"a": shared, "b": shared}, INFO)
+    assert load_weights(tmp_path / "w.safetensors")[0].keys() == {"a", "b"}
+
+
+def test_a_missing_weights_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"w\.safetensors: no such weights file"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
+    torch.save({"a": torch.ones(3)}, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"w\.safetensors: not a complete safetensors file"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+def test_a_truncated_weights_file_is_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"a": torch.ones(101)}, INFO)
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(ValueError, match=r"w\.safetensors: not a complete safetensors file"):
+        load_weights(path)
+
+
+def test_weights_without_their_description_are_refused(tmp_path):
+    save_file({"a": torch.ones(3)}, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"not one of SpikeVRT's \(no 'spikevrt' in its metadata\)"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+def write_document(path: Path, **changes: object) -> None:
+    document = {"version": 1, "model": {"spikes": None}, "voxel_mean": 0.0, "voxel_std": 1.0, "provenance": {}}
+    document |= changes
+    save_file({"a": torch.ones(3)}, path, metadata={"spikevrt": json.dumps(document)})
+
+
+def test_an_incomplete_description_is_refused(tmp_path):
+    save_file({"a": torch.ones(3)}, tmp_path / "w.safetensors", metadata={"spikevrt": '{"version": 1}'})
+    with pytest.raises(ValueError, match=r"its SpikeVRT metadata cannot be read \(KeyError: 'model'\)"):
+        read_info(tmp_path / "w.safetensors")
+
+
+def test_another_format_version_is_refused(tmp_path):
+    write_document(tmp_path / "w.safetensors", version=2)
+    with pytest.raises(ValueError, match=r"weights format version 2; this SpikeVRT reads version 1"):
+        read_info(tmp_path / "w.safetensors")
+
+
+def test_an_unknown_setting_inside_a_weights_file_is_refused_with_the_file_named(tmp_path):
+    write_document(tmp_path / "w.safetensors", model={"spike": None})
+    with pytest.raises(ValueError, match=r"w\.safetensors: unknown config key model\.spike; did you mean"):
+        read_info(tmp_path / "w.safetensors")
+
+
+def test_voxel_statistics_that_divide_by_zero_are_refused_when_read_and_when_written(tmp_path):
+    write_document(tmp_path / "w.safetensors", voxel_std=0.0)
+    with pytest.raises(ValueError, match=r"voxel mean 0\.0, std 0\.0; allowed: finite, std above 0"):
+        read_info(tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"voxel mean 0\.0, std 0\.0; allowed: finite, std above 0"):
+        save_weights(tmp_path / "new.safetensors", {}, WeightsInfo(ModelConfig(), 0.0, 0.0))
+
+
+def test_a_tensor_with_nan_is_named_and_not_loaded(tmp_path):
+    document = {"version": 1, "model": {}, "voxel_mean": 0.0, "voxel_std": 1.0, "provenance": {}}
+    tensors = {"fine": torch.ones(3), "broken.weight": torch.tensor([0.0, float("nan")])}
+    save_file(tensors, tmp_path / "w.safetensors", metadata={"spikevrt": json.dumps(document)})
+    with pytest.raises(ValueError, match=r"tensor 'broken\.weight' holds NaN or infinity"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+def test_saving_nan_is_refused_and_leaves_the_old_file(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"a": torch.ones(3)}, INFO)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"tensor 'a' holds NaN or infinity"):
+        save_weights(path, {"a": torch.full((3,), float("inf"))}, INFO)
+    assert path.read_bytes() == before
+    assert names(tmp_path) == ["w.safetensors"]
+
+
+def test_state_comes_back_with_its_nesting(tmp_path):
+    state = {"step": 7, "optimizer": {"exp_avg": [torch.arange(3.0)]}, "best": None, "rng": torch.get_rng_state()}
+    save_state(tmp_path / "last.state", state)
+    loaded = load_state(tmp_path / "last.state")
+    assert (loaded["step"], loaded["best"]) == (7, None)
+    assert torch.equal(loaded["optimizer"]["exp_avg"][0], torch.arange(3.0))
+    assert torch.equal(loaded["rng"], state["rng"])
+
+
+def test_a_missing_state_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"last\.state: no such state file"):
+        load_state(tmp_path / "last.state")
+
+
+def test_a_truncated_state_is_refused(tmp_path):
+    path = tmp_path / "last.state"
+    save_state(path, {"a": torch.ones(101)})
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(ValueError, match=r"last\.state: not a complete training state \("):
+        load_state(path)
+
+
+def test_a_state_that_would_run_code_is_refused_and_does_not_run(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "ran"),))
+
+    torch.save({"step": Payload()}, tmp_path / "last.state")
+    with pytest.raises(ValueError, match=r"last\.state: not a complete training state \("):
+        load_state(tmp_path / "last.state")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_state_that_is_no_mapping_is_refused(tmp_path):
+    torch.save([1, 2], tmp_path / "last.state")
+    with pytest.raises(ValueError, match=r"not a training state \(holds list, expected dict\)"):
+        load_state(tmp_path / "last.state")
+
+
+def test_a_save_that_fails_half_way_leaves_the_old_state_and_nothing_else(tmp_path):
+    path = tmp_path / "last.state"
+    save_state(path, {"step": 1})
+    with pytest.raises(AttributeError):  # a local function cannot be pickled
+        save_state(path, {"step": 2, "bad": lambda: None})
+    assert load_state(path) == {"step": 1}
+    assert names(tmp_path) == ["last.state"]
+
+
+def test_a_process_killed_while_it_saves_leaves_the_old_state_under_the_name(tmp_path):
+    path = tmp_path / "last.state"
+    save_state(path, {"step": 1})
+    code = (
+        "import os, sys, torch\n"
+        "from spikevrt import checkpoint\n"
+        "def save(state, file):\n"
+        "    file.write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "torch.save = save\n"
+        "checkpoint.save_state(sys.argv[1], {'step': 2})\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(path)])
+    assert killed.returncode == -9
+    assert load_state(path) == {"step": 1}

@@ -1,0 +1,368 @@
+"""The command line: it answers at once, says a user's mistake in one line, and leaves nothing half-written."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from spikevrt import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+VERBS = ("simulate", "inspect", "prepare", "train", "restore", "evaluate", "demo")
+
+
+def run_outside(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, as from a shell."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-m", "spikevrt", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+
+
+def snapshot(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*")}
+
+
+def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: object) -> str:
+    """Run a command that must fail; returns its message after checking that it is one line and nothing was written."""
+    before = snapshot(tmp_path)
+    capsys.readouterr()
+    status = cli.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert status == 2
+    assert err.startswith("spikevrt: ") and err.count("\n") == 1 and err.endswith("\n"), err
+    assert out == ""
+    assert snapshot(tmp_path) == before
+    return err.removeprefix("spikevrt: ").rstrip("\n")
+
+
+# --- answers at once ---
+
+
+@pytest.mark.parametrize("arguments", [[], *([verb] for verb in VERBS)], ids=lambda arguments: " ".join(arguments))
+def test_help_answers_within_half_a_second(arguments: list[str]):
+    seconds = []
+    for _ in range(3):
+        start_s = time.perf_counter()
+        answer = run_outside([*arguments, "--help"])
+        seconds.append(time.perf_counter() - start_s)
+        assert answer.returncode == 0 and answer.stdout.startswith("usage: spikevrt"), answer.stderr
+        if seconds[-1] < 0.5:
+            break
+    assert min(seconds) < 0.5
+
+
+def test_help_loads_neither_torch_nor_numpy():
+    script = (
+        "import sys\n"
+        "from spikevrt.cli import main\n"
+        f"for verb in [[], *([v] for v in {VERBS!r})]:\n"
+        "    try:\n"
+        "        main([*verb, '--help'])\n"
+        "    except SystemExit as stop:\n"
+        "        assert stop.code == 0\n"
+        "print(sorted({'torch', 'numpy', 'PIL', 'av', 'yaml', 'rich'} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert (answer.returncode, answer.stderr) == (0, "[]\n")
+
+
+def test_help_shows_every_verb_in_the_order_of_the_data_flow():
+    text = cli.build_parser().format_help()
+    places = [text.index(f"\n    {verb} ") for verb in VERBS]
+    assert places == sorted(places)
+
+
+def test_the_version_is_the_packages():
+    from spikevrt import __version__
+
+    assert run_outside(["--version"]).stdout == f"spikevrt {__version__}\n"
+
+
+# --- the options say what the dataclasses hold ---
+
+
+def defaults_in_help(table: tuple[tuple[str, type, str], ...]) -> dict[str, str]:
+    return {name: re.sub(r".*\((.*)\)$", r"\1", text) for name, _, text in table}
+
+
+def test_the_defaults_in_the_help_are_the_true_ones():
+    from spikevrt.restore.restorer import RestoreOptions
+    from spikevrt.simulate.sensor import SensorConfig
+    from spikevrt.simulate.synthesise import SimulateOptions
+
+    for table, options in (
+        (cli._SIMULATE, SimulateOptions()),
+        (cli._SENSOR, SensorConfig()),
+        (cli._RESTORE, RestoreOptions()),
+    ):
+        true = {name: str(getattr(options, name)).lower() for name, _, _ in table}
+        assert defaults_in_help(table) == true
+
+
+def test_every_option_of_a_stage_can_be_given():
+    from spikevrt.restore.restorer import RestoreOptions
+    from spikevrt.simulate.sensor import SensorConfig
+    from spikevrt.simulate.synthesise import SimulateOptions
+
+    def names(kind: Any) -> set[str]:
+        return {field.name for field in dataclasses.fields(kind)}
+
+    assert {name for name, _, _ in cli._SENSOR} == names(SensorConfig)
+    assert {name for name, _, _ in cli._SIMULATE} == names(SimulateOptions) - {"sensor"}
+    assert {name for name, _, _ in cli._RESTORE} | {"device", "precision"} == names(RestoreOptions)
+
+
+# --- mistakes in the command itself ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: VERB"),
+        (["restor", "x"], "argument VERB: invalid choice: 'restor'"),
+        (["restore", "x"], "the following arguments are required: --out"),
+        (["restore", "x", "--out", "y", "--ovrwrite"], "unknown argument --ovrwrite; did you mean --overwrite?"),
+        (["restore", "x", "--out", "y", "--over"], "unknown argument --over"),
+        (["restore", "x", "--out", "y", "--tile-px", "big"], "argument --tile-px: invalid int value: 'big'"),
+        (["restore", "x", "--out", "y", "--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
+        (["restore", "x", "--out", "y", "--spike-width", "8"], "--spike-width: only with --spikes"),
+        (["restore", "x", "--out", "y", "--top-down"], "--top-down: only with --spikes"),
+        (["simulate", "a", "b", "--out", "y"], "SOURCE: 2 given; allowed: one, or several with --count"),
+        (["simulate", "a", "--out", "y", "--workers", "2"], "--workers: only with --count"),
+        (["simulate", "a", "--out", "y", "--count", "2", "--layer-photos", "b"], "--layer-photos: not with --count"),
+        (["simulate", "a", "--out", "y", "--frames", "0"], "frames: 0; must be 1 or more"),
+        (["simulate", "a", "--out", "y", "--width", "81"], "width: 81; must be a multiple of ratio = 2"),
+        (["prepare", "a", "--out", "y", "--val", "b", "--val-fraction", "0.5"], "--val-fraction: not with --val"),
+        (["evaluate", "a", "--out", "y", "--clip-frames", "1"], "clip_frames: 1; allowed: 0 (the whole recording)"),
+        (["train", "none.yaml", "--out", "y"], "none.yaml: no such config file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistaken_command_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], message: str
+):
+    assert refused(capsys, tmp_path, *arguments).startswith(message)
+
+
+def test_a_mistake_exits_with_status_two_and_no_traceback():
+    answer = run_outside(["inspect", "nothing/here"])
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("spikevrt: nothing/here: ") and answer.stderr.count("\n") == 1
+
+
+# --- missing files ---
+
+
+def test_a_missing_recording_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    path, out = tmp_path / "stret", tmp_path / "out"
+    for verb in ("restore", "evaluate", "prepare"):
+        assert refused(capsys, tmp_path, verb, path, "--out", out) == f"{path}: no such recording"
+
+
+def test_missing_weights_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path):
+    weights = tmp_path / "none.safetensors"
+    for verb in ("restore", "evaluate"):
+        message = refused(capsys, tmp_path, verb, recording_folder, "--weights", weights, "--out", tmp_path / "out")
+        assert message == f"{weights}: no such weights file"
+
+
+def test_a_missing_source_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    message = refused(capsys, tmp_path, "simulate", tmp_path / "none.jpg", "--out", tmp_path / "out")
+    assert message.startswith(f"{tmp_path / 'none.jpg'}: no such")
+
+
+def test_a_missing_dataset_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path, micro_config: dict[str, Any]):
+    path = write_config(tmp_path, micro_config, tmp_path / "no_dataset")
+    assert str(tmp_path / "no_dataset") in refused(capsys, tmp_path, "train", path, "--out", tmp_path / "out")
+
+
+# --- damaged files ---
+
+
+def test_a_size_that_does_not_fit_the_spike_file_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
+):
+    spikes = recording_folder / "spikes.dat"
+    message = refused(capsys, tmp_path, "inspect", spikes, "--width", 41, "--height", 31)
+    assert str(spikes) in message
+    assert str(spikes.stat().st_size) in message
+
+
+def test_a_spike_file_of_unsaid_size_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
+):
+    assert "width" in refused(capsys, tmp_path, "inspect", recording_folder / "spikes.dat")
+    frames = recording_folder / "blur"
+    arguments = ["restore", frames, "--spikes", recording_folder / "spikes.dat", "--out", tmp_path / "out"]
+    assert refused(capsys, tmp_path, *arguments).startswith("--spikes: needs --spike-width and --spike-height")
+
+
+@pytest.mark.parametrize("lost", [1, 160], ids=["one byte", "one tick"])
+def test_a_truncated_stream_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path, micro_weights: Path, lost: int
+):
+    spikes = recording_folder / "spikes.dat"
+    spikes.write_bytes(spikes.read_bytes()[:-lost])
+    for verb in ("restore", "evaluate", "inspect", "prepare"):
+        weights = ["--weights", micro_weights] if verb in ("restore", "evaluate") else []
+        message = refused(capsys, tmp_path, verb, recording_folder, *weights, "--out", tmp_path / "out.png")
+        assert message.startswith(f"{spikes}: ")
+
+
+def test_fewer_frames_than_exposures_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path, micro_weights: Path
+):
+    (recording_folder / "blur" / "000001.png").unlink()
+    message = refused(
+        capsys, tmp_path, "restore", recording_folder, "--weights", micro_weights, "--out", tmp_path / "out"
+    )
+    assert message == f"{recording_folder / 'blur'}: 2 images for 3 exposures"
+
+
+def test_a_truncated_picture_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path, micro_weights: Path
+):
+    picture = recording_folder / "blur" / "000001.png"
+    picture.write_bytes(picture.read_bytes()[:-999])
+    message = refused(
+        capsys, tmp_path, "restore", recording_folder, "--weights", micro_weights, "--out", tmp_path / "out"
+    )
+    assert str(picture) in message
+
+
+def test_weights_with_a_nan_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path, micro_weights: Path
+):
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    with safe_open(micro_weights, framework="pt") as file:
+        metadata = file.metadata()
+    state = load_file(micro_weights)
+    name = sorted(state)[5]
+    state[name].view(-1)[0] = float("nan")
+    save_file(state, micro_weights, metadata=metadata)
+    for verb in ("restore", "evaluate"):
+        message = refused(
+            capsys, tmp_path, verb, recording_folder, "--weights", micro_weights, "--out", tmp_path / "out"
+        )
+        assert message == f"{micro_weights}: tensor {name!r} holds NaN or infinity"
+
+
+def test_truncated_weights_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path, micro_weights: Path
+):
+    micro_weights.write_bytes(micro_weights.read_bytes()[:-99])
+    message = refused(
+        capsys, tmp_path, "restore", recording_folder, "--weights", micro_weights, "--out", tmp_path / "out"
+    )
+    assert message.startswith(f"{micro_weights}: not a complete safetensors file")
+
+
+# --- settings ---
+
+
+def write_config(tmp_path: Path, config: dict[str, Any], root: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({**config, "data": {**config["data"], "root": str(root)}}), encoding="utf-8")
+    return path
+
+
+def test_an_unknown_key_gets_a_suggestion(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, micro_config: dict[str, Any]
+):
+    micro_config["optim"]["warm_up_steps"] = 3
+    path = write_config(tmp_path, micro_config, tmp_path)
+    message = refused(capsys, tmp_path, "train", path, "--out", tmp_path / "out")
+    assert message == f"{path}: unknown config key optim.warm_up_steps; did you mean optim.warmup_steps?"
+
+
+def test_an_unknown_override_gets_a_suggestion(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, micro_config: dict[str, Any]
+):
+    path = write_config(tmp_path, micro_config, tmp_path)
+    message = refused(capsys, tmp_path, "train", path, "--out", tmp_path / "out", "--set", "optim.stepz=3")
+    assert message.endswith("unknown config key optim.stepz; did you mean optim.steps?")
+
+
+# --- output that exists ---
+
+
+@pytest.mark.parametrize("verb", ["simulate", "prepare", "train", "restore", "evaluate", "demo"])
+def test_an_output_that_exists_is_refused(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    photo: Path,
+    recording_folder: Path,
+    micro_weights: Path,
+    micro_config: dict[str, Any],
+    verb: str,
+):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "results.txt").write_text("a month of work")
+    inputs: dict[str, list[object]] = {
+        "simulate": [photo],
+        "prepare": [recording_folder],
+        "train": [write_config(tmp_path, micro_config, tmp_path)],
+        "restore": [recording_folder, "--weights", micro_weights],
+        "evaluate": [recording_folder, "--weights", micro_weights],
+        "demo": [],
+    }
+    message = refused(capsys, tmp_path, verb, *inputs[verb], "--out", out)
+    assert message == f"{out}: exists; choose another --out or pass --overwrite"
+
+
+# --- what is no user's mistake ---
+
+
+def test_an_interrupt_exits_with_status_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spikevrt.align.health.inspect", interrupted)
+    assert cli.main(["inspect", "x"]) == 130
+    assert capsys.readouterr().err == "spikevrt: interrupted\n"
+
+
+def test_our_own_mistake_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
+    def mistaken(*_: object, **__: object) -> None:
+        raise AssertionError("ours")
+
+    monkeypatch.setattr("spikevrt.align.health.inspect", mistaken)
+    with pytest.raises(AssertionError, match="ours"):
+        cli.main(["inspect", "x"])
+
+
+def test_a_users_mistake_shows_its_traceback_when_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("SPIKEVRT_TRACEBACK", "1")
+    with pytest.raises(FileNotFoundError):
+        cli.main(["restore", str(tmp_path / "none"), "--out", str(tmp_path / "out")])
+
+
+def test_a_message_of_several_lines_is_told_in_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    def wordy(*_: object, **__: object) -> None:
+        raise ValueError("first\n  second")
+
+    monkeypatch.setattr("spikevrt.align.health.inspect", wordy)
+    assert refused(capsys, tmp_path, "inspect", "x") == "first second"
+
+
+def test_a_reader_that_goes_away_is_no_error(recording_folder: Path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = f'"{sys.executable}" -m spikevrt inspect "{recording_folder}" | true; exit ${{PIPESTATUS[0]}}'
+    answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment)
+    assert answer.stderr == ""
+    assert answer.returncode in (0, 141)

@@ -1,0 +1,103 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from spikevrt import runtime
+
+CPU = torch.device("cpu")
+
+FAULTS = """
+import resource, sys, torch
+from spikevrt import runtime
+torch.set_num_threads(1)
+if sys.argv[1] == "tuned":
+    assert runtime.tune_allocator()
+def allocate(times):
+    for _ in range(times):
+        torch.empty(50 * 2**18).fill_(1.0)  # 50 MiB
+allocate(10)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+allocate(10)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_the_same_seed_gives_the_same_numbers_from_torch_and_numpy():
+    draws = []
+    for _ in range(2):
+        runtime.seed_everything(5)
+        draws.append((torch.rand(3).tolist(), np.random.rand(3).tolist()))  # noqa: NPY002
+    assert draws[0] == draws[1]
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ValueError, match=r"seed: -1; allowed: 0 to 4294967295"):
+        runtime.seed_everything(-1)
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(ValueError, match=r"device: 'tpu'; allowed: auto, cpu, cuda"):
+        runtime.pick_device("tpu")  # type: ignore[arg-type]
+
+
+def test_cuda_is_refused_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert runtime.pick_device("auto") == CPU
+    with pytest.raises(ValueError, match=r"device: 'cuda', but torch sees no CUDA device here"):
+        runtime.pick_device("cuda")
+
+
+def test_bf16_autocast_multiplies_in_bf16_and_fp32_does_not():
+    x = torch.ones(2, 2)
+    with runtime.autocast(CPU, "bf16"):
+        assert (x @ x).dtype == torch.bfloat16
+    with runtime.autocast(CPU, "fp32"):
+        assert (x @ x).dtype == torch.float32
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match=r"precision: 'int8'; allowed: fp32, bf16, fp16"):
+        runtime.autocast(CPU, "int8")
+
+
+def test_fp16_on_a_cpu_is_refused():
+    with pytest.raises(ValueError, match=r"precision: 'fp16' on cpu; allowed there: fp32, bf16"):
+        runtime.autocast(CPU, "fp16")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can reset the peak")
+def test_the_peak_after_a_reset_counts_what_is_allocated_after_it():
+    runtime.reset_peak_memory(CPU)
+    before = runtime.peak_memory_bytes(CPU)
+    block = np.ones(100_000_000, dtype=np.uint8)
+    rise = runtime.peak_memory_bytes(CPU) - before
+    assert 80_000_000 < rise < 200_000_000  # the pages of `block`, and whatever the interpreter took beside it
+    assert block[-1] == 1
+
+
+def test_the_environment_is_plain_and_names_versions_and_commit(monkeypatch):
+    monkeypatch.setattr(runtime, "git_commit", lambda: "abc-dirty")
+    found = runtime.environment()
+    assert found["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert found["commit"] == "abc-dirty"
+
+
+def test_a_machine_without_git_has_no_commit(monkeypatch):
+    def missing(*args, **options):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", missing)
+    assert runtime.git_commit() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
+def test_a_tuned_allocator_reuses_a_50_mib_block_instead_of_faulting_it_in_again():
+    faults = {}
+    for mode in ("plain", "tuned"):
+        run = subprocess.run([sys.executable, "-c", FAULTS, mode], capture_output=True, text=True, check=True)
+        faults[mode] = int(run.stdout)
+    assert faults["plain"] > 10 * 1000  # at least 1000 faults a block, whatever the page size up to 50 kB
+    assert faults["tuned"] < faults["plain"] / 50

@@ -1,0 +1,1 @@
+"""What was captured: frames, videos, packed spike streams, and the folder that keeps them together."""

@@ -1,0 +1,158 @@
+"""Single images: list, measure, read and write them; the one conversion between uint8 images and float frames.
+
+Dimension key: H rows, W columns, 3 colours (RGB, never BGR). Images are uint8 (H, W, 3); frames are float32 (3, H, W).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt8
+    from PIL.Image import Image
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+WRITE_SUFFIXES = (".png", ".jpg", ".jpeg")
+EXIF_ORIENTATION = 0x0112
+MAX_IMAGE_PIXELS = 1 << 28  # above this a header is taken for damage, not for a picture
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The images of a folder in natural order (2.png before 10.png); hidden files are skipped.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: the folder holds no image.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    images = [
+        entry
+        for entry in folder.iterdir()
+        if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".") and entry.is_file()
+    ]
+    if not images:
+        raise ValueError(f"{folder}: no images in it; allowed: {', '.join(IMAGE_SUFFIXES)}")
+    return sorted(images, key=_natural_key)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) of the upright image, read from the header alone.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an image.
+    """
+    image = _open(Path(path))
+    with image:
+        width, height = image.size
+        # asking a PNG without EXIF for it would decode the whole picture
+        if "exif" in image.info and image.getexif().get(EXIF_ORIENTATION, 1) >= 5:
+            width, height = height, width
+    return height, width
+
+
+def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+    """Decode one image to RGB: upright (EXIF), transparency dropped, grey repeated, 16 bits cut to 8.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is truncated, damaged, or no image of 8 or 16 bits.
+    """
+    from PIL import ImageOps
+
+    path = Path(path)
+    with _open(path) as image:
+        try:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
+            raise ValueError(f"{path}: damaged image ({_one_line(error)})") from None
+        if upright.mode.startswith("I;16"):
+            grey = (np.asarray(upright) >> 8).astype(np.uint8)
+            return np.repeat(grey[:, :, None], 3, axis=2)
+        if upright.mode in ("I", "F"):
+            raise ValueError(f"{path}: {upright.mode} pixels; allowed: 8 or 16 bits a colour")
+        return np.array(upright.convert("RGB"))
+
+
+def write_image(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
+    """Write a PNG or JPEG (quality 95) under its final name only when it is complete.
+
+    Raises:
+        ValueError: the suffix is neither .png nor .jpg/.jpeg.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in WRITE_SUFFIXES:
+        raise ValueError(
+            f"{path}: cannot write {suffix or 'a file without suffix'}; allowed: {', '.join(WRITE_SUFFIXES)}"
+        )
+    assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3, (image.dtype, image.shape)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        picture = Image.fromarray(np.ascontiguousarray(image))
+        if suffix == ".png":
+            picture.save(partial, format="PNG", compress_level=3)
+        else:
+            picture.save(partial, format="JPEG", quality=95, subsampling=0)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def to_float(images: UInt8[np.ndarray, "... H W 3"]) -> Float[Tensor, "... 3 H W"]:
+    """uint8 images to float32 frames in [0, 1]; the only place where 255 becomes 1."""
+    assert images.dtype == np.uint8 and images.shape[-1] == 3, (images.dtype, images.shape)
+    planes = np.moveaxis(images, -1, -3).copy(order="C")
+    return torch.from_numpy(planes).to(torch.float32).div_(255.0)
+
+
+def to_uint8(frames: Float[Tensor, "... 3 H W"]) -> UInt8[np.ndarray, "... H W 3"]:
+    """Float frames to uint8 images: clamp to [0, 1], times 255, round to nearest.
+
+    Raises:
+        ValueError: a value is NaN or infinite; it is never replaced by a colour.
+    """
+    assert frames.ndim >= 3 and frames.shape[-3] == 3, tuple(frames.shape)
+    values = frames.detach().to("cpu", torch.float32)
+    if not torch.isfinite(values).all():
+        num_bad = int((~torch.isfinite(values)).sum())
+        raise ValueError(
+            f"frames: {num_bad} of {values.numel()} values are NaN or infinite; no image can be made of them"
+        )
+    levels = (values.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
+    return levels.movedim(-3, -1).contiguous().numpy()
+
+
+def _open(path: Path) -> Image:
+    from PIL import Image, UnidentifiedImageError
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such image")
+    try:
+        image = Image.open(path)
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError):
+        raise ValueError(f"{path}: not an image, or a damaged one") from None
+    if image.width * image.height > MAX_IMAGE_PIXELS:
+        raise ValueError(f"{path}: claims {image.width}x{image.height} pixels; allowed: at most {MAX_IMAGE_PIXELS}")
+    return image
+
+
+def _natural_key(path: Path) -> tuple[list[str | int], str]:
+    parts = re.split(r"([0-9]+)", path.name.lower())
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], path.name
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,1 @@
+"""Spike windows to tensors: voxels (what the network reads), firing rate (TFP) and inverse interval (TFI)."""

@@ -1,0 +1,126 @@
+"""Images: listing, reading, writing, and the one uint8 <-> float conversion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spikevrt.recording.frames import image_size, list_images, read_image, to_float, to_uint8, write_image
+
+
+def _image(height: int = 5, width: int = 7, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_images_are_listed_in_natural_order_and_hidden_or_foreign_files_are_not(tmp_path: Path) -> None:
+    for name in ("10.png", "9.png", "a2.jpg", "a10.jpg", ".hidden.png", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in list_images(tmp_path)] == ["9.png", "10.png", "a2.jpg", "a10.jpg"]
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone: no such folder"):
+        list_images(tmp_path / "gone")
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no images in it; allowed: .png"):
+        list_images(tmp_path)
+
+
+def test_png_write_then_read_is_identity_in_rgb_order(tmp_path: Path) -> None:
+    image = _image()
+    write_image(tmp_path / "a.png", image)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), image)
+    assert image_size(tmp_path / "a.png") == (5, 7)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_red_jpeg_reads_red(tmp_path: Path) -> None:
+    red = np.zeros((16, 16, 3), dtype=np.uint8)
+    red[..., 0] = 255
+    write_image(tmp_path / "red.jpg", red)
+    assert np.abs(read_image(tmp_path / "red.jpg").astype(int) - red).max() <= 2
+
+
+def test_a_suffix_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot write \.gif; allowed: \.png, \.jpg, \.jpeg"):
+        write_image(tmp_path / "a.gif", _image())
+
+
+def test_size_and_pixels_agree_when_the_camera_was_held_sideways(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
+    image = _image()
+    Image.fromarray(image).save(tmp_path / "a.png", exif=exif)
+    assert image_size(tmp_path / "a.png") == (7, 5)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.rot90(image, -1))
+
+
+def test_sixteen_bit_grey_keeps_its_upper_eight_bits(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 257, 65535]], dtype=np.uint16)).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[0, :, 1], [0, 1, 255])
+
+
+def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((3, 2), dtype=np.float32)).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match="F pixels; allowed: 8 or 16 bits"):
+        read_image(tmp_path / "a.tiff")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_truncated_image_is_one_line_that_names_the_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    write_image(path, _image(67, 71))
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(ValueError, match=f"a{suffix}: damaged image") as caught:
+        read_image(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_image_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("hello")
+    with pytest.raises(ValueError, match=r"a\.png: not an image"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_missing_image_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"a\.png: no such image"):
+        image_size(tmp_path / "a.png")
+
+
+def test_every_byte_survives_the_way_to_float_and_back() -> None:
+    levels = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
+    frames = to_float(levels)
+    assert frames.shape == (1, 3, 16, 16) and frames.dtype == torch.float32
+    assert frames.min() == 0.0 and frames.max() == 1.0
+    np.testing.assert_array_equal(to_uint8(frames), levels)
+
+
+def test_conversion_leaves_its_inputs_alone() -> None:
+    images = _image()
+    images.flags.writeable = False
+    frames = to_float(images)
+    before = frames.clone()
+    frames_out_of_range = frames * 3 - 1
+    kept = frames_out_of_range.clone()
+    to_uint8(frames_out_of_range)
+    torch.testing.assert_close(frames, before, rtol=0, atol=0)
+    torch.testing.assert_close(frames_out_of_range, kept, rtol=0, atol=0)
+
+
+def test_out_of_range_values_clamp_and_halves_round() -> None:
+    frames = torch.tensor([-0.5, 2.0, 1.6 / 255]).view(3, 1, 1)
+    np.testing.assert_array_equal(to_uint8(frames).reshape(-1), [0, 255, 2])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_value_that_is_no_number_never_becomes_a_colour(bad: float) -> None:
+    frames = torch.zeros(3, 2, 2)
+    frames[0, 1, 1] = bad
+    with pytest.raises(ValueError, match="1 of 12 values are NaN or infinite"):
+        to_uint8(frames)

@@ -1,0 +1,230 @@
+"""Recordings: what is written opens again, and every contradiction is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spikevrt.recording.frames import write_image
+from spikevrt.recording.recording import Exposure, loose_recording, open_recording, write_sidecar
+from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+from spikevrt.recording.video import write_video
+
+GEOMETRY = SpikeGeometry(7, 5)
+NUM_FRAMES, EXPOSURE_TICKS, PERIOD_TICKS = 3, 11, 13
+NUM_TICKS = (NUM_FRAMES - 1) * PERIOD_TICKS + EXPOSURE_TICKS
+SPIKES = np.random.default_rng(0).integers(0, 2, (NUM_TICKS, 5, 7), dtype=np.uint8)
+
+
+def _frame(index: int) -> np.ndarray:
+    return np.full((10, 14, 3), 20 * index, dtype=np.uint8)
+
+
+def _make(root: Path, *, sharp: bool = True) -> Path:
+    (root / "blur").mkdir(parents=True)
+    for index in range(NUM_FRAMES):
+        write_image(root / "blur" / f"{index:06d}.png", _frame(index))
+    if sharp:
+        (root / "sharp").mkdir()
+        for index in range(NUM_FRAMES):
+            write_image(root / "sharp" / f"{index:06d}.png", _frame(index) + 100)
+    with SpikeWriter(root / "spikes.dat", GEOMETRY) as writer:
+        writer.append(SPIKES)
+    starts = [index * PERIOD_TICKS for index in range(NUM_FRAMES)]
+    write_sidecar(
+        root,
+        geometry=GEOMETRY,
+        num_ticks=writer.num_ticks,
+        tick_rate_hz=1000.0,
+        spike_sha256=writer.sha256,
+        width=14,
+        height=10,
+        fps=1000 / PERIOD_TICKS,
+        exposures=[
+            Exposure(i, start, start + EXPOSURE_TICKS, start / 1000, (start + EXPOSURE_TICKS) / 1000)
+            for i, start in enumerate(starts)
+        ],
+        provenance={"seed": 3},
+    )
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return _make(tmp_path / "street")
+
+
+def _edit(root: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    values = json.loads((root / "recording.json").read_text())
+    change(values)
+    (root / "recording.json").write_text(json.dumps(values))
+
+
+def test_what_was_written_is_what_opens(root: Path) -> None:
+    recording = open_recording(root)
+    assert (recording.name, recording.num_frames, recording.num_ticks) == ("street", 3, NUM_TICKS)
+    assert (recording.width, recording.height, recording.tick_rate_hz) == (14, 10, 1000.0)
+    assert recording.geometry == GEOMETRY
+    assert recording.provenance == {"seed": 3}
+    assert recording.exposures[1] == Exposure(1, 13, 24, 0.013, 0.024)
+    for index in range(NUM_FRAMES):
+        np.testing.assert_array_equal(recording.read_blur(index), _frame(index))
+        np.testing.assert_array_equal(recording.read_sharp(index), _frame(index) + 100)
+        start = index * PERIOD_TICKS
+        np.testing.assert_array_equal(recording.read_exposure_spikes(index), SPIKES[start : start + EXPOSURE_TICKS])
+
+
+def test_sharp_frames_are_optional_but_not_invented(tmp_path: Path) -> None:
+    recording = open_recording(_make(tmp_path / "a", sharp=False))
+    assert recording.sharp == ()
+    with pytest.raises(ValueError, match="no sharp frames in this recording"):
+        recording.read_sharp(0)
+
+
+def test_a_missing_recording_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="stret: no such recording"):
+        open_recording(tmp_path / "stret")
+
+
+def test_a_folder_without_a_sidecar_is_no_recording(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no recording \(it has no recording.json\)"):
+        open_recording(tmp_path)
+
+
+def test_a_sidecar_that_is_not_json_is_refused(root: Path) -> None:
+    (root / "recording.json").write_text("{")
+    with pytest.raises(ValueError, match=r"recording\.json: not JSON"):
+        open_recording(root)
+
+
+def _set(*keys: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(values: Any) -> None:
+        for key in keys[:-1]:
+            values = values[key]
+        values[keys[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_set("version", value=2), "not a spikevrt-recording of version 1"),
+        (_set("spikes", "rows", value="sideways"), "spikes.rows: 'sideways'; allowed: bottom-up, top-down"),
+        (_set("spikes", "bit_order", value="msb"), "spikes.bit_order: 'msb'; allowed: lsb-first"),
+        (_set("spikes", "width", value="7"), "spikes.width: '7'; allowed: int"),
+        (_set("spikes", "width", value=17), "no whole number of ticks of 17x5"),
+        (_set("spikes", "num_ticks", value=36), "37 ticks, but recording.json says 36"),
+        (_set("spikes", "tick_rate_hz", value=0), "spikes.tick_rate_hz: 0.0; allowed: above 0"),
+        (_set("frames", value={}), "frames.count is missing"),
+        (_set("frames", "count", value=4), "4 frames, but 3 exposures"),
+        (_set("frames", "width", value=15), "000000.png: 14x10 pixels; the recording has 15x10"),
+        (_set("exposures", value=[]), "no exposures"),
+        (_set("exposures", 2, "stop_tick", value=38), r"exposures\[2\]: ticks \[26, 38\); allowed: inside \[0, 37\)"),
+        (_set("exposures", 1, "start_tick", value=10), r"exposures\[1\]: .* begin before the exposure before it ends"),
+        (_set("exposures", 1, "frame_idx", value=0), r"exposures\[1\]: frame_idx 0 is not in rising order"),
+        (_set("exposures", 1, "t1_s", value=0.0), r"exposures\[1\]: t0_s 0.013 is not before t1_s 0.0"),
+        (_set("exposures", 1, value={}), r"exposures\[1\].frame_idx is missing"),
+    ],
+)
+def test_a_contradiction_is_refused(root: Path, change: Callable[[dict[str, Any]], None], message: str) -> None:
+    _edit(root, change)
+    with pytest.raises(ValueError, match=message):
+        open_recording(root)
+
+
+def test_a_lost_frame_is_refused(root: Path) -> None:
+    (root / "blur" / "000001.png").unlink()
+    with pytest.raises(ValueError, match="blur: 2 images for 3 exposures"):
+        open_recording(root)
+
+
+def test_a_lost_spike_file_is_refused(root: Path) -> None:
+    (root / "spikes.dat").unlink()
+    with pytest.raises(FileNotFoundError, match=r"spikes\.dat: no such spike file"):
+        open_recording(root)
+
+
+def test_a_sidecar_that_contradicts_itself_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"exposures\[0\]"):
+        write_sidecar(
+            tmp_path,
+            geometry=GEOMETRY,
+            num_ticks=5,
+            tick_rate_hz=1000.0,
+            spike_sha256="",
+            width=14,
+            height=10,
+            fps=25.0,
+            exposures=[Exposure(0, 0, 6, 0.0, 0.006)],
+            provenance={},
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- loose files -----------------------------------------------------------------------------------------------------
+
+
+def test_by_default_the_stream_is_split_equally(root: Path) -> None:
+    recording = loose_recording(root / "blur", root / "spikes.dat", spike_width=7, spike_height=5, first_tick=1)
+    assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(1, 13), (13, 25), (25, 37)]
+    assert recording.fps == pytest.approx(20000 / 12)
+    assert recording.exposures[1].t0_s == 13 / 20000
+    np.testing.assert_array_equal(recording.read_exposure_spikes(2), SPIKES[25:])
+
+
+def test_stated_exposures_are_obeyed(root: Path) -> None:
+    recording = loose_recording(
+        root / "blur", root / "spikes.dat", spike_width=7, spike_height=5, exposure_ticks=11, period_ticks=13
+    )
+    assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(0, 11), (13, 24), (26, 37)]
+
+
+def test_rows_stored_top_down_are_obeyed(root: Path) -> None:
+    recording = loose_recording(
+        root / "blur", root / "spikes.dat", spike_width=7, spike_height=5, first_tick=1, bottom_up=False
+    )
+    packed_flipped = recording.read_exposure_spikes(0)
+    assert packed_flipped.shape == (12, 5, 7)
+    np.testing.assert_array_equal(packed_flipped, SPIKES[1:13, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "37 ticks do not split equally over 3 frames; pass period_ticks"),
+        ({"first_tick": 37}, "first_tick: 37; allowed: 0 to 36"),
+        ({"period_ticks": 13}, "37 ticks, but 3 exposures need 39"),
+        ({"period_ticks": 10, "exposure_ticks": 11}, "exposure_ticks: 11; allowed: 1 to period_ticks = 10"),
+        ({"tick_rate_hz": 0.0}, "tick_rate_hz: 0.0; allowed: above 0"),
+        ({"spike_height": None}, "a packed stream does not tell its size; pass spike_width and spike_height"),
+    ],
+)
+def test_exposures_that_do_not_fit_are_refused(root: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        loose_recording(root / "blur", root / "spikes.dat", **({"spike_width": 7, "spike_height": 5} | options))
+
+
+def test_a_video_keeps_its_own_rate_and_frames_are_read_in_any_order(root: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", [np.full((16, 16, 3), 50 * i, dtype=np.uint8) for i in range(4)], fps=50)
+    recording = loose_recording(tmp_path / "clip.mp4", root / "spikes.dat", spike_width=7, spike_height=5, first_tick=1)
+    assert (recording.name, recording.num_frames, recording.fps) == ("clip", 4, 50.0)
+    assert [round(recording.read_blur(index).mean() / 50) for index in (2, 0, 3)] == [2, 0, 3]
+
+
+def test_frames_alone_make_a_recording_without_spikes(root: Path) -> None:
+    recording = loose_recording(root / "blur", None)
+    assert (recording.num_frames, recording.num_ticks, recording.spike_path) == (3, 0, None)
+    with pytest.raises(ValueError, match="no spikes in this recording"):
+        recording.read_exposure_spikes(0)
+
+
+def test_loose_frames_of_different_sizes_are_refused(root: Path) -> None:
+    write_image(root / "blur" / "000001.png", np.zeros((10, 15, 3), dtype=np.uint8))
+    with pytest.raises(ValueError, match="000001.png: 15x10 pixels; the recording has 14x10"):
+        loose_recording(root / "blur", None)

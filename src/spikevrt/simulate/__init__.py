@@ -1,0 +1,1 @@
+"""Blur and spikes simulated from one linear-light scene."""

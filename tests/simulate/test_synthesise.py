@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from spikevrt.recording.frames import write_image
+from spikevrt.recording.recording import open_recording
+from spikevrt.recording.spike_file import read_spikes
+from spikevrt.recording.video import write_video
+from spikevrt.simulate.exposure import linear_to_srgb, luminance
+from spikevrt.simulate.scene import photo_scene
+from spikevrt.simulate.sensor import SensorConfig
+from spikevrt.simulate.synthesise import SimulateOptions, simulate_many, simulate_recording
+
+from .conftest import textured
+
+OPTIONS = SimulateOptions(
+    frames=3, exposure_ticks=22, period_ticks=31, width=46, height=34, motion_px=5.0, ticks_per_frame=7, seed=11
+)
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_recording_has_what_it_says(photo: Path, tmp_path: Path):
+    told = []
+    recording = simulate_recording(photo, tmp_path / "out", OPTIONS, progress=lambda *call: told.append(call))
+    assert (recording.width, recording.height, recording.num_frames, recording.num_ticks) == (46, 34, 3, 84)
+    assert (recording.geometry.width, recording.geometry.height) == (23, 17)
+    assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(0, 22), (31, 53), (62, 84)]
+    assert recording.exposures[1].t0_s == 31 / 20000
+    assert recording.fps == 20000 / 31
+    assert recording.read_blur(2).shape == recording.read_sharp(2).shape == (34, 46, 3)
+    assert told[-1] == (84, 84)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(photo: Path, tmp_path: Path):
+    for name in ("one", "two"):
+        simulate_recording(photo, tmp_path / name, OPTIONS)
+    simulate_recording(photo, tmp_path / "three", dataclasses.replace(OPTIONS, seed=12))
+    one, two, three = (fingerprint(tmp_path / name) for name in ("one", "two", "three"))
+    assert one == two
+    assert all(one[name] != three[name] for name in one)
+
+
+@pytest.mark.parametrize("sensor", [SensorConfig(), SensorConfig(threshold=1.7, ratio=1)])
+def test_blur_sharp_and_spikes_come_from_the_same_light(photo: Path, tmp_path: Path, sensor: SensorConfig):
+    options = dataclasses.replace(OPTIONS, sensor=sensor)
+    recording = simulate_recording(photo, tmp_path / "out", options)
+    scene = photo_scene(
+        photo, height=34, width=46, num_ticks=84, motion_px=5.0, exposure_ticks=22, num_layers=2, seed=11
+    )
+    light = scene.light(torch.arange(84))
+
+    def eight_bit(picture: torch.Tensor) -> np.ndarray:
+        return (linear_to_srgb(picture) * 255).permute(1, 2, 0).numpy()
+
+    for index, start in enumerate((0, 31, 62)):
+        blur, sharp = recording.read_blur(index).astype(float), recording.read_sharp(index).astype(float)
+        assert np.abs(blur - eight_bit(light[start : start + 22].mean(0))).max() <= 0.51  # half a level, and roundings
+        assert np.abs(sharp - eight_bit(light[start + 11])).max() <= 0.51
+    grey = F.avg_pool2d(luminance(light)[:, None], sensor.ratio)[:, 0].double()
+    spikes = torch.from_numpy(read_spikes(recording.spike_path, recording.geometry)).double()
+    error = (spikes.cumsum(0) * sensor.threshold - grey.cumsum(0)).abs()
+    assert float(error.max()) <= sensor.threshold * (1 + 1e-4)  # float32 accumulates 84 roundings
+
+
+def test_the_blurry_frame_is_the_spikes_mean_in_linear_light_not_in_srgb(photo: Path, tmp_path: Path):
+    # many ticks, so that quantisation is small: the spike rate must match linear light
+    options = dataclasses.replace(OPTIONS, frames=1, exposure_ticks=400, period_ticks=400)
+    recording = simulate_recording(photo, tmp_path / "out", options)
+    rate = recording.read_exposure_spikes(0).mean(0)
+    srgb = torch.from_numpy(recording.read_blur(0)).permute(2, 0, 1)[None].double() / 255
+    linear = torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    grey = F.avg_pool2d(luminance(linear)[:, None], 2)[0, 0].numpy()
+    assert np.abs(rate - grey).max() < 1 / 400 + 0.006  # one spike, and 8-bit rounding
+
+
+def test_provenance_tells_how_to_make_it_again(photo: Path, other_photo: Path, tmp_path: Path):
+    recording = simulate_recording(photo, tmp_path / "out", OPTIONS, layer_photos=[other_photo])
+    made = recording.provenance
+    assert made["source"] == "photo.png"
+    assert made["source_sha256"] == hashlib.sha256(photo.read_bytes()).hexdigest()
+    assert made["options"] == dataclasses.asdict(OPTIONS)
+    assert [layer["name"] for layer in made["layers"]] == ["other.png", "other.png"]
+    assert 2.5 <= made["speed_px"] <= 7.5
+
+
+def test_a_folder_of_frames_and_a_video_file_are_filmed_as_they_are(footage: Path, tmp_path: Path):
+    folder = simulate_recording(footage, tmp_path / "folder", OPTIONS)
+    video = tmp_path / "video.mp4"
+    image = textured(34, 80, seed=3)
+    write_video(video, [image[:, index : index + 50] for index in range(13)], fps=25)
+    filmed = simulate_recording(video, tmp_path / "filmed", OPTIONS)
+    assert folder.num_frames == filmed.num_frames == 3
+    difference = folder.read_sharp(1).astype(float) - filmed.read_sharp(1).astype(float)
+    assert np.abs(difference).mean() < 12  # chroma is subsampled in the video
+
+
+def test_a_video_that_is_too_short_is_refused_with_the_number_that_is_needed(footage: Path, tmp_path: Path):
+    options = dataclasses.replace(OPTIONS, ticks_per_frame=2)
+    with pytest.raises(ValueError, match=r"footage: 13 frames from start_frame 0 on; 43 needed for 84 ticks at"):
+        simulate_recording(footage, tmp_path / "out", options)
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_a_missing_source_is_named(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.png: no such photograph, video or folder of frames$"):
+        simulate_recording(tmp_path / "nothing.png", tmp_path / "out", OPTIONS)
+
+
+def test_an_existing_recording_is_kept_unless_told_otherwise(photo: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    simulate_recording(photo, out, OPTIONS)
+    before = fingerprint(out)
+    with pytest.raises(FileExistsError, match=r"out: exists; choose another --out or pass --overwrite$"):
+        simulate_recording(photo, out, dataclasses.replace(OPTIONS, seed=12))
+    assert fingerprint(out) == before
+    simulate_recording(photo, out, dataclasses.replace(OPTIONS, seed=12), overwrite=True)
+    assert fingerprint(out) != before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photo.png"]
+
+
+def test_an_interrupted_simulation_leaves_nothing_and_keeps_the_old(photo: Path, tmp_path: Path):
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    simulate_recording(photo, tmp_path / "old", OPTIONS)
+    before = fingerprint(tmp_path / "old")
+    for name in ("new", "old"):
+        with pytest.raises(KeyboardInterrupt):
+            simulate_recording(photo, tmp_path / name, OPTIONS, overwrite=True, progress=interrupt)
+    assert fingerprint(tmp_path / "old") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old", "photo.png"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frames": 0}, "frames: 0; must be 1 or more"),
+        ({"num_layers": -1}, "num_layers: -1; must be 0 or more"),
+        ({"motion_px": -2.0}, "motion_px: -2.0; must be 0 or more"),
+        ({"period_ticks": 21}, "period_ticks: 21; must be at least exposure_ticks = 22"),
+        ({"width": 45}, "width: 45; must be a multiple of ratio = 2"),
+    ],
+)
+def test_impossible_options_are_refused_by_name(change: dict[str, float], message: str):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        dataclasses.replace(OPTIONS, **change)
+
+
+def test_many_take_sources_in_turn_and_repeat_to_the_same_bytes(
+    photo: Path, other_photo: Path, footage: Path, tmp_path: Path
+):
+    sources = [photo, other_photo, footage]
+    made = simulate_many(sources, tmp_path / "a", OPTIONS, count=4)
+    assert [path.name for path in made] == ["photo_000", "other_001", "footage_002", "photo_003"]
+    seeds = {open_recording(path).provenance["options"]["seed"] for path in made}
+    assert len(seeds) == 4
+    again = simulate_many(sources, tmp_path / "b", OPTIONS, count=4)
+    assert [fingerprint(path) for path in made] == [fingerprint(path) for path in again]
+
+
+def test_several_workers_make_what_one_makes(photo: Path, tmp_path: Path):
+    one = simulate_many([photo], tmp_path / "one", OPTIONS, count=2)
+    two = simulate_many([photo], tmp_path / "two", OPTIONS, count=2, workers=2)
+    assert [fingerprint(path) for path in one] == [fingerprint(path) for path in two]
+
+
+def test_many_taken_up_again_keep_what_is_complete(photo: Path, tmp_path: Path):
+    first = simulate_many([photo], tmp_path / "out", OPTIONS, count=2)
+    times = [(path / "recording.json").stat().st_mtime_ns for path in first]
+    told = []
+    simulate_many([photo], tmp_path / "out", OPTIONS, count=3, progress=lambda *call: told.append(call))
+    assert [(path / "recording.json").stat().st_mtime_ns for path in first] == times
+    assert told == [(3, 3)]
+
+
+def test_many_refuse_recordings_made_with_other_settings(photo: Path, tmp_path: Path):
+    simulate_many([photo], tmp_path / "out", OPTIONS, count=1)
+    other = dataclasses.replace(OPTIONS, motion_px=9.0)
+    with pytest.raises(
+        FileExistsError, match=r"photo_000: exists, made otherwise; choose another --out or pass --over"
+    ):
+        simulate_many([photo], tmp_path / "out", other, count=1)
+    write_image(photo, textured(149, 211, seed=9))
+    with pytest.raises(FileExistsError, match=r"photo_000: exists, made otherwise"):
+        simulate_many([photo], tmp_path / "out", OPTIONS, count=1)
+
+
+def test_many_without_sources_or_count_is_refused(photo: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"^sources: none given$"):
+        simulate_many([], tmp_path / "out", OPTIONS, count=1)
+    with pytest.raises(ValueError, match=r"^count: 0; must be 1 or more$"):
+        simulate_many([photo], tmp_path / "out", OPTIONS, count=0)
+    with pytest.raises(ValueError, match=r"^workers: 0; must be 1 or more$"):
+        simulate_many([photo], tmp_path / "out", OPTIONS, count=1, workers=0)
+    with pytest.raises(FileNotFoundError, match=r"gone\.png: no such photograph"):
+        simulate_many([photo, tmp_path / "gone.png"], tmp_path / "out", OPTIONS, count=1)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,1 @@
+"""From recordings to batches: prepare a dataset once, then read clips from it."""

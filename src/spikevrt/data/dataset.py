@@ -1,0 +1,212 @@
+"""Read clips from a prepared dataset: what the training loop and validation see.
+
+Item i of epoch e is drawn from (seed, e, i) and nothing else: any number of workers, in any order, gives the same clip.
+
+Dimension key: T frames, K bins, H x W colour pixels, h x w spike pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+
+from spikevrt.data.augment import augment as apply_augmentation
+from spikevrt.data.augment import draw_augmentation
+from spikevrt.data.sample import (
+    Crop,
+    ImageCache,
+    PreparedSequence,
+    Sample,
+    collate,
+    open_sequence,
+    read_json,
+    read_sample,
+)
+from spikevrt.represent.voxel import VoxelStats
+
+__all__ = ["ClipDataset", "DatasetInfo", "Split", "collate", "open_dataset"]
+
+DATASET_FILE = "dataset.json"
+DATASET_FORMAT = "spikevrt-dataset"
+DATASET_VERSION = 1
+Split = Literal["train", "val"]
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """A prepared dataset: bins per exposure, voxel statistics of the training set, a hash of all files, sequences."""
+
+    root: Path
+    num_bins: int
+    stats: VoxelStats
+    data_hash: str
+    train: tuple[PreparedSequence, ...]
+    val: tuple[PreparedSequence, ...]
+
+    def sequences(self, split: Split) -> tuple[PreparedSequence, ...]:
+        return self.train if split == "train" else self.val
+
+
+def open_dataset(root: str | Path) -> DatasetInfo:
+    """Read `ROOT/dataset.json` and every sequence that it names.
+
+    Raises:
+        FileNotFoundError: no dataset there, or a sequence is missing.
+        ValueError: not a dataset of this version, or damaged.
+    """
+    root = Path(root)
+    path = root / DATASET_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{root}: no such dataset ({DATASET_FILE} is missing; `spikevrt prepare` makes one)")
+    values = read_json(path, DATASET_FORMAT, DATASET_VERSION)
+    try:
+        return DatasetInfo(
+            root=root,
+            num_bins=int(values["num_bins"]),
+            stats=VoxelStats(mean=float(values["mean"]), std=float(values["std"])),
+            data_hash=str(values["data_hash"]),
+            train=tuple(open_sequence(root / "train" / name) for name in values["train"]),
+            val=tuple(open_sequence(root / "val" / name) for name in values["val"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: damaged or incomplete ({error})") from None
+
+
+class ClipDataset(torch.utils.data.Dataset[Sample]):
+    """Clips of a prepared dataset.
+
+    The training split offers every stretch of `clip_frames` consecutive frames. The validation split holds every frame
+    exactly once, in clips of at most `clip_frames` frames of nearly equal length.
+
+    Args:
+        root: folder made by `spikevrt prepare`.
+        clip_frames: frames a clip (T).
+        crop_px: side of the random square crop in colour pixels, a multiple of the spike ratio; None: whole frames.
+        voxels: "precomputed" reads `spike_vox/*.npy`, "raw" counts `spike/*.dat`; both give the same bits.
+        num_bins: bins that the network expects (K); None: as many as were prepared.
+        spikes: without, samples have no `spike_vox` and no spike file is opened.
+        augment: random mirrors, transposition and time reversal; needs `crop_px`, which makes clips square.
+        seed: together with epoch and item it decides crop and augmentation.
+        cache_bytes: memory for decoded pictures, for all loader workers of this process together; 0 keeps none.
+
+    Raises:
+        FileNotFoundError: no dataset at `root`.
+        ValueError: a setting that this dataset cannot obey; the message names it.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: Split,
+        *,
+        clip_frames: int,
+        crop_px: int | None = None,
+        voxels: Literal["precomputed", "raw"] = "precomputed",
+        num_bins: int | None = None,
+        spikes: bool = True,
+        augment: bool = False,
+        seed: int = 123,
+        cache_bytes: int = 0,
+    ) -> None:
+        self.info = open_dataset(root)
+        if split not in get_args(Split):
+            raise ValueError(f"split: {split!r}; allowed: train, val")
+        if voxels not in ("precomputed", "raw"):
+            raise ValueError(f"voxels: {voxels!r}; allowed: precomputed, raw")
+        if clip_frames < 1:
+            raise ValueError(f"clip_frames: {clip_frames}; allowed: 1 or more")
+        if num_bins is not None and num_bins != self.info.num_bins:
+            raise ValueError(
+                f"num_bins: {num_bins}, but {root} was prepared with {self.info.num_bins}; "
+                f"allowed: {self.info.num_bins}, or prepare again with --num-bins {num_bins}"
+            )
+        if cache_bytes < 0:
+            raise ValueError(f"cache_bytes: {cache_bytes}; allowed: 0 or more")
+        if augment and crop_px is None:
+            raise ValueError("augment: true needs crop_px; allowed: a crop, or augment: false")
+        self.split = split
+        self.crop_px, self.voxels, self.spikes, self.augment, self.seed = crop_px, voxels, spikes, augment, seed
+        self.sequences = self.info.sequences(split)
+        if crop_px is not None:
+            self._check_crop(crop_px)
+        self.clips = [
+            (index, clip)
+            for index, sequence in enumerate(self.sequences)
+            for run in sequence.runs()
+            for clip in (_windows(run, clip_frames) if split == "train" else _parts(run, clip_frames))
+        ]
+        if not self.clips:
+            longest = max((len(run) for sequence in self.sequences for run in sequence.runs()), default=0)
+            raise ValueError(
+                f"clip_frames: {clip_frames}, but the longest run of frames in {Path(root) / split} is {longest}; "
+                f"allowed: 1 to {longest}"
+                if longest
+                else f"{Path(root) / split}: holds no sequence"
+            )
+        self.epoch = 0
+        self.images = ImageCache(cache_bytes)
+
+    def _check_crop(self, crop_px: int) -> None:
+        for sequence in self.sequences:
+            if not 0 < crop_px <= min(sequence.width, sequence.height):
+                raise ValueError(
+                    f"crop_px: {crop_px} does not fit {sequence.name} of {sequence.width}x{sequence.height}; "
+                    f"allowed: 1 to {min(sequence.width, sequence.height)}"
+                )
+            if crop_px % sequence.ratio:
+                raise ValueError(
+                    f"crop_px: {crop_px} cuts through spike pixels of {sequence.name}; "
+                    f"allowed: a multiple of {sequence.ratio}"
+                )
+        ratios = sorted({sequence.ratio for sequence in self.sequences})
+        if self.spikes and len(ratios) > 1:
+            raise ValueError(f"crop_px: {crop_px} over sequences of spike ratios {ratios}; allowed: one ratio")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose crops and augmentations are drawn (in this process: workers hold their own copy)."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, item: int) -> Sample:
+        index, positions = self.clips[item]
+        sequence = self.sequences[index]
+        item %= len(self.clips)
+        state = np.random.SeedSequence([self.seed, self.epoch, item]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(state[0]))
+        sample = read_sample(
+            sequence,
+            positions,
+            None if self.crop_px is None else draw_crop(sequence, self.crop_px, generator),
+            spikes=self.spikes,
+            num_bins=self.info.num_bins,
+            stats=self.info.stats,
+            voxels=self.voxels,
+            images=self.images,
+        )
+        return apply_augmentation(sample, draw_augmentation(generator)) if self.augment else sample
+
+
+def draw_crop(sequence: PreparedSequence, crop_px: int, generator: torch.Generator) -> Crop:
+    """A square crop, uniform over the places where its corners fall between spike pixels."""
+    r = sequence.ratio
+    top = int(torch.randint((sequence.height - crop_px) // r + 1, (), generator=generator))
+    left = int(torch.randint((sequence.width - crop_px) // r + 1, (), generator=generator))
+    return Crop(top * r, left * r, crop_px, crop_px)
+
+
+def _windows(run: range, length: int) -> list[range]:
+    """Every stretch of `length` consecutive positions."""
+    return [range(start, start + length) for start in range(run.start, run.stop - length + 1)]
+
+
+def _parts(run: range, length: int) -> list[range]:
+    """The run cut into the fewest parts of at most `length`, sizes differing by at most one."""
+    num_parts = -(-len(run) // length)
+    edges = [run.start + k * len(run) // num_parts for k in range(num_parts + 1)]
+    return [range(a, b) for a, b in zip(edges, edges[1:], strict=False)]

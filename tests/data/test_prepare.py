@@ -1,0 +1,248 @@
+"""prepare: what is written, what is refused, what is dropped and why."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spikevrt.data.dataset import open_dataset
+from spikevrt.data.prepare import count_bins, find_recordings, log1p_mean_std, prepare
+from spikevrt.recording.frames import read_image
+from spikevrt.recording.recording import open_recording
+from spikevrt.recording.spike_file import read_spikes
+from tests.data.conftest import NUM_BINS, NUM_TICKS, MakeRecording
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_every_exposure_becomes_four_files_that_hold_what_the_recording_holds(make_recording: MakeRecording, tmp_path):
+    recording = open_recording(make_recording("street", num_frames=3, frame_idx=[4, 5, 7]))
+    root = prepare([recording.root], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+    folder = root / "train" / "street"
+    for kind, suffix in [("blur", "png"), ("sharp", "png"), ("spike", "dat"), ("spike_vox", "npy")]:
+        assert sorted(p.name for p in (folder / kind).iterdir()) == [f"{i:06d}.{suffix}" for i in (4, 5, 7)]
+    for position, stem in enumerate(["000004", "000005", "000007"]):
+        spikes = recording.read_exposure_spikes(position)
+        np.testing.assert_array_equal(read_image(folder / "blur" / f"{stem}.png"), recording.read_blur(position))
+        np.testing.assert_array_equal(read_image(folder / "sharp" / f"{stem}.png"), recording.read_sharp(position))
+        np.testing.assert_array_equal(read_spikes(folder / "spike" / f"{stem}.dat", recording.geometry), spikes)
+        counts = np.load(folder / "spike_vox" / f"{stem}.npy")
+        assert counts.dtype == np.uint8 and counts.shape == (NUM_BINS, 7, 11)
+        np.testing.assert_array_equal(counts.sum(axis=0), spikes.sum(axis=0))
+
+
+def test_the_alignment_log_lists_frame_times_and_spikes(make_recording: MakeRecording, tmp_path):
+    recording = open_recording(make_recording("street", num_frames=2))
+    root = prepare([recording.root], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+    num_spikes = [int(recording.read_exposure_spikes(i).sum()) for i in range(2)]
+    assert (root / "train" / "street" / "alignment.log").read_text().splitlines() == [
+        "frame_idx t0 t1 spike_count",
+        f"0 0.000000000 0.017000000 {num_spikes[0]}",
+        f"1 0.020000000 0.037000000 {num_spikes[1]}",
+    ]
+    assert (root / "train" / "street" / "dropped.log").read_text() == "frame_idx reason\n"
+
+
+def test_mean_and_std_are_those_of_log1p_counts_over_the_training_split_only(make_recording: MakeRecording, tmp_path):
+    train, val = make_recording("a", seed=1, num_frames=2), make_recording("b", seed=2, num_frames=2)
+    root = prepare([train], tmp_path / "set", num_bins=NUM_BINS, val=[val])
+    counts = np.stack([np.load(p) for p in (root / "train").glob("*/spike_vox/*.npy")]).astype(np.float64)
+    info = open_dataset(root)
+    assert info.stats.mean == pytest.approx(np.log1p(counts).mean(), rel=1e-12)
+    assert info.stats.std == pytest.approx(np.log1p(counts).std(), rel=1e-12)
+
+
+def test_mean_and_std_of_a_count_seen_once_beside_an_empty_one():
+    mean, std = log1p_mean_std(np.array([1, 1]))
+    assert (mean, std) == pytest.approx((math.log(2) / 2, math.log(2) / 2))
+
+
+def test_counts_above_255_keep_their_value():
+    counts = count_bins(np.ones((257, 1, 1), dtype=np.uint8), 1)
+    assert counts.dtype == np.uint16 and counts.item() == 257
+
+
+def test_the_same_recordings_give_the_same_bytes_wherever_they_are_written(make_recording: MakeRecording, tmp_path):
+    paths = [make_recording(name, seed=i, num_frames=2) for i, name in enumerate("abc")]
+    first = prepare(paths, tmp_path / "one", num_bins=NUM_BINS, val_fraction=0.4, seed=7)
+    second = prepare(paths, tmp_path / "two", num_bins=NUM_BINS, val_fraction=0.4, seed=7)
+    assert contents(first) == contents(second)
+
+
+def test_one_changed_pixel_changes_the_data_hash(make_recording: MakeRecording, tmp_path):
+    frames = np.zeros((2, 14, 22, 3), dtype=np.uint8)
+    hashes = []
+    for value in (0, 1):
+        frames[1, 13, 21, 2] = value
+        path = make_recording(f"day{value}/a", num_frames=2, frames=frames)
+        root = prepare([path], tmp_path / f"set{value}", num_bins=NUM_BINS, val_fraction=0)
+        hashes.append(open_dataset(root).data_hash)
+    assert hashes[0] != hashes[1]
+
+
+# --- the split ------------------------------------------------------------------------------------------------------
+
+
+def test_recordings_of_one_source_are_never_in_both_splits(make_recording: MakeRecording, tmp_path):
+    paths = [make_recording(f"r{i}", seed=i, num_frames=1, source="xyz"[i % 3]) for i in range(7)]
+    for seed in range(5):
+        root = prepare(paths, tmp_path / f"set{seed}", num_bins=NUM_BINS, val_fraction=0.3, seed=seed)
+        values = json.loads((root / "dataset.json").read_text())
+        sources = [{int(name[1]) % 3 for name in values[split]} for split in ("train", "val")]
+        assert sources[0] and sources[1] and not sources[0] & sources[1]
+
+
+def test_a_list_of_validation_recordings_is_obeyed(make_recording: MakeRecording, tmp_path):
+    a, b, c = (make_recording(name, num_frames=1, source="one") for name in "abc")
+    info = open_dataset(prepare([a, c], tmp_path / "set", num_bins=NUM_BINS, val=[b]))
+    assert [s.name for s in info.train] == ["a", "c"] and [s.name for s in info.val] == ["b"]
+
+
+def test_one_source_cannot_be_split(make_recording: MakeRecording, tmp_path):
+    paths = [make_recording(name, num_frames=1, source="one") for name in "ab"]
+    with pytest.raises(ValueError, match="val_fraction: 0.1, but all 2 recordings come from one source"):
+        prepare(paths, tmp_path / "set", num_bins=NUM_BINS)
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_fraction_of_one_is_refused(make_recording: MakeRecording, tmp_path):
+    with pytest.raises(ValueError, match=r"val_fraction: 1.0; allowed: 0 or more, below 1"):
+        prepare([make_recording("a")], tmp_path / "set", num_bins=NUM_BINS, val_fraction=1.0)
+
+
+# --- dropped frames -------------------------------------------------------------------------------------------------
+
+
+def test_a_frame_whose_clock_and_ticks_disagree_is_dropped_with_the_reason(make_recording: MakeRecording, tmp_path):
+    root = prepare([make_recording("a", t1_late_ticks=3)], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+    folder = root / "train" / "a"
+    assert (folder / "dropped.log").read_text().splitlines()[1:] == [
+        "2 lasts 20.00 ticks by the clock, but its window holds 17"
+    ]
+    assert [line.split()[0] for line in (folder / "alignment.log").read_text().splitlines()[1:]] == ["0", "1", "3", "4"]
+    assert not (folder / "blur" / "000002.png").exists()
+    assert json.loads((root / "dataset.json").read_text())["num_dropped"] == 1
+
+
+def test_a_frame_without_a_spike_is_dropped_with_the_reason(make_recording: MakeRecording, tmp_path):
+    spikes = np.ones((2 * (NUM_TICKS + 3), 7, 11), dtype=np.uint8)
+    spikes[: NUM_TICKS + 3] = 0
+    spikes[-9:, 0, 0] = 0
+    root = prepare(
+        [make_recording("a", num_frames=2, spikes=spikes)], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0
+    )
+    reason = "0 no spike in 17 ticks; is the shutter closed, or the stream dead?"
+    assert (root / "train" / "a" / "dropped.log").read_text().splitlines()[1:] == [reason]
+
+
+def test_a_frame_with_a_damaged_picture_is_dropped_with_the_reason(make_recording: MakeRecording, tmp_path):
+    path = make_recording("a", num_frames=2)
+    picture = path / "sharp" / "000001.png"
+
+    def damage(done: int, total: int) -> None:  # after the recording was opened and found whole
+        picture.write_bytes(picture.read_bytes()[:-40])
+
+    root = prepare([path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0, progress=damage)
+    (line,) = (root / "train" / "a" / "dropped.log").read_text().splitlines()[1:]
+    assert line.startswith("1 ") and "000001.png: damaged image" in line
+    assert len(open_dataset(root).train[0].exposures) == 1
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+def test_fewer_ticks_than_bins_is_an_error_not_a_row_of_empty_bins(make_recording: MakeRecording, tmp_path):
+    """Fault 2: 10 ticks spread over 32 bins leave 22 bins empty for ever."""
+    with pytest.raises(ValueError, match="a: no frame can be used; the first: num_bins: 32 bins for 10 ticks"):
+        prepare([make_recording("a", ticks=10)], tmp_path / "set", num_bins=32, val_fraction=0)
+    assert [p.name for p in tmp_path.iterdir()] == ["recordings"]  # nothing half-written
+
+
+def test_an_existing_folder_is_refused_and_kept(make_recording: MakeRecording, tmp_path):
+    path = make_recording("a", num_frames=1)
+    (tmp_path / "set").mkdir()
+    with pytest.raises(FileExistsError, match="set: exists; choose another --out or pass --overwrite"):
+        prepare([path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+
+
+def test_overwrite_replaces_a_dataset(make_recording: MakeRecording, tmp_path):
+    out = prepare([make_recording("a", num_frames=1)], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+    prepare([make_recording("b", num_frames=1)], out, num_bins=NUM_BINS, val_fraction=0, overwrite=True)
+    assert [s.name for s in open_dataset(out).train] == ["b"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["recordings", "set"]
+
+
+def test_overwrite_never_replaces_a_folder_that_is_no_dataset(make_recording: MakeRecording, tmp_path):
+    path = make_recording("a", num_frames=1)
+    precious = tmp_path / "set" / "thesis.tex"
+    precious.parent.mkdir()
+    precious.write_text("years")
+    with pytest.raises(FileExistsError, match="is no dataset"):
+        prepare([path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0, overwrite=True)
+    assert precious.read_text() == "years"
+
+
+def test_a_failed_overwrite_leaves_the_old_dataset(make_recording: MakeRecording, tmp_path):
+    out = prepare([make_recording("a", num_frames=1)], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+    before = contents(out)
+    with pytest.raises(ValueError):
+        prepare([make_recording("b", sharp=False)], out, num_bins=NUM_BINS, val_fraction=0, overwrite=True)
+    assert contents(out) == before
+
+
+def test_a_recording_without_sharp_frames_is_refused(make_recording: MakeRecording, tmp_path):
+    with pytest.raises(ValueError, match="a: has no sharp frames; training and validation need them"):
+        prepare([make_recording("a", sharp=False)], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+
+
+def test_frames_that_are_no_whole_multiple_of_the_spikes_are_refused(make_recording: MakeRecording, tmp_path):
+    frames = np.zeros((1, 14, 23, 3), dtype=np.uint8)
+    path = make_recording("a", num_frames=1, frames=frames)
+    sidecar = path / "recording.json"
+    sidecar.write_text(sidecar.read_text().replace('"width": 22', '"width": 23'))
+    with pytest.raises(ValueError, match="a: frames of 23x14 are no whole multiple of 11x7 spikes"):
+        prepare([path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+
+
+def test_two_recordings_of_one_name_are_refused(make_recording: MakeRecording, tmp_path):
+    paths = [make_recording("day1/car", num_frames=1), make_recording("day2/car", num_frames=1)]
+    with pytest.raises(ValueError, match=r"day2/car: its name is taken by .*day1/car; rename one of the two"):
+        prepare(paths, tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+
+
+def test_spikes_that_say_nothing_are_refused(make_recording: MakeRecording, tmp_path):
+    spikes = np.ones((NUM_TICKS + 3, 7, 11), dtype=np.uint8)
+    with pytest.raises(ValueError, match="every bin of the training set holds the same count"):
+        prepare([make_recording("a", num_frames=1, spikes=spikes)], tmp_path / "set", num_bins=1, val_fraction=0)
+
+
+def test_zero_bins_are_refused(make_recording: MakeRecording, tmp_path):
+    with pytest.raises(ValueError, match="num_bins: 0; allowed: 1 or more"):
+        prepare([make_recording("a")], tmp_path / "set", num_bins=0)
+
+
+def test_no_recordings_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="recordings: none given; allowed: one or more"):
+        prepare([], tmp_path / "set")
+
+
+def test_a_missing_recording_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="stret: no such recording"):
+        prepare([tmp_path / "stret"], tmp_path / "set")
+
+
+def test_a_folder_of_recordings_stands_for_those_in_it(make_recording: MakeRecording, tmp_path):
+    b, a = make_recording("b", num_frames=1), make_recording("a", num_frames=1)
+    assert find_recordings([a.parent]) == [a, b]
+    assert find_recordings([b, a]) == [b, a]
+
+
+def test_a_folder_without_recordings_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no recording \(recording.json is missing here and in its folders\)"):
+        find_recordings([tmp_path])

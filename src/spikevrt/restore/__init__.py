@@ -1,0 +1,1 @@
+"""Run a network on footage of any size and length: the only way that anything here does."""

@@ -1,0 +1,350 @@
+"""Restore footage: tiles in space, overlapping clips in time, every frame out exactly once and in order.
+
+Whoever runs a network on pictures (validation, evaluation, the command, the demo) does it through here. What goes
+wrong in a tile stops the work with the tile's name; nothing is painted over.
+
+Dimension key: T frames, H W frame rows and columns, K bins, h w voxel rows and columns.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from spikevrt import runtime
+from spikevrt.checkpoint import WeightsInfo, load_weights
+from spikevrt.recording.frames import list_images, read_image, to_float, to_uint8, write_image
+from spikevrt.recording.recording import Recording
+from spikevrt.recording.video import write_video
+from spikevrt.represent.voxel import VoxelStats, spike_voxels, voxelise
+from spikevrt.restore.output import SUMMARY_FILE, check_out, complete_or_absent, progress_bar
+from spikevrt.restore.plan import largest_tile_px
+from spikevrt.restore.tiling import (
+    cut_voxels,
+    fit_voxels,
+    pad_mirrored,
+    padded_size,
+    spatial_tiles,
+    tile_starts,
+    tile_weights,
+    voxel_ratio,
+)
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    from spikevrt.model.network import SpikeVRT
+
+MAX_DENSITY_RATIO = 2.0  # beyond this, a recording's spikes are unlike those that the network learnt from
+NUM_DENSITY_SAMPLES = 5
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """How footage is cut up. Tiles are at most `tile_px` a side (rounded down to what the network and the spike ratio
+    can divide) and share `overlap_px` or more; clips have `clip_frames` frames and share `overlap_frames` or more.
+
+    0 for `tile_px` or `clip_frames` takes the whole picture or recording at once. `max_memory_gb` (1e9 bytes) lowers
+    the tile until the predicted peak fits; None keeps `tile_px`.
+    """
+
+    tile_px: int = 256
+    overlap_px: int = 32
+    clip_frames: int = 5
+    overlap_frames: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    max_memory_gb: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.tile_px < 0:
+            raise ValueError(f"tile_px: {self.tile_px}; allowed: 0 (the whole picture) or more")
+        if self.clip_frames < 0 or self.clip_frames == 1:
+            raise ValueError(f"clip_frames: {self.clip_frames}; allowed: 0 (the whole recording), 2 or more")
+        if self.overlap_px < 0 or 0 < self.tile_px <= self.overlap_px:
+            raise ValueError(f"overlap_px: {self.overlap_px}; allowed: 0 or more, and less than tile_px {self.tile_px}")
+        if self.overlap_frames < 0 or 0 < self.clip_frames <= self.overlap_frames:
+            allowed = f"0 or more, and less than clip_frames {self.clip_frames}"
+            raise ValueError(f"overlap_frames: {self.overlap_frames}; allowed: {allowed}")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"device: {self.device!r}; allowed: auto, cpu, cuda")
+        if self.precision not in ("fp32", "bf16", "fp16"):
+            raise ValueError(f"precision: {self.precision!r}; allowed: fp32, bf16, fp16")
+        if self.max_memory_gb is not None and not self.max_memory_gb > 0:
+            raise ValueError(f"max_memory_gb: {self.max_memory_gb}; allowed: above 0")
+
+
+def load_network(weights: Path, device: torch.device) -> tuple[SpikeVRT, WeightsInfo]:
+    """The network of a weights file, loaded strictly, in evaluation mode, on `device`.
+
+    For a CPU this also tunes the allocator of the whole process (`runtime.tune_allocator`): faster, and more memory.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_weights`, and tensors that do not fit the file's own settings.
+    """
+    from spikevrt.model.network import SpikeVRT
+    from spikevrt.model.weights import load_strict
+
+    if device.type == "cpu":
+        runtime.tune_allocator()
+    state, info = load_weights(weights)
+    network = SpikeVRT(info.model)
+    load_strict(network, state, str(weights))
+    return network.eval().to(device), info
+
+
+def restore_clip(
+    network: SpikeVRT,
+    frames: Float[Tensor, "T 3 H W"],
+    voxels: Float[Tensor, "T K h w"] | None,
+    options: RestoreOptions,
+) -> Float[Tensor, "T 3 H W"]:
+    """Run the network over one clip of any size, T >= 1, tile by tile, and blend. The caller has called `eval()`.
+
+    The result is float32 on the device of `frames` and not clamped. Frames and voxels see the same field of view and
+    keep it in every tile and in the padding (mirrored at the bottom and right, cropped again). A single frame is run as
+    a clip that repeats it: the network relates frames to each other. The network stays where it is: `options.device`
+    matters to whoever loads it.
+
+    Raises:
+        ValueError: an input or a tile of the output is not finite; voxels missing for a network with spikes, or given
+            to one without; a `tile_px` that the network cannot take.
+    """
+    assert not network.training, "call network.eval() first"
+    _check_clip(network, frames, voxels)
+    num_frames, _, height, width = frames.shape
+    multiple: int = network.pad_multiple
+    ratio = 1
+    if voxels is not None:
+        voxels, ratio = fit_voxels(voxels, height, width)
+        multiple *= ratio  # so that the voxels, too, can be halved as often as the frames
+    padded_height = padded_size(height, multiple=multiple, minimum=network.min_size_px)
+    padded_width = padded_size(width, multiple=multiple, minimum=network.min_size_px)
+    min_frames = max(2, 1 + network.config.vrt.pa_frames // 2)
+    frames = _lengthened(pad_mirrored(frames, padded_height, padded_width), min_frames)
+    if voxels is not None:
+        voxels = _lengthened(pad_mirrored(voxels, padded_height // ratio, padded_width // ratio), min_frames)
+
+    device = next(iter(network.parameters()), frames).device
+    tile_px = _tile_px(network, options, frames, voxels, multiple)
+    blended = torch.zeros(num_frames, 3, padded_height, padded_width, device=frames.device)
+    for tile in spatial_tiles(padded_height, padded_width, tile_px, options.overlap_px, multiple=multiple):
+        tile_frames = frames[None, :, :, tile.rows, tile.columns]
+        tile_voxels = None if voxels is None else cut_voxels(voxels, tile, ratio)[None]
+        with torch.no_grad(), runtime.autocast(device, options.precision):
+            output = network(tile_frames.to(device), None if tile_voxels is None else tile_voxels.to(device))
+        output = output[0, :num_frames].to(frames.device, torch.float32)
+        if not bool(torch.isfinite(output).all()):
+            raise ValueError(
+                f"tile rows {tile.top}-{tile.top + tile.height - 1}, columns {tile.left}-{tile.left + tile.width - 1}: "
+                f"the network's output is not finite (NaN or infinity, precision {options.precision})"
+            )
+        weights = (tile.row_weights[:, None] * tile.column_weights).to(frames.device)
+        blended[:, :, tile.rows, tile.columns] += output * weights
+    return blended[:, :, :height, :width].contiguous()
+
+
+def restore_frames(
+    network: SpikeVRT,
+    info: WeightsInfo,
+    recording: Recording,
+    options: RestoreOptions,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[int, Float[Tensor, "3 H W"]]]:
+    """Restore a recording frame after frame: yields (index, frame) for every index from 0, on the CPU, not clamped.
+
+    Memory does not grow with the length: one clip, its voxels and its result are held. Where clips overlap, their
+    results are blended. `progress(done, total)` is called with each frame. The checks come before the first frame,
+    when this is called; a spike density far from the training data's is told on stderr in one line.
+
+    Raises:
+        ValueError: the recording has no spikes or too few ticks for a network that needs them; and as `restore_clip`.
+    """
+    if info.model.spikes is not None:
+        _check_spikes(info, recording)
+    return _restored_frames(network, info, recording, options, progress)
+
+
+def _restored_frames(
+    network: SpikeVRT,
+    info: WeightsInfo,
+    recording: Recording,
+    options: RestoreOptions,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[tuple[int, Tensor]]:
+    total = recording.num_frames
+    clip = min(options.clip_frames or total, total)
+    overlap = min(options.overlap_frames, clip // 2)
+    starts, weights = tile_starts(total, clip, overlap), tile_weights(total, clip, overlap)
+    inputs: dict[int, tuple[Tensor, Tensor | None]] = {}
+    blended: dict[int, Tensor] = {}
+    for start, next_start, clip_weights in zip(starts, [*starts[1:], total], weights, strict=True):
+        inputs = {i: inputs[i] if i in inputs else _read(info, recording, i) for i in range(start, start + clip)}
+        frames = torch.stack([frame for frame, _ in inputs.values()])
+        voxels = [v for _, v in inputs.values() if v is not None]
+        try:
+            restored = restore_clip(network, frames, torch.stack(voxels) if voxels else None, options)
+        except ValueError as error:
+            raise ValueError(f"{recording.name}, frames {start}-{start + clip - 1}: {error}") from None
+        for offset, frame in enumerate(restored):
+            part = frame * clip_weights[offset]
+            blended[start + offset] = blended[start + offset] + part if start + offset in blended else part
+        for index in range(start, next_start):
+            if progress is not None:
+                progress(index + 1, total)
+            yield index, blended.pop(index)
+
+
+def restore_recording(
+    weights: Path,
+    recording: Recording,
+    out: Path,
+    options: RestoreOptions,
+    *,
+    overwrite: bool = False,
+    video: bool | None = None,
+) -> dict[str, Any]:
+    """Restore a recording into files; nothing stands under the name `out` before all of it is there.
+
+    `out` is a video where it ends in .mp4; otherwise a folder of 000000.png ..., restored.json and, with `video`,
+    restored.mp4. A progress bar is shown on a terminal. Returns the summary (in the folder: restored.json):
+    num_frames, seconds, peak_bytes (of CUDA, else of this process), fps, recording, weights, options, environment.
+
+    Raises:
+        FileExistsError: `out` exists, and `overwrite` is off or it is no earlier result of this function.
+        FileNotFoundError, ValueError: as `load_network` and `restore_frames`.
+    """
+    out, weights = Path(out), Path(weights)
+    as_video = out.suffix.lower() == ".mp4"
+    if as_video and video is False:
+        raise ValueError(f"{out}: a name that ends in .mp4 is a video; choose a folder for frames")
+    check_out(out, overwrite=overwrite)
+    device = runtime.pick_device(options.device)
+    runtime.autocast(device, options.precision)  # refused now rather than after the loading
+    runtime.reset_peak_memory(device)
+    start_s = time.perf_counter()
+    network, info = load_network(weights, device)
+    with complete_or_absent(out) as partial, progress_bar(f"restoring {recording.name}") as progress:
+        restored = restore_frames(network, info, recording, options, progress=progress)
+        if as_video:
+            write_video(partial, (to_uint8(frame) for _, frame in restored), recording.fps)
+        else:
+            partial.mkdir()
+            for index, frame in restored:
+                write_image(partial / f"{index:06d}.png", to_uint8(frame))
+            if video:
+                write_video(partial / "restored.mp4", map(read_image, list_images(partial)), recording.fps)
+        runtime.synchronise(device)
+        summary = {
+            "num_frames": recording.num_frames,
+            "seconds": time.perf_counter() - start_s,
+            "peak_bytes": runtime.peak_memory_bytes(device),
+            "fps": recording.fps,
+            "recording": recording.name,
+            "weights": weights.name,
+            "options": asdict(options),
+            "environment": runtime.environment(),
+        }
+        if not as_video:
+            (partial / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return summary
+
+
+def _check_clip(network: SpikeVRT, frames: Tensor, voxels: Tensor | None) -> None:
+    assert frames.ndim == 4 and frames.shape[1] == 3 and len(frames) > 0, tuple(frames.shape)
+    spikes = network.config.spikes
+    if spikes is None and voxels is not None:
+        raise ValueError("voxels: given, but this network has no spike branch; allowed: None")
+    if spikes is not None:
+        expected = f"({len(frames)}, {spikes.num_bins}, h, w)"
+        if voxels is None:
+            raise ValueError(f"voxels: none given, but this network reads spikes; allowed: {expected}")
+        if voxels.ndim != 4 or voxels.shape[:2] != (len(frames), spikes.num_bins):
+            raise ValueError(f"voxels: shape {tuple(voxels.shape)}; allowed: {expected}")
+    for name, clip in (("frames", frames), ("voxels", voxels)):
+        if clip is not None and not bool(torch.isfinite(clip).all()):
+            bad = [i for i, frame in enumerate(clip) if not bool(torch.isfinite(frame).all())]
+            raise ValueError(f"{name}: NaN or infinity in frame {bad[0]} of the clip; allowed: finite values")
+
+
+def _lengthened(clip: Tensor, min_frames: int) -> Tensor:
+    """The clip, its last frame repeated until there are `min_frames`."""
+    missing = min_frames - len(clip)
+    return torch.cat([clip, clip[-1:].expand(missing, -1, -1, -1)]) if missing > 0 else clip
+
+
+def _tile_px(network: SpikeVRT, options: RestoreOptions, frames: Tensor, voxels: Tensor | None, multiple: int) -> int:
+    """The side of a tile that the options ask for, as the network and the spike ratio can have it."""
+    smallest_px = padded_size(1, multiple=multiple, minimum=network.min_size_px)
+    if options.tile_px and options.tile_px < smallest_px:
+        raise ValueError(f"tile_px: {options.tile_px}; this network needs {smallest_px} or more (0: the whole picture)")
+    tile_px = min(options.tile_px // multiple * multiple or sys.maxsize, max(frames.shape[-2:]))
+    if options.max_memory_gb is None:
+        return tile_px
+    smallest_px = max(smallest_px, padded_size(options.overlap_px + multiple, multiple=multiple, minimum=1))
+    num_values = 4 * frames.numel() + (0 if voxels is None else 2 * voxels.numel())  # as read, padded, blended, result
+    return largest_tile_px(
+        network.config,
+        len(frames),
+        budget_bytes=int(options.max_memory_gb * 1e9) - 4 * num_values,
+        smallest_px=smallest_px,
+        largest_px=tile_px,
+        multiple=multiple,
+    )
+
+
+def _check_spikes(info: WeightsInfo, recording: Recording) -> None:
+    """Refuse what cannot work; say what will work badly, once, on stderr."""
+    assert info.model.spikes is not None
+    if recording.spike_path is None:
+        raise ValueError(f"{recording.root}: no spikes, but these weights need them; choose weights without spikes")
+    num_bins = info.model.spikes.num_bins
+    for index, exposure in enumerate(recording.exposures):
+        num_ticks = exposure.stop_tick - exposure.start_tick
+        if num_ticks < num_bins:
+            raise ValueError(
+                f"{recording.root}: frame {index} has {num_ticks} ticks; these weights need {num_bins} or more"
+            )
+    geometry = recording.geometry
+    ratio = voxel_ratio(recording.height, recording.width, geometry.height, geometry.width)
+    if (geometry.height * ratio, geometry.width * ratio) != (recording.height, recording.width):
+        print(
+            f"spikevrt: warning: {recording.root}: frames of {recording.width}x{recording.height} are no multiple "
+            f"of {geometry.width}x{geometry.height} spikes, which are resampled to 1/{ratio} of the frames",
+            file=sys.stderr,
+        )
+    density = spike_density(recording, num_bins)
+    if not info.voxel_mean / MAX_DENSITY_RATIO <= density <= info.voxel_mean * MAX_DENSITY_RATIO:
+        print(
+            f"spikevrt: warning: {recording.root}: spike density {density:.3g} (mean log1p count of a bin) against "
+            f"{info.voxel_mean:.3g} in training; expect poor frames (wrong exposure ticks, threshold or rows?)",
+            file=sys.stderr,
+        )
+
+
+def spike_density(recording: Recording, num_bins: int) -> float:
+    """Mean of log1p(spikes in a bin) over a few exposures spread over the recording."""
+    step = max(1, recording.num_frames // NUM_DENSITY_SAMPLES)
+    means = [
+        torch.log1p(voxelise(torch.from_numpy(recording.read_exposure_spikes(i)), num_bins=num_bins)).mean().item()
+        for i in range(step // 2, recording.num_frames, step)
+    ]
+    return sum(means) / len(means)
+
+
+def _read(info: WeightsInfo, recording: Recording, index: int) -> tuple[Tensor, Tensor | None]:
+    frame = to_float(recording.read_blur(index))
+    if info.model.spikes is None:
+        return frame, None
+    spikes = torch.from_numpy(recording.read_exposure_spikes(index))
+    stats = VoxelStats(info.voxel_mean, info.voxel_std)
+    return frame, spike_voxels(spikes, num_bins=info.model.spikes.num_bins, stats=stats)

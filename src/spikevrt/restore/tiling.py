@@ -1,0 +1,157 @@
+"""Cut a clip into overlapping tiles that share one field of view between frames and spikes, and blend them again.
+
+Pure functions. All padding and cropping of inputs happens here. Along one axis of `size` steps, tile i covers
+[start_i, start_i + tile) and has a weight per step; at every step the weights of the tiles over it sum to one, at
+the border too. The same rule serves rows, columns and frames.
+
+Dimension key: T frames, H W frame rows and columns, K bins, h w voxel rows and columns, r ratio of H to h.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One spatial tile, in frame pixels of the padded picture; weights are 1-D and never zero everywhere."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    row_weights: Tensor
+    column_weights: Tensor
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.top, self.top + self.height)
+
+    @property
+    def columns(self) -> slice:
+        return slice(self.left, self.left + self.width)
+
+
+def tile_starts(size: int, tile: int, overlap: int, *, multiple: int = 1) -> list[int]:
+    """Starts of the fewest, evenly spread tiles that cover [0, size) and overlap by at least `overlap`.
+
+    Every start is a multiple of `multiple`, and so must size and tile be; one tile is enough when size <= tile.
+
+    Raises:
+        ValueError: there is more than one tile, and overlap is negative or so large that tiles would not advance.
+    """
+    assert size > 0 and tile > 0 and size % multiple == tile % multiple == 0, (size, tile, multiple)
+    if size <= tile:
+        return [0]
+    if not 0 <= overlap <= tile - multiple:
+        raise ValueError(
+            f"overlap: {overlap} of tiles of {tile}; allowed: 0 to {tile - multiple} (steps of {multiple})"
+        )
+    units, tile_units = size // multiple, tile // multiple
+    num_steps = math.ceil((units - tile_units) / (tile_units - math.ceil(overlap / multiple)))
+    return [i * (units - tile_units) // num_steps * multiple for i in range(num_steps + 1)]
+
+
+def tile_weights(size: int, tile: int, overlap: int, *, multiple: int = 1) -> list[Float[Tensor, " tile"]]:
+    """A weight per step for each tile of `tile_starts`; over every step of [0, size) they sum to one.
+
+    Weights are flat at the border of the picture and inside a tile. Across an overlap of n steps they rise linearly,
+    but the outer n // 4 of them, which saw the least of their surroundings, get nothing.
+    """
+    starts = tile_starts(size, tile, overlap, multiple=multiple)
+    tile = min(size, tile)
+    raw = torch.ones(len(starts), tile, dtype=torch.float64)
+    for i, (before, after) in enumerate(zip(starts, starts[1:], strict=False)):
+        num_shared = before + tile - after
+        rise = _rise(num_shared)
+        raw[i + 1, :num_shared] = torch.minimum(raw[i + 1, :num_shared], rise)
+        raw[i, tile - num_shared :] = torch.minimum(raw[i, tile - num_shared :], rise.flip(0))
+    total = torch.zeros(size, dtype=torch.float64)
+    for start, weights in zip(starts, raw, strict=True):
+        total[start : start + tile] += weights
+    assert bool((total > 0).all()), (size, tile, overlap, multiple)
+    return [(w / total[s : s + tile]).to(torch.float32) for s, w in zip(starts, raw, strict=True)]
+
+
+def _rise(num_steps: int) -> Tensor:
+    margin = num_steps // 4
+    inner = num_steps - 2 * margin
+    return ((torch.arange(num_steps, dtype=torch.float64) - margin + 1) / (inner + 1)).clamp(0.0, 1.0)
+
+
+def spatial_tiles(height: int, width: int, tile_px: int, overlap_px: int, *, multiple: int) -> list[Tile]:
+    """All tiles of a padded picture, row by row; `tile_px` 0 is one tile over everything."""
+    axes = []
+    for size in (height, width):
+        tile = tile_px or size
+        overlap = overlap_px if tile_px else 0
+        starts = tile_starts(size, tile, overlap, multiple=multiple)
+        weights = tile_weights(size, tile, overlap, multiple=multiple)
+        axes.append([(start, min(size, tile), w) for start, w in zip(starts, weights, strict=True)])
+    return [
+        Tile(top, left, tile_height, tile_width, row_weights, column_weights)
+        for top, tile_height, row_weights in axes[0]
+        for left, tile_width, column_weights in axes[1]
+    ]
+
+
+def padded_size(size: int, *, multiple: int, minimum: int) -> int:
+    """The least multiple of `multiple` that is at least `size` and at least `minimum`."""
+    return math.ceil(max(size, minimum) / multiple) * multiple
+
+
+def cut_voxels(voxels: Float[Tensor, "T K h w"], tile: Tile, ratio: int) -> Float[Tensor, "T K th tw"]:
+    """The voxels that see what `tile` sees; the tile lies on the grid of ratio x ratio blocks."""
+    edges = (tile.top, tile.height, tile.left, tile.width)
+    assert not any(edge % ratio for edge in edges), (edges, ratio)
+    top, height, left, width = (edge // ratio for edge in edges)
+    return voxels[..., top : top + height, left : left + width]
+
+
+def pad_mirrored(x: Tensor, height: int, width: int) -> Tensor:
+    """Grow the last two axes to (height, width) at the bottom and right by mirroring, as often as needed.
+
+    The edge itself is repeated (a b c | c b a), so mirroring by r * p frame pixels and by p voxels keeps the same
+    field of view. A tensor that already has the size is returned as it is.
+    """
+    for axis, size in ((-2, height), (-1, width)):
+        length = x.shape[axis]
+        if size != length:
+            position = torch.arange(size, device=x.device) % (2 * length)
+            x = x.index_select(axis, torch.minimum(position, 2 * length - 1 - position))
+    return x
+
+
+def voxel_ratio(height: int, width: int, voxel_height: int, voxel_width: int) -> int:
+    """Frame pixels per voxel, the nearest whole number to the mean over both axes; at least 1."""
+    return max(1, round(math.sqrt(height * width / (voxel_height * voxel_width))))
+
+
+def fit_voxels(voxels: Float[Tensor, "T K h w"], height: int, width: int) -> tuple[Float[Tensor, "T K h2 w2"], int]:
+    """Voxels on a grid of whole `ratio` x `ratio` blocks of frame pixels from the top left one on, and the ratio.
+
+    Already so (height = ratio * h, width = ratio * w): returned as they are. Otherwise both cameras are taken to see
+    the same field, and each new voxel is read bilinearly at its centre, which may shift the last row and column by
+    less than one voxel beyond the frame (clamped).
+    """
+    voxel_height, voxel_width = voxels.shape[-2:]
+    ratio = voxel_ratio(height, width, voxel_height, voxel_width)
+    if (voxel_height * ratio, voxel_width * ratio) == (height, width):
+        return voxels, ratio
+    centres = []
+    for size in (height, width):
+        blocks = torch.arange(math.ceil(size / ratio), dtype=torch.float32, device=voxels.device)
+        centres.append((blocks + 0.5) * ratio / size * 2 - 1)  # -1 and 1 are the outer edges (align_corners=False)
+    rows, columns = torch.meshgrid(centres[0], centres[1], indexing="ij")
+    grid = torch.stack([columns, rows], dim=-1).expand(voxels.shape[0], -1, -1, -1)
+    fitted = F.grid_sample(voxels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return fitted, ratio

@@ -1,0 +1,85 @@
+"""Small recordings and a network that can be reasoned about, for the tests of the runner and the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from spikevrt.checkpoint import WeightsInfo
+from spikevrt.config import ModelConfig
+from spikevrt.evaluate import runner
+from spikevrt.recording.frames import write_image
+from spikevrt.recording.recording import Exposure, write_sidecar
+from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+
+HEIGHT, WIDTH, TICKS = 22, 34, 37
+
+
+def write_recording(root: Path, *, num_frames: int = 3, seed: int = 123, sharp: bool = True) -> Path:
+    """A recording folder of noise, 34x22 pixels, spikes of 17x11; the blurry frames are off by up to 20 levels."""
+    rng = np.random.default_rng(seed)
+    geometry = SpikeGeometry(WIDTH // 2, HEIGHT // 2)
+    root.mkdir(parents=True)
+    (root / "blur").mkdir()
+    if sharp:
+        (root / "sharp").mkdir()
+    with SpikeWriter(root / "spikes.dat", geometry) as writer:
+        for index in range(num_frames):
+            image = rng.integers(0, 200, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+            if sharp:
+                write_image(root / "sharp" / f"{index:06d}.png", image)
+            noise = rng.integers(0, 21, image.shape, dtype=np.uint8)
+            write_image(root / "blur" / f"{index:06d}.png", image + noise)
+            writer.append(rng.integers(0, 2, (TICKS, HEIGHT // 2, WIDTH // 2), dtype=np.uint8))
+    exposures = [Exposure(i, i * TICKS, (i + 1) * TICKS, i * 0.01, (i + 1) * 0.01) for i in range(num_frames)]
+    write_sidecar(
+        root,
+        geometry=geometry,
+        num_ticks=num_frames * TICKS,
+        tick_rate_hz=3700.0,
+        spike_sha256=writer.sha256,
+        width=WIDTH,
+        height=HEIGHT,
+        fps=100.0,
+        exposures=exposures,
+        provenance={"seed": seed},
+    )
+    return root
+
+
+class Offset(nn.Module):
+    """Returns its input plus a constant: 0 is the network that does nothing."""
+
+    pad_multiple, min_size_px = 2, 4
+
+    def __init__(self, offset: float) -> None:
+        super().__init__()
+        self.config = ModelConfig(spikes=None)
+        self.offset = nn.Parameter(torch.tensor(offset))
+
+    def forward(self, blur: torch.Tensor, spike_vox: torch.Tensor | None = None) -> torch.Tensor:
+        assert spike_vox is None
+        return blur + self.offset
+
+
+@pytest.fixture
+def offset_weights(tmp_path, monkeypatch):
+    """A function: the path of a "weights file" that holds nothing but the offset of an `Offset` network."""
+
+    def load(path: Path, device: torch.device) -> tuple[Offset, WeightsInfo]:
+        network = Offset(float(path.read_text()))
+        return network.eval(), WeightsInfo(network.config, 0.0, 1.0, {"seed": 5})
+
+    monkeypatch.setattr(runner, "load_network", load)
+
+    def write(offset: float, name: str = "offset.safetensors") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(offset))
+        return path
+
+    return write

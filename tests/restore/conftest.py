@@ -1,0 +1,100 @@
+"""Networks whose answer is known without arithmetic, and recordings made for one claim each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spikevrt.checkpoint import WeightsInfo
+from spikevrt.config import ModelConfig, SpikeConfig
+from spikevrt.recording.frames import write_image
+from spikevrt.recording.recording import Exposure, Recording, open_recording, write_sidecar
+from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+
+NUM_BINS = 3
+RGB = ModelConfig(spikes=None)
+SPIKES = ModelConfig(spikes=SpikeConfig(num_bins=NUM_BINS))
+
+
+class FakeNetwork(nn.Module):
+    """Returns `answer(blur, spike_vox)` and remembers what it was given."""
+
+    pad_multiple = 8
+    min_size_px = 16
+
+    def __init__(self, config: ModelConfig, answer: Callable[[Tensor, Tensor | None], Tensor]) -> None:
+        super().__init__()
+        self.config, self.answer = config, answer
+        self.calls: list[tuple[Tensor, Tensor | None]] = []
+        self.eval()
+
+    def forward(self, blur: Tensor, spike_vox: Tensor | None = None) -> Tensor:
+        assert blur.shape[-1] % 8 == blur.shape[-2] % 8 == 0 and min(blur.shape[-2:]) >= 16 and blur.shape[1] >= 2
+        self.calls.append((blur, spike_vox))
+        return self.answer(blur, spike_vox)
+
+
+def identity() -> FakeNetwork:
+    """Answers with its frames."""
+    return FakeNetwork(RGB, lambda blur, vox: blur.clone())
+
+
+def voxels_as_frames() -> FakeNetwork:
+    """Answers with the voxels, each as a block of the pixels that it covers: shows what the network sees."""
+
+    def answer(blur: Tensor, vox: Tensor | None) -> Tensor:
+        assert vox is not None and blur.shape[-1] * vox.shape[-2] == blur.shape[-2] * vox.shape[-1]
+        ratio = blur.shape[-1] // vox.shape[-1]
+        return vox.repeat_interleave(ratio, -1).repeat_interleave(ratio, -2)
+
+    return FakeNetwork(SPIKES, answer)
+
+
+def info(config: ModelConfig, mean: float = 0.5) -> WeightsInfo:
+    return WeightsInfo(config, mean, 1.0)
+
+
+@pytest.fixture
+def make_recording(tmp_path: Path) -> Callable[..., Recording]:
+    """make(num_frames, ...) writes and opens a recording: frame i has the grey level i, spikes are `spikes`."""
+
+    def make(
+        num_frames: int, *, height: int = 22, width: int = 34, ticks: int = 6, spikes: np.ndarray | None = None
+    ) -> Recording:
+        root = tmp_path / f"grey{num_frames}"
+        (root / "blur").mkdir(parents=True)
+        geometry = SpikeGeometry(width // 2, height // 2)
+        for i in range(num_frames):
+            write_image(root / "blur" / f"{i:06d}.png", np.full((height, width, 3), i, np.uint8))
+        with SpikeWriter(root / "spikes.dat", geometry) as writer:
+            for _ in range(num_frames):
+                blank = np.ones((ticks, height // 2, width // 2), np.uint8)
+                writer.append(blank if spikes is None else spikes)
+        exposures = [
+            Exposure(i, i * ticks, (i + 1) * ticks, i * ticks / 1e4, (i + 1) * ticks / 1e4) for i in range(num_frames)
+        ]
+        write_sidecar(
+            root,
+            geometry=geometry,
+            num_ticks=num_frames * ticks,
+            tick_rate_hz=1e4,
+            spike_sha256=writer.sha256,
+            width=width,
+            height=height,
+            fps=25.0,
+            exposures=exposures,
+            provenance={},
+        )
+        return open_recording(root)
+
+    return make
+
+
+@pytest.fixture
+def noise() -> torch.Generator:
+    return torch.Generator().manual_seed(11)

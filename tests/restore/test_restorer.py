@@ -1,0 +1,422 @@
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spikevrt import checkpoint
+from spikevrt.recording.frames import list_images, read_image
+from spikevrt.recording.recording import loose_recording, open_recording
+from spikevrt.recording.video import probe_video
+from spikevrt.restore import restorer
+from spikevrt.restore.plan import predict_peak_bytes
+from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip, restore_frames, restore_recording
+
+from .conftest import NUM_BINS, RGB, SPIKES, FakeNetwork, identity, info, voxels_as_frames
+
+SMALL = RestoreOptions(tile_px=32, overlap_px=8, clip_frames=3, overlap_frames=1)
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"tile_px": -1}, r"tile_px: -1; allowed: 0"),
+        ({"clip_frames": 1}, r"clip_frames: 1; allowed: 0 \(the whole recording\), 2 or more"),
+        ({"tile_px": 64, "overlap_px": 64}, r"overlap_px: 64; allowed: 0 or more, and less than tile_px 64"),
+        ({"overlap_frames": 5}, r"overlap_frames: 5; allowed: 0 or more, and less than clip_frames 5"),
+        ({"device": "tpu"}, r"device: 'tpu'; allowed: auto, cpu, cuda"),
+        ({"precision": "int8"}, r"precision: 'int8'; allowed: fp32, bf16, fp16"),
+        ({"max_memory_gb": 0.0}, r"max_memory_gb: 0\.0; allowed: above 0"),
+    ],
+)
+def test_an_option_out_of_range_is_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        RestoreOptions(**setting)
+
+
+# --- one clip --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (61, 103), (7, 97), (48, 64)])
+def test_tiles_of_a_constant_clip_blend_to_that_constant_at_the_border_too(height, width):
+    """Fault 7: a blending window that is zero at the picture's edge leaves a black border."""
+    clip = torch.full((3, 3, height, width), 0.7)
+    restored = restore_clip(identity(), clip, None, SMALL)
+    torch.testing.assert_close(restored, clip, rtol=0, atol=1e-6)  # float32 sum of at most a few weights
+
+
+def test_tiles_of_any_clip_blend_to_what_the_whole_picture_gives(noise):
+    clip = torch.rand(2, 3, 61, 103, generator=noise)
+    tiled = restore_clip(identity(), clip, None, SMALL)
+    torch.testing.assert_close(tiled, clip, rtol=0, atol=1e-6)  # as above
+
+
+def test_one_tile_is_no_tiling_bit_for_bit(noise):
+    clip = torch.rand(2, 3, 48, 64, generator=noise)
+    network = identity()
+    assert torch.equal(restore_clip(network, clip, None, RestoreOptions(tile_px=64)), clip)
+    assert torch.equal(network.calls[0][0][0], clip)
+    assert torch.equal(restore_clip(network, clip, None, RestoreOptions(tile_px=0)), clip)
+    assert len(network.calls) == 2
+
+
+def test_a_nan_in_one_tile_stops_with_the_name_of_the_tile(noise):
+    """Fault 7: failed tiles were left black, NaN was turned into 0."""
+    clip = torch.rand(2, 3, 32, 56, generator=noise)
+    network = identity()
+
+    def answer(blur, vox):
+        return blur if len(network.calls) == 1 else blur / 0 * 0
+
+    network.answer = answer
+    message = r"tile rows 0-31, columns 24-55: the network's output is not finite \(NaN or infinity, precision fp32\)"
+    with pytest.raises(ValueError, match=message):
+        restore_clip(network, clip, None, SMALL)
+
+
+def test_a_tile_that_fails_stops_the_clip(noise):
+    def answer(blur, vox):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        restore_clip(FakeNetwork(RGB, answer), torch.rand(2, 3, 32, 32, generator=noise), None, SMALL)
+
+
+def test_frames_with_nan_are_refused():
+    clip = torch.zeros(3, 3, 16, 16)
+    clip[1, 0, 2, 3] = float("nan")
+    with pytest.raises(ValueError, match=r"frames: NaN or infinity in frame 1 of the clip; allowed: finite values"):
+        restore_clip(identity(), clip, None, SMALL)
+
+
+def test_voxels_with_infinity_are_refused():
+    voxels = torch.zeros(2, NUM_BINS, 8, 8)
+    voxels[0, 2, 3, 5] = float("inf")
+    with pytest.raises(ValueError, match=r"voxels: NaN or infinity in frame 0 of the clip; allowed: finite values"):
+        restore_clip(voxels_as_frames(), torch.zeros(2, 3, 16, 16), voxels, SMALL)
+
+
+def test_a_network_with_spikes_refuses_to_run_without():
+    with pytest.raises(ValueError, match=r"voxels: none given, but this network reads spikes; allowed: \(2, 3, h, w\)"):
+        restore_clip(voxels_as_frames(), torch.zeros(2, 3, 16, 16), None, SMALL)
+
+
+def test_a_network_without_spikes_refuses_voxels():
+    with pytest.raises(ValueError, match=r"voxels: given, but this network has no spike branch"):
+        restore_clip(identity(), torch.zeros(2, 3, 16, 16), torch.zeros(2, NUM_BINS, 8, 8), SMALL)
+
+
+def test_voxels_with_another_number_of_bins_are_refused():
+    with pytest.raises(ValueError, match=r"voxels: shape \(2, 5, 8, 8\); allowed: \(2, 3, h, w\)"):
+        restore_clip(voxels_as_frames(), torch.zeros(2, 3, 16, 16), torch.zeros(2, 5, 8, 8), SMALL)
+
+
+def test_a_tile_smaller_than_the_network_takes_is_refused():
+    with pytest.raises(ValueError, match=r"tile_px: 15; this network needs 16 or more"):
+        restore_clip(identity(), torch.zeros(2, 3, 32, 32), None, RestoreOptions(tile_px=15, overlap_px=0))
+
+
+def test_a_memory_budget_makes_tiles_smaller_and_nothing_else(noise):
+    clip = torch.rand(2, 3, 64, 96, generator=noise)
+    network = identity()
+    budget_gb = (predict_peak_bytes(RGB, 2, 48, 48) + 16 * clip.numel()) / 1e9
+    restored = restore_clip(network, clip, None, RestoreOptions(tile_px=0, overlap_px=8, max_memory_gb=budget_gb))
+    assert {tuple(blur.shape[-2:]) for blur, _ in network.calls} == {(48, 48)}
+    torch.testing.assert_close(restored, clip, rtol=0, atol=1e-6)  # float32 sum of at most a few weights
+
+
+def test_one_frame_alone_is_run_as_a_clip_that_repeats_it(noise):
+    """Fault 8: inference with T = 1, which the network was never trained for."""
+    frame = torch.rand(1, 3, 16, 24, generator=noise)
+    network = identity()
+    assert torch.equal(restore_clip(network, frame, None, SMALL), frame)
+    assert torch.equal(network.calls[0][0][0], torch.cat([frame, frame]))
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 3])
+def test_every_tile_of_spikes_sees_what_its_tile_of_frames_sees(noise, ratio):
+    """Fault 8: a centre crop of frames met a corner crop of spikes."""
+    voxels = torch.rand(2, NUM_BINS, 37, 53, generator=noise)
+    frames = voxels.repeat_interleave(ratio, -1).repeat_interleave(ratio, -2)
+    network = voxels_as_frames()
+    restored = restore_clip(network, frames, voxels, RestoreOptions(tile_px=48, overlap_px=8))
+    assert len(network.calls) > 1
+    for blur, vox in network.calls:
+        assert torch.equal(blur, vox.repeat_interleave(ratio, -1).repeat_interleave(ratio, -2))
+    torch.testing.assert_close(restored, frames, rtol=0, atol=1e-6)  # float32 sum of at most a few weights
+
+
+def test_spikes_at_no_whole_ratio_are_brought_to_the_frames_field_of_view():
+    """Frames of 26x34 pixels and 11x17 voxels: the same ramp over the field comes out as that ramp."""
+    ramp = ((torch.arange(11.0) + 0.5) / 11).view(1, 1, 11, 1).expand(2, NUM_BINS, 11, 17).contiguous()
+    restored = restore_clip(voxels_as_frames(), torch.zeros(2, 3, 26, 34), ramp, SMALL)
+    expected = (torch.arange(26) // 2 + 0.5) / 13
+    torch.testing.assert_close(restored[0, 0, 1:-2, 5], expected[1:-2], rtol=0, atol=0.02)  # the ends are clamped
+
+
+def test_the_inputs_are_left_as_they_were(noise):
+    frames, voxels = torch.rand(2, 3, 21, 35, generator=noise), torch.rand(2, NUM_BINS, 7, 11, generator=noise)
+    before = frames.clone(), voxels.clone()
+    restore_clip(voxels_as_frames(), frames, voxels, RestoreOptions(tile_px=48, overlap_px=8))
+    assert torch.equal(frames, before[0]) and torch.equal(voxels, before[1])
+
+
+# --- a recording -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 4, 7, 11])
+@pytest.mark.parametrize("overlap", [0, 1, 2])
+def test_every_frame_comes_out_exactly_once_in_order_and_at_full_weight(make_recording, num_frames, overlap):
+    options = RestoreOptions(tile_px=32, overlap_px=8, clip_frames=3, overlap_frames=overlap)
+    restored = list(restore_frames(identity(), info(RGB), make_recording(num_frames), options))
+    assert [index for index, _ in restored] == list(range(num_frames))
+    for index, frame in restored:
+        torch.testing.assert_close(frame, torch.full((3, 22, 34), index / 255), rtol=0, atol=1e-6)  # as above
+
+
+def test_a_recording_is_run_in_clips_of_the_asked_length(make_recording):
+    """Fault 8: directory inference ran frame by frame."""
+    network = identity()
+    list(restore_frames(network, info(RGB), make_recording(7), RestoreOptions(tile_px=64, clip_frames=3)))
+    assert {blur.shape[1] for blur, _ in network.calls} == {3}
+    network.calls.clear()
+    list(restore_frames(network, info(RGB), make_recording(11), RestoreOptions(tile_px=64, clip_frames=0)))
+    assert [blur.shape[1] for blur, _ in network.calls] == [11]
+
+
+def test_frames_leave_as_soon_as_no_later_clip_can_change_them(make_recording):
+    network = identity()
+    restored = restore_frames(network, info(RGB), make_recording(7), RestoreOptions(tile_px=64, clip_frames=3))
+    assert network.calls == []
+    assert next(restored)[0] == 0 and next(restored)[0] == 1
+    assert len(network.calls) == 1
+    assert next(restored)[0] == 2
+    assert len(network.calls) == 2
+
+
+def test_progress_counts_every_frame(make_recording):
+    seen = []
+    progress = lambda done, total: seen.append((done, total))  # noqa: E731
+    list(restore_frames(identity(), info(RGB), make_recording(4), SMALL, progress=progress))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_the_network_sees_the_voxels_of_the_exposure_standardised(make_recording):
+    network = voxels_as_frames()
+    recording = make_recording(2)  # all ones: 6 ticks in 3 bins count 2 each
+    list(restore_frames(network, info(SPIKES, mean=0.5), recording, SMALL))
+    expected = math.log(3) - 0.5
+    torch.testing.assert_close(network.calls[0][1], torch.full((1, 2, 3, 16, 16), expected), rtol=0, atol=1e-6)
+
+
+def test_a_bad_tile_of_a_recording_is_named_with_its_frames(make_recording):
+    network = FakeNetwork(RGB, lambda blur, vox: blur * float("nan"))
+    with pytest.raises(ValueError, match=r"grey4, frames 0-2: tile rows 0-23, columns 0-31: the network's output"):
+        list(restore_frames(network, info(RGB), make_recording(4), SMALL))
+
+
+def test_a_recording_without_spikes_is_refused_before_the_first_frame(make_recording):
+    frames_only = loose_recording(make_recording(2).root / "blur", None, spike_width=None, spike_height=None)
+    with pytest.raises(ValueError, match=r"blur: no spikes, but these weights need them"):
+        restore_frames(voxels_as_frames(), info(SPIKES), frames_only, SMALL)
+
+
+def test_fewer_ticks_than_bins_are_refused_before_the_first_frame(make_recording):
+    with pytest.raises(ValueError, match=r"grey2: frame 0 has 2 ticks; these weights need 3 or more"):
+        restore_frames(voxels_as_frames(), info(SPIKES), make_recording(2, ticks=2), SMALL)
+
+
+def test_a_density_unlike_the_training_datas_is_told_in_one_line(make_recording, capsys):
+    """Fault 14: a network trained at one density collapses at another."""
+    restore_frames(voxels_as_frames(), info(SPIKES, mean=0.5), make_recording(2), SMALL)
+    warning = capsys.readouterr().err
+    assert "spike density 1.1 (mean log1p count of a bin) against 0.5 in training" in warning
+    assert warning.count("\n") == 1
+
+
+def test_a_density_like_the_training_datas_passes_in_silence(make_recording, capsys):
+    restore_frames(voxels_as_frames(), info(SPIKES, mean=0.9), make_recording(2), SMALL)
+    assert capsys.readouterr().err == ""
+
+
+def test_spikes_that_do_not_divide_the_frames_are_resampled_and_that_is_told(make_recording, capsys):
+    recording = make_recording(2, height=23, width=35)  # spikes of 11 x 17
+    network = voxels_as_frames()
+    restored = list(restore_frames(network, info(SPIKES, mean=0.9), recording, SMALL))
+    assert [frame.shape for _, frame in restored] == [(3, 23, 35)] * 2
+    warning = capsys.readouterr().err
+    assert "frames of 35x23 are no multiple of 17x11 spikes, which are resampled to 1/2" in warning
+
+
+# --- the real network ------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_weights_file_is_refused_and_names_a_key(micro_weights):
+    """Fault 9: weights loaded with strict=False train, and restore, from noise."""
+    state, description = checkpoint.load_weights(micro_weights)
+    first = sorted(state)[0]
+    state["other." + first] = state.pop(first)
+    checkpoint.save_weights(micro_weights, state, description)
+    with pytest.raises(ValueError, match=r"micro\.safetensors: does not fit the network: 1 missing keys \(.*1 unknown"):
+        load_network(micro_weights, torch.device("cpu"))
+
+
+def test_a_loaded_network_is_ready_to_infer_and_equals_the_saved_one(micro_weights):
+    network, description = load_network(micro_weights, torch.device("cpu"))
+    assert not network.training
+    state, _ = checkpoint.load_weights(micro_weights)
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    assert description.model == network.config
+
+
+def test_the_real_network_restores_one_tile_as_it_would_by_hand(micro_weights, noise):
+    network, _ = load_network(micro_weights, torch.device("cpu"))
+    frames, voxels = torch.rand(2, 3, 64, 80, generator=noise), torch.rand(2, 16, 32, 40, generator=noise)
+    with torch.no_grad():
+        expected = network(frames[None], voxels[None])[0]
+    assert torch.equal(restore_clip(network, frames, voxels, RestoreOptions(tile_px=80)), expected)
+
+
+def test_the_real_network_takes_any_size_and_a_single_frame(micro_weights, noise):
+    network, _ = load_network(micro_weights, torch.device("cpu"))
+    frames, voxels = torch.rand(1, 3, 37, 71, generator=noise), torch.rand(1, 16, 18, 35, generator=noise)
+    assert restore_clip(network, frames, voxels, SMALL_REAL).shape == (1, 3, 37, 71)
+
+
+SMALL_REAL = RestoreOptions(tile_px=64, overlap_px=16, clip_frames=2, device="cpu")
+
+
+def test_a_recording_becomes_a_folder_of_all_its_frames(micro_weights, recording_folder, tmp_path):
+    out = tmp_path / "new" / "restored"
+    summary = restore_recording(micro_weights, open_recording(recording_folder), out, SMALL_REAL, video=True)
+    assert sorted(os.listdir(out)) == ["000000.png", "000001.png", "000002.png", "restored.json", "restored.mp4"]
+    assert read_image(out / "000000.png").shape == (64, 80, 3)
+    assert summary["num_frames"] == 3 and summary["seconds"] > 0 and summary["peak_bytes"] > 1e6
+    assert json.loads((out / "restored.json").read_text())["options"]["tile_px"] == 64
+    assert os.listdir(out.parent) == ["restored"]
+
+
+# --- files (with a fake network: what matters is when they appear) ----------------------------------------------------
+
+
+@pytest.fixture
+def fake_network(monkeypatch):
+    network = identity()
+    monkeypatch.setattr(restorer, "load_network", lambda weights, device: (network, info(RGB)))
+    return network
+
+
+def entries(folder: Path) -> set[str]:
+    return set(os.listdir(folder))
+
+
+def test_an_out_that_ends_in_mp4_becomes_a_video_of_every_frame(fake_network, make_recording, tmp_path):
+    recording = make_recording(4)
+    restore_recording(Path("w"), recording, tmp_path / "out.mp4", SMALL)
+    found = probe_video(tmp_path / "out.mp4")
+    assert (found.num_frames, found.width, found.height, found.fps) == (4, 34, 22, 25.0)
+
+
+def test_a_video_name_for_a_folder_is_refused(make_recording, tmp_path):
+    with pytest.raises(ValueError, match=r"out\.mp4: a name that ends in \.mp4 is a video; choose a folder for frames"):
+        restore_recording(Path("w"), make_recording(2), tmp_path / "out.mp4", SMALL, video=False)
+
+
+def test_an_existing_out_is_refused_before_any_work(fake_network, make_recording, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(FileExistsError, match=r"out: exists; choose another --out or pass --overwrite"):
+        restore_recording(Path("w"), make_recording(2), tmp_path / "out", SMALL)
+    assert fake_network.calls == []
+
+
+def test_overwrite_replaces_an_earlier_result_and_leaves_nothing_of_it(fake_network, make_recording, tmp_path):
+    out = tmp_path / "out"
+    restore_recording(Path("w"), make_recording(4), out, SMALL)
+    restore_recording(Path("w"), make_recording(2), out, SMALL, overwrite=True)
+    assert [path.name for path in list_images(out)] == ["000000.png", "000001.png"]
+    assert entries(tmp_path) == {"out", "grey2", "grey4"}
+
+
+def test_overwrite_spares_a_folder_that_is_no_earlier_result(fake_network, make_recording, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match=r"out: not a folder of restored frames \(no restored\.json\)"):
+        restore_recording(Path("w"), make_recording(2), tmp_path / "out", SMALL, overwrite=True)
+    assert entries(tmp_path / "out") == {"thesis.txt"}
+
+
+@pytest.mark.parametrize("name", ["out", "out.mp4"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_restoration_leaves_nothing_at_all(fake_network, make_recording, tmp_path, name, error):
+    def answer(blur, vox):
+        if len(fake_network.calls) == 2:
+            raise error
+        return blur
+
+    fake_network.answer = answer
+    with pytest.raises(error):
+        restore_recording(Path("w"), make_recording(7), tmp_path / name, RestoreOptions(tile_px=64, clip_frames=3))
+    assert entries(tmp_path) == {"grey7"}
+
+
+def test_an_interrupted_overwrite_leaves_the_earlier_result(fake_network, make_recording, tmp_path):
+    out = tmp_path / "out"
+    restore_recording(Path("w"), make_recording(2), out, SMALL)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    fake_network.answer = lambda blur, vox: blur * float("nan")
+    with pytest.raises(ValueError, match="not finite"):
+        restore_recording(Path("w"), make_recording(4), out, SMALL, overwrite=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+KILLED = """
+import sys, time, torch
+from pathlib import Path
+from spikevrt.recording.recording import open_recording
+from spikevrt.restore import restorer
+from spikevrt.restore.plan import predict_peak_bytes
+from tests.restore.conftest import RGB, FakeNetwork, info
+def slow(blur, vox):
+    time.sleep(0.3)
+    return blur
+restorer.load_network = lambda weights, device: (FakeNetwork(RGB, slow), info(RGB))
+options = restorer.RestoreOptions(tile_px=64, clip_frames=3)
+restorer.restore_recording(Path("w"), open_recording(Path(sys.argv[1])), Path(sys.argv[2]), options)
+"""
+
+
+def test_a_killed_restoration_leaves_nothing_under_the_final_name(make_recording, tmp_path):
+    recording, out = make_recording(101, height=16, width=16), tmp_path / "out"
+    root = Path(__file__).resolve().parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(recording.root), str(out)], cwd=root, env=_python_path(root)
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob(".out.partial-*/000000.png")):
+            assert time.monotonic() < deadline and process.poll() is None, process.poll()
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    assert not out.exists()
+
+
+def _python_path(root: Path) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)])}
+
+
+def test_a_picture_in_is_a_picture_out_without_network_or_tiling_loss(fake_network, make_recording, tmp_path):
+    """What is written is what was restored: grey level i stays grey level i."""
+    restore_recording(Path("w"), make_recording(7), tmp_path / "out", SMALL)
+    levels = [np.unique(read_image(path)).tolist() for path in list_images(tmp_path / "out")]
+    assert levels == [[i] for i in range(7)]

@@ -1,0 +1,181 @@
+"""What a run tells while it runs: JSON lines for machines, TensorBoard where it is installed, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from spikevrt import runtime
+
+JOURNAL_FILE, TENSORBOARD_FOLDER = "journal.jsonl", "tensorboard"
+PLAIN_LINE_EVERY_S = 30.0  # without a terminal, a line of text this often is the progress
+
+
+class Journal:
+    """Appends rows to `out/journal.jsonl` (each has `step` and `kind`) and their numbers to `out/tensorboard`.
+
+    Rows later than `start_step` are cut off first: a resumed run lives those steps again.
+    """
+
+    def __init__(self, out: Path, *, start_step: int) -> None:
+        path = out / JOURNAL_FILE
+        kept = [row for row in read_journal(out) if row["step"] <= start_step] if path.exists() else []
+        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+        partial.write_text("".join(_line(row) for row in kept), encoding="utf-8")
+        os.replace(partial, path)
+        self._file = path.open("a", encoding="utf-8")
+        self._tensorboard = _tensorboard(out / TENSORBOARD_FOLDER, start_step)
+
+    def write(self, kind: str, step: int, **values: Any) -> None:
+        """Append one row, written when this returns. Numbers that are not finite become null."""
+        row = {"kind": kind, "step": step} | {name: _finite(value) for name, value in values.items()}
+        self._file.write(_line(row))
+        self._file.flush()
+        if self._tensorboard is not None:
+            for name, value in row.items():
+                if isinstance(value, float | int) and not isinstance(value, bool) and name != "step":
+                    self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flush and close both."""
+        self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def read_journal(out: str | Path) -> list[dict[str, Any]]:
+    """The rows of a run's journal; a last line that a crash cut short is left out.
+
+    Raises:
+        FileNotFoundError: no journal in `out`.
+        ValueError: a line that is no JSON row (named).
+    """
+    path = Path(out) / JOURNAL_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such journal")
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            break
+        try:
+            row = json.loads(line)
+            row["step"], row["kind"]
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise ValueError(f"{path}: line {number} is no journal row") from None
+        rows.append(row)
+    return rows
+
+
+class Progress:
+    """Steps done, time left and the last loss on stderr: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, *, start_step: int, stop_step: int, visible: bool) -> None:
+        self._start, self._stop, self._visible = start_step, stop_step, visible
+        self._began = self._spoke = time.monotonic()
+        self._bar = _rich_bar() if visible and sys.stderr.isatty() else None
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task("training", total=self._stop, completed=self._start)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, step: int, text: str) -> None:
+        """`step` steps are done; `text` says how it goes."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, description=text)
+        elif self._visible and time.monotonic() - self._spoke >= PLAIN_LINE_EVERY_S:
+            self._spoke = time.monotonic()
+            left_s = (self._spoke - self._began) / max(1, step - self._start) * (self._stop - step)
+            self.say(f"step {step}/{self._stop}  {text}  {clock(left_s)} left")
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False)
+        elif self._visible:
+            print(text, file=sys.stderr, flush=True)
+
+
+class Meter:
+    """Throughput since the last reading. `loss.item()` in every step has synchronised the device already."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.restart()
+
+    def restart(self) -> None:
+        self.began, self.cpu_began = time.perf_counter(), time.process_time()
+        self.losses: list[float] = []
+        self.num_clips, self.wait_s = 0, 0.0
+
+    def count(self, num_clips: int, loss: float, wait_s: float) -> None:
+        self.num_clips += num_clips
+        self.losses.append(loss)
+        self.wait_s += wait_s
+
+    def read(self) -> dict[str, Any]:
+        seconds = time.perf_counter() - self.began
+        values = {
+            "loss": sum(self.losses) / len(self.losses),
+            "clips_per_s": self.num_clips / seconds,
+            "data_wait": self.wait_s / seconds,
+            "device_load": self._load(seconds),
+            "peak_bytes": runtime.peak_memory_bytes(self.device),
+        }
+        self.restart()
+        return values
+
+    def _load(self, seconds: float) -> float | None:
+        """Share of the device in use: of all threads on a CPU; on CUDA what its driver says, None where it cannot."""
+        if self.device.type == "cpu":
+            return (time.process_time() - self.cpu_began) / seconds / torch.get_num_threads()
+        try:
+            return torch.cuda.utilization(self.device) / 100
+        except (ImportError, RuntimeError):
+            return None
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, second = divmod(round(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02d}:{second:02d}"
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _tensorboard(folder: Path, start_step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=start_step + 1)
+
+
+def _rich_bar() -> Any:
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    except ImportError:
+        return None
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))

@@ -1,0 +1,71 @@
+"""Which clip comes when: an endless stream of seeded permutations that can be entered at any point."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch.utils.data import Dataset, Sampler
+
+if TYPE_CHECKING:
+    from spikevrt.data.sample import Sample
+
+
+class EpochDataset(Protocol):
+    """A dataset whose item i depends on nothing but (seed, epoch, i)."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, item: int) -> Sample: ...
+    def set_epoch(self, epoch: int) -> None: ...
+
+
+class ClipStream(Sampler[tuple[int, int]]):
+    """Positions `start, start + 1, ...` of the stream as pairs (epoch, item); of several ranks each takes every n-th.
+
+    Position p lies in epoch p // num_items, at place p % num_items of that epoch's permutation. The whole state is the
+    number of samples consumed by all ranks together, so a stopped run goes on exactly where it was.
+    """
+
+    def __init__(self, num_items: int, *, seed: int, start: int, stop: int, rank: int, world: int) -> None:
+        assert num_items > 0 and 0 <= rank < world and start % world == 0
+        self.num_items, self.seed = num_items, seed
+        self.positions = range(start + rank, stop, world)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        current, order = -1, []
+        for position in self.positions:
+            epoch, place = divmod(position, self.num_items)
+            if epoch != current:
+                current, order = epoch, permutation(self.num_items, seed=self.seed, epoch=epoch)
+            yield epoch, order[place]
+
+
+def permutation(num_items: int, *, seed: int, epoch: int) -> list[int]:
+    """The order of one epoch, a function of (seed, epoch)."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(num_items, generator=generator).tolist()
+
+
+class StreamedDataset(Dataset["Sample"]):
+    """Looks up (epoch, item) pairs, so that the epoch reaches every loader worker with the item itself.
+
+    Around the end of an epoch two workers may be in different ones, so each process has a copy of its own.
+    """
+
+    def __init__(self, dataset: EpochDataset) -> None:
+        self.dataset = dataset
+        self._own: EpochDataset | None = None
+        self._pid = -1
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, item = key
+        if self._own is None or self._pid != os.getpid():
+            self._own, self._pid = copy.deepcopy(self.dataset), os.getpid()
+        self._own.set_epoch(epoch)
+        return self._own[item]

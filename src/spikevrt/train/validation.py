@@ -1,0 +1,101 @@
+"""Score a network in training exactly as users will run it: through the restorer, whole frames, no crop.
+
+Dimension key: T frames, H image rows, W image columns.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from spikevrt.evaluate.metrics import psnr_rgb
+from spikevrt.evaluate.report import write_three_columns
+from spikevrt.restore.restorer import RestoreOptions, restore_clip
+from spikevrt.train.ranks import Ranks
+
+if TYPE_CHECKING:
+    from spikevrt.data.sample import Sample
+    from spikevrt.model.network import SpikeVRT
+
+NUM_PICTURES = 3  # sequences that get a three-column picture
+
+
+class Clips(Sized, Protocol):
+    """Whole-frame clips, as `ClipDataset` gives them."""
+
+    def __getitem__(self, item: int) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean over sequences of the mean over their frames, dB; `psnr_rgb_blur` is the untouched input's."""
+
+    psnr_rgb: float
+    psnr_rgb_blur: float
+    num_frames: int
+    seconds: float
+
+
+def validate(
+    network: SpikeVRT,
+    clips: Clips,
+    options: RestoreOptions,
+    ranks: Ranks,
+    *,
+    pictures: Path | None = None,
+    max_clips: int | None = None,
+) -> Score:
+    """Restore every clip (shared among the ranks) and score every frame once, also where clips overlap.
+
+    The network is left in the mode it was in. `pictures` is a path prefix: PREFIX_<sequence>_<frame>.png.
+    """
+    began = time.perf_counter()
+    was_training = network.training
+    network.eval()
+    num_clips = len(clips) if max_clips is None else min(len(clips), max_clips)
+    scores: dict[tuple[str, int], tuple[float, float]] = {}
+    pictured: set[str] = set()
+    try:
+        for index in range(ranks.rank, num_clips, ranks.world):
+            sample = clips[index]
+            with torch.no_grad():
+                restored = restore_clip(network, sample["blur"], sample.get("spike_vox"), options).float().cpu()
+            values = zip(
+                sample["meta"]["frame_idx"],
+                psnr_rgb(restored, sample["sharp"]).tolist(),
+                psnr_rgb(sample["blur"], sample["sharp"]).tolist(),
+                strict=True,
+            )
+            name = sample["meta"]["seq"]
+            for frame_idx, *pair in values:
+                scores.setdefault((name, int(frame_idx)), (pair[0], pair[1]))
+            if pictures is not None and index < NUM_PICTURES and name not in pictured:
+                pictured.add(name)
+                _write_picture(pictures, sample, restored)
+    finally:
+        network.train(was_training)
+    merged: dict[tuple[str, int], tuple[float, float]] = {}
+    for part in ranks.gather(scores):
+        merged = part | merged
+    return Score(*_sequence_means(merged), len(merged), time.perf_counter() - began)
+
+
+def _sequence_means(scores: dict[tuple[str, int], tuple[float, float]]) -> tuple[float, float]:
+    sequences: dict[str, list[tuple[float, float]]] = {}
+    for (name, _), pair in sorted(scores.items()):
+        sequences.setdefault(name, []).append(pair)
+    means = [[sum(column) / len(frames) for column in zip(*frames, strict=True)] for frames in sequences.values()]
+    restored, blur = (sum(column) / len(means) for column in zip(*means, strict=True))
+    return restored, blur
+
+
+def _write_picture(prefix: Path, sample: Sample, restored: torch.Tensor) -> None:
+    middle = len(restored) // 2
+    frame_idx = sample["meta"]["frame_idx"][middle]
+    path = prefix.with_name(f"{prefix.name}_{sample['meta']['seq']}_{frame_idx:06d}.png")
+    write_three_columns(path, sample["blur"][middle], restored[middle], sample["sharp"][middle])

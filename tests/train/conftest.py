@@ -1,0 +1,93 @@
+"""A run in miniature: real loop, folder and journal over clips made in memory and a network of a few weights.
+
+The fakes stand where `spikevrt.train.loop` finds its parts, so that a step takes milliseconds. `test_real_run` runs
+the real parts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spikevrt.config import Config, ModelConfig
+from spikevrt.data.dataset import DatasetInfo
+from spikevrt.represent.voxel import VoxelStats
+from spikevrt.train import loop
+
+NUM_BINS = 3
+
+
+class FakeClips:
+    """Clips whose content is a function of (seed, epoch, item): smooth pictures and their brightened twins."""
+
+    def __init__(
+        self, root: str, split: str, *, crop_px: int | None, clip_frames: int, seed: int, **settings: Any
+    ) -> None:
+        self.settings = settings
+        self.info = DatasetInfo(Path(root), NUM_BINS, VoxelStats(0.25, 0.5), "hash of no data", (), ())
+        self.num_items = 5 if split == "train" else 2
+        self.size, self.clip_frames, self.seed, self.epoch = crop_px or 16, clip_frames, seed, 0
+        self.poisoned: set[int] = set()
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_items
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(self.seed + 1009 * self.epoch + item)
+        sharp = torch.rand(self.clip_frames, 3, self.size, self.size, generator=generator) * 0.5
+        blur = sharp + 0.25
+        if item in self.poisoned:
+            blur[0, 0, 0, 0] = float("nan")
+        vox = torch.rand(self.clip_frames, NUM_BINS, self.size // 2, self.size // 2, generator=generator)
+        frames = list(range(self.clip_frames))
+        meta = {"seq": f"scene{item}", "frame_idx": frames, "t0": [0.0] * len(frames), "t1": [1.0] * len(frames)}
+        sample: dict[str, Any] = {"blur": blur, "sharp": sharp, "meta": meta}
+        return sample | ({"spike_vox": vox} if self.settings["spikes"] else {})
+
+
+class FakeNetwork(nn.Module):
+    """A colour convolution, a spike convolution, dropout (so that random numbers matter) and a residual."""
+
+    min_size_px, pad_multiple = 8, 8
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.colour = nn.Conv2d(3, 3, 3, padding=1)
+        self.spynet = nn.Conv2d(NUM_BINS, 3, 3, padding=1)
+        self.drop = nn.Dropout(config.vrt.drop_path)
+
+    def forward(self, blur: Tensor, spike_vox: Tensor | None = None) -> Tensor:
+        out = self.drop(self.colour(blur.flatten(0, 1)))
+        if spike_vox is not None:
+            spikes = self.spynet(spike_vox.flatten(0, 1))
+            out = out + nn.functional.interpolate(spikes, size=blur.shape[-2:], mode="bilinear", align_corners=False)
+        return blur + out.view_as(blur)
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "ClipDataset", FakeClips)
+    monkeypatch.setattr(loop, "SpikeVRT", FakeNetwork)
+
+
+def small_config(**changes: Any) -> Config:
+    """A run of 7 steps of 2 clips of 2 frames; `changes` are dotted names with `__` for the dot."""
+    values: dict[str, Any] = {
+        "model": {"spikes": {"num_bins": NUM_BINS}},
+        "data": {"clip_frames": 2, "crop_px": 8, "batch": 2},
+        "loss": {"perceptual_weight": 0.0},
+        "optim": {"lr": 1e-2, "steps": 7, "warmup_steps": 2},
+        "train": {"device": "cpu", "precision": "fp32", "log_every": 1, "checkpoint_every": 3, "validate_every": 4},
+    }
+    for name, value in changes.items():
+        section, key = name.split("__")
+        values.setdefault(section, {})[key] = value
+    return Config.from_dict(values)

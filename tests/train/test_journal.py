@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from spikevrt.train.journal import Journal, Meter, Progress, clock, read_journal
+
+
+def test_rows_come_back_and_what_is_not_finite_is_null(tmp_path: Path):
+    journal = Journal(tmp_path, start_step=0)
+    journal.write("train", 1, loss=0.5, grad_norm=float("nan"))
+    assert read_journal(tmp_path) == [{"kind": "train", "step": 1, "loss": 0.5, "grad_norm": None}]  # before closing
+    journal.close()
+
+
+def test_a_resumed_journal_forgets_the_steps_that_will_be_lived_again(tmp_path: Path):
+    journal = Journal(tmp_path, start_step=0)
+    for step in (1, 2, 3):
+        journal.write("train", step, loss=float(step))
+    journal.close()
+    journal = Journal(tmp_path, start_step=2)
+    journal.write("train", 3, loss=7.0)
+    journal.close()
+    assert [row["loss"] for row in read_journal(tmp_path)] == [1.0, 2.0, 7.0]
+
+
+def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path: Path):
+    (tmp_path / "journal.jsonl").write_text('{"kind": "train", "step": 1}\n{"kind": "tr')
+    assert [row["step"] for row in read_journal(tmp_path)] == [1]
+
+
+def test_a_missing_journal_is_named(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"journal\.jsonl: no such journal"):
+        read_journal(tmp_path)
+
+
+def test_a_damaged_line_is_named(tmp_path: Path):
+    (tmp_path / "journal.jsonl").write_text('{"kind": "train", "step": 1}\nhello\n')
+    with pytest.raises(ValueError, match="line 2 is no journal row"):
+        read_journal(tmp_path)
+
+
+def test_the_meter_averages_the_loss_and_begins_again():
+    meter = Meter(torch.device("cpu"))
+    meter.count(2, 1.0, 0.0)
+    meter.count(2, 3.0, 0.0)
+    values = meter.read()
+    assert values["loss"] == 2.0 and values["clips_per_s"] > 0 and values["peak_bytes"] > 0
+    meter.count(2, 5.0, 0.0)
+    assert meter.read()["loss"] == 5.0
+
+
+def test_progress_goes_to_stderr_and_only_where_visible(capsys: pytest.CaptureFixture[str]):
+    for visible in (True, False):
+        with Progress(start_step=0, stop_step=3, visible=visible) as progress:
+            progress.say(f"hello {visible}")
+    captured = capsys.readouterr()
+    assert captured.err == "hello True\n" and captured.out == ""
+
+
+def test_the_clock_reads_hours_minutes_seconds():
+    assert clock(3 * 3600 + 5 * 60 + 7) == "3:05:07"

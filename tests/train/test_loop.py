@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from spikevrt.checkpoint import load_state, load_weights, read_info
+from spikevrt.train import loop
+from spikevrt.train.journal import read_journal
+from spikevrt.train.loop import train
+from tests.train.conftest import FakeClips, FakeNetwork, small_config
+
+pytestmark = pytest.mark.usefixtures("fakes")
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    a, b = load_weights(first)[0], load_weights(second)[0]
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def losses(out: Path) -> list[float]:
+    return [row["loss"] for row in read_journal(out) if row["kind"] == "train"]
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, action: Any) -> None:
+    """Do `action()` when that many steps have been taken."""
+    take_step = loop._Run.take_step
+
+    def taken(self: Any, batches: Any) -> Any:
+        result = take_step(self, batches)
+        if self.step + 1 == step:
+            action()
+        return result
+
+    monkeypatch.setattr(loop._Run, "take_step", taken)
+
+
+def test_a_run_leaves_weights_state_config_journal_and_pictures(tmp_path: Path):
+    out = tmp_path / "run"
+    assert train(small_config(), out) == out / "best.safetensors"
+    names = {path.name for path in out.iterdir()}
+    assert names >= {"best.safetensors", "last.safetensors", "last.state", "config.yaml", "run.json", "journal.jsonl"}
+    assert sorted(path.name for path in (out / "pictures").iterdir()) == [
+        "000007_scene0_000001.png",
+        "000007_scene1_000001.png",
+    ]
+    assert yaml.safe_load((out / "config.yaml").read_text()) == small_config().to_dict()
+    assert not [name for name in names if "partial" in name]
+
+
+def test_weights_know_their_statistics_config_seed_data_and_step(tmp_path: Path):
+    train(small_config(), tmp_path / "run")
+    info = read_info(tmp_path / "run" / "last.safetensors")
+    assert (info.voxel_mean, info.voxel_std) == (0.25, 0.5)
+    assert info.provenance["seed"] == 123 and info.provenance["data_hash"] == "hash of no data"
+    assert info.provenance["step"] == 7
+    assert info.provenance["config"] == small_config().to_dict()
+
+
+def test_training_lowers_the_loss_and_beats_the_blurry_input(tmp_path: Path):
+    train(small_config(optim__steps=61, train__validate_every=61), tmp_path / "run")
+    curve = losses(tmp_path / "run")
+    assert sum(curve[-5:]) < 0.5 * sum(curve[:5])
+    (score,) = [row for row in read_journal(tmp_path / "run") if row["kind"] == "validation"]
+    assert score["psnr_rgb"] > score["psnr_rgb_blur"] + 3
+    assert score["num_frames"] == 4
+
+
+def test_the_journal_tells_loss_rate_throughput_wait_load_and_memory(tmp_path: Path):
+    train(small_config(), tmp_path / "run")
+    row = read_journal(tmp_path / "run")[0]
+    assert {"loss", "lr", "clips_per_s", "data_wait", "device_load", "peak_bytes", "grad_norm", "skipped"} <= row.keys()
+    assert 0 <= row["data_wait"] <= 1 and row["clips_per_s"] > 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_resumed_at_step_three_equals_one_that_never_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+):
+    config = small_config(train__accumulate=2, data__workers=workers)
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    train(config, whole)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4, _crash)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(config, halves)
+    assert load_state(halves / "last.state")["step"] == 3
+    torch.manual_seed(7)  # whatever happened to the generators meanwhile
+    train(config, halves, resume=True)
+    assert losses(halves) == losses(whole)
+    assert same_weights(halves / "last.safetensors", whole / "last.safetensors")
+    assert same_weights(halves / "best.safetensors", whole / "best.safetensors")
+    first, second = (load_state(out / "last.state")["optimizer"]["state"] for out in (halves, whole))
+    assert all(torch.equal(first[i][name], second[i][name]) for i in second for name in second[i])
+
+
+def _crash() -> None:
+    raise RuntimeError("power cut")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_state_and_the_resumed_run_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, capsys: pytest.CaptureFixture[str]
+):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    train(small_config(), whole)
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5, lambda: os.kill(os.getpid(), number))
+        train(small_config(), stopped)
+    assert signal.getsignal(number) is before
+    assert f"stopped by {number.name}" in capsys.readouterr().err
+    assert load_state(stopped / "last.state")["step"] == 5
+    train(small_config(), stopped, resume=True)
+    assert losses(stopped) == losses(whole)
+    assert same_weights(stopped / "last.safetensors", whole / "last.safetensors")
+
+
+def test_the_last_state_holds_the_optimiser(tmp_path: Path):
+    """Fault 10: a `last` without moments resumes as a different optimiser."""
+    train(small_config(), tmp_path / "run")
+    state = load_state(tmp_path / "run" / "last.state")
+    assert all({"exp_avg", "exp_avg_sq", "step"} <= entry.keys() for entry in state["optimizer"]["state"].values())
+    assert len(state["optimizer"]["state"]) == len(list(FakeNetwork(small_config().model).parameters()))
+    assert (state["step"], state["samples"]) == (7, 14)
+
+
+def test_a_state_of_another_network_is_refused_by_its_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Fault 9: nothing is ever loaded with strict=False."""
+    train(small_config(), tmp_path / "run")
+
+    class Wider(FakeNetwork):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.extra = nn.Linear(2, 3)
+
+    monkeypatch.setattr(loop, "SpikeVRT", Wider)
+    with pytest.raises(ValueError, match=r"missing keys \(extra\.bias, extra\.weight\)"):
+        train(small_config(), tmp_path / "run", resume=True)
+
+
+def test_initial_vrt_weights_are_loaded_strictly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Fault 9, again: a wrong file must not start a run from noise."""
+
+    class Composed(FakeNetwork):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.vrt = nn.Linear(2, 3)
+
+    monkeypatch.setattr(loop, "SpikeVRT", Composed)
+    torch.save({"weight": torch.zeros(3, 2)}, tmp_path / "half.pth")
+    with pytest.raises(ValueError, match=r"half\.pth: does not fit the network: 1 missing keys \(bias\)"):
+        train(small_config(train__init_vrt=str(tmp_path / "half.pth")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_setting_reaches_what_obeys_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Fault 4: settings that are documented and never read."""
+    built = []
+
+    class Recorded(FakeClips):
+        def __init__(self, root: str, split: str, **settings: Any) -> None:
+            built.append({"root": root, "split": split} | settings)
+            super().__init__(root, split, **settings)
+
+    monkeypatch.setattr(loop, "ClipDataset", Recorded)
+    config = small_config(data__root="here", data__voxels="raw", data__augment=False, train__seed=7)
+    run = loop._Run(config, loop.Ranks(), None)
+    common = {
+        "root": "here",
+        "clip_frames": 2,
+        "voxels": "raw",
+        "num_bins": 3,
+        "spikes": True,
+        "augment": False,
+        "seed": 7,
+    }
+    assert built == [common | {"split": "train", "crop_px": 8}, common | {"split": "val", "crop_px": None}]
+    assert run.loader().batch_size == 2
+
+
+def test_without_spikes_none_are_asked_for(tmp_path: Path):
+    config = small_config(model__spikes=None)
+    train(config, tmp_path / "run")
+    info = read_info(tmp_path / "run" / "best.safetensors")
+    assert info.model.spikes is None and (info.voxel_mean, info.voxel_std) == (0.0, 1.0)
+
+
+def test_accumulated_micro_batches_step_as_one_batch(tmp_path: Path):
+    runs = {}
+    for batch, accumulate in ((4, 1), (2, 2)):
+        config = small_config(data__batch=batch, train__accumulate=accumulate, optim__steps=3)
+        run = loop._Run(config, loop.Ranks(), None)
+        run.network.drop.p = 0.0
+        batches = iter(run.loader())
+        run.take_step(batches)
+        runs[batch] = [p.grad is None and p.detach().clone() for p in run.network.parameters()]
+    for one, two in zip(runs[4], runs[2], strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-7)  # sums in another order
+
+
+def test_a_step_whose_gradient_is_nan_is_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = loop._Run(small_config(), loop.Ranks(), None)
+    before = [p.detach().clone() for p in run.network.parameters()]
+    run.clips.poisoned = set(range(5))
+    loss, grad_norm, _, _ = run.take_step(iter(run.loader()))
+    assert loss != loss and grad_norm != grad_norm
+    assert all(torch.equal(p, q) for p, q in zip(run.network.parameters(), before, strict=True))
+    run.clips.poisoned = set()
+    run.step += 1
+    run.take_step(iter(run.loader()))
+    assert all(p.isfinite().all() for p in run.network.parameters())
+
+
+class Poisoned(FakeClips):
+    def __init__(self, root: str, split: str, **settings: Any) -> None:
+        super().__init__(root, split, **settings)
+        self.poisoned = {0} if split == "train" else set()
+
+
+def test_a_bad_clip_now_and_then_costs_its_steps_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loop, "ClipDataset", Poisoned)
+    train(small_config(data__batch=1, optim__steps=15), tmp_path / "run")
+    rows = [row for row in read_journal(tmp_path / "run") if row["kind"] == "train"]
+    assert rows[-1]["skipped"] == 3  # item 0 comes once in each of three epochs
+    assert sum(row["loss"] is None for row in rows) == 3
+
+
+def test_ten_bad_steps_in_a_row_end_the_run_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class AllBad(Poisoned):
+        def __init__(self, root: str, split: str, **settings: Any) -> None:
+            super().__init__(root, split, **settings)
+            self.poisoned = set(range(5)) if split == "train" else set()
+
+    monkeypatch.setattr(loop, "ClipDataset", AllBad)
+    with pytest.raises(
+        ValueError, match="not finite in 10 steps in a row, up to step 10; the last good state is"
+    ) as error:
+        train(small_config(optim__steps=31), tmp_path / "run")
+    assert "\n" not in str(error.value)
+
+
+def test_a_dry_run_reports_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert train(small_config(), tmp_path / "run", dry_run=True) is None
+    assert list(tmp_path.iterdir()) == []
+    text = capsys.readouterr().out
+    assert "one step     2 clips of 2x8x8" in text and "peak memory" in text and "nothing was written" in text
+
+
+def test_validation_runs_whole_frames_in_evaluation_mode_and_goes_back_to_training(tmp_path: Path):
+    run = loop._Run(small_config(), loop.Ranks(), None)
+    seen = []
+    run.network.register_forward_hook(
+        lambda module, inputs, output: seen.append((module.training, inputs[0].shape[-1]))
+    )
+    run.network.train()
+    loop.validate(run.network, run.val_clips, loop.RestoreOptions(), loop.Ranks())
+    assert set(seen) == {(False, 16)} and run.network.training
+
+
+def test_an_existing_folder_is_refused(tmp_path: Path):
+    with pytest.raises(FileExistsError) as error:
+        train(small_config(), tmp_path)
+    assert str(error.value) == f"{tmp_path}: exists; choose another --out or pass --overwrite"
+
+
+def test_overwrite_replaces_a_run_and_nothing_else(tmp_path: Path):
+    out = tmp_path / "run"
+    train(small_config(), out)
+    (out / "notes.txt").write_text("mine")
+    train(small_config(optim__steps=3), out, overwrite=True)
+    assert len(losses(out)) == 3 and (out / "notes.txt").read_text() == "mine"
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.png").write_text("")
+    with pytest.raises(ValueError, match="photos: is no folder of a run"):
+        train(small_config(), tmp_path / "photos", overwrite=True)
+
+
+def test_resuming_nothing_is_refused(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="there is nothing to resume"):
+        train(small_config(), tmp_path / "run", resume=True)
+
+
+def test_resuming_and_overwriting_at_once_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="choose one"):
+        train(small_config(), tmp_path / "run", resume=True, overwrite=True)
+
+
+def test_a_resumed_run_keeps_its_network_and_names_other_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    train(small_config(), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"model\.vrt\.drop_path: 0\.5, but .* was trained with 0\.2"):
+        train(small_config(model__vrt={"drop_path": 0.5}), tmp_path / "run", resume=True)
+    train(small_config(optim__steps=9), tmp_path / "run", resume=True)
+    assert "resuming with optim.steps 9 (was 7)" in capsys.readouterr().err
+    assert len(losses(tmp_path / "run")) == 9
+
+
+def test_a_resumed_run_keeps_its_voxel_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    train(small_config(), tmp_path / "run")
+    state = load_state(tmp_path / "run" / "last.state")
+    torch.save(state | {"statistics": [0.5, 0.5]}, tmp_path / "run" / "last.state")
+    with pytest.raises(
+        ValueError, match=r"voxel mean and std \(0\.25, 0\.5\), but the run was trained with \(0\.5, 0\.5\)"
+    ):
+        train(small_config(), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__crop_px": 12}, "data.crop_px: 12; this network needs a multiple of 8, at least 8"),
+        ({"data__clip_frames": 1}, "data.clip_frames: 1; allowed: 2 or more"),
+        ({"data__batch": 0}, "data.batch: 0; allowed: 1 or more"),
+        ({"train__accumulate": 0}, "train.accumulate: 0; allowed: 1 or more"),
+        ({"train__precision": "fp16"}, "precision: 'fp16' on cpu; allowed there: fp32, bf16"),
+        ({"optim__warmup_steps": 7}, "optim.warmup_steps: 7; allowed: 0 to optim.steps - 1 = 6"),
+    ],
+)
+def test_a_setting_that_cannot_be_obeyed_is_refused_before_anything_is_written(
+    tmp_path: Path, changes: dict[str, Any], message: str
+):
+    with pytest.raises(ValueError) as error:
+        train(small_config(**changes), tmp_path / "run")
+    assert str(error.value) == message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bf16_trains_on_the_cpu(tmp_path: Path):
+    train(small_config(train__precision="bf16"), tmp_path / "run")
+    assert all(loss is not None for loss in losses(tmp_path / "run"))

@@ -57,7 +57,8 @@ class VrtConfig:
         for index, dim in enumerate(self.dims[:7]):
             if pairs and ((pairs * dim) % self.deform_groups or dim % pairs or self.deform_groups % pairs):
                 raise ValueError(
-                    f"model.vrt.deform_groups: {self.deform_groups} does not divide {pairs} x dims[{index}] = {pairs * dim}"
+                    f"model.vrt.deform_groups: {self.deform_groups} does not divide "
+                    f"{pairs} x dims[{index}] = {pairs * dim}"
                 )
 
 
@@ -73,6 +74,7 @@ class SpikeConfig:
     fusion: Literal["TemporalCrossAttn"] = "TemporalCrossAttn"
     fusion_heads: int = 4
     fusion_mlp_ratio: float = 2.0
+    fusion_time_bias: bool = False  # a learned bias on the time difference between RGB and spike frame
     max_tokens: int = 1 << 19  # attention over time works on chunks of at most this many tokens (memory bound)
 
     def __post_init__(self) -> None:
@@ -112,6 +114,7 @@ class DataConfig:
     crop_px: int = 256
     batch: int = 8
     workers: int = 0
+    cache_mb: int = 0  # memory for decoded pictures, all workers of a rank together
     augment: bool = True
 
 

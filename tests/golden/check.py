@@ -1,14 +1,14 @@
 """Compare the VRT network with golden tensors: `python tests/golden/check.py FILE...`
 
-A whole-network file holds, as npz: `meta` (JSON: the network's configuration, aliases of repeated buffers, noise floors),
-`sd/<parameter>`, the input, the output, flows, stage outputs, and gradients of mean(output * projection). The network that
-the file describes is built, its weights loaded strictly, and every tensor compared. Tolerances, from the files' own
-noise floor (fp32 against fp64): outputs max(1e-5, 20 x noise), gradients max(1e-3, 10 x noise) of the gradient's maximum.
-Bilinear sampling has kinks and the picture alignment has steps at integer positions: where a position lies within rounding
-of one, two correct float32 networks may differ. A file that fails in float32 is therefore compared again in float64, where
-rounding is far below every distance to an integer, and then with the stored flows, if it holds them in full. A mistake in
-the network, or a changed tensor, fails all three.
-Exit status: 0 all within tolerance, 1 some tensor past it, 2 a file that cannot be read.
+A whole-network file holds, as npz: `meta` (JSON: the network's configuration, aliases of repeated buffers, noise
+floors), `sd/<parameter>`, the input, the output, flows, stage outputs, and gradients of mean(output * projection).
+The network that the file describes is built, its weights loaded strictly, and every tensor compared. Tolerances, from
+the files' own noise floor (fp32 against fp64): outputs max(1e-5, 20 x noise), gradients max(1e-3, 10 x noise) of the
+gradient's maximum. Bilinear sampling has kinks and the picture alignment has steps at integer positions: where a
+position lies within rounding of one, two correct float32 networks may differ. A file that fails in float32 is
+therefore compared again in float64, where rounding is far below every distance to an integer, and then with the
+stored flows, if it holds them in full. A mistake in the network, or a changed tensor, fails all three. Exit status: 0
+all within tolerance, 1 some tensor past it, 2 a file that cannot be read.
 """
 
 from __future__ import annotations
@@ -84,8 +84,10 @@ class Comparison:
         past = float((~(error <= limit)).double().mean())
         bad = past > outliers
         self.failed += bad
-        print(f"  {'FAIL' if bad else 'ok  '} {name}: max error {float(error.max()):.2e}, limit {limit:.2e}" + (
-            f", {past:.2%} past it" if past else ""))
+        print(
+            f"  {'FAIL' if bad else 'ok  '} {name}: max error {float(error.max()):.2e}, limit {limit:.2e}"
+            + (f", {past:.2%} past it" if past else "")
+        )
 
 
 def stored_flows(data: dict[str, np.ndarray], pa_frames: int) -> Flows | None:

@@ -9,6 +9,7 @@ Source: Liang et al., VRT: A Video Restoration Transformer, 2022, sections 3.2 a
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,20 +49,32 @@ def sine_position_code(height: int, width: int, channels: int) -> Float[Tensor, 
     return torch.cat((rows, columns), dim=-1).reshape(1, height * width, channels)
 
 
+@dataclass(frozen=True)
+class WindowMask:
+    """Which pairs of tokens of window m % W must not see each other, and which windows have any such pair."""
+
+    pairs: Bool[Tensor, "W N N"]
+    windows: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, pairs: Bool[Tensor, "W N N"]) -> WindowMask:
+        return cls(pairs, tuple(pairs.flatten(1).any(1).tolist()))
+
+
 def attend_plain(
     q: Float[Tensor, "M G N E"],
     k: Float[Tensor, "M G N E"],
     v: Float[Tensor, "M G N E"],
     bias: Float[Tensor, "G N N"] | None,
-    mask: Bool[Tensor, "W N N"] | None,
+    mask: WindowMask | None,
 ) -> Float[Tensor, "M G N E"]:
     """softmax(q k^T + bias + mask) v, written out; `q` is already scaled. Window m uses mask[m % W]."""
     logits = q @ k.transpose(-2, -1)
     if bias is not None:
         logits = logits + bias
     if mask is not None:
-        windows = torch.arange(q.shape[0], device=q.device) % mask.shape[0]
-        logits = logits + (mask[windows].to(logits.dtype) * MASKED)[:, None]
+        windows = torch.arange(q.shape[0], device=q.device) % len(mask.windows)
+        logits = logits + (mask.pairs[windows].to(logits.dtype) * MASKED)[:, None]
     return logits.softmax(-1) @ v
 
 
@@ -70,7 +83,7 @@ def attend(
     k: Float[Tensor, "M G N E"],
     v: Float[Tensor, "M G N E"],
     bias: Float[Tensor, "G N N"] | None,
-    mask: Bool[Tensor, "W N N"] | None,
+    mask: WindowMask | None,
 ) -> Float[Tensor, "M G N E"]:
     """Equal to `attend_plain`, a few windows at a time: the logits stay in the cache, and memory is bounded.
 
@@ -81,18 +94,15 @@ def attend(
     budget = GPU_LOGITS_PER_CHUNK if q.is_cuda else CPU_LOGITS_PER_CHUNK
     chunk = max(1, budget // (num_heads * num_tokens * num_tokens))
     fused = not torch.is_grad_enabled()
-    additive = None
-    if mask is not None:
-        additive = mask.to(q.dtype) * MASKED
-        has_mask = mask.flatten(1).any(1).tolist()
+    additive = None if mask is None else mask.pairs.to(q.dtype) * MASKED
     results = []
     for start in range(0, num_windows, chunk):
         part = slice(start, min(start + chunk, num_windows))
         extra = None if bias is None else bias[None].to(q.dtype)
         if mask is not None and additive is not None:
-            windows = [m % mask.shape[0] for m in range(part.start, part.stop)]
-            if any(has_mask[w] for w in windows):
-                masked = additive[windows][:, None]
+            period = len(mask.windows)
+            if any(mask.windows[m % period] for m in range(part.start, part.stop)):
+                masked = additive[torch.arange(part.start, part.stop, device=q.device) % period][:, None]
                 extra = masked if extra is None else extra + masked
         if fused:
             results.append(F.scaled_dot_product_attention(q[part], k[part], v[part], attn_mask=extra, scale=1.0))
@@ -126,8 +136,8 @@ class WindowAttention(nn.Module):
             self.register_buffer("position_bias", sine_position_code(height, width, dim))
             self.qkv_mut = nn.Linear(dim, 3 * dim)
 
-    def forward(self, x_MNC: Float[Tensor, "M N C"], mask: Bool[Tensor, "W N N"] | None) -> Float[Tensor, "M N C"]:
-        """Attend inside each window. `mask` is True where a pair of tokens must not see each other."""
+    def forward(self, x_MNC: Float[Tensor, "M N C"], mask: WindowMask | None) -> Float[Tensor, "M N C"]:
+        """Attend inside each window."""
         num_windows, num_tokens, dim = x_MNC.shape
         index = self.relative_position_index[:num_tokens, :num_tokens].reshape(-1)
         bias = self.relative_position_bias_table[index].view(num_tokens, num_tokens, -1).permute(2, 0, 1)
@@ -139,7 +149,8 @@ class WindowAttention(nn.Module):
             # the frame pair joins the heads; the queries' frames are swapped, so that frame 1 answers frame 2
             q = torch.cat((q[:, :, half:], q[:, :, :half]), 1)
             k, v = (torch.cat((t[:, :, :half], t[:, :, half:]), 1) for t in (k, v))
-            pair = attend(q, k, v, None, None if mask is None else mask[:, :half, :half])
+            half_mask = None if mask is None else WindowMask(mask.pairs[:, :half, :half], mask.windows)
+            pair = attend(q, k, v, None, half_mask)
             pair = pair.view(num_windows, 2, self.num_heads, half, -1).permute(0, 1, 3, 2, 4)
             out = torch.cat((pair.reshape(num_windows, num_tokens, dim), out), -1)
         return self.proj(out)

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
-from spikevrt.model.attention import WindowAttention
+from spikevrt.model.attention import WindowAttention, WindowMask
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Float
 
 Window = tuple[int, int, int]
 
@@ -63,8 +63,8 @@ def merge(x: Float[Tensor, "M N C"], window: Window, shape: tuple[int, ...]) -> 
 
 
 @functools.lru_cache(maxsize=64)
-def shift_mask(size: Window, window: Window, shift: Window, device: str = "cpu") -> Bool[Tensor, "W N N"]:
-    """After the cyclic shift, True between tokens of one window that are not neighbours in the picture."""
+def shift_mask(size: Window, window: Window, shift: Window, device: str = "cpu") -> WindowMask:
+    """Masks pairs of tokens that the cyclic shift put into one window though they are not neighbours in the picture."""
     labels = []
     for length, w, s in zip(size, window, shift, strict=True):
         label = torch.zeros(length, dtype=torch.long)
@@ -74,7 +74,8 @@ def shift_mask(size: Window, window: Window, shift: Window, device: str = "cpu")
         labels.append(label)
     region = labels[0][:, None, None] * 9 + labels[1][:, None] * 3 + labels[2]
     region_MN = partition(region[None, ..., None], window)[..., 0]
-    return (region_MN[:, :, None] != region_MN[:, None, :]).to(device)
+    mask = WindowMask.of(region_MN[:, :, None] != region_MN[:, None, :])
+    return WindowMask(mask.pairs.to(device), mask.windows)
 
 
 class Geglu(nn.Module):
@@ -127,7 +128,9 @@ class TMSA(nn.Module):
         _, d, h, w, _ = x.shape
         window, shift = effective_window((d, h, w), self.window, self.shift)
         if window[1:] != self.window[1:] or (self.attn.mutual and window[0] != 2):
-            raise ValueError(f"features of {d}x{h}x{w} (frames, rows, columns) are smaller than the window {self.window}")
+            raise ValueError(
+                f"features of {d}x{h}x{w} (frames, rows, columns) are smaller than the window {self.window}"
+            )
         x = self.norm1(x)
         pad = [-size % step for size, step in zip((d, h, w), window, strict=True)]
         if any(pad):

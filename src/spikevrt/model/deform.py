@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from spikevrt.model.blocks import recompute
-from spikevrt.model.flow import at_least_float32, sample
+from spikevrt.model.flow import at_least_float32, full_precision, sample
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -27,7 +27,7 @@ def deform_conv(
     offset: Float[Tensor, "N G P 2 H W"],
     mask: Float[Tensor, "N G P H W"],
     weight: Float[Tensor, "O C 3 3"],
-    bias: Float[Tensor, "O"],
+    bias: Float[Tensor, " O"],
 ) -> Float[Tensor, "N O H W"]:
     """3x3 convolution (stride 1, padding 1) that reads each tap at its own offset (dy, dx), times its mask.
 
@@ -83,7 +83,7 @@ class DeformAlign(nn.Module):
     ) -> Float[Tensor, "N C H W"]:
         """Neighbours' features as they are, warped by the flow, this frame's features, and the flows in pixels."""
         raw = self.conv_offset(torch.cat((*warped, current, *flows), 1))
-        with torch.autocast(raw.device.type, enabled=False):
+        with full_precision(raw.device):
             return recompute(self._sample, raw, torch.cat(neighbours, 1), *flows, when=self.checkpoint)
 
     def _sample(self, raw: Tensor, x: Tensor, *flows: Tensor) -> Tensor:

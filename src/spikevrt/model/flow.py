@@ -7,6 +7,7 @@ Source: Ranjan and Black, Optical Flow Estimation using a Spatial Pyramid Networ
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -32,6 +33,11 @@ class Flows:
 def at_least_float32(x: Tensor) -> Tensor:
     """Positions and warps need the precision of float32, whatever the network around them runs in."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Switches mixed precision off. (The meta device, where shapes are counted, knows none.)"""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def sampling_positions(flow: Float[Tensor, "N 2 H W"]) -> tuple[Float[Tensor, "N H W"], Float[Tensor, "N H W"]]:
@@ -124,7 +130,7 @@ class SpyNet(nn.Module):
             refs.insert(0, F.avg_pool2d(refs[0], 2, 2))
             supps.insert(0, F.avg_pool2d(supps[0], 2, 2))
         flow = ref.new_zeros(ref.shape[0], 2, full_height // 64, full_width // 64)
-        finest_first = []
+        finest_first: list[Tensor] = []
         for level, net in enumerate(self.basic_module):
             up = 2 * F.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=True)
             missing = (0, refs[level].shape[3] - up.shape[3], 0, refs[level].shape[2] - up.shape[2])

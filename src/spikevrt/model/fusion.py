@@ -1,12 +1,13 @@
 """Fusion of the spike pyramid into the encoder: at each pixel, cross-attention over time.
 
-Dimension key: B samples, T frames, H rows, W columns, C channels; S sequences (one a pixel), G heads, E channels of a head.
+Dimension key: B samples, T frames, H rows, W columns, C channels; S sequences (one a pixel), G heads of E channels.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,14 +17,19 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 
+MAX_TIME_DIFFERENCE = 8  # frames; larger differences share one bias
+INITIAL_DECAY = 2.0  # of the time bias, in logits per frame of difference
+
+
 class TemporalCrossAttnFuse(nn.Module):
     """RGB features ask, spike features answer: out = y + FFN(LN y), y = rgb + attention(LN rgb, LN spikes).
 
-    The residual carries the RGB feature itself, not its normalised copy, and both output projections start at zero: a new
-    fusion is exactly the identity, whatever the spikes.
+    The residual carries the RGB feature itself, not its normalised copy, and both output projections start at zero: a
+    new fusion is exactly the identity, whatever the spikes. With `time_bias` each head learns how much a difference in
+    time between the two frames counts; at first it prefers the spikes of its own frame.
     """
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, time_bias: bool) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.norm_rgb = nn.LayerNorm(dim)
@@ -37,12 +43,24 @@ class TemporalCrossAttnFuse(nn.Module):
             assert isinstance(layer, nn.Linear)
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        self.time_bias: nn.Parameter | None = None
+        if time_bias:
+            difference = torch.arange(-MAX_TIME_DIFFERENCE, MAX_TIME_DIFFERENCE + 1, dtype=torch.float32)
+            self.time_bias = nn.Parameter((-INITIAL_DECAY * difference.abs()).repeat(num_heads, 1))
 
     def forward(self, rgb: Float[Tensor, "S T C"], spikes: Float[Tensor, "S T C"]) -> Float[Tensor, "S T C"]:
         q = split_heads(self.q(self.norm_rgb(rgb)), self.num_heads)
         k, v = (split_heads(part, self.num_heads) for part in self.kv(self.norm_spikes(spikes)).chunk(2, -1))
-        y = rgb + self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=self._bias(rgb.shape[1], q.dtype))
+        y = rgb + self.proj(attended.transpose(1, 2).flatten(2))
         return y + self.mlp(self.norm_mlp(y))
+
+    def _bias(self, num_frames: int, dtype: torch.dtype) -> Float[Tensor, "G T T"] | None:
+        if self.time_bias is None:
+            return None
+        time = torch.arange(num_frames, device=self.time_bias.device)
+        difference = (time - time[:, None]).clamp(-MAX_TIME_DIFFERENCE, MAX_TIME_DIFFERENCE)
+        return self.time_bias[:, difference + MAX_TIME_DIFFERENCE].to(dtype)
 
 
 def resize_features(x: Float[Tensor, "B T h w C"], height: int, width: int) -> Float[Tensor, "B T H W C"]:

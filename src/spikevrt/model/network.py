@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from spikevrt.config import ModelConfig
 from spikevrt.model.blocks import recompute
+from spikevrt.model.flow import SpyNetLevel
 from spikevrt.model.fusion import TemporalCrossAttnFuse, resize_features
 from spikevrt.model.spike_encoder import SpikeEncoder3D, SpikeTemporalSA, over_pixels
 from spikevrt.model.vrt import VRT
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 FLOW_MIN_SIZE_PX = 64  # SpyNet needs more than 32 pixels
+
+
+def start_at_identity(network: SpikeVRT) -> None:
+    """For training from scratch: the restored clip starts as the blurry one, the optical flow as no motion.
+
+    A random last convolution costs hundreds of steps, and a random flow misaligns what it should align.
+    """
+    vrt = network.vrt
+    levels = [level for level in vrt.modules() if isinstance(level, SpyNetLevel)]
+    for end in (vrt.conv_last, *(level.basic_module[-1] for level in levels)):
+        for parameter in end.parameters():
+            nn.init.zeros_(parameter)
 
 
 class SpikeVRT(nn.Module):
@@ -37,7 +50,8 @@ class SpikeVRT(nn.Module):
                 SpikeTemporalSA(dim, spikes.attention_heads, spikes.attention_mlp_ratio) for dim in spikes.dims
             )
             self.fusion = nn.ModuleList(
-                TemporalCrossAttnFuse(dim, spikes.fusion_heads, spikes.fusion_mlp_ratio) for dim in spikes.dims
+                TemporalCrossAttnFuse(dim, spikes.fusion_heads, spikes.fusion_mlp_ratio, spikes.fusion_time_bias)
+                for dim in spikes.dims
             )
 
     @property

@@ -113,7 +113,9 @@ class Stage(nn.Module):
             following = torch.cat((x[:, distance:], no_frame), 1)
             preceding = torch.cat((no_frame, x[:, : num_frames - distance]), 1)
             neighbours.append(as_pictures(torch.cat((following, preceding))))
-            pictures_flows.append(torch.cat((torch.cat((back, no_flow), 1), torch.cat((no_flow, forth), 1))).flatten(0, 1))
+            pictures_flows.append(
+                torch.cat((torch.cat((back, no_flow), 1), torch.cat((no_flow, forth), 1))).flatten(0, 1)
+            )
         current = as_pictures(torch.cat((x[:, :-1], x[:, 1:])))
         warped = [flow_warp(n, f) for n, f in zip(neighbours, pictures_flows, strict=True)]
         aligned = as_features(self.pa_deform(neighbours, warped, current, pictures_flows), num_frames - 1)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from spikevrt.config import VrtConfig
 from spikevrt.model.blocks import RTMSA
-from spikevrt.model.flow import Flows, SpyNet, align_neighbours, at_least_float32, clip_flows
+from spikevrt.model.flow import Flows, SpyNet, align_neighbours, at_least_float32, clip_flows, full_precision
 from spikevrt.model.stage import Stage, as_features, as_pictures
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class VRT(nn.Module):
         if num_frames < 1 + self.config.pa_frames // 2:
             raise ValueError(f"a clip of {num_frames} frames: at least {1 + self.config.pa_frames // 2} are needed")
         if flows is None:
-            with torch.autocast(frames.device.type, enabled=False):
+            with full_precision(frames.device):
                 flows = clip_flows(self.spynet, at_least_float32(rgb), self.config.pa_frames)
         noise_map = frames[:, :, self.config.in_channels :]
         aligned = torch.cat((rgb, *align_neighbours(rgb, flows), noise_map), 2)

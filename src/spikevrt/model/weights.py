@@ -6,6 +6,7 @@ Published VRT checkpoints (`*.pth`, possibly wrapped under `params`) load unchan
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,7 @@ def read_vrt_checkpoint(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
+    state: Any
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from spikevrt import cli
+from spikevrt import cli, verbs
 
 ROOT = Path(__file__).resolve().parents[1]
 VERBS = ("simulate", "inspect", "prepare", "train", "restore", "evaluate", "demo")
@@ -101,9 +102,9 @@ def test_the_defaults_in_the_help_are_the_true_ones():
     from spikevrt.simulate.synthesise import SimulateOptions
 
     for table, options in (
-        (cli._SIMULATE, SimulateOptions()),
-        (cli._SENSOR, SensorConfig()),
-        (cli._RESTORE, RestoreOptions()),
+        (verbs._SIMULATE, SimulateOptions()),
+        (verbs._SENSOR, SensorConfig()),
+        (verbs._RESTORE, RestoreOptions()),
     ):
         true = {name: str(getattr(options, name)).lower() for name, _, _ in table}
         assert defaults_in_help(table) == true
@@ -117,9 +118,9 @@ def test_every_option_of_a_stage_can_be_given():
     def names(kind: Any) -> set[str]:
         return {field.name for field in dataclasses.fields(kind)}
 
-    assert {name for name, _, _ in cli._SENSOR} == names(SensorConfig)
-    assert {name for name, _, _ in cli._SIMULATE} == names(SimulateOptions) - {"sensor"}
-    assert {name for name, _, _ in cli._RESTORE} | {"device", "precision"} == names(RestoreOptions)
+    assert {name for name, _, _ in verbs._SENSOR} == names(SensorConfig)
+    assert {name for name, _, _ in verbs._SIMULATE} == names(SimulateOptions) - {"sensor"}
+    assert {name for name, _, _ in verbs._RESTORE} | {"device", "precision"} == names(RestoreOptions)
 
 
 # --- mistakes in the command itself ---
@@ -143,6 +144,12 @@ def test_every_option_of_a_stage_can_be_given():
         (["simulate", "a", "--out", "y", "--frames", "0"], "frames: 0; must be 1 or more"),
         (["simulate", "a", "--out", "y", "--width", "81"], "width: 81; must be a multiple of ratio = 2"),
         (["prepare", "a", "--out", "y", "--val", "b", "--val-fraction", "0.5"], "--val-fraction: not with --val"),
+        (["prepare", "a", "--out", "y", "--val", "b", "--seed", "5"], "--seed: not with --val"),
+        (["restore", "x", "--out", "y", "--tile-px", "0", "--overlap-px", "16"], "--overlap-px: not with --tile-px 0"),
+        (["evaluate", "x", "--out", "y", "--clip-frames", "0", "--overlap-frames", "2"], "--overlap-frames: not with"),
+        (["restore", "x", "--out", "y.mp4", "--video"], "--video: not with --out y.mp4, which is the video"),
+        (["train", "x.yaml", "--out", "y", "--dry-run", "--resume"], "--resume: not with --dry-run"),
+        (["train", "x.yaml", "--out", "y", "--dry-run", "--overwrite"], "--overwrite: not with --dry-run"),
         (["evaluate", "a", "--out", "y", "--clip-frames", "1"], "clip_frames: 1; allowed: 0 (the whole recording)"),
         (["train", "none.yaml", "--out", "y"], "none.yaml: no such config file"),
     ],
@@ -158,6 +165,77 @@ def test_a_mistake_exits_with_status_two_and_no_traceback():
     answer = run_outside(["inspect", "nothing/here"])
     assert answer.returncode == 2
     assert answer.stderr.startswith("spikevrt: nothing/here: ") and answer.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "option", "message"),
+    [
+        ("waves/sharp", ["--motion-px", "3"], "--motion-px: for photographs; not for "),
+        ("waves/sharp", ["--num-layers", "0"], "--num-layers: for photographs; not for "),
+        ("waves/sharp", ["--layer-photos", "photo.png"], "--layer-photos: for photographs; not for "),
+        ("photo.png", ["--ticks-per-frame", "3"], "--ticks-per-frame: for videos and folders of frames; not for "),
+        ("photo.png", ["--start-frame", "0"], "--start-frame: for videos and folders of frames; not for "),
+        ("photo.png", ["--start-frame", "0", "--count", "2"], "--start-frame: for videos and folders of frames; not "),
+        ("photo.png", ["--num-layers", "0", "--layer-photos", "x.png"], "--layer-photos: not with --num-layers 0"),
+        ("waves/sharp", ["--width", "82", "--height", "64"], "waves/sharp: frames of 80x64 pixels are smaller than"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_an_option_that_no_source_can_obey_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, photo: Path,
+    recording_folder: Path, source: str, option: list[str], message: str,
+):  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert refused(capsys, tmp_path, "simulate", source, "--out", "y", *option).startswith(message)
+
+
+def test_spikes_beside_weights_that_read_none_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
+):
+    from spikevrt.checkpoint import WeightsInfo, save_weights
+    from spikevrt.config import model_from_dict
+
+    weights = tmp_path / "rgb.safetensors"
+    save_weights(weights, {}, WeightsInfo(model_from_dict({"spikes": None}), 0.0, 1.0, {}))
+    spikes = ["--spikes", recording_folder / "spikes.dat", "--spike-width", 40, "--spike-height", 32]
+    timing = ["--exposure-ticks", 19, "--period-ticks", 23]
+    arguments = [recording_folder / "blur", *spikes, *timing, "--weights", weights, "--out", tmp_path / "out"]
+    message = refused(capsys, tmp_path, "restore", *arguments)
+    assert message.startswith(f"--spikes: {weights} is a network without spikes")
+
+
+def test_a_folder_of_recordings_is_no_recording_to_restore(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
+):
+    message = refused(capsys, tmp_path, "restore", tmp_path, "--out", tmp_path / "out")
+    assert message == f"{tmp_path}: a folder of recordings; name one of them"
+
+
+def test_prepare_says_how_many_frames_it_dropped(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
+):
+    arguments = [str(recording_folder), "--num-bins", "16", "--val-fraction", "0"]
+    assert cli.main(["prepare", *arguments, "--out", str(tmp_path / "all")]) == 0
+    assert capsys.readouterr().out.startswith(f"3 frames -> {tmp_path / 'all'} (")
+    sidecar = recording_folder / "recording.json"
+    values = json.loads(sidecar.read_text())
+    values["exposures"][1]["t1_s"] += 1.0
+    sidecar.write_text(json.dumps(values))
+    assert cli.main(["prepare", *arguments, "--out", str(tmp_path / "some")]) == 0
+    expected = f"2 frames, 1 dropped (each sequence's dropped.log says why) -> {tmp_path / 'some'} ("
+    assert capsys.readouterr().out.startswith(expected)
+
+
+def test_a_preview_is_replaced_only_when_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
+):
+    out = tmp_path / "preview.png"
+    arguments = ["inspect", str(recording_folder), "--half-window", "3", "--out", str(out)]
+    assert cli.main(arguments) == 0
+    before = out.stat().st_mtime_ns
+    assert refused(capsys, tmp_path, *arguments) == f"{out}: exists; choose another --out or pass --overwrite"
+    assert cli.main([*arguments, "--overwrite"]) == 0
+    assert out.stat().st_mtime_ns != before
 
 
 # --- missing files ---

@@ -91,19 +91,6 @@ def peak_memory_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def free_memory_bytes(device: torch.device) -> int | None:
-    """Memory that can still be taken, in bytes; None where the platform does not say."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return None
-
-
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a number; packages not installed are left out."""
     found = {"python": platform.python_version()}

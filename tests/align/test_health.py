@@ -175,8 +175,24 @@ def test_an_option_that_a_file_does_not_have_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="width, height and top_down are for packed spike files"):
         inspect(tmp_path / "a.npy", top_down=True)
     (tmp_path / "images").mkdir()
-    with pytest.raises(ValueError, match="centre and out are for spikes; this is plain footage"):
-        inspect(tmp_path / "images", centre=3)
+    with pytest.raises(ValueError, match="images: out is for spikes; this is plain footage"):
+        inspect(tmp_path / "images", out=tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("option", [{"centre": 3}, {"half_window": 3}, {"overwrite": True}])
+def test_an_option_of_the_preview_without_a_preview_is_refused(tmp_path: Path, option: dict[str, int]) -> None:
+    np.save(tmp_path / "a.npy", np.ones((5, 7, 11), dtype=np.uint8))
+    with pytest.raises(ValueError, match=f"^{next(iter(option))}: is for the preview; allowed: only with out$"):
+        inspect(tmp_path / "a.npy", **option)
+
+
+def test_a_folder_of_recordings_is_told_in_one_line_each(tmp_path: Path) -> None:
+    for name in ("b", "a", ".c.partial-17"):
+        _recording(tmp_path / "many" / name)
+    what = "1 frames of 120 x 80, without sharp frames, exposures of 61 ticks, 61 ticks of 60 x 40 spikes"
+    assert inspect(tmp_path / "many") == [f"{tmp_path / 'many' / name}: {what}" for name in "ab"]
+    with pytest.raises(ValueError, match="many: out is for spikes; this is a folder of recordings; name one of them"):
+        inspect(tmp_path / "many", out=tmp_path / "a.png")
 
 
 def test_a_missing_path_is_named(tmp_path: Path) -> None:
@@ -213,9 +229,11 @@ def test_the_preview_is_upright_whichever_row_comes_first(tmp_path: Path) -> Non
 def test_an_existing_preview_is_kept_unless_told(tmp_path: Path) -> None:
     _write(tmp_path / "a.dat", _fire(_scene()))
     (tmp_path / "a.png").write_text("mine")
-    with pytest.raises(FileExistsError, match="a.png: exists"):
+    with pytest.raises(FileExistsError, match="a.png: exists; choose another --out or pass --overwrite$"):
         inspect(tmp_path / "a.dat", width=60, height=40, out=tmp_path / "a.png")
     assert (tmp_path / "a.png").read_text() == "mine"
+    with pytest.raises(FileExistsError, match=f"{tmp_path.name}: exists; choose another --out$"):
+        inspect(tmp_path / "a.dat", width=60, height=40, out=tmp_path, overwrite=True)
 
 
 def test_a_preview_window_outside_the_stream_is_refused_and_draws_nothing(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from spikevrt.data.dataset import ClipDataset, collate, draw_crop, open_dataset
 from spikevrt.data.prepare import prepare
+from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import open_recording
 from spikevrt.represent.voxel import spike_voxels
 from tests.data.conftest import NUM_BINS, NUM_TICKS, MakeRecording
@@ -106,6 +107,42 @@ def test_crops_and_augmentations_show_the_same_scene_in_frames_and_voxels(
             fires = (sample["spike_vox"][:, 0] > 0).float()
             seen = fires.repeat_interleave(ratio, 1).repeat_interleave(ratio, 2)
             assert torch.equal(sample["blur"][:, 1], seen) and torch.equal(sample["sharp"][:, 1], seen)
+
+
+@pytest.mark.parametrize(
+    ("voxels", "name", "content", "message"),
+    [
+        ("precomputed", "spike_vox/000003.npy", b"", r"000003\.npy: damaged voxels \("),
+        ("precomputed", "spike_vox/000003.npy", np.full((NUM_BINS, 7, 11), np.nan), r"000003\.npy: float64 of shape"),
+        ("raw", "spike/000003.dat", bytes(10 * (NUM_TICKS - 1)), r"000003\.dat: 16 ticks; allowed: 17"),
+        ("raw", "spike/000003.dat", bytes(10 * NUM_TICKS - 1), r"000003\.dat: 169 bytes are no whole number of ticks"),
+        (
+            "raw",
+            "blur/000003.png",
+            np.zeros((15, 22, 3), np.uint8),
+            r"000003\.png: 22x15 pixels; the sequence has 22x14",
+        ),
+    ],
+)
+def test_a_file_that_was_exchanged_or_cut_is_named(
+    root: Path, voxels: str, name: str, content: bytes | np.ndarray, message: str
+):
+    path = root / "train" / "a" / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif path.suffix == ".png":
+        write_image(path, content)
+    else:
+        np.save(path, content)
+    with pytest.raises(ValueError, match=message):
+        clips(root, voxels=voxels)[1]
+
+
+def test_truncated_voxels_are_named(root: Path):
+    path = root / "train" / "a" / "spike_vox" / "000003.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"000003\.npy: damaged voxels \("):
+        clips(root)[1]
 
 
 def test_crops_reach_every_place_between_spike_pixels(root: Path):
@@ -282,5 +319,7 @@ def test_damaged_descriptions_are_named(root: Path, name: str):
 def test_a_voxel_file_of_another_shape_is_named(root: Path):
     path = root / "train" / "a" / "spike_vox" / "000000.npy"
     np.save(path, np.zeros((NUM_BINS, 11, 7), dtype=np.uint8))
-    with pytest.raises(ValueError, match=r"000000.npy: shape \(5, 11, 7\); allowed: \(5, 7, 11\)"):
+    with pytest.raises(
+        ValueError, match=r"000000.npy: uint8 of shape \(5, 11, 7\); allowed: uint8 or uint16 of shape \(5, 7, 11\)"
+    ):
         clips(root)[0]

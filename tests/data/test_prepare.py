@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from spikevrt.data.dataset import open_dataset
-from spikevrt.data.prepare import count_bins, find_recordings, log1p_mean_std, prepare
+from spikevrt.data.prepare import count_bins, log1p_mean_std, prepare
 from spikevrt.recording.frames import read_image
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.spike_file import read_spikes
@@ -128,6 +128,7 @@ def test_a_frame_whose_clock_and_ticks_disagree_is_dropped_with_the_reason(make_
     assert [line.split()[0] for line in (folder / "alignment.log").read_text().splitlines()[1:]] == ["0", "1", "3", "4"]
     assert not (folder / "blur" / "000002.png").exists()
     assert json.loads((root / "dataset.json").read_text())["num_dropped"] == 1
+    assert (open_dataset(root).num_frames, open_dataset(root).num_dropped) == (4, 1)
 
 
 def test_a_frame_without_a_spike_is_dropped_with_the_reason(make_recording: MakeRecording, tmp_path):
@@ -183,7 +184,7 @@ def test_overwrite_never_replaces_a_folder_that_is_no_dataset(make_recording: Ma
     precious = tmp_path / "set" / "thesis.tex"
     precious.parent.mkdir()
     precious.write_text("years")
-    with pytest.raises(FileExistsError, match="is no dataset"):
+    with pytest.raises(FileExistsError, match=r"set: exists and holds no dataset\.json, so it is not overwritten"):
         prepare([path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0, overwrite=True)
     assert precious.read_text() == "years"
 
@@ -235,14 +236,3 @@ def test_no_recordings_are_refused(tmp_path):
 def test_a_missing_recording_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="stret: no such recording"):
         prepare([tmp_path / "stret"], tmp_path / "set")
-
-
-def test_a_folder_of_recordings_stands_for_those_in_it(make_recording: MakeRecording, tmp_path):
-    b, a = make_recording("b", num_frames=1), make_recording("a", num_frames=1)
-    assert find_recordings([a.parent]) == [a, b]
-    assert find_recordings([b, a]) == [b, a]
-
-
-def test_a_folder_without_recordings_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no recording \(recording.json is missing here and in its folders\)"):
-        find_recordings([tmp_path])

@@ -103,14 +103,6 @@ def test_the_data_hash_knows_contents_and_not_names(tmp_path):
         assert runner._data_hash(other) != before, changed
 
 
-def test_a_folder_of_recordings_stands_for_them_all(tmp_path):
-    for name in ("b", "a"):
-        write_recording(tmp_path / "many" / name)
-    alone = write_recording(tmp_path / "alone")
-    found = runner.find_recordings([tmp_path / "many", alone])
-    assert found == [tmp_path / "many" / "a", tmp_path / "many" / "b", alone]
-
-
 def test_weights_are_named_by_stem_and_by_folder_where_stems_meet(tmp_path):
     files = [tmp_path / "one" / "best.safetensors", tmp_path / "two" / "best.safetensors", tmp_path / "x.safetensors"]
     assert runner.method_names(files) == ["one_best", "two_best", "x"]
@@ -161,16 +153,6 @@ def test_overwrite_replaces_an_earlier_result_only(tmp_path, offset_weights):
         runner.evaluate([offset_weights(0.0)], [recording], recording, CPU, overwrite=True)
     assert (recording / "spikes.dat").is_file()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "offset.safetensors", "out"]
-
-
-def test_a_missing_recording_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere: no such recording"):
-        runner.find_recordings([tmp_path / "nowhere"])
-
-
-def test_a_folder_without_recordings_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="neither a recording nor a folder of recordings"):
-        runner.find_recordings([tmp_path])
 
 
 def test_a_recording_without_sharp_frames_is_refused(tmp_path, offset_weights):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import Exposure, loose_recording, open_recording, write_sidecar
+from spikevrt.recording.recording import Exposure, find_recordings, loose_recording, open_recording, write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.recording.video import write_video
 
@@ -167,6 +167,29 @@ def test_a_sidecar_that_contradicts_itself_is_not_written(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+# --- folders of recordings -------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_recordings_stands_for_those_in_it_by_name(tmp_path: Path) -> None:
+    b, a, alone = (_make(tmp_path / name) for name in ("many/b", "many/a", "alone"))
+    assert find_recordings([tmp_path / "many", alone]) == [a, b, alone]
+    assert find_recordings([b, str(a)]) == [b, a]
+
+
+def test_a_recording_in_the_making_is_not_found(tmp_path: Path) -> None:
+    a = _make(tmp_path / "many" / "a")
+    _make(tmp_path / "many" / ".b.partial-17")
+    assert find_recordings([tmp_path / "many"]) == [a]
+
+
+def test_a_path_that_neither_is_nor_holds_a_recording_is_named(tmp_path: Path, root: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="stret: no such recording$"):
+        find_recordings([tmp_path / "stret"])
+    for path in (root / "blur", root / "spikes.dat"):
+        with pytest.raises(ValueError, match=rf"{path.name}: neither a recording nor a folder of recordings \(no "):
+            find_recordings([path])
+
+
 # --- loose files -----------------------------------------------------------------------------------------------------
 
 
@@ -199,9 +222,11 @@ def test_rows_stored_top_down_are_obeyed(root: Path) -> None:
     [
         ({}, "37 ticks do not split equally over 3 frames; pass period_ticks"),
         ({"first_tick": 37}, "first_tick: 37; allowed: 0 to 36"),
+        ({"period_ticks": -5}, "period_ticks: -5; allowed: 1 or more"),
         ({"period_ticks": 13}, "37 ticks, but 3 exposures need 39"),
         ({"period_ticks": 10, "exposure_ticks": 11}, "exposure_ticks: 11; allowed: 1 to period_ticks = 10"),
         ({"tick_rate_hz": 0.0}, "tick_rate_hz: 0.0; allowed: above 0"),
+        ({"tick_rate_hz": float("nan")}, "tick_rate_hz: nan; allowed: above 0"),
         ({"spike_height": None}, "a packed stream does not tell its size; pass spike_width and spike_height"),
     ],
 )

@@ -170,6 +170,16 @@ def test_a_damaged_archive_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_compressed_archive_with_a_wrong_byte_is_one_line(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", spk=np.random.default_rng(0).integers(0, 2, (5, 17, 19), dtype=np.uint8))
+    intact = (tmp_path / "a.npz").read_bytes()
+    for place in range(60, len(intact) - 150, 7):
+        (tmp_path / "a.npz").write_bytes(intact[:place] + bytes([intact[place] ^ 255]) + intact[place + 1 :])
+        with pytest.raises(ValueError, match=r"a\.npz: ") as caught:
+            read_unpacked(tmp_path / "a.npz")
+        assert "\n" not in str(caught.value)
+
+
 def test_another_suffix_is_no_array_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a\.dat: not an array file; allowed: \.npz, \.npy"):
         read_unpacked(tmp_path / "a.dat")

@@ -349,7 +349,7 @@ def test_overwrite_replaces_an_earlier_result_and_leaves_nothing_of_it(fake_netw
 def test_overwrite_spares_a_folder_that_is_no_earlier_result(fake_network, make_recording, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match=r"out: not a folder of restored frames \(no restored\.json\)"):
+    with pytest.raises(FileExistsError, match=r"out: exists and holds no restored\.json, so it is not overwritten"):
         restore_recording(Path("w"), make_recording(2), tmp_path / "out", SMALL, overwrite=True)
     assert entries(tmp_path / "out") == {"thesis.txt"}
 

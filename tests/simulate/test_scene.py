@@ -131,6 +131,14 @@ def test_a_start_frame_behind_the_end_is_refused(footage: Path):
         video_scene(footage, ticks_per_frame=4, start_frame=12)
 
 
+@pytest.mark.parametrize("view", [{"height": 36}, {"width": 52, "height": 20}])
+def test_a_video_is_never_enlarged(footage: Path, view: dict[str, int]):
+    with pytest.raises(
+        ValueError, match=r"footage: frames of 50x34 pixels are smaller than the view of \d+x\d+; allowed"
+    ):
+        video_scene(footage, ticks_per_frame=4, **view)
+
+
 def test_a_folder_of_pictures_of_different_sizes_is_no_video(footage: Path):
     write_image(footage / "05.png", textured(33, 50, seed=8))
     with pytest.raises(

@@ -113,6 +113,22 @@ def test_a_video_that_is_too_short_is_refused_with_the_number_that_is_needed(foo
     assert not list(tmp_path.glob("*out*"))
 
 
+def test_layers_before_a_video_are_refused(photo: Path, footage: Path, tmp_path: Path):
+    with pytest.raises(
+        ValueError, match=r"layer_photos: .*footage is no photograph; a video is filmed as it is, withou"
+    ):
+        simulate_recording(footage, tmp_path / "out", OPTIONS, layer_photos=[photo])
+
+
+def test_overwrite_never_replaces_what_is_no_recording(photo: Path, tmp_path: Path):
+    precious = tmp_path / "out" / "thesis.tex"
+    precious.parent.mkdir()
+    precious.write_text("years")
+    with pytest.raises(FileExistsError, match=r"out: exists and holds no recording\.json, so it is not overwritten"):
+        simulate_recording(photo, tmp_path / "out", OPTIONS, overwrite=True)
+    assert precious.read_text() == "years"
+
+
 def test_a_missing_source_is_named(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.png: no such photograph, video or folder of frames$"):
         simulate_recording(tmp_path / "nothing.png", tmp_path / "out", OPTIONS)

@@ -14,7 +14,7 @@ import numpy as np
 
 from spikevrt.align.preview import draw_preview
 from spikevrt.recording.frames import IMAGE_SUFFIXES, image_size, list_images
-from spikevrt.recording.recording import ROWS, SIDECAR, Recording, open_recording
+from spikevrt.recording.recording import ROWS, SIDECAR, Recording, open_recording, recordings_in
 from spikevrt.recording.spike_file import (
     UNPACKED_SUFFIXES,
     SpikeGeometry,
@@ -35,6 +35,7 @@ KNOWN_SIZES = (
 )
 ASSUMED_TICK_RATE_HZ = 20000.0  # of a loose stream: only its duration in seconds depends on it
 CHUNK_BITS = 1 << 25  # pixels times ticks that are unpacked at once
+HALF_WINDOW_TICKS = 20  # of the preview's firing rate
 PROBE_TICKS = 256  # ticks that decide how likely a geometry is
 DEAD_MIN_EXPECTED = 10  # spikes that the neighbourhood must fire before silence counts as death
 HOT_FACTOR = 3.0
@@ -78,13 +79,15 @@ def inspect(
     top_down: bool = False,
     out: Path | None = None,
     centre: int | None = None,
-    half_window: int = 20,
+    half_window: int | None = None,
     overwrite: bool = False,
 ) -> list[str]:
-    """Describe a recording folder, a packed or unpacked spike file, a folder of images or a video, one fact a line.
+    """Describe a recording folder, a packed or unpacked spike file, a folder of images or a video, one fact a line;
+    a folder of recordings, one recording a line.
 
-    `width`, `height` and `top_down` belong to packed streams, which do not know them. `centre` (a tick) and
-    `half_window` (ticks) choose what the preview shows; `out` is the preview's path (none: no picture).
+    `width`, `height` and `top_down` belong to packed streams, which do not know them. `out` is the preview's path
+    (none: no picture); `centre` (a tick; the middle) and `half_window` (ticks; 20) choose what it shows, and
+    `overwrite` lets it replace a file.
 
     Raises:
         FileNotFoundError: no such path.
@@ -95,8 +98,16 @@ def inspect(
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such recording, spike file, image folder or video")
-    if out is not None and Path(out).exists() and not overwrite:
-        raise FileExistsError(f"{out}: exists; choose another --out")
+    for name, is_given in (
+        ("centre", centre is not None),
+        ("half_window", half_window is not None),
+        ("overwrite", overwrite),
+    ):
+        if out is None and is_given:
+            raise ValueError(f"{name}: is for the preview; allowed: only with out")
+    if out is not None and Path(out).exists() and not (overwrite and Path(out).is_file()):
+        hint = " or pass --overwrite" if Path(out).is_file() else ""
+        raise FileExistsError(f"{out}: exists; choose another --out{hint}")
     suffix = path.suffix.lower()
     is_folder, is_recording = path.is_dir(), (path / SIDECAR).is_file()
     is_footage = not is_recording and (is_folder or suffix in VIDEO_SUFFIXES + IMAGE_SUFFIXES)
@@ -104,9 +115,11 @@ def inspect(
     if not is_packed and (width is not None or height is not None or top_down):
         raise ValueError(f"{path}: width, height and top_down are for packed spike files; this one tells them itself")
     if is_footage:
-        if centre is not None or out is not None:
-            raise ValueError(f"{path}: centre and out are for spikes; this is plain footage")
-        return _footage_lines(path)
+        inside = recordings_in(path)
+        if out is not None:
+            what = "a folder of recordings; name one of them" if inside else "plain footage"
+            raise ValueError(f"{path}: out is for spikes; this is {what}")
+        return [_summary_line(open_recording(root)) for root in inside] or _footage_lines(path)
 
     recording = open_recording(path) if is_recording else None
     if recording is not None:
@@ -132,7 +145,7 @@ def inspect(
             health.rate,
             num_ticks=stream.num_ticks,
             centre=stream.num_ticks // 2 if centre is None else centre,
-            half_window=half_window,
+            half_window=HALF_WINDOW_TICKS if half_window is None else half_window,
             recording=recording,
         )
         lines.append(f"preview -> {out}")
@@ -249,17 +262,33 @@ def _footage_lines(path: Path) -> list[str]:
     return [f"{path}: video, {info.width} x {info.height}, {info.num_frames} frames, {info.fps:g} fps, {seconds:.3f} s"]
 
 
+def _summary_line(recording: Recording) -> str:
+    geometry = recording.geometry
+    return (
+        f"{recording.root}: {recording.num_frames} frames of {recording.width} x {recording.height}, "
+        f"{_sharp(recording)}, exposures of {_exposure_ticks(recording)} ticks, "
+        f"{recording.num_ticks} ticks of {geometry.width} x {geometry.height} spikes"
+    )
+
+
+def _sharp(recording: Recording) -> str:
+    return "with sharp frames" if recording.sharp else "without sharp frames"
+
+
+def _exposure_ticks(recording: Recording) -> str:
+    lengths = sorted({exposure.stop_tick - exposure.start_tick for exposure in recording.exposures})
+    return f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+
+
 def _recording_lines(recording: Recording) -> list[str]:
     geometry, first = recording.geometry, recording.exposures[0]
-    sharp = "with sharp frames" if recording.sharp else "without sharp frames"
-    lengths = sorted({exposure.stop_tick - exposure.start_tick for exposure in recording.exposures})
-    text = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
     return [
         f"{recording.root}: recording, {recording.num_frames} frames of {recording.width} x {recording.height}, "
-        f"{recording.fps:g} fps, {sharp}",
+        f"{recording.fps:g} fps, {_sharp(recording)}",
         f"spikes {geometry.width} x {geometry.height}, rows {ROWS[geometry.bottom_up]}, "
         f"{geometry.bytes_per_tick} bytes per tick",
-        f"exposures of {text} ticks, the first from tick {first.start_tick}, {first.t0_s:.6f} s to {first.t1_s:.6f} s",
+        f"exposures of {_exposure_ticks(recording)} ticks, the first from tick {first.start_tick}, "
+        f"{first.t0_s:.6f} s to {first.t1_s:.6f} s",
     ]
 
 

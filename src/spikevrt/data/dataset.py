@@ -46,6 +46,11 @@ class DatasetInfo:
     data_hash: str
     train: tuple[PreparedSequence, ...]
     val: tuple[PreparedSequence, ...]
+    num_dropped: int = 0  # frames of the recordings that could not be used
+
+    @property
+    def num_frames(self) -> int:
+        return sum(len(sequence.exposures) for sequence in self.train + self.val)
 
     def sequences(self, split: Split) -> tuple[PreparedSequence, ...]:
         return self.train if split == "train" else self.val
@@ -71,6 +76,7 @@ def open_dataset(root: str | Path) -> DatasetInfo:
             data_hash=str(values["data_hash"]),
             train=tuple(open_sequence(root / "train" / name) for name in values["train"]),
             val=tuple(open_sequence(root / "val" / name) for name in values["val"]),
+            num_dropped=int(values["num_dropped"]),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: damaged or incomplete ({error})") from None

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
-import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,34 +21,14 @@ import torch
 
 from spikevrt.data.dataset import DATASET_FILE, DATASET_FORMAT, DATASET_VERSION, Split
 from spikevrt.data.sample import PreparedSequence, frame_ratio, write_sequence
+from spikevrt.recording.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import SIDECAR, Exposure, Recording, open_recording
+from spikevrt.recording.recording import Exposure, Recording, find_recordings, open_recording
 from spikevrt.recording.spike_file import pack, sha256_file
 from spikevrt.represent.voxel import voxelise
 
 if TYPE_CHECKING:
     from jaxtyping import Integer, UInt8
-
-
-def find_recordings(paths: Iterable[str | Path]) -> list[Path]:
-    """Each path is a recording or a folder of recordings; the latter are listed by name.
-
-    Raises:
-        FileNotFoundError: a path does not exist.
-        ValueError: a folder neither is nor holds a recording.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            raise FileNotFoundError(f"{path}: no such recording")
-        if (path / SIDECAR).is_file():
-            found.append(path)
-            continue
-        inside = sorted(p.parent for p in path.glob(f"*/{SIDECAR}") if not p.parent.name.startswith("."))
-        if not inside:
-            raise ValueError(f"{path}: holds no recording ({SIDECAR} is missing here and in its folders)")
-        found += inside
-    return found
 
 
 def split_recordings(recordings: Sequence[Recording], *, val_fraction: float, seed: int) -> list[Split]:
@@ -118,7 +96,7 @@ def prepare(
     out = Path(out)
     if num_bins < 1:
         raise ValueError(f"num_bins: {num_bins}; allowed: 1 or more")
-    _check_out(out, overwrite)
+    refuse_existing(out, marker=DATASET_FILE, overwrite=overwrite)
     opened = [open_recording(path) for path in find_recordings(recordings)]
     if not opened:
         raise ValueError("recordings: none given; allowed: one or more")
@@ -127,8 +105,7 @@ def prepare(
     opened, splits = opened + held_out, [*splits, *["val"] * len(held_out)]
     _check_names(opened)
 
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    try:
+    with complete_or_absent(out) as partial:
         num_kept, histogram = 0, np.zeros(1, dtype=np.int64)
         for done, (recording, split) in enumerate(zip(opened, splits, strict=True)):
             if progress:
@@ -156,9 +133,6 @@ def prepare(
             "val": [name for name, split in names if split == "val"],
         }
         (partial / DATASET_FILE).write_text(json.dumps(values, indent=1) + "\n")
-        _publish(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return out
 
 
@@ -248,32 +222,12 @@ def _add(histogram: np.ndarray, other: np.ndarray) -> np.ndarray:
     return total
 
 
-def _check_out(out: Path, overwrite: bool) -> None:
-    if not out.exists():
-        return
-    if not overwrite:
-        raise FileExistsError(f"{out}: exists; choose another --out or pass --overwrite")
-    if not (out / DATASET_FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out}: exists and is no dataset ({DATASET_FILE} is missing); choose another --out")
-
-
 def _check_names(recordings: Sequence[Recording]) -> None:
     seen: dict[str, Path] = {}
     for recording in recordings:
         if recording.name in seen:
             raise ValueError(f"{recording.root}: its name is taken by {seen[recording.name]}; rename one of the two")
         seen[recording.name] = recording.root
-
-
-def _publish(partial: Path, out: Path) -> None:
-    """Put the finished folder in place of what is there, which is removed only after."""
-    if not out.exists():
-        os.replace(partial, out)
-        return
-    old = out.with_name(f".{out.name}.old-{os.getpid()}")
-    os.replace(out, old)
-    os.replace(partial, out)
-    shutil.rmtree(old)
 
 
 def _data_hash(root: Path) -> str:

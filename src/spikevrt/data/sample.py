@@ -169,21 +169,31 @@ def read_json(path: Path, expected_format: str, version: int) -> dict[str, Any]:
 
 
 def read_counts(
-    sequence: PreparedSequence, frame_idx: int, crop: Crop, *, num_bins: int, voxels: Literal["precomputed", "raw"]
+    sequence: PreparedSequence, exposure: Exposure, crop: Crop, *, num_bins: int, voxels: Literal["precomputed", "raw"]
 ) -> Float[Tensor, "K h w"]:
-    """Spikes per bin and pixel of one exposure, before log1p: from the cache, or counted now from the packed ticks."""
+    """Spikes per bin and pixel of one exposure, before log1p: from the cache, or counted now from the packed ticks.
+
+    Raises:
+        FileNotFoundError: the file is not there.
+        ValueError: the file is damaged, or holds another number of ticks, bins or pixels than it should.
+    """
     r = sequence.ratio
     rows = slice(crop.top_px // r, (crop.top_px + crop.height_px) // r)
     columns = slice(crop.left_px // r, (crop.left_px + crop.width_px) // r)
     if voxels == "raw":
-        spikes = read_spikes(sequence.path("spike", frame_idx), sequence.geometry)[:, rows, columns]
-        return voxelise(torch.from_numpy(np.ascontiguousarray(spikes)), num_bins=num_bins)
-    path = sequence.path("spike_vox", frame_idx)
-    counts = np.load(path, mmap_mode="r", allow_pickle=False)
-    if counts.shape != (num_bins, sequence.geometry.height, sequence.geometry.width):
-        raise ValueError(
-            f"{path}: shape {counts.shape}; allowed: {(num_bins, sequence.geometry.height, sequence.geometry.width)}"
-        )
+        path = sequence.path("spike", exposure.frame_idx)
+        spikes = read_spikes(path, sequence.geometry)
+        if len(spikes) != exposure.stop_tick - exposure.start_tick:
+            raise ValueError(f"{path}: {len(spikes)} ticks; allowed: {exposure.stop_tick - exposure.start_tick}")
+        return voxelise(torch.from_numpy(np.ascontiguousarray(spikes[:, rows, columns])), num_bins=num_bins)
+    path = sequence.path("spike_vox", exposure.frame_idx)
+    try:
+        counts = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: damaged voxels ({' '.join(str(error).split())})") from None
+    shape = (num_bins, sequence.geometry.height, sequence.geometry.width)
+    if counts.shape != shape or counts.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"{path}: {counts.dtype} of shape {counts.shape}; allowed: uint8 or uint16 of shape {shape}")
     return torch.from_numpy(counts[:, rows, columns].astype(np.float32))
 
 
@@ -228,9 +238,20 @@ def read_sample(
     indices = [exposure.frame_idx for exposure in exposures]
     rows = slice(crop.top_px, crop.top_px + crop.height_px)
     columns = slice(crop.left_px, crop.left_px + crop.width_px)
+
+    def pictures(kind: Literal["blur", "sharp"]) -> Tensor:
+        cuts = []
+        for path in (sequence.path(kind, i) for i in indices):
+            image = images.read(path)
+            if image.shape[:2] != (sequence.height, sequence.width):
+                size, expected = f"{image.shape[1]}x{image.shape[0]}", f"{sequence.width}x{sequence.height}"
+                raise ValueError(f"{path}: {size} pixels; the sequence has {expected}")
+            cuts.append(image[rows, columns])
+        return to_float(np.stack(cuts))
+
     sample: Sample = {
-        "blur": to_float(np.stack([images.read(sequence.path("blur", i))[rows, columns] for i in indices])),
-        "sharp": to_float(np.stack([images.read(sequence.path("sharp", i))[rows, columns] for i in indices])),
+        "blur": pictures("blur"),
+        "sharp": pictures("sharp"),
         "meta": {
             "seq": sequence.name,
             "frame_idx": indices,
@@ -241,7 +262,7 @@ def read_sample(
     if spikes:
         # One frame at a time through the one normalisation, on either path: so that both give the same bits.
         sample["spike_vox"] = torch.stack(
-            [normalise(read_counts(sequence, i, crop, num_bins=num_bins, voxels=voxels), stats) for i in indices]
+            [normalise(read_counts(sequence, e, crop, num_bins=num_bins, voxels=voxels), stats) for e in exposures]
         )
     return sample
 

@@ -44,7 +44,7 @@ def run_demo(
         photos = [ASSETS / name for name in PHOTOS]
         for index, source in enumerate([*photos, ASSETS / VIDEO]):
             print(f"simulate {source.name}", file=sys.stderr)
-            layers = [photo for photo in photos if photo != source]
+            layers = [photo for photo in photos if photo != source] if source in photos else []
             simulate_recording(
                 source,
                 folder / "recordings" / source.stem,

@@ -12,6 +12,7 @@ import html
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -204,7 +205,7 @@ def _html_recording(folder: Path, results: dict[str, Any], index: int, recording
 
 
 def _html_figure(folder: Path, path: Path, caption: str) -> str:
-    source, text = html.escape(path.relative_to(folder).as_posix(), quote=True), html.escape(caption, quote=True)
+    source, text = html.escape(quote(path.relative_to(folder).as_posix())), html.escape(caption)
     if path.suffix == ".mp4":
         media = f'<video src="{source}" controls loop muted autoplay playsinline></video>'
     else:

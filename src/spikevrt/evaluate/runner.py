@@ -25,10 +25,11 @@ import torch
 
 from spikevrt import runtime
 from spikevrt.evaluate import metrics, report
+from spikevrt.recording.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.frames import to_float, to_uint8, write_image
-from spikevrt.recording.recording import Recording, open_recording
+from spikevrt.recording.recording import Recording, find_recordings, open_recording
 from spikevrt.recording.spike_file import sha256_file
-from spikevrt.restore.output import complete_or_absent, progress_bar
+from spikevrt.restore.output import progress_bar
 from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip, restore_frames
 
 if TYPE_CHECKING:
@@ -45,25 +46,6 @@ PROTOCOL = {
     "ms_per_frame": "from file to restored frame, device synchronised, after a warm-up; median over the sequences",
     "peak_memory_bytes": "while restoring: allocated by torch on CUDA, resident in the whole process on a CPU",
 }
-
-
-def find_recordings(paths: Sequence[Path]) -> list[Path]:
-    """Each path is a recording, or a folder of recordings, which are then taken in the order of their names.
-
-    Raises:
-        FileNotFoundError: no such path.
-        ValueError: a folder without any recording in it.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such recording")
-        inside = sorted(sidecar.parent for sidecar in path.glob("*/recording.json"))
-        inside = [path] if (path / "recording.json").is_file() else inside
-        if not inside:
-            raise ValueError(f"{path}: neither a recording nor a folder of recordings (no recording.json)")
-        found.extend(inside)
-    return found
 
 
 def evaluate(
@@ -154,17 +136,13 @@ def method_names(weights: Sequence[Path]) -> list[str]:
 def results_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
     """A temporary sibling folder that takes the name `out` when the block ends well, and vanishes otherwise.
 
-    Only what holds a results.json is ever replaced.
+    Only what holds a results.json, or nothing, is ever replaced.
 
     Raises:
         FileExistsError: `out` exists and `overwrite` is not set, or it is something else than a results folder.
     """
     out = Path(out)
-    if out.exists():
-        if not overwrite:
-            raise FileExistsError(f"{out}: exists; choose another --out or pass --overwrite")
-        if not (out / RESULTS).is_file():
-            raise FileExistsError(f"{out}: exists and holds no {RESULTS}; choose another --out or remove it yourself")
+    refuse_existing(out, marker=RESULTS, overwrite=overwrite)
     with complete_or_absent(out) as partial:
         partial.mkdir()
         yield partial

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -176,6 +176,29 @@ def open_recording(path: Path) -> Recording:
     )
 
 
+def find_recordings(paths: Iterable[str | Path]) -> list[Path]:
+    """Each path is a recording or a folder of recordings; the latter are taken in the order of their names.
+
+    Raises:
+        FileNotFoundError: a path does not exist.
+        ValueError: a path neither is nor holds a recording.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such recording")
+        inside = [path] if (path / SIDECAR).is_file() else recordings_in(path)
+        if not inside:
+            raise ValueError(f"{path}: neither a recording nor a folder of recordings (no {SIDECAR})")
+        found += inside
+    return found
+
+
+def recordings_in(folder: Path) -> list[Path]:
+    """The recordings that lie in a folder, by name; hidden ones, such as those in the making, are skipped."""
+    return sorted(file.parent for file in folder.glob(f"*/{SIDECAR}") if not file.parent.name.startswith("."))
+
+
 def loose_recording(
     frames: Path,
     spikes: Path | None,
@@ -216,7 +239,7 @@ def loose_recording(
         spikes = Path(spikes)
         if spike_width is None or spike_height is None:
             raise ValueError(f"{spikes}: a packed stream does not tell its size; pass spike_width and spike_height")
-        if tick_rate_hz <= 0:
+        if not 0 < tick_rate_hz < math.inf:
             raise ValueError(f"tick_rate_hz: {tick_rate_hz}; allowed: above 0")
         geometry = SpikeGeometry(spike_width, spike_height, bottom_up)
         num_ticks = count_ticks(spikes, geometry)
@@ -299,6 +322,8 @@ def _lay_out(
                 f"{spikes}: {num_ticks - first_tick} ticks do not split equally over {num_frames} frames; "
                 f"pass period_ticks"
             )
+    if period_ticks < 1:
+        raise ValueError(f"period_ticks: {period_ticks}; allowed: 1 or more")
     if exposure_ticks is None:
         exposure_ticks = period_ticks
     if not 1 <= exposure_ticks <= period_ticks:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -176,7 +177,7 @@ def read_unpacked(path: Path) -> UInt8[np.ndarray, "T H W"]:
                     raise ValueError(
                         f"holds {', '.join(loaded.files) or 'nothing'}; allowed keys: spk (T,H,W), arr_0 (H,W,T)"
                     )
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
     if spikes.ndim != 3 or spikes.dtype not in (np.uint8, np.bool_) or (spikes.size and spikes.max() > 1):
         raise ValueError(f"{path}: {spikes.dtype} {spikes.shape}; allowed: three axes of uint8 or bool, 0 or 1")

@@ -8,6 +8,7 @@ Dimension key: H rows, W columns, 3 colours (RGB).
 
 from __future__ import annotations
 
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -125,7 +126,7 @@ def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: f
     path = Path(path)
     if path.suffix.lower() != ".mp4":
         raise ValueError(f"{path}: cannot write {path.suffix or 'a video without suffix'}; allowed: .mp4")
-    if fps <= 0:
+    if not 0 < fps < math.inf:
         raise ValueError(f"fps: {fps}; allowed: above 0")
     partial = path.with_name(f".{path.stem}.partial-{os.getpid()}.mp4")
     try:

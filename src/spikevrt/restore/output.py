@@ -1,13 +1,13 @@
-"""Where restored footage goes: nothing half-written, nothing overwritten by mistake, and a bar while it takes long."""
+"""Where restored footage goes: which folder may be replaced, and a bar while it takes long."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from spikevrt.recording.atomic import refuse_existing
 
 SUMMARY_FILE = "restored.json"  # marks a folder as ours
 
@@ -18,49 +18,9 @@ def check_out(out: Path, *, overwrite: bool) -> None:
     Raises:
         FileExistsError: one line that says which of the two.
     """
-    if not out.exists():
+    if overwrite and out.suffix.lower() == ".mp4" and out.is_file():
         return
-    if not overwrite:
-        raise FileExistsError(f"{out}: exists; choose another --out or pass --overwrite")
-    if out.suffix.lower() == ".mp4" and out.is_file():
-        return
-    if not (out / SUMMARY_FILE).is_file():
-        raise FileExistsError(f"{out}: not a folder of restored frames (no {SUMMARY_FILE}), so it is not overwritten")
-
-
-@contextlib.contextmanager
-def complete_or_absent(out: Path) -> Iterator[Path]:
-    """A hidden sibling path for a file or folder; it takes the name `out` when the block ends well, else it goes.
-
-    What stood under that name before steps aside only then.
-    """
-    out = out.absolute()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    suffix = out.suffix if out.suffix.lower() == ".mp4" else ""
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}{suffix}")
-    try:
-        yield partial
-        _put_in_place(partial, out)
-    except BaseException:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        else:
-            partial.unlink(missing_ok=True)
-        raise
-
-
-def _put_in_place(partial: Path, out: Path) -> None:
-    if partial.is_file() or not out.exists():
-        os.replace(partial, out)
-        return
-    old = out.with_name(f".{out.name}.old-{os.getpid()}")
-    os.replace(out, old)
-    try:
-        os.replace(partial, out)
-    except OSError:
-        os.replace(old, out)
-        raise
-    shutil.rmtree(old)
+    refuse_existing(out, marker=SUMMARY_FILE, overwrite=overwrite)
 
 
 @contextlib.contextmanager

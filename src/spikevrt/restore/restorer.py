@@ -21,11 +21,12 @@ from torch import Tensor
 
 from spikevrt import runtime
 from spikevrt.checkpoint import WeightsInfo, load_weights
+from spikevrt.recording.atomic import complete_or_absent
 from spikevrt.recording.frames import list_images, read_image, to_float, to_uint8, write_image
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.video import write_video
 from spikevrt.represent.voxel import VoxelStats, spike_voxels, voxelise
-from spikevrt.restore.output import SUMMARY_FILE, check_out, complete_or_absent, progress_bar
+from spikevrt.restore.output import SUMMARY_FILE, check_out, progress_bar
 from spikevrt.restore.plan import largest_tile_px
 from spikevrt.restore.tiling import (
     cut_voxels,

@@ -301,7 +301,8 @@ def video_scene(
     """Open a video file or a folder of pictures; `height` and `width` default to its own size.
 
     Raises:
-        ValueError: if fewer than two frames are left at `start_frame`, or the pictures differ in size.
+        ValueError: if fewer than two frames are left at `start_frame`, the pictures differ in size, or the view is
+            larger than they are.
     """
     if source.is_dir():
         images = list_images(source)
@@ -320,9 +321,15 @@ def video_scene(
         def open_at(index: int) -> Iterator[np.ndarray]:
             return iter_video(source, start_frame + index)
 
+    height, width = height or own_height, width or own_width
+    if height > own_height or width > own_width:
+        raise ValueError(
+            f"{source}: frames of {own_width}x{own_height} pixels are smaller than the view of {width}x{height}; "
+            f"allowed: a view no larger than the frames, which are never enlarged"
+        )
     if not 0 <= start_frame <= num_frames - 2:
         raise ValueError(f"start_frame: {start_frame}; {source} has {num_frames} frames, two must be left")
     return VideoScene(
-        str(source), open_at, height=height or own_height, width=width or own_width,
-        num_frames=num_frames - start_frame, ticks_per_frame=ticks_per_frame,
+        str(source), open_at, height=height, width=width, num_frames=num_frames - start_frame,
+        ticks_per_frame=ticks_per_frame,
     )  # fmt: skip

@@ -13,8 +13,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -25,8 +23,9 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from spikevrt.recording.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.frames import IMAGE_SUFFIXES, list_images, to_uint8, write_image
-from spikevrt.recording.recording import Exposure, Recording, open_recording, write_sidecar
+from spikevrt.recording.recording import SIDECAR, Exposure, Recording, open_recording, write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter, sha256_file
 from spikevrt.recording.video import probe_video
 from spikevrt.simulate.exposure import linear_to_srgb, luminance
@@ -92,40 +91,36 @@ def simulate_recording(
     """Simulate one recording from a photograph, a video file, or a folder of consecutive sharp frames.
 
     `layer_photos` are the photographs that cut-outs come from (the source itself without them); `progress` is told
-    (ticks done, ticks in all). The same source and options give the same bytes. `out` appears only when complete.
+    (ticks done, ticks in all). The same source and options give the same bytes. `out` appears only when complete;
+    `overwrite` replaces a recording and nothing else.
 
     Raises:
         FileNotFoundError: if the source does not exist.
-        FileExistsError: if `out` exists and `overwrite` is false.
-        ValueError: if a video has too few frames.
+        FileExistsError: if `out` exists and `overwrite` is false, or `out` is no recording.
+        ValueError: if a video has too few frames or too small ones, or is given `layer_photos`.
     """
     source, out = Path(source), Path(out)
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out}: exists; choose another --out or pass --overwrite")
+    refuse_existing(out, marker=SIDECAR, overwrite=overwrite)
     scene, origin = _open_scene(source, options, layer_photos)
-    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with complete_or_absent(out) as partial:
         _film(scene, partial, options, origin, progress)
-        _replace_folder(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return open_recording(out)
 
 
 def _open_scene(source: Path, options: SimulateOptions, layer_photos: Sequence[Path]) -> tuple[Scene, dict[str, Any]]:
     """The scene, and where it came from (for the provenance)."""
-    if not source.exists():
-        raise FileNotFoundError(f"{source}: no such photograph, video or folder of frames")
+    is_from_photo = is_photo(source)
     origin: dict[str, Any] = {"source": source.name, "source_sha256": _sha256(source)}
-    if _is_photo(source):
-        photographed = photo_scene(
+    if is_from_photo:
+        scene = photo_scene(
             source, height=options.height, width=options.width, num_ticks=options.num_ticks,
             motion_px=options.motion_px, exposure_ticks=options.exposure_ticks, num_layers=options.num_layers,
             layer_photos=tuple(Path(path) for path in layer_photos), seed=options.seed,
         )  # fmt: skip
-        cut_from = [{"name": path.name, "sha256": _sha256(path)} for path in photographed.layer_photos]
-        return photographed, origin | {"scene": "photo", "speed_px": photographed.speed_px, "layers": cut_from}
+        cut_from = [{"name": path.name, "sha256": _sha256(path)} for path in scene.layer_photos]
+        return scene, origin | {"scene": "photo", "speed_px": scene.speed_px, "layers": cut_from}
+    if layer_photos:
+        raise ValueError(f"layer_photos: {source} is no photograph; a video is filmed as it is, without layers")
     filmed = video_scene(
         source, height=options.height, width=options.width, ticks_per_frame=options.ticks_per_frame,
         start_frame=options.start_frame,
@@ -201,20 +196,6 @@ def _develop(light_3HW: torch.Tensor) -> Any:
     return to_uint8(linear_to_srgb(light_3HW))
 
 
-def _replace_folder(partial: Path, out: Path) -> None:
-    """Put a finished folder in place; an older one is removed only once the new one stands."""
-    if not out.exists():
-        os.replace(partial, out)
-        return
-    old = out.parent / f".{out.name}.old-{os.getpid()}"
-    os.replace(out, old)
-    os.replace(partial, out)
-    if old.is_dir():
-        shutil.rmtree(old)
-    else:
-        old.unlink()
-
-
 def simulate_many(
     sources: Sequence[Path],
     out: Path,
@@ -234,6 +215,7 @@ def simulate_many(
 
     Raises:
         ValueError: if there are no sources, or `count` or `workers` is below 1.
+        FileNotFoundError: if a source does not exist.
         FileExistsError: if a recording stands that was made otherwise, and `overwrite` is false.
     """
     if not sources:
@@ -242,10 +224,7 @@ def simulate_many(
         if value < 1:
             raise ValueError(f"{name}: {value}; must be 1 or more")
     sources, out = [Path(source) for source in sources], Path(out)
-    for source in sources:
-        if not source.exists():
-            raise FileNotFoundError(f"{source}: no such photograph, video or folder of frames")
-    photos = tuple(source for source in sources if _is_photo(source))
+    photos = tuple(source for source in sources if is_photo(source))
     jobs = []
     for number in range(count):
         source = sources[number % len(sources)]
@@ -275,7 +254,7 @@ def _count(results: Iterable[None], kept: int, count: int, progress: Callable[[i
 
 def _run_job(job: tuple[Path, Path, SimulateOptions, tuple[Path, ...]], *, overwrite: bool) -> None:
     source, path, options, photos = job
-    simulate_recording(source, path, options, overwrite=overwrite, layer_photos=photos if _is_photo(source) else ())
+    simulate_recording(source, path, options, overwrite=overwrite, layer_photos=photos if is_photo(source) else ())
 
 
 def _one_thread() -> None:
@@ -287,7 +266,7 @@ def _own_options(source: Path, options: SimulateOptions, number: int) -> Simulat
     digest = hashlib.sha256(f"{options.seed}:{number}".encode()).digest()
     seed = int.from_bytes(digest[:6], "big")
     start_frame = options.start_frame
-    if not _is_photo(source):
+    if not is_photo(source):
         num_frames = len(list_images(source)) if source.is_dir() else probe_video(source).num_frames
         spare = num_frames - start_frame - _frames_needed(options)
         start_frame += int.from_bytes(digest[6:12], "big") % (spare + 1) if spare > 0 else 0
@@ -308,7 +287,14 @@ def _made_with(path: Path, source: Path, options: SimulateOptions) -> bool:
     return provenance.get("options") == wanted and provenance.get("source_sha256") == _sha256(source)
 
 
-def _is_photo(source: Path) -> bool:
+def is_photo(source: Path) -> bool:
+    """Whether a source is one photograph; otherwise it is a video file or a folder of consecutive frames.
+
+    Raises:
+        FileNotFoundError: there is no such source.
+    """
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: no such photograph, video or folder of frames")
     return source.is_file() and source.suffix.lower() in IMAGE_SUFFIXES
 
 

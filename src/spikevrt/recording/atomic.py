@@ -1,0 +1,63 @@
+"""Nothing half-written, nothing replaced by mistake: how a file or folder gets its name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def refuse_existing(out: Path, *, marker: str, overwrite: bool) -> None:
+    """Refuse an `out` that exists; with `overwrite`, one that is neither empty nor a folder holding the file `marker`.
+
+    Raises:
+        FileExistsError: one line that says which of the two.
+    """
+    if not out.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(f"{out}: exists; choose another --out or pass --overwrite")
+    if not (out / marker).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise FileExistsError(f"{out}: exists and holds no {marker}, so it is not overwritten; choose another --out")
+
+
+@contextlib.contextmanager
+def complete_or_absent(out: Path) -> Iterator[Path]:
+    """A hidden sibling path for a file or folder; it takes the name `out` when the block ends well, else it goes.
+
+    What stood under that name before steps aside only then. Folders above `out` are made.
+    """
+    out = out.absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    suffix = out.suffix if out.suffix.lower() == ".mp4" else ""
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}{suffix}")
+    _remove(partial)  # of a process that had this number and was killed
+    try:
+        yield partial
+        _put_in_place(partial, out)
+    except BaseException:
+        _remove(partial)
+        raise
+
+
+def _put_in_place(partial: Path, out: Path) -> None:
+    if partial.is_file() or not out.exists():
+        os.replace(partial, out)
+        return
+    old = out.with_name(f".{out.name}.old-{os.getpid()}")
+    os.replace(out, old)
+    try:
+        os.replace(partial, out)
+    except OSError:
+        os.replace(old, out)
+        raise
+    shutil.rmtree(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -33,7 +33,7 @@ ARROWS: dict[str, set[str]] = {
     "align": {"recording", "represent"},
     "data": {"config", "recording", "represent"},
     "restore": {"config", "runtime", "checkpoint", "recording", "represent", "align", "model"},
-    "evaluate": {"config", "runtime", "checkpoint", "recording", "data", "restore"},
+    "evaluate": {"config", "runtime", "checkpoint", "recording", "represent", "simulate", "data", "restore"},
     "train": {"config", "runtime", "checkpoint", "data", "model", "losses", "restore", "evaluate"},
     "demo": {"recording", "simulate", "restore", "evaluate"},
 }

@@ -21,8 +21,8 @@ CPU = RestoreOptions(device="cpu")
 def test_a_network_that_does_nothing_scores_exactly_as_the_blurry_input(tmp_path, offset_weights):
     recordings = [write_recording(tmp_path / "a", seed=3), write_recording(tmp_path / "b", seed=5)]
     results = runner.evaluate([offset_weights(0.0)], recordings, tmp_path / "out", CPU)
-    blur, network = results["methods"]
-    assert (blur["name"], network["name"]) == ("blur", "offset")
+    blur, baseline, network = results["methods"]
+    assert (blur["name"], baseline["name"], network["name"]) == ("blur", "spike_ratio", "offset")
     for name in metrics.METRICS:
         assert network["mean"][name] == pytest.approx(blur["mean"][name], abs=1e-9)
 
@@ -37,7 +37,7 @@ def test_frames_where_clips_overlap_are_scored_once(tmp_path, offset_weights):
 
 def test_the_total_is_the_mean_over_sequences_of_the_mean_over_frames(tmp_path, offset_weights):
     recordings = [write_recording(tmp_path / "a", num_frames=2), write_recording(tmp_path / "b", num_frames=5, seed=7)]
-    method = runner.evaluate([offset_weights(0.01)], recordings, tmp_path / "out", CPU)["methods"][1]
+    method = runner.evaluate([offset_weights(0.01)], recordings, tmp_path / "out", CPU)["methods"][-1]
     means = []
     for sequence, path in zip(method["sequences"], recordings, strict=True):
         recording = open_recording(path)
@@ -83,7 +83,7 @@ def test_results_json_is_strict_json_and_holds_what_was_returned(tmp_path, offse
     stored = json.loads((tmp_path / "out" / "results.json").read_text(), parse_constant=refuse)
     assert stored["methods"][0]["mean"]["psnr_rgb"] == "inf"
     assert stored["data"] == results["data"]
-    method = stored["methods"][1]
+    method = stored["methods"][-1]
     assert method["parameters"] == 1 and method["training"] == {"seed": 5} and method["spikes"] is False
     assert method["ms_per_frame"] > 0 and method["peak_memory_bytes"] > 0
     assert stored["options"]["tile_px"] == CPU.tile_px
@@ -123,9 +123,9 @@ def test_with_keep_frames_every_restored_frame_is_written_and_filmed(tmp_path, o
 
 def test_the_table_names_every_method_and_metric(tmp_path, offset_weights, capsys):
     runner.evaluate([offset_weights(0.0)], [write_recording(tmp_path / "a")], tmp_path / "out", CPU)
-    header, blur, network = capsys.readouterr().out.splitlines()
+    header, blur, baseline, network = capsys.readouterr().out.splitlines()
     assert all(name in header for name in metrics.METRICS)
-    assert blur.startswith("blur ") and network.startswith("offset ")
+    assert blur.startswith("blur ") and baseline.startswith("spike_ratio ") and network.startswith("offset ")
 
 
 def test_a_network_that_gives_nan_is_an_error_and_leaves_nothing(tmp_path, offset_weights):

@@ -25,6 +25,7 @@ import torch
 
 from spikevrt import runtime
 from spikevrt.evaluate import metrics, report
+from spikevrt.evaluate.baselines import SPIKE_RATIO, spike_ratio
 from spikevrt.recording.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.frames import to_float, to_uint8, write_image
 from spikevrt.recording.recording import Recording, find_recordings, open_recording
@@ -57,7 +58,8 @@ def evaluate(
     overwrite: bool = False,
     keep_frames: bool = False,
 ) -> dict[str, Any]:
-    """Score the blurry input and each network on each recording; print the table, return what results.json holds.
+    """Score the blurry input, the spike-ratio baseline (where there are spikes) and each network on each recording;
+    print the table, return what results.json holds.
 
     `out` becomes a folder with results.json, report.html and one picture (blur | restored | sharp) per network and
     recording; with `keep_frames` also the restored frames, and videos of them.
@@ -96,7 +98,10 @@ def write_results(
         "data": _describe(opened),
         "methods": [],
     }
-    num_frames = sum(recording.num_frames for recording in opened) * (len(weights) + 1)
+    plain: dict[str, Callable[[Recording, int], torch.Tensor]] = {BLUR: _blurry_frame}
+    if all(recording.spike_path is not None for recording in opened):
+        plain[SPIKE_RATIO] = _spike_ratio_frame
+    num_frames = sum(recording.num_frames for recording in opened) * (len(weights) + len(plain))
     with progress_bar("restoring and scoring") as progress:
         done = itertools.count(1)
 
@@ -104,7 +109,8 @@ def write_results(
             if progress is not None:
                 progress(next(done), num_frames)
 
-        results["methods"].append(_score_blur(opened, advance))
+        for name, frame in plain.items():
+            results["methods"].append(_score_plain(name, frame, opened, advance))
         for name, path in zip(names, weights, strict=True):
             results["methods"].append(_score_network(name, path, opened, folder, options, keep_frames, advance))
     (folder / RESULTS).write_text(json.dumps(_plain(results), indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -123,7 +129,7 @@ def method_names(weights: Sequence[Path]) -> list[str]:
     """
     stems = [path.stem for path in weights]
     names = [
-        stem if stems.count(stem) == 1 and stem != BLUR else f"{path.resolve().parent.name}_{stem}"
+        stem if stems.count(stem) == 1 and stem not in (BLUR, SPIKE_RATIO) else f"{path.resolve().parent.name}_{stem}"
         for stem, path in zip(stems, weights, strict=True)
     ]
     for name, path in zip(names, weights, strict=True):
@@ -191,15 +197,29 @@ def _data_hash(recording: Recording) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _score_blur(recordings: Sequence[Recording], advance: Callable[[], None]) -> dict[str, Any]:
+def _blurry_frame(recording: Recording, index: int) -> torch.Tensor:
+    return to_float(recording.read_blur(index))
+
+
+def _spike_ratio_frame(recording: Recording, index: int) -> torch.Tensor:
+    return spike_ratio(_blurry_frame(recording, index), torch.from_numpy(recording.read_exposure_spikes(index)))
+
+
+def _score_plain(
+    name: str,
+    frame: Callable[[Recording, int], torch.Tensor],
+    recordings: Sequence[Recording],
+    advance: Callable[[], None],
+) -> dict[str, Any]:
+    """A method without weights: `frame` makes frame `index` of a recording."""
     sequences: list[dict[str, Any]] = []
     for recording in recordings:
         frames: list[dict[str, Any]] = []
         for index in range(recording.num_frames):
-            frames.append(_score(index, to_float(recording.read_blur(index)), recording))
+            frames.append(_score(index, frame(recording, index), recording))
             advance()
         sequences.append({"name": recording.name, "mean": metrics.sequence_mean(frames), "frames": frames})
-    return {"name": BLUR, "mean": metrics.total_mean([s["mean"] for s in sequences]), "sequences": sequences}
+    return {"name": name, "mean": metrics.total_mean([s["mean"] for s in sequences]), "sequences": sequences}
 
 
 def _score_network(

@@ -147,6 +147,13 @@ def test_an_override_wins_over_the_file(tmp_path: Path):
     assert (config.optim.lr, config.data.batch) == (1e-3, 3)
 
 
+def test_an_override_that_is_no_yaml_value_is_refused(tmp_path: Path):
+    path = tmp_path / "run.yaml"
+    path.write_text("optim: {lr: 1.0e-3}\n")
+    with pytest.raises(ValueError, match=r"override 'optim.lr=\[1': not a YAML value"):
+        load_config(path, ["optim.lr=[1"])
+
+
 def test_an_override_without_a_value_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="expected KEY=VALUE"):
         load_config(write(tmp_path, {}), ["optim.lr"])

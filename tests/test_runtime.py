@@ -80,7 +80,7 @@ def test_the_peak_after_a_reset_counts_what_is_allocated_after_it():
 
 def test_the_environment_is_plain_and_names_versions_and_commit(monkeypatch):
     monkeypatch.setattr(runtime, "git_commit", lambda: "abc-dirty")
-    found = runtime.environment()
+    found = runtime.environment(torch.device("cpu"))
     assert found["versions"]["torch"].startswith(torch.__version__.split("+")[0])
     assert found["commit"] == "abc-dirty"
 

@@ -46,6 +46,20 @@ class VrtConfig:
                 f"model.vrt: depths, dims and num_heads must have the same length, at least 8; "
                 f"got {len(self.depths)}, {len(self.dims)}, {len(self.num_heads)}"
             )
+        counts = {
+            "upscale": (self.upscale,),
+            "deform_groups": (self.deform_groups,),
+            "clip_frames": (self.clip_frames,),
+        }
+        for name in ("window", "depths", "dims", "num_heads", "flow_widths"):
+            counts[name] = getattr(self, name)
+        for name, values in counts.items():
+            if min(values) < 1:
+                raise ValueError(f"model.vrt.{name}: {min(values)}; allowed: 1 or more")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"model.vrt.drop_path: {self.drop_path}; allowed: 0 to less than 1")
+        if not 0 <= self.mutual_ratio <= 1:
+            raise ValueError(f"model.vrt.mutual_ratio: {self.mutual_ratio}; allowed: 0 to 1")
         if self.pa_frames not in (0, 2, 4, 6):
             raise ValueError(f"model.vrt.pa_frames: {self.pa_frames}; allowed: 0, 2, 4, 6")
         for index, (dim, heads) in enumerate(zip(self.dims, self.num_heads, strict=True)):
@@ -98,6 +112,9 @@ class ModelConfig:
         for part in self.checkpoint:
             if part not in CHECKPOINT_PARTS:
                 raise ValueError(f"model.checkpoint: {part!r}; allowed: {', '.join(CHECKPOINT_PARTS)}")
+        unused = {"spikes", "fusion"} & set(self.checkpoint)
+        if self.spikes is None and unused:
+            raise ValueError(f"model.checkpoint: {', '.join(sorted(unused))}; but model.spikes is null")
         if self.spikes is not None and self.spikes.dims != self.vrt.dims[:4]:
             raise ValueError(
                 f"model.spikes.dims: {list(self.spikes.dims)} must equal model.vrt.dims[:4] = {list(self.vrt.dims[:4])}"
@@ -201,7 +218,10 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Confi
         for name in parents:
             child = node.get(name)
             node[name] = node = dict(child) if isinstance(child, dict) else {}
-        node[last] = yaml.safe_load(text)
+        try:
+            node[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"override {item!r}: not a YAML value ({str(error).splitlines()[0]})") from None
     try:
         return Config.from_dict(values)
     except ValueError as error:

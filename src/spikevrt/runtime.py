@@ -115,14 +115,14 @@ def git_commit() -> str | None:
     return answer.stdout.strip() or None if answer.returncode == 0 else None
 
 
-def environment() -> dict[str, Any]:
-    """What a run writes beside its results: versions, commit, machine. Plain values, ready for JSON."""
-    cuda = torch.cuda.is_available()
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a run on `device` writes beside its results: versions, commit, machine. Plain values, ready for JSON."""
+    cuda = device.type == "cuda"
     return {
         "versions": versions(),
         "commit": git_commit(),
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
         "num_threads": torch.get_num_threads(),
         "command": sys.argv,
     }

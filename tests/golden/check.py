@@ -1,14 +1,17 @@
 """Compare the VRT network with golden tensors: `python tests/golden/check.py FILE...`
 
 A whole-network file holds, as npz: `meta` (JSON: the network's configuration, aliases of repeated buffers, noise
-floors), `sd/<parameter>`, the input, the output, flows, stage outputs, and gradients of mean(output * projection).
-The network that the file describes is built, its weights loaded strictly, and every tensor compared. Tolerances, from
-the files' own noise floor (fp32 against fp64): outputs max(1e-5, 20 x noise), gradients max(1e-3, 10 x noise) of the
-gradient's maximum. Bilinear sampling has kinks and the picture alignment has steps at integer positions: where a
-position lies within rounding of one, two correct float32 networks may differ. A file that fails in float32 is
-therefore compared again in float64, where rounding is far below every distance to an integer, and then with the
-stored flows, if it holds them in full. A mistake in the network, or a changed tensor, fails all three. Exit status: 0
-all within tolerance, 1 some tensor past it, 2 a file that cannot be read.
+floors), `sd/<parameter>`, the input, the output, flows, stage outputs, and gradients of mean(output * projection). The
+network that the file describes is built, its weights loaded strictly, and every tensor compared. Tolerances, from the
+file's own noise floor (fp32 against fp64): outputs max(1e-5, 20 x noise), gradients max(1e-3, 10 x noise) of the
+gradient's maximum; of gradients through sampling positions, one element in a thousand may exceed that.
+
+Bilinear sampling has kinks and the picture alignment has steps at integer positions: where a position lies within
+rounding of one, two correct float32 networks may differ, though by far less than a mistake makes. A file that fails in
+float32 by no more than that is compared again in float64, and, where it holds the flows in full, once more with these;
+then its flows and SpyNet's gradients count from the run before.
+
+Exit status: 0 every file agrees, 1 some tensor past tolerance, 2 a file that cannot be read.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ from spikevrt.model.vrt import VRT
 from spikevrt.model.weights import load_strict
 
 MAX_GRADIENT_OUTLIERS = 1e-3  # share of elements of a sampled gradient that may lie on another piece
+SLACK = 100  # times the tolerance: what an outlier, or a float32 rounding at a kink, may reach at most
+MAX_FAR_PIXELS = 1e-2  # share of an output that one pixel of the input alignment, rounded the other way, may reach
+STRUCTURE = ("upscale", "window_size", "depths", "indep_reconsts", "embed_dims", "num_heads", "pa_frames")
 
 
 def vrt_config(values: dict[str, Any]) -> VrtConfig:
@@ -50,6 +56,9 @@ def vrt_config(values: dict[str, Any]) -> VrtConfig:
         "mlp_ratio": "mlp_ratio",
         "drop_path_rate": "drop_path",
     }
+    missing = [key for key in STRUCTURE if key not in values]
+    if missing:
+        raise ValueError(f"meta.cfg: no {', '.join(missing)}")
     arguments: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
@@ -69,40 +78,44 @@ def strided(x: Tensor, name: str) -> Tensor:
 
 
 class Comparison:
-    """Collects one line per tensor."""
+    """Prints one line per tensor, and remembers those past tolerance."""
 
     def __init__(self) -> None:
-        self.failed = 0
+        self.failed: set[str] = set()
+        self.hopeless: set[str] = set()  # so far past tolerance that no rounding explains it
 
     def add(self, name: str, ours: Tensor, golden: np.ndarray, limit: float, outliers: float = 0.0) -> None:
         theirs = torch.from_numpy(np.asarray(golden)).double()
         if ours.shape != theirs.shape:
             print(f"  FAIL {name}: shape {tuple(ours.shape)} instead of {tuple(theirs.shape)}")
-            self.failed += 1
+            self.failed.add(name)
+            self.hopeless.add(name)
             return
         error = (ours.detach().double() - theirs).abs()
         past = float((~(error <= limit)).double().mean())
-        bad = past > outliers
-        self.failed += bad
-        print(
-            f"  {'FAIL' if bad else 'ok  '} {name}: max error {float(error.max()):.2e}, limit {limit:.2e}"
-            + (f", {past:.2%} past it" if past else "")
-        )
+        far = float((~(error <= SLACK * limit)).double().mean())
+        bad = past > outliers or far > 0
+        if bad:
+            self.failed.add(name)
+        if far > (0 if name.startswith("grad/") else MAX_FAR_PIXELS):
+            self.hopeless.add(name)
+        share = f", {past:.2%} past it" if past else ""
+        print(f"  {'FAIL' if bad else 'ok  '} {name}: max error {float(error.max()):.2e}, limit {limit:.2e}{share}")
 
 
-def stored_flows(data: dict[str, np.ndarray], pa_frames: int) -> Flows | None:
+def stored_flows(data: dict[str, np.ndarray], pa_frames: int, dtype: torch.dtype) -> Flows | None:
     """The flows of the file, if it holds every one at full size."""
     count = 4 * (pa_frames // 2)
     if count == 0 or any(f"flow/{d}{i}" not in data for d in "bf" for i in range(count)):
         return None
-    lists = {d: [torch.from_numpy(data[f"flow/{d}{i}"]) for i in range(count)] for d in "bf"}
+    lists = {d: [torch.from_numpy(data[f"flow/{d}{i}"]).to(dtype) for i in range(count)] for d in "bf"}
     return Flows(*([lists[d][4 * k : 4 * k + 4] for k in range(count // 4)] for d in "bf"))
 
 
-def check_network(data: dict[str, np.ndarray], dtype: torch.dtype = torch.float32, inject_flows: bool = False) -> int:
-    """Number of tensors past tolerance."""
+def check_network(data: dict[str, np.ndarray], dtype: torch.dtype, inject_flows: bool = False) -> Comparison:
+    """Build the network, run it forwards and backwards, compare every tensor of the file."""
     meta = json.loads(bytes(data["meta"]).decode())
-    noise = meta["noise_fp32_vs_fp64"]
+    noise = meta.get("noise_fp32_vs_fp64", {})
     config = vrt_config(meta["cfg"])
     network = VRT(config).eval()
     state = {key[3:]: torch.from_numpy(value) for key, value in data.items() if key.startswith("sd/")}
@@ -120,7 +133,7 @@ def check_network(data: dict[str, np.ndarray], dtype: torch.dtype = torch.float3
 
     comparison = Comparison()
     x = torch.from_numpy(data["in/x"]).to(dtype)
-    flows = stored_flows(data, config.pa_frames) if inject_flows else None
+    flows = stored_flows(data, config.pa_frames, dtype) if inject_flows else None
     if config.pa_frames and not inject_flows:
         with torch.no_grad():
             found = clip_flows(network.spynet, x[:, :, : config.in_channels], config.pa_frames)
@@ -132,12 +145,12 @@ def check_network(data: dict[str, np.ndarray], dtype: torch.dtype = torch.float3
     y = network(x, flows=flows)
     frames = meta.get("out_frames")
     chosen = y if frames is None else y[:, frames]
-    limit = max(1e-5, 20 * noise["out"])
+    limit = max(1e-5, 20 * noise.get("out", 0.0))
     for name in sorted(key for key in data if key.startswith("out/y")):
         comparison.add(name, strided(chosen, name), data[name], limit)
     if "out/frame_sums" in data:
         pixels = y[0, 0].numel()
-        comparison.add("out/frame_sums", y.double().sum((2, 3, 4)), data["out/frame_sums"], limit * pixels)
+        comparison.add("out/frame_sums", y.double().sum((2, 3, 4)), data["out/frame_sums"], limit * pixels**0.5)
     for name in sorted(key for key in data if key.startswith("mid/")):
         stage = name[4:].split("_")[0]
         ours = middle[stage].permute(0, 4, 1, 2, 3)
@@ -150,45 +163,56 @@ def check_network(data: dict[str, np.ndarray], dtype: torch.dtype = torch.float3
             gradient = parameters[name[5:]].grad
             if gradient is None:
                 assert inject_flows, name
-                print(f"  skip {name}: the flows are the stored ones")
-                continue
+                continue  # the second run has judged SpyNet
             relative = max(1e-3, 10 * noise.get(name, 0.0))
             sampled = "spynet" in name or "conv_offset" in name
             ours = gradient.flatten()[:: about["stride"]]
             comparison.add(name, ours, data[name], relative * about["absmax"], MAX_GRADIENT_OUTLIERS if sampled else 0)
-    return comparison.failed
+    return comparison
 
 
-def check_file(path: Path) -> int:
+def check_file(path: Path) -> bool:
+    """True if the network agrees with the file."""
     with np.load(path, allow_pickle=False) as archive:
         data = {key: archive[key] for key in archive.files}
-    if "meta" not in data or "in/x" not in data:
-        raise ValueError("not a whole-network file (no meta, no in/x)")
-    failed = check_network(data)
-    if failed:
-        print("  again, in float64:")
-        failed = check_network(data, torch.float64)
+    if path.stem.startswith(("modules", "tiling")) and "in/x" not in data:
+        raise ValueError("no whole-network file; tests/model/test_golden.py compares single modules")
+    missing = [key for key in ("meta", "in/x") if key not in data]
+    if missing or not any(key.startswith("out/y") for key in data):
+        raise ValueError(f"no whole-network file: no {', '.join([*missing, 'out/y'][:1])}")
+    first = check_network(data, torch.float32)
+    if not first.failed or first.hopeless:
+        return not first.failed
+    print("  again, in float64:")
+    second = check_network(data, torch.float64)
+    if not second.failed:
+        return True
     meta = json.loads(bytes(data["meta"]).decode())
-    if failed and stored_flows(data, meta["cfg"].get("pa_frames", 2)) is not None:
-        print("  again, with the stored flows:")
-        failed = check_network(data, inject_flows=True)
-    return failed
+    if stored_flows(data, meta["cfg"]["pa_frames"], torch.float64) is None:
+        return False
+    print("  again, in float64 with the stored flows:")
+    third = check_network(data, torch.float64, inject_flows=True)
+    of_flow = {name for name in second.failed if name.startswith(("flow/", "grad/spynet"))}
+    return not (third.failed | of_flow)
 
 
 def main(paths: list[str]) -> int:
     if not paths:
         print("usage: python tests/golden/check.py FILE...", file=sys.stderr)
         return 2
-    failed = 0
+    disagree, unreadable = 0, 0
     for path in paths:
         print(path)
         try:
-            failed += check_file(Path(path))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            print(f"check.py: {path}: {error}", file=sys.stderr)
-            return 2
-    print(f"{failed} tensors past tolerance" if failed else "every tensor within tolerance")
-    return 1 if failed else 0
+            disagree += not check_file(Path(path))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+            print(f"check.py: {path}: {str(error) or type(error).__name__}", file=sys.stderr)
+            unreadable += 1
+    checked = len(paths) - unreadable
+    print(
+        f"{checked - disagree} of {checked} files agree" + (f", {unreadable} could not be read" if unreadable else "")
+    )
+    return 1 if disagree else 2 if unreadable else 0
 
 
 if __name__ == "__main__":

@@ -43,9 +43,19 @@ def test_outputs_and_gradients_match_the_published_network(path):
     assert check.main([str(path)]) == 0
 
 
-def test_a_changed_weight_is_noticed(tmp_path):
-    data = dict(np.load(SHIPPED[0], allow_pickle=False))
-    data["sd/stage3.linear1.weight"] = data["sd/stage3.linear1.weight"] * 1.01
+CHANGED = (
+    "sd/stage3.linear1.weight",
+    "sd/spynet.basic_module.5.basic_module.8.weight",
+    "flow/b0",
+    "mid/stage4",
+    "grad/spynet.basic_module.5.basic_module.0.weight",
+)
+
+
+@pytest.mark.parametrize("key", CHANGED)
+def test_a_changed_tensor_is_noticed(tmp_path, key):
+    data = dict(np.load(GOLDEN / "dev_f_deblur_w344_d8.npz", allow_pickle=False))
+    data[key] = data[key] * 1.5
     np.savez(tmp_path / "changed.npz", **data)
     assert check.main([str(tmp_path / "changed.npz")]) == 1
 

@@ -10,7 +10,7 @@ import torch
 
 from spikevrt.config import CHECKPOINT_PARTS, ModelConfig, SpikeConfig, VrtConfig, load_config
 from spikevrt.model.fusion import TemporalCrossAttnFuse, resize_features
-from spikevrt.model.network import SpikeVRT, start_at_identity
+from spikevrt.model.network import SpikeVRT
 from spikevrt.model.spike_encoder import SpikeTemporalSA, over_pixels
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -149,10 +149,25 @@ def test_recomputing_a_part_changes_no_gradient(part):
 
 def test_training_from_scratch_starts_at_the_blurry_clip():
     network = make()
-    start_at_identity(network)
+    network.start_at_identity()
     blur, spikes = clip()
     with torch.no_grad():
         assert torch.equal(network(blur, spikes), blur)
+
+
+@pytest.mark.parametrize("parts", [(), CHECKPOINT_PARTS])
+def test_mixed_precision_keeps_the_identity_and_trains_every_parameter_of_the_fusion(parts):
+    spikes_config = SpikeConfig(num_bins=7, dims=(8, 8, 8, 8), fusion_time_bias=True)
+    network = make(ModelConfig(vrt=VRT_CONFIG, spikes=spikes_config, checkpoint=parts))
+    blur, spikes = clip(frames=2)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(network(blur, spikes), network.vrt(blur))
+    network.fusion.apply(lambda m: m.weight.data.normal_(0, 0.1) if isinstance(m, torch.nn.Linear) else None)
+    with torch.autocast("cpu", torch.bfloat16):
+        network.train()(blur, spikes).float().square().mean().backward()
+    for name, parameter in network.fusion.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0 or name.endswith("kv.bias"), name
 
 
 def test_the_reference_network_is_the_published_deblurring_vrt_in_size_and_number_of_keys():

@@ -64,6 +64,9 @@ class FakeNetwork(nn.Module):
         self.spynet = nn.Conv2d(NUM_BINS, 3, 3, padding=1)
         self.drop = nn.Dropout(config.vrt.drop_path)
 
+    def start_at_identity(self) -> None:
+        pass
+
     def forward(self, blur: Tensor, spike_vox: Tensor | None = None) -> Tensor:
         out = self.drop(self.colour(blur.flatten(0, 1)))
         if spike_vox is not None:

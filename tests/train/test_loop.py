@@ -170,7 +170,7 @@ def test_every_setting_reaches_what_obeys_it(tmp_path: Path, monkeypatch: pytest
             super().__init__(root, split, **settings)
 
     monkeypatch.setattr(loop, "ClipDataset", Recorded)
-    config = small_config(data__root="here", data__voxels="raw", data__augment=False, train__seed=7)
+    config = small_config(data__root="here", data__voxels="raw", data__augment=False, data__cache_mb=3, train__seed=7)
     run = loop._Run(config, loop.Ranks(), None)
     common = {
         "root": "here",
@@ -181,7 +181,10 @@ def test_every_setting_reaches_what_obeys_it(tmp_path: Path, monkeypatch: pytest
         "augment": False,
         "seed": 7,
     }
-    assert built == [common | {"split": "train", "crop_px": 8}, common | {"split": "val", "crop_px": None}]
+    assert built == [
+        common | {"split": "train", "crop_px": 8, "cache_bytes": 3_000_000},
+        common | {"split": "val", "crop_px": None},
+    ]
     assert run.loader().batch_size == 2
 
 
@@ -209,7 +212,7 @@ def test_a_step_whose_gradient_is_nan_is_skipped_and_counted(tmp_path: Path, mon
     run = loop._Run(small_config(), loop.Ranks(), None)
     before = [p.detach().clone() for p in run.network.parameters()]
     run.clips.poisoned = set(range(5))
-    loss, grad_norm, _, _ = run.take_step(iter(run.loader()))
+    loss, grad_norm, _ = run.take_step(iter(run.loader()))
     assert loss != loss and grad_norm != grad_norm
     assert all(torch.equal(p, q) for p, q in zip(run.network.parameters(), before, strict=True))
     run.clips.poisoned = set()
@@ -299,6 +302,21 @@ def test_a_resumed_run_keeps_its_network_and_names_other_changes(tmp_path: Path,
     train(small_config(optim__steps=9), tmp_path / "run", resume=True)
     assert "resuming with optim.steps 9 (was 7)" in capsys.readouterr().err
     assert len(losses(tmp_path / "run")) == 9
+
+
+def test_a_resumed_run_obeys_changed_settings_of_the_optimiser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    train(small_config(), tmp_path / "run")
+    seen: list[dict[str, Any]] = []
+    restore_state = loop._Run.restore_state
+
+    def spy(self: Any, saved: dict[str, Any]) -> None:
+        restore_state(self, saved)
+        seen.extend(self.optimizer.param_groups)
+
+    monkeypatch.setattr(loop._Run, "restore_state", spy)
+    changed = small_config(optim__steps=9, optim__weight_decay=0.25, optim__betas=(0.5, 0.625))
+    train(changed, tmp_path / "run", resume=True)
+    assert seen and all(g["weight_decay"] == 0.25 and tuple(g["betas"]) == (0.5, 0.625) for g in seen)
 
 
 def test_a_resumed_run_keeps_its_voxel_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

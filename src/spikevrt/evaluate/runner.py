@@ -93,7 +93,7 @@ def write_results(
         "format": "spikevrt-results",
         "version": 1,
         "protocol": PROTOCOL,
-        "environment": runtime.environment(),
+        "environment": runtime.environment(runtime.pick_device(options.device)),
         "options": dataclasses.asdict(options),
         "data": _describe(opened),
         "methods": [],

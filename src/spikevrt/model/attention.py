@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MASKED = -100.0  # added to a logit between tokens that are not neighbours in the picture
 CPU_LOGITS_PER_CHUNK = 1 << 21  # 8 MB of fp32 logits stay in the cache
 GPU_LOGITS_PER_CHUNK = 1 << 27
+MAX_WINDOWS = 65_535  # CUDA's fused attention kernels take no larger batch
 
 
 def relative_position_index(window: tuple[int, int, int]) -> Int[Tensor, "N N"]:
@@ -92,17 +93,17 @@ def attend(
     """
     num_windows, num_heads, num_tokens, _ = q.shape
     budget = GPU_LOGITS_PER_CHUNK if q.is_cuda else CPU_LOGITS_PER_CHUNK
-    chunk = max(1, budget // (num_heads * num_tokens * num_tokens))
+    chunk = min(max(1, budget // (num_heads * num_tokens * num_tokens)), MAX_WINDOWS)
     fused = not torch.is_grad_enabled()
-    additive = None if mask is None else mask.pairs.to(q.dtype) * MASKED
     results = []
     for start in range(0, num_windows, chunk):
         part = slice(start, min(start + chunk, num_windows))
         extra = None if bias is None else bias[None].to(q.dtype)
-        if mask is not None and additive is not None:
+        if mask is not None:
             period = len(mask.windows)
             if any(mask.windows[m % period] for m in range(part.start, part.stop)):
-                masked = additive[torch.arange(part.start, part.stop, device=q.device) % period][:, None]
+                windows = torch.arange(part.start, part.stop, device=q.device) % period
+                masked = (mask.pairs[windows].to(q.dtype) * MASKED)[:, None]
                 extra = masked if extra is None else extra + masked
         if fused:
             results.append(F.scaled_dot_product_attention(q[part], k[part], v[part], attn_mask=extra, scale=1.0))

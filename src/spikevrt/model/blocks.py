@@ -62,7 +62,7 @@ def merge(x: Float[Tensor, "M N C"], window: Window, shape: tuple[int, ...]) -> 
     return x.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(shape)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=16)  # a forward pass of one picture size needs about eight
 def shift_mask(size: Window, window: Window, shift: Window, device: str = "cpu") -> WindowMask:
     """Masks pairs of tokens that the cyclic shift put into one window though they are not neighbours in the picture."""
     labels = []

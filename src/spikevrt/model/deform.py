@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 TAPS = 9
-SAMPLES_PER_CHUNK = 1 << 26  # sampled values held at a time when no gradient is wanted
+SAMPLES_PER_CHUNK = 1 << 26  # sampled values held at a time, without gradients or when they are recomputed
 
 
 def deform_conv(
@@ -83,8 +83,12 @@ class DeformAlign(nn.Module):
     ) -> Float[Tensor, "N C H W"]:
         """Neighbours' features as they are, warped by the flow, this frame's features, and the flows in pixels."""
         raw = self.conv_offset(torch.cat((*warped, current, *flows), 1))
+        x = torch.cat(neighbours, 1)
+        n, channels, h, w = x.shape
+        pictures = max(1, SAMPLES_PER_CHUNK // (channels * TAPS * h * w)) if self.checkpoint else n
         with full_precision(raw.device):
-            return recompute(self._sample, raw, torch.cat(neighbours, 1), *flows, when=self.checkpoint)
+            parts = zip(*(t.split(pictures) for t in (raw, x, *flows)), strict=True)
+            return torch.cat([recompute(self._sample, *part, when=self.checkpoint) for part in parts])
 
     def _sample(self, raw: Tensor, x: Tensor, *flows: Tensor) -> Tensor:
         n, _, h, w = raw.shape

@@ -5,6 +5,7 @@ Dimension key: B samples, T frames, K bins, H x W pixels of the colour camera, h
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -20,18 +21,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 FLOW_MIN_SIZE_PX = 64  # SpyNet needs more than 32 pixels
-
-
-def start_at_identity(network: SpikeVRT) -> None:
-    """For training from scratch: the restored clip starts as the blurry one, the optical flow as no motion.
-
-    A random last convolution costs hundreds of steps, and a random flow misaligns what it should align.
-    """
-    vrt = network.vrt
-    levels = [level for level in vrt.modules() if isinstance(level, SpyNetLevel)]
-    for end in (vrt.conv_last, *(level.basic_module[-1] for level in levels)):
-        for parameter in end.parameters():
-            nn.init.zeros_(parameter)
 
 
 class SpikeVRT(nn.Module):
@@ -64,6 +53,16 @@ class SpikeVRT(nn.Module):
         """The smallest H and W: one window at 1/8 of the resolution, and what the optical flow needs."""
         return max(FLOW_MIN_SIZE_PX, 8 * max(self.config.vrt.window[1:]))
 
+    def start_at_identity(self) -> None:
+        """For training from scratch: the restored clip starts as the blurry one, the optical flow as no motion.
+
+        A random last convolution costs hundreds of steps, and a random flow misaligns what it should align.
+        """
+        levels = [module for module in self.vrt.modules() if isinstance(module, SpyNetLevel)]
+        for end in (self.vrt.conv_last, *(level.basic_module[-1] for level in levels)):
+            for parameter in end.parameters():
+                nn.init.zeros_(parameter)
+
     def forward(
         self, blur: Float[Tensor, "B T 3 H W"], spike_vox: Float[Tensor, "B T K h w"] | None = None
     ) -> Float[Tensor, "B T 3 H W"]:
@@ -87,17 +86,16 @@ class SpikeVRT(nn.Module):
                 f"({blur.shape[0]}, {blur.shape[1]}, {spikes.num_bins}, rows, columns)"
             )
         return [
-            over_pixels(attention, features, max_tokens=spikes.max_tokens)
+            recompute(
+                functools.partial(over_pixels, attention, max_tokens=spikes.max_tokens),
+                features,
+                when="spikes" in self.config.checkpoint,
+            )
             for attention, features in zip(self.spike_attention, self.spike_encoder(spike_vox), strict=True)
         ]
 
     def _fuse(self, index: int, rgb: Tensor, spikes: Tensor) -> Tensor:
         assert self.config.spikes is not None
         spikes = resize_features(spikes, rgb.shape[2], rgb.shape[3])
-        max_tokens = self.config.spikes.max_tokens
-        return recompute(
-            lambda r, s: over_pixels(self.fusion[index], r, s, max_tokens=max_tokens),
-            rgb,
-            spikes,
-            when="fusion" in self.config.checkpoint,
-        )
+        fuse = functools.partial(over_pixels, self.fusion[index], max_tokens=self.config.spikes.max_tokens)
+        return recompute(fuse, rgb, spikes, when="fusion" in self.config.checkpoint)

@@ -58,16 +58,19 @@ class SpikeEncoder3D(nn.Module):
         return pyramid
 
 
+MAX_SEQUENCES = 65_535  # CUDA's fused attention kernels take no larger batch
+
+
 def over_pixels(
     function: nn.Module, *features: Float[Tensor, "B T H W C"], max_tokens: int
 ) -> Float[Tensor, "B T H W C"]:
-    """Apply `function` to the sequence over time of every pixel, at most `max_tokens` tokens at a time.
+    """Apply `function` to the sequence over time of every pixel, about `max_tokens` tokens (at least a row) at a time.
 
     `function` maps (S, T, C), ... to (S, T, C) for any number S of sequences. Chunks are whole samples cut along rows,
     so that each is read and written once; the result does not depend on `max_tokens`.
     """
     b, t, h, w, c = features[0].shape
-    rows = max(1, max_tokens // (t * w))
+    rows = max(1, min(max_tokens // (t * w), MAX_SEQUENCES // w))
     per_sample = []
     for sample in range(b):
         parts = []

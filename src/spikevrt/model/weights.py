@@ -57,8 +57,10 @@ def read_vrt_checkpoint(path: str | Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file may raise anything: pickle's, zip's or safetensors' own classes
-        raise ValueError(f"{path}: not a checkpoint of tensors ({str(error).splitlines()[0][:120]})") from None
-    if isinstance(state, dict) and set(state) == {"params"}:
+        raise ValueError(
+            f"{path}: not a checkpoint of tensors ({(str(error) or type(error).__name__).splitlines()[0][:120]})"
+        ) from None
+    if isinstance(state, dict) and isinstance(state.get("params"), dict):
         state = state["params"]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"{path}: not a checkpoint of tensors")

@@ -253,7 +253,7 @@ def restore_recording(
             "recording": recording.name,
             "weights": weights.name,
             "options": asdict(options),
-            "environment": runtime.environment(),
+            "environment": runtime.environment(device),
         }
         if not as_video:
             (partial / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

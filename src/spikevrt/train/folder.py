@@ -59,7 +59,10 @@ def create(out: Path, config: Config, info: DatasetInfo, world: int, *, resume: 
         for name in (PICTURES, TENSORBOARD_FOLDER):
             shutil.rmtree(out / name, ignore_errors=True)
     _write(out / CONFIG, yaml.safe_dump(config.to_dict(), sort_keys=False))
-    about = _provenance(config, info) | {"num_ranks": world, "environment": runtime.environment()}
+    about = _provenance(config, info) | {
+        "num_ranks": world,
+        "environment": runtime.environment(runtime.pick_device(config.train.device)),
+    }
     _write(out / RUN_INFO, json.dumps(about, indent=2) + "\n")
 
 

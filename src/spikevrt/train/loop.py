@@ -23,7 +23,7 @@ from spikevrt import runtime
 from spikevrt.config import Config
 from spikevrt.data.dataset import ClipDataset, DatasetInfo, collate
 from spikevrt.losses import VggRelu33, charbonnier, feature_distance
-from spikevrt.model.network import SpikeVRT, start_at_identity
+from spikevrt.model.network import SpikeVRT
 from spikevrt.model.weights import load_strict, load_vrt_checkpoint
 from spikevrt.restore.restorer import RestoreOptions
 from spikevrt.train import folder
@@ -75,7 +75,6 @@ def train(
 def _check(config: Config) -> None:
     check_optim(config.optim)
     counts = {
-        "data.clip_frames": (config.data.clip_frames, 2),
         "data.batch": (config.data.batch, 1),
         "data.workers": (config.data.workers, 0),
         "data.cache_mb": (config.data.cache_mb, 0),
@@ -84,6 +83,14 @@ def _check(config: Config) -> None:
             for name in ("accumulate", "validate_every", "picture_every", "checkpoint_every", "log_every")
         },
     }
+    vrt, loss = config.model.vrt, config.loss
+    if vrt.upscale != 1 or vrt.nonblind_denoising or vrt.pa_frames == 0:
+        raise ValueError("model.vrt: training is for deblurring: upscale 1, no noise map, pa_frames 2, 4 or 6")
+    counts["data.clip_frames"] = (config.data.clip_frames, max(2, 1 + vrt.pa_frames // 2))
+    if loss.perceptual_weight < 0:
+        raise ValueError(f"loss.perceptual_weight: {loss.perceptual_weight}; allowed: 0 (off) or more")
+    if loss.perceptual_weight == 0 and loss.perceptual_file is not None:
+        raise ValueError("loss.perceptual_file: given, but loss.perceptual_weight is 0, which turns the term off")
     for name, (value, least) in counts.items():
         if value < least:
             raise ValueError(f"{name}: {value}; allowed: {least} or more")
@@ -104,7 +111,7 @@ class _Run:
         self.network = SpikeVRT(config.model)
         _check_crop(config.data.crop_px, self.network)
         if config.train.init_vrt is None:
-            start_at_identity(self.network)
+            self.network.start_at_identity()
         elif saved is None:
             load_vrt_checkpoint(self.network.vrt, config.train.init_vrt)
         self.network.to(self.device)
@@ -136,7 +143,7 @@ class _Run:
         with StopRequest() as stop, progress:
             while self.step < steps:
                 lr = set_lr(self.optimizer, self.step, config.optim)
-                loss, grad_norm, wait_s, overflow = self.take_step(batches)
+                loss, grad_norm, wait_s = self.take_step(batches)
                 loss, stopped = ranks.mean([loss, float(bool(stop.signal_name))], self.device)
                 self.step += 1
                 meter.count(config.data.batch * config.train.accumulate * ranks.world, loss, wait_s)
@@ -144,6 +151,8 @@ class _Run:
                     skipped_in_a_row = 0
                 else:
                     self.skipped += 1
+                    # a finite loss whose gradient is not, in fp16: the scaler has gone too high and comes down
+                    overflow = self.scaler.is_enabled() and math.isfinite(loss)
                     skipped_in_a_row += not overflow
                     if skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
                         raise ValueError(_divergence(out, self.step))
@@ -166,10 +175,10 @@ class _Run:
             best = f"best psnr_rgb {self.best_psnr:.2f} dB" if self.best_psnr > -math.inf else "not validated yet"
             progress.say(f"{reason}: step {self.step}/{steps}, {best}, {spent}")
 
-    def take_step(self, batches: Any) -> tuple[float, float, float, bool]:
+    def take_step(self, batches: Any) -> tuple[float, float, float]:
         """One optimiser step over `accumulate` micro-batches, skipped where loss or gradient is not finite.
 
-        Returns loss, gradient norm before clipping, seconds spent waiting for data, and whether fp16 overflowed.
+        Returns this rank's loss, the gradient norm before clipping, and seconds spent waiting for data.
         """
         config = self.config
         torch.manual_seed(_step_seed(config.train.seed, self.step, self.ranks.rank))
@@ -191,8 +200,7 @@ class _Run:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        overflow = self.scaler.is_enabled() and math.isfinite(loss_sum) and not math.isfinite(grad_norm)
-        return loss_sum, grad_norm, wait_s, overflow
+        return loss_sum, grad_norm, wait_s
 
     def no_sync(self) -> contextlib.AbstractContextManager[Any]:
         """Several ranks: keep the gradients of this micro-batch here; the last one's exchange covers all."""
@@ -257,7 +265,10 @@ class _Run:
         self.step, self.samples, self.skipped = saved["step"], saved["samples"], saved["skipped"]
         self.best_psnr = saved["best_psnr"]
         load_strict(self.network, saved["network"], folder.STATE)
+        fresh = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(saved["optimizer"])
+        for group, settings in zip(self.optimizer.param_groups, fresh, strict=True):
+            group.update(settings)  # the config's, which may have changed, and not the saved ones
         if self.scaler.is_enabled() and saved["scaler"]:
             self.scaler.load_state_dict(saved["scaler"])
 
@@ -291,7 +302,7 @@ class _Run:
         batches = iter(self.loader())
         self.trained.train()
         began = time.perf_counter()
-        loss, grad_norm, wait_s, _ = self.take_step(batches)
+        loss, grad_norm, wait_s = self.take_step(batches)
         runtime.synchronise(self.device)
         step_s = time.perf_counter() - began
         score = validate(self.network, self.val_clips, RestoreOptions(), self.ranks, max_clips=self.ranks.world)

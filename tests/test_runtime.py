@@ -90,7 +90,9 @@ def test_a_machine_without_git_has_no_commit(monkeypatch):
         raise FileNotFoundError("git")
 
     monkeypatch.setattr(subprocess, "run", missing)
+    runtime.git_commit.cache_clear()
     assert runtime.git_commit() is None
+    runtime.git_commit.cache_clear()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc only")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib.metadata
 import platform
 import random
@@ -100,6 +101,7 @@ def versions() -> dict[str, str]:
     return found
 
 
+@functools.cache  # the code that runs is the code that stood there when it was asked first
 def git_commit() -> str | None:
     """The commit of this source tree, with `-dirty` after it when tracked files differ; None when it is no git tree."""
     here = Path(__file__).resolve()

@@ -20,7 +20,7 @@ TWIN, SPIKEVRT = "vrt_tiny", "spikevrt_tiny"
 PHOTOS = ("bridge.jpg", "clock.jpg", "astronaut.jpg")
 VIDEO = "city.mp4"
 # The sensor and the exposure are those of the training recordings; 480x256 pixels are two tiles, side by side.
-OPTIONS = SimulateOptions(frames=5, exposure_ticks=128, period_ticks=160, width=480, height=256, motion_px=12.0)
+OPTIONS = SimulateOptions(frames=5, exposure_ticks=128, period_ticks=160, width=480, height=256, motion_px=16.0)
 
 
 def run_demo(

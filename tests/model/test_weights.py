@@ -51,7 +51,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
         def __reduce__(self):
             return (tmp_path.joinpath("ran").touch, ())
 
-    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"params": Evil()}))
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"params": Evil()}, protocol=2))
     with pytest.raises(ValueError, match="not a checkpoint of tensors"):
         read_vrt_checkpoint(tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()

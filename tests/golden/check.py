@@ -7,9 +7,10 @@ file's own noise floor (fp32 against fp64): outputs max(1e-5, 20 x noise), gradi
 gradient's maximum; of gradients through sampling positions, one element in a thousand may exceed that.
 
 Bilinear sampling has kinks and the picture alignment has steps at integer positions: where a position lies within
-rounding of one, two correct float32 networks may differ, though by far less than a mistake makes. A file that fails in
-float32 by no more than that is compared again in float64, and, where it holds the flows in full, once more with these;
-then its flows and SpyNet's gradients count from the run before.
+rounding of one, two correct float32 networks may differ, though by far less than a mistake makes. A file that fails by
+no more than that is compared again with the plain twin of our deformable convolution, which does not round positions;
+then in float64; then, where it holds the flows in full, with these, and its flows and SpyNet's gradients count from the
+run before.
 
 Exit status: 0 every file agrees, 1 some tensor past tolerance, 2 a file that cannot be read.
 """
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor
 
 from spikevrt.config import VrtConfig
+from spikevrt.model.deform import DeformAlign
 from spikevrt.model.flow import Flows, clip_flows
 from spikevrt.model.vrt import VRT
 from spikevrt.model.weights import load_strict
@@ -112,7 +114,9 @@ def stored_flows(data: dict[str, np.ndarray], pa_frames: int, dtype: torch.dtype
     return Flows(*([lists[d][4 * k : 4 * k + 4] for k in range(count // 4)] for d in "bf"))
 
 
-def check_network(data: dict[str, np.ndarray], dtype: torch.dtype, inject_flows: bool = False) -> Comparison:
+def check_network(
+    data: dict[str, np.ndarray], dtype: torch.dtype, *, plain: bool = False, inject_flows: bool = False
+) -> Comparison:
     """Build the network, run it forwards and backwards, compare every tensor of the file."""
     meta = json.loads(bytes(data["meta"]).decode())
     noise = meta.get("noise_fp32_vs_fp64", {})
@@ -123,6 +127,9 @@ def check_network(data: dict[str, np.ndarray], dtype: torch.dtype, inject_flows:
         state[key] = state[stored]
     load_strict(network, state)
     network.to(dtype)
+    for module in network.modules():
+        if isinstance(module, DeformAlign):
+            module.plain = plain
 
     middle: dict[str, Tensor] = {}
     for number in range(1, 8):
@@ -183,6 +190,9 @@ def check_file(path: Path) -> bool:
     first = check_network(data, torch.float32)
     if not first.failed or first.hopeless:
         return not first.failed
+    print("  again, with exact sampling positions:")
+    if not check_network(data, torch.float32, plain=True).failed:
+        return True
     print("  again, in float64:")
     second = check_network(data, torch.float64)
     if not second.failed:

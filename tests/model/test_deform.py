@@ -49,6 +49,17 @@ def test_deformable_convolution_equals_loops_over_every_tap(conv_groups, groups)
     torch.testing.assert_close(deform_conv(*small).double(), naive(*small), rtol=0, atol=1e-4)
 
 
+def test_fast_and_plain_sampling_agree_in_value_and_gradient():
+    results = []
+    for plain in (False, True):
+        leaves = [t.requires_grad_() for t in case(conv_groups=2, groups=2)]
+        out = deform_conv(*leaves, plain=plain)
+        out.square().sum().backward()
+        results.append([out, *(t.grad for t in leaves)])
+    for fast, exact in zip(*results, strict=True):
+        torch.testing.assert_close(fast, exact, rtol=1e-4, atol=1e-3)  # positions rounded by 1e-6 of 11 pixels
+
+
 def test_zero_offsets_and_full_masks_are_an_ordinary_convolution():
     x, offset, mask, weight, bias = case()
     out = deform_conv(x, torch.zeros_like(offset), torch.ones_like(mask), weight, bias)

@@ -22,17 +22,35 @@ TAPS = 9
 SAMPLES_PER_CHUNK = 1 << 26  # sampled values held at a time, without gradients or when they are recomputed
 
 
+def sample_plain(
+    x: Float[Tensor, "N C H W"], columns: Float[Tensor, "N h w"], rows: Float[Tensor, "N h w"]
+) -> Float[Tensor, "N C h w"]:
+    """Bilinear reading with zeros outside, corner by corner, at exactly the positions given.
+
+    `flow.sample` is the fast twin: it rounds positions by about 1e-6 pixels when it normalises them, which matters only
+    within that distance of an integer, where the derivative jumps. In training the network takes 1.2 times as long
+    with this one.
+    """
+    left, top = columns.detach().floor(), rows.detach().floor()
+    across, down = (columns - left)[:, None], (rows - top)[:, None]
+    upper = sample(x, left, top, "nearest") * (1 - across) + sample(x, left + 1, top, "nearest") * across
+    lower = sample(x, left, top + 1, "nearest") * (1 - across) + sample(x, left + 1, top + 1, "nearest") * across
+    return upper * (1 - down) + lower * down
+
+
 def deform_conv(
     x: Float[Tensor, "N k*C H W"],
     offset: Float[Tensor, "N G P 2 H W"],
     mask: Float[Tensor, "N G P H W"],
     weight: Float[Tensor, "O C 3 3"],
     bias: Float[Tensor, " O"],
+    *,
+    plain: bool = False,
 ) -> Float[Tensor, "N O H W"]:
     """3x3 convolution (stride 1, padding 1) that reads each tap at its own offset (dy, dx), times its mask.
 
     Bilinear, zero outside the picture. Group g of the offsets serves input channels [g*kC/G, (g+1)*kC/G). The weight's
-    C divides the input's channels into k convolution groups.
+    C divides the input's channels into k convolution groups. `plain` reads with `sample_plain`.
     """
     n, channels, h, w = x.shape
     groups, out_channels = offset.shape[1], weight.shape[0]
@@ -49,7 +67,8 @@ def deform_conv(
         at_rows = (rows + offset[part, :, :, 0]).flatten(0, 1).flatten(1, 2)
         at_columns = (columns + offset[part, :, :, 1]).flatten(0, 1).flatten(1, 2)
         grouped = x[part].reshape(-1, channels // groups, h, w)
-        values = sample(grouped, at_columns, at_rows).view(-1, groups, channels // groups, TAPS, h, w)
+        read = sample_plain if plain else sample
+        values = read(grouped, at_columns, at_rows).view(-1, groups, channels // groups, TAPS, h, w)
         values = (values * mask[part, :, None]).view(-1, conv_groups, weight.shape[1] * TAPS, h * w)
         results.append((kernel.to(values.dtype) @ values).view(-1, out_channels, h, w))
     return torch.cat(results) + bias.view(1, -1, 1, 1)
@@ -62,6 +81,7 @@ class DeformAlign(nn.Module):
         super().__init__()
         self.neighbours, self.groups, self.max_residue_px = pa_frames // 2, groups, max_residue_px
         self.checkpoint = checkpoint
+        self.plain = False  # the golden comparison sets it: exact positions, slower
         bound = 1 / math.sqrt(dim * TAPS)
         self.weight = nn.Parameter(torch.empty(dim, dim, 3, 3).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(dim))
@@ -97,4 +117,5 @@ class DeformAlign(nn.Module):
         offset = self.max_residue_px * offset.tanh()
         offset = offset.view(n, self.neighbours, -1, 2, h, w) + torch.stack(flows, 1).flip(2)[:, :, None]
         offset = offset.view(n, self.groups, TAPS, 2, h, w)
-        return deform_conv(x, offset, mask.sigmoid().view(n, self.groups, TAPS, h, w), self.weight, self.bias)
+        mask = mask.sigmoid().view(n, self.groups, TAPS, h, w)
+        return deform_conv(x, offset, mask, self.weight, self.bias, plain=self.plain)

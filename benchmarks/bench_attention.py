@@ -8,7 +8,6 @@ other: 64).
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import statistics
 import time
@@ -17,7 +16,7 @@ import torch
 
 from spikevrt.model.attention import attend, attend_plain
 from spikevrt.model.blocks import shift_mask
-from spikevrt.runtime import pick_device, synchronise
+from spikevrt.runtime import pick_device, synchronise, tune_allocator
 
 CASES = {
     "self, 64 windows of 384 tokens": (64, 6, 384, shift_mask((6, 64, 64), (6, 8, 8), (0, 4, 4))),
@@ -68,7 +67,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--default-allocator", action="store_true", help="leave the C allocator as it is")
     options = parser.parse_args()
-    malloc = {k: v for k, v in os.environ.items() if k.startswith("MALLOC_")} or "default allocator"
+    tuned = not options.default_allocator and tune_allocator()
+    malloc = "allocator tuned, as train and restore do" if tuned else "default allocator"
     print(f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {malloc}\n")
     measure(pick_device(options.device), options.rounds)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 MASKED = -100.0  # added to a logit between tokens that are not neighbours in the picture
-CPU_LOGITS_PER_CHUNK = 1 << 21  # 8 MB of fp32 logits stay in the cache
+CPU_LOGITS_PER_CHUNK = 1 << 23  # 32 MB of fp32 logits
 GPU_LOGITS_PER_CHUNK = 1 << 27
 MAX_WINDOWS = 65_535  # CUDA's fused attention kernels take no larger batch
 
@@ -86,7 +86,7 @@ def attend(
     bias: Float[Tensor, "G N N"] | None,
     mask: WindowMask | None,
 ) -> Float[Tensor, "M G N E"]:
-    """Equal to `attend_plain`, a few windows at a time: the logits stay in the cache, and memory is bounded.
+    """Equal to `attend_plain`, a bounded number of windows at a time.
 
     Windows inside the picture have no masked pair and skip the mask. Without gradients the fused kernel of torch is
     used; with them it would fall back to a slow path, because the bias is learned.

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from spikevrt import cli, verbs
+from spikevrt import cli
+from spikevrt.verbs import options, simulate
 
 ROOT = Path(__file__).resolve().parents[1]
 VERBS = ("simulate", "inspect", "prepare", "train", "restore", "evaluate", "demo")
@@ -101,12 +102,12 @@ def test_the_defaults_in_the_help_are_the_true_ones():
     from spikevrt.simulate.sensor import SensorConfig
     from spikevrt.simulate.synthesise import SimulateOptions
 
-    for table, options in (
-        (verbs._SIMULATE, SimulateOptions()),
-        (verbs._SENSOR, SensorConfig()),
-        (verbs._RESTORE, RestoreOptions()),
+    for table, defaults in (
+        (simulate.SIMULATE, SimulateOptions()),
+        (simulate.SENSOR, SensorConfig()),
+        (options.RESTORE, RestoreOptions()),
     ):
-        true = {name: str(getattr(options, name)).lower() for name, _, _ in table}
+        true = {name: str(getattr(defaults, name)).lower() for name, _, _ in table}
         assert defaults_in_help(table) == true
 
 
@@ -118,9 +119,9 @@ def test_every_option_of_a_stage_can_be_given():
     def names(kind: Any) -> set[str]:
         return {field.name for field in dataclasses.fields(kind)}
 
-    assert {name for name, _, _ in verbs._SENSOR} == names(SensorConfig)
-    assert {name for name, _, _ in verbs._SIMULATE} == names(SimulateOptions) - {"sensor"}
-    assert {name for name, _, _ in verbs._RESTORE} | {"device", "precision"} == names(RestoreOptions)
+    assert {name for name, _, _ in simulate.SENSOR} == names(SensorConfig)
+    assert {name for name, _, _ in simulate.SIMULATE} == names(SimulateOptions) - {"sensor"}
+    assert {name for name, _, _ in options.RESTORE} | {"device", "precision"} == names(RestoreOptions)
 
 
 # --- mistakes in the command itself ---

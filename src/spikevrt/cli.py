@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from spikevrt import __version__
-from spikevrt.verbs import LAYOUT, add_verbs
+from spikevrt.verbs import add_verbs
+from spikevrt.verbs.options import LAYOUT
 
 USER_ERROR = 2
 INTERRUPTED = 128 + signal.SIGINT

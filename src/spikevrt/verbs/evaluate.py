@@ -1,0 +1,37 @@
+"""`spikevrt evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from spikevrt.verbs.options import add_out, add_restore_options, add_verb, restore_options, say_made, shipped_weights
+
+
+def add(verbs: Any) -> None:
+    parser = add_verb(
+        verbs,
+        "evaluate",
+        _evaluate,
+        "spikevrt evaluate recordings --weights runs/tiny/best.safetensors --out out/scores",
+    )
+    parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="recording, or folder of them")
+    add_out(parser, "folder of results.json, report.html and pictures")
+    parser.add_argument("--weights", nargs="+", type=Path, metavar="FILE", help="networks (the two shipped ones)")
+    parser.add_argument("--keep-frames", action="store_true", help="keep the restored frames, and videos of them")
+    add_restore_options(parser)
+
+
+def _evaluate(parsed: argparse.Namespace) -> None:
+    """Measure PSNR, SSIM, time and memory of networks on recordings that have sharp frames."""
+    from spikevrt.evaluate.runner import evaluate
+
+    start_s = time.perf_counter()
+    weights = parsed.weights or [shipped_weights("vrt_tiny"), shipped_weights("spikevrt_tiny")]
+    options = restore_options(parsed)
+    evaluate(
+        weights, parsed.recordings, parsed.out, options, overwrite=parsed.overwrite, keep_frames=parsed.keep_frames
+    )
+    say_made("scores", parsed.out / "results.json", start_s)

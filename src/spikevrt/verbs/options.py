@@ -1,0 +1,76 @@
+"""What several verbs share: a parser with our layout, options of a dataclass, the last line."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spikevrt.restore.restorer import RestoreOptions
+
+LAYOUT = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=32, width=110)
+
+
+def add_verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], None], example: str) -> argparse.ArgumentParser:
+    """A parser that calls `run`, whose docstring is the verb's help."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name, help=run.__doc__, description=run.__doc__, epilog=f"example:\n  {example}", allow_abbrev=False,
+        formatter_class=LAYOUT,
+    )  # fmt: skip
+    parser.set_defaults(run=run, parser=parser)
+    return parser
+
+
+def add_out(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help=what)
+    parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
+
+
+def given(parsed: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """The options that the user gave: the defaults live in the dataclasses, not here."""
+    return {name: getattr(parsed, name) for name in names if getattr(parsed, name) is not None}
+
+
+def dashed(name: str) -> str:
+    """The option of a field: --tile-px of tile_px."""
+    return f"--{name.replace('_', '-')}"
+
+
+def say_made(what: str, where: Path, start_s: float) -> None:
+    print(f"{what} -> {where} ({time.perf_counter() - start_s:.1f} s)")
+
+
+RESTORE = (  # RestoreOptions
+    ("tile_px", int, "side of a spatial tile, 0: the whole picture (256)"),
+    ("overlap_px", int, "overlap of spatial tiles (32)"),
+    ("clip_frames", int, "frames restored together, 0: all (5)"),
+    ("overlap_frames", int, "frames that two clips share (1)"),
+    ("max_memory_gb", float, "smaller tiles where the predicted peak would exceed it (none)"),
+)
+
+
+def add_restore_options(parser: argparse.ArgumentParser) -> None:
+    for name, kind, text in RESTORE:
+        parser.add_argument(dashed(name), type=kind, help=text)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="auto takes a GPU where there is one (auto)")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="of the network's arithmetic (fp32)")
+
+
+def restore_options(parsed: argparse.Namespace) -> RestoreOptions:
+    from dataclasses import replace
+
+    from spikevrt.restore.restorer import RestoreOptions
+
+    if parsed.tile_px == 0 and parsed.overlap_px and parsed.max_memory_gb is None:
+        raise ValueError("--overlap-px: not with --tile-px 0, one tile over the whole picture")
+    if parsed.clip_frames == 0 and parsed.overlap_frames:
+        raise ValueError("--overlap-frames: not with --clip-frames 0, one clip over the whole recording")
+    return replace(RestoreOptions(), **given(parsed, [name for name, _, _ in RESTORE] + ["device", "precision"]))
+
+
+def shipped_weights(name: str) -> Path:
+    return Path(__file__).parents[1] / "weights" / f"{name}.safetensors"

@@ -1,0 +1,83 @@
+"""`spikevrt restore`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spikevrt.verbs.options import (
+    add_out,
+    add_restore_options,
+    add_verb,
+    dashed,
+    given,
+    restore_options,
+    shipped_weights,
+)
+
+if TYPE_CHECKING:
+    from spikevrt.recording.recording import Recording
+
+
+def add(verbs: Any) -> None:
+    parser = add_verb(verbs, "restore", _restore, "spikevrt restore recordings/street --out out/street")
+    parser.add_argument("recording", type=Path, help="recording; or frame folder or video, with --spikes")
+    add_out(parser, "folder of frames, or a file that ends in .mp4")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="trained network (the shipped tiny one)")
+    parser.add_argument("--video", action="store_true", default=None, help="beside the frames, a video of them")
+    spikes = parser.add_argument_group("frames and spikes that are no recording")
+    spikes.add_argument("--spikes", type=Path, metavar="DAT", help="packed spike file beside RECORDING's frames")
+    spikes.add_argument("--spike-width", type=int, help="spike columns")
+    spikes.add_argument("--spike-height", type=int, help="spike rows")
+    spikes.add_argument("--top-down", action="store_true", default=None, help="the first stored row is the top one")
+    spikes.add_argument("--tick-rate-hz", type=float, help="spike read-outs per second (20000)")
+    spikes.add_argument("--first-tick", type=int, help="tick at which the first exposure starts (0)")
+    spikes.add_argument("--exposure-ticks", type=int, help="exposure of a frame (the period)")
+    spikes.add_argument("--period-ticks", type=int, help="ticks from frame to frame (all ticks over all frames)")
+    add_restore_options(parser)
+
+
+def _restore(parsed: argparse.Namespace) -> None:
+    """Restore a recording, or frames plus a spike file, to sharp frames or video."""
+    from spikevrt.checkpoint import read_info
+    from spikevrt.restore.restorer import restore_recording
+
+    if parsed.video and parsed.out.suffix.lower() == ".mp4":
+        raise ValueError(f"--video: not with --out {parsed.out}, which is the video")
+    options = restore_options(parsed)
+    recording = _open_footage(parsed)
+    weights = parsed.weights or shipped_weights("spikevrt_tiny" if recording.spike_path else "vrt_tiny")
+    if parsed.spikes is not None and weights.is_file() and read_info(weights).model.spikes is None:
+        raise ValueError(
+            f"--spikes: {weights} is a network without spikes; leave --spikes out or choose other --weights"
+        )
+    summary = restore_recording(weights, recording, parsed.out, options, overwrite=parsed.overwrite, video=parsed.video)
+    peak_gb = summary["peak_bytes"] / 1e9
+    print(f"{summary['num_frames']} frames -> {parsed.out} ({summary['seconds']:.1f} s, peak {peak_gb:.1f} GB)")
+
+
+_ABOUT_SPIKES = (
+    "spike_width", "spike_height", "top_down", "tick_rate_hz", "first_tick", "exposure_ticks", "period_ticks"
+)  # fmt: skip
+
+
+def _open_footage(parsed: argparse.Namespace) -> Recording:
+    """The recording at the given path, or one made up from loose frames and what the user said of the spikes."""
+    from spikevrt.recording.recording import SIDECAR, loose_recording, open_recording, recordings_in
+
+    about = given(parsed, _ABOUT_SPIKES)
+    path = parsed.recording
+    if parsed.spikes is None and about:
+        raise ValueError(f"{dashed(next(iter(about)))}: only with --spikes")
+    if not path.exists() or (path / SIDECAR).is_file():
+        recording = open_recording(path)
+        if parsed.spikes is not None:
+            raise ValueError(f"--spikes: {path} is a recording, with spikes of its own")
+        return recording
+    if recordings_in(path):
+        raise ValueError(f"{path}: a folder of recordings; name one of them")
+    if parsed.spikes is not None and not about.keys() >= {"spike_width", "spike_height"}:
+        raise ValueError("--spikes: needs --spike-width and --spike-height, for a spike file does not know its size")
+    about["bottom_up"] = not about.pop("top_down", False)
+    return loose_recording(path, parsed.spikes, **about)

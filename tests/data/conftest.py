@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import SPIKE_FILE, Exposure, write_sidecar
+from spikevrt.recording.recording import Exposure, write_sidecar
+from spikevrt.recording.sidecar import SPIKE_FILE
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 
 WIDTH, HEIGHT, RATIO, NUM_TICKS, NUM_BINS = 22, 14, 2, 17, 5

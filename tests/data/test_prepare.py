@@ -31,7 +31,7 @@ def test_every_exposure_becomes_four_files_that_hold_what_the_recording_holds(ma
         spikes = recording.read_exposure_spikes(position)
         np.testing.assert_array_equal(read_image(folder / "blur" / f"{stem}.png"), recording.read_blur(position))
         np.testing.assert_array_equal(read_image(folder / "sharp" / f"{stem}.png"), recording.read_sharp(position))
-        np.testing.assert_array_equal(read_spikes(folder / "spike" / f"{stem}.dat", recording.geometry), spikes)
+        np.testing.assert_array_equal(read_spikes(folder / "spike" / f"{stem}.dat", recording.spikes.geometry), spikes)
         counts = np.load(folder / "spike_vox" / f"{stem}.npy")
         assert counts.dtype == np.uint8 and counts.shape == (NUM_BINS, 7, 11)
         np.testing.assert_array_equal(counts.sum(axis=0), spikes.sum(axis=0))

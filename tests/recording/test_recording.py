@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import Exposure, find_recordings, loose_recording, open_recording, write_sidecar
+from spikevrt.recording.recording import Exposure, find_recordings, open_recording, write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
-from spikevrt.recording.video import write_video
 
 GEOMETRY = SpikeGeometry(7, 5)
 NUM_FRAMES, EXPOSURE_TICKS, PERIOD_TICKS = 3, 11, 13
@@ -69,7 +68,7 @@ def test_what_was_written_is_what_opens(root: Path) -> None:
     recording = open_recording(root)
     assert (recording.name, recording.num_frames, recording.num_ticks) == ("street", 3, NUM_TICKS)
     assert (recording.width, recording.height, recording.tick_rate_hz) == (14, 10, 1000.0)
-    assert recording.geometry == GEOMETRY
+    assert recording.spikes.geometry == GEOMETRY
     assert recording.provenance == {"seed": 3}
     assert recording.exposures[1] == Exposure(1, 13, 24, 0.013, 0.024)
     for index in range(NUM_FRAMES):
@@ -188,68 +187,3 @@ def test_a_path_that_neither_is_nor_holds_a_recording_is_named(tmp_path: Path, r
     for path in (root / "blur", root / "spikes.dat"):
         with pytest.raises(ValueError, match=rf"{path.name}: neither a recording nor a folder of recordings \(no "):
             find_recordings([path])
-
-
-# --- loose files -----------------------------------------------------------------------------------------------------
-
-
-def test_by_default_the_stream_is_split_equally(root: Path) -> None:
-    recording = loose_recording(root / "blur", root / "spikes.dat", spike_width=7, spike_height=5, first_tick=1)
-    assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(1, 13), (13, 25), (25, 37)]
-    assert recording.fps == pytest.approx(20000 / 12)
-    assert recording.exposures[1].t0_s == 13 / 20000
-    np.testing.assert_array_equal(recording.read_exposure_spikes(2), SPIKES[25:])
-
-
-def test_stated_exposures_are_obeyed(root: Path) -> None:
-    recording = loose_recording(
-        root / "blur", root / "spikes.dat", spike_width=7, spike_height=5, exposure_ticks=11, period_ticks=13
-    )
-    assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(0, 11), (13, 24), (26, 37)]
-
-
-def test_rows_stored_top_down_are_obeyed(root: Path) -> None:
-    recording = loose_recording(
-        root / "blur", root / "spikes.dat", spike_width=7, spike_height=5, first_tick=1, bottom_up=False
-    )
-    packed_flipped = recording.read_exposure_spikes(0)
-    assert packed_flipped.shape == (12, 5, 7)
-    np.testing.assert_array_equal(packed_flipped, SPIKES[1:13, ::-1])
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, "37 ticks do not split equally over 3 frames; pass period_ticks"),
-        ({"first_tick": 37}, "first_tick: 37; allowed: 0 to 36"),
-        ({"period_ticks": -5}, "period_ticks: -5; allowed: 1 or more"),
-        ({"period_ticks": 13}, "37 ticks, but 3 exposures need 39"),
-        ({"period_ticks": 10, "exposure_ticks": 11}, "exposure_ticks: 11; allowed: 1 to period_ticks = 10"),
-        ({"tick_rate_hz": 0.0}, "tick_rate_hz: 0.0; allowed: above 0"),
-        ({"tick_rate_hz": float("nan")}, "tick_rate_hz: nan; allowed: above 0"),
-        ({"spike_height": None}, "a packed stream does not tell its size; pass spike_width and spike_height"),
-    ],
-)
-def test_exposures_that_do_not_fit_are_refused(root: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        loose_recording(root / "blur", root / "spikes.dat", **({"spike_width": 7, "spike_height": 5} | options))
-
-
-def test_a_video_keeps_its_own_rate_and_frames_are_read_in_any_order(root: Path, tmp_path: Path) -> None:
-    write_video(tmp_path / "clip.mp4", [np.full((16, 16, 3), 50 * i, dtype=np.uint8) for i in range(4)], fps=50)
-    recording = loose_recording(tmp_path / "clip.mp4", root / "spikes.dat", spike_width=7, spike_height=5, first_tick=1)
-    assert (recording.name, recording.num_frames, recording.fps) == ("clip", 4, 50.0)
-    assert [round(recording.read_blur(index).mean() / 50) for index in (2, 0, 3)] == [2, 0, 3]
-
-
-def test_frames_alone_make_a_recording_without_spikes(root: Path) -> None:
-    recording = loose_recording(root / "blur", None)
-    assert (recording.num_frames, recording.num_ticks, recording.spike_path) == (3, 0, None)
-    with pytest.raises(ValueError, match="no spikes in this recording"):
-        recording.read_exposure_spikes(0)
-
-
-def test_loose_frames_of_different_sizes_are_refused(root: Path) -> None:
-    write_image(root / "blur" / "000001.png", np.zeros((10, 15, 3), dtype=np.uint8))
-    with pytest.raises(ValueError, match="000001.png: 15x10 pixels; the recording has 14x10"):
-        loose_recording(root / "blur", None)

@@ -12,7 +12,8 @@ import torch
 
 from spikevrt import checkpoint
 from spikevrt.recording.frames import list_images, read_image
-from spikevrt.recording.recording import loose_recording, open_recording
+from spikevrt.recording.loose import loose_recording
+from spikevrt.recording.recording import open_recording
 from spikevrt.recording.video import probe_video
 from spikevrt.restore import restorer
 from spikevrt.restore.plan import predict_peak_bytes
@@ -225,7 +226,7 @@ def test_a_bad_tile_of_a_recording_is_named_with_its_frames(make_recording):
 
 
 def test_a_recording_without_spikes_is_refused_before_the_first_frame(make_recording):
-    frames_only = loose_recording(make_recording(2).root / "blur", None, spike_width=None, spike_height=None)
+    frames_only = loose_recording(make_recording(2).root / "blur", None)
     with pytest.raises(ValueError, match=r"blur: no spikes, but these weights need them"):
         restore_frames(voxels_as_frames(), info(SPIKES), frames_only, SMALL)
 

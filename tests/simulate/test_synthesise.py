@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import open_recording
-from spikevrt.recording.spike_file import read_spikes
 from spikevrt.recording.video import write_video
 from spikevrt.simulate.exposure import linear_to_srgb, luminance
 from spikevrt.simulate.scene import photo_scene
@@ -34,7 +33,7 @@ def test_a_recording_has_what_it_says(photo: Path, tmp_path: Path):
     told = []
     recording = simulate_recording(photo, tmp_path / "out", OPTIONS, progress=lambda *call: told.append(call))
     assert (recording.width, recording.height, recording.num_frames, recording.num_ticks) == (46, 34, 3, 84)
-    assert (recording.geometry.width, recording.geometry.height) == (23, 17)
+    assert (recording.spikes.width, recording.spikes.height) == (23, 17)
     assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(0, 22), (31, 53), (62, 84)]
     assert recording.exposures[1].t0_s == 31 / 20000
     assert recording.fps == 20000 / 31
@@ -69,7 +68,7 @@ def test_blur_sharp_and_spikes_come_from_the_same_light(photo: Path, tmp_path: P
         assert np.abs(blur - eight_bit(light[start : start + 22].mean(0))).max() <= 0.51  # half a level, and roundings
         assert np.abs(sharp - eight_bit(light[start + 11])).max() <= 0.51
     grey = F.avg_pool2d(luminance(light)[:, None], sensor.ratio)[:, 0].double()
-    spikes = torch.from_numpy(read_spikes(recording.spike_path, recording.geometry)).double()
+    spikes = torch.from_numpy(recording.spikes.read(0, recording.num_ticks)).double()
     error = (spikes.cumsum(0) * sensor.threshold - grey.cumsum(0)).abs()
     assert float(error.max()) <= sensor.threshold * (1 + 1e-4)  # float32 accumulates 84 roundings
 

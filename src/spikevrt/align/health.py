@@ -14,7 +14,8 @@ import numpy as np
 
 from spikevrt.align.preview import draw_preview
 from spikevrt.recording.frames import IMAGE_SUFFIXES, image_size, list_images
-from spikevrt.recording.recording import ROWS, SIDECAR, Recording, open_recording, recordings_in
+from spikevrt.recording.recording import Recording, open_recording, recordings_in
+from spikevrt.recording.sidecar import ROWS, SIDECAR
 from spikevrt.recording.spike_file import (
     UNPACKED_SUFFIXES,
     SpikeGeometry,
@@ -23,6 +24,7 @@ from spikevrt.recording.spike_file import (
     read_unpacked,
     sha256_file,
 )
+from spikevrt.recording.stream import PackedStream
 from spikevrt.recording.video import VIDEO_SUFFIXES, probe_video
 
 if TYPE_CHECKING:
@@ -232,15 +234,9 @@ def _unpacked_stream(path: Path) -> SpikeStream:
 
 
 def _recording_stream(recording: Recording) -> SpikeStream:
-    geometry, spike_path = recording.geometry, recording.spike_path
-    assert spike_path is not None, "a recording folder always has spikes"
-    return SpikeStream(
-        recording.name,
-        recording.num_ticks,
-        geometry.height,
-        geometry.width,
-        lambda start, stop: read_spikes(spike_path, geometry, start, stop),
-    )
+    spikes = recording.spikes
+    assert spikes is not None, "a recording folder always has spikes"
+    return SpikeStream(recording.name, recording.num_ticks, spikes.height, spikes.width, spikes.read)
 
 
 def _footage_lines(path: Path) -> list[str]:
@@ -263,11 +259,11 @@ def _footage_lines(path: Path) -> list[str]:
 
 
 def _summary_line(recording: Recording) -> str:
-    geometry = recording.geometry
+    assert recording.spikes is not None
     return (
         f"{recording.root}: {recording.num_frames} frames of {recording.width} x {recording.height}, "
         f"{_sharp(recording)}, exposures of {_exposure_ticks(recording)} ticks, "
-        f"{recording.num_ticks} ticks of {geometry.width} x {geometry.height} spikes"
+        f"{recording.num_ticks} ticks of {recording.spikes.width} x {recording.spikes.height} spikes"
     )
 
 
@@ -281,7 +277,8 @@ def _exposure_ticks(recording: Recording) -> str:
 
 
 def _recording_lines(recording: Recording) -> list[str]:
-    geometry, first = recording.geometry, recording.exposures[0]
+    assert isinstance(recording.spikes, PackedStream)
+    geometry, first = recording.spikes.geometry, recording.exposures[0]
     return [
         f"{recording.root}: recording, {recording.num_frames} frames of {recording.width} x {recording.height}, "
         f"{recording.fps:g} fps, {_sharp(recording)}",
@@ -325,7 +322,7 @@ def _doubt_lines(path: Path, geometry: SpikeGeometry) -> list[str]:
 
 def _pairing_lines(recording: Recording) -> list[str]:
     """Do the spikes show what the frames show: checksum, orientation, gain."""
-    assert recording.spike_path is not None
+    assert recording.spikes is not None
     index = recording.num_frames // 2
     rate = recording.read_exposure_spikes(index).mean(axis=0, dtype=np.float64)
     light = _approximate_light(recording.read_blur(index), rate.shape)
@@ -342,8 +339,8 @@ def _pairing_lines(recording: Recording) -> list[str]:
     if best != "upright" and scores[best] > np.nan_to_num(scores["upright"], nan=-1.0) + 0.05:
         lines.append(f"warning: the spikes fit the frame better with {best} (correlation {scores[best]:.3f})")
     stored = recording.stored_sha256
-    if stored and sha256_file(recording.spike_path) != stored:
-        lines.append(f"warning: {recording.spike_path} is not the file that was recorded (sha256 differs)")
+    if stored and sha256_file(recording.spikes.files[0]) != stored:
+        lines.append(f"warning: {recording.spikes.files[0]} is not the file that was recorded (sha256 differs)")
     return lines
 
 

@@ -24,7 +24,7 @@ from spikevrt.data.sample import PreparedSequence, frame_ratio, write_sequence
 from spikevrt.recording.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import Exposure, Recording, find_recordings, open_recording
-from spikevrt.recording.spike_file import pack, sha256_file
+from spikevrt.recording.spike_file import SpikeGeometry, pack, sha256_file
 from spikevrt.represent.voxel import voxelise
 
 if TYPE_CHECKING:
@@ -152,7 +152,10 @@ def _prepare_sequence(recording: Recording, folder: Path, num_bins: int) -> tupl
     name = str(recording.root)
     if not recording.sharp:
         raise ValueError(f"{name}: has no sharp frames; training and validation need them")
-    frame_ratio(recording.width, recording.height, recording.geometry, name)
+    if recording.spikes is None:
+        raise ValueError(f"{name}: no spikes in this recording")
+    geometry = SpikeGeometry(recording.spikes.width, recording.spikes.height)
+    frame_ratio(recording.width, recording.height, geometry, name)
     for kind in ("blur", "sharp", "spike", "spike_vox"):
         (folder / kind).mkdir(parents=True)
 
@@ -171,7 +174,7 @@ def _prepare_sequence(recording: Recording, folder: Path, num_bins: int) -> tupl
         stem = f"{exposure.frame_idx:06d}"
         write_image(folder / "blur" / f"{stem}.png", blur)
         write_image(folder / "sharp" / f"{stem}.png", sharp)
-        (folder / "spike" / f"{stem}.dat").write_bytes(pack(spikes, recording.geometry))
+        (folder / "spike" / f"{stem}.dat").write_bytes(pack(spikes, geometry))
         np.save(folder / "spike_vox" / f"{stem}.npy", counts)
         histogram = _add(histogram, np.bincount(counts.ravel()))
         aligned.append(f"{exposure.frame_idx} {exposure.t0_s:.9f} {exposure.t1_s:.9f} {spikes.sum(dtype=np.int64)}")
@@ -185,7 +188,7 @@ def _prepare_sequence(recording: Recording, folder: Path, num_bins: int) -> tupl
             folder=folder,
             width=recording.width,
             height=recording.height,
-            geometry=recording.geometry,
+            geometry=geometry,
             tick_rate_hz=recording.tick_rate_hz,
             exposures=tuple(kept),
         ),

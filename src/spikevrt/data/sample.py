@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from spikevrt.recording.frames import read_image, to_float
-from spikevrt.recording.recording import ROWS, Exposure
+from spikevrt.recording.recording import Exposure
+from spikevrt.recording.sidecar import ROWS
 from spikevrt.recording.spike_file import SpikeGeometry, read_spikes
 from spikevrt.represent.voxel import VoxelStats, normalise, voxelise
 

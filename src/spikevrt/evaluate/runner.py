@@ -99,7 +99,7 @@ def write_results(
         "methods": [],
     }
     plain: dict[str, Callable[[Recording, int], torch.Tensor]] = {BLUR: _blurry_frame}
-    if all(recording.spike_path is not None for recording in opened):
+    if all(recording.spikes is not None for recording in opened):
         plain[SPIKE_RATIO] = _spike_ratio_frame
     num_frames = sum(recording.num_frames for recording in opened) * (len(weights) + len(plain))
     with progress_bar("restoring and scoring") as progress:
@@ -190,7 +190,7 @@ def _describe(recordings: Sequence[Recording]) -> dict[str, Any]:
 def _data_hash(recording: Recording) -> str:
     """Of everything that a score depends on; file and folder names are not part of it."""
     blur = recording.blur if isinstance(recording.blur, tuple) else (recording.blur,)
-    spikes = () if recording.spike_path is None else (recording.spike_path,)
+    spikes = () if recording.spikes is None else recording.spikes.files
     lines = [f"{e.start_tick} {e.stop_tick}" for e in recording.exposures]
     for role, paths in (("blur", blur), ("sharp", recording.sharp), ("spikes", spikes)):
         lines.extend(f"{role} {sha256_file(path)}" for path in paths)

@@ -1,16 +1,15 @@
 """A recording: blurry frames, the spike stream beside them, and which ticks each exposure covers.
 
-The folder: recording.json, spikes.dat, blur/000000.png ..., and optionally sharp/000000.png ... Loose files (a folder
-of images or a video, and a packed stream) become the same object when the caller states what the files do not.
+The folder: recording.json, spikes.dat, blur/000000.png ..., and optionally sharp/000000.png ... Loose files (`loose`)
+and other people's dataset folders (`layouts`) become the same object.
 
-Dimension key: T ticks of one exposure, h sensor rows, w sensor columns, H and W rows and columns of a frame.
+Dimension key: T ticks of one exposure, K slices of time, h sensor rows, w sensor columns, H and W rows and columns of a
+frame, h2 and w2 those of the registered grid.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import os
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,17 +19,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikevrt.recording.frames import image_size, list_images, read_image
-from spikevrt.recording.spike_file import SpikeGeometry, count_ticks, read_spikes
-from spikevrt.recording.video import VIDEO_SUFFIXES, VideoReader, probe_video
+from spikevrt.recording.registration import Alignment, alignment_values, read_alignment, sensor_positions
+from spikevrt.recording.sidecar import (
+    BIT_ORDER,
+    BLUR_FOLDER,
+    FORMAT,
+    ROWS,
+    SHARP_FOLDER,
+    SIDECAR,
+    SPIKE_FILE,
+    VERSION,
+    Fields,
+    read_fields,
+    write_json,
+)
+from spikevrt.recording.spike_file import SpikeGeometry
+from spikevrt.recording.stream import PackedStream, SpikeStream
+from spikevrt.recording.video import VIDEO_SUFFIXES, VideoReader
 
 if TYPE_CHECKING:
-    from jaxtyping import UInt8
-
-FORMAT, VERSION = "spikevrt-recording", 1
-SIDECAR, SPIKE_FILE, BLUR_FOLDER, SHARP_FOLDER = "recording.json", "spikes.dat", "blur", "sharp"
-BIT_ORDER = "lsb-first"
-ROWS = {True: "bottom-up", False: "top-down"}
-ASSUMED_FPS = 25.0  # of a folder of images without spikes: nothing tells it, and nothing but a video's speed uses it
+    from jaxtyping import Bool, Float, UInt8, UInt16
 
 
 @dataclass(frozen=True)
@@ -43,27 +51,33 @@ class Exposure:
     t0_s: float
     t1_s: float
 
+    @property
+    def num_ticks(self) -> int:
+        return self.stop_tick - self.start_tick
+
 
 @dataclass(frozen=True)
 class Recording:
     """Where everything lies and how it belongs together; pixels and spikes are read when asked for.
 
-    `spike_path` is None when there are only frames; then `num_ticks` is 0 and every exposure holds no tick.
+    `spikes` is None when there are only frames; then every exposure holds no tick. `exposures` are those after the
+    alignment's time offset; frames whose ticks would then lie outside the stream are in `dropped`, not in `exposures`.
     """
 
     root: Path
     width: int
     height: int
-    geometry: SpikeGeometry
     tick_rate_hz: float
-    num_ticks: int
     exposures: tuple[Exposure, ...]
-    spike_path: Path | None
+    spikes: SpikeStream | None
     blur: tuple[Path, ...] | Path
     sharp: tuple[Path, ...]
     fps: float
     provenance: dict[str, Any] = field(default_factory=dict)
     stored_sha256: str | None = None  # of the spike file, as recording.json has it
+    alignment: Alignment = Alignment()
+    bad_pixels: tuple[tuple[int, int], ...] = ()  # (row, column) on the sensor: dead, hot or stuck
+    dropped: tuple[tuple[int, str], ...] = ()  # (frame_idx, why)
 
     @property
     def name(self) -> str:
@@ -73,11 +87,15 @@ class Recording:
     def num_frames(self) -> int:
         return len(self.exposures)
 
+    @property
+    def num_ticks(self) -> int:
+        return 0 if self.spikes is None else self.spikes.num_ticks
+
     def read_blur(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """Blurry frame `index`, counted from 0 in this recording."""
         assert 0 <= index < self.num_frames, index
         if isinstance(self.blur, Path):
-            return self._checked(self._video.read(index), self.blur)
+            return self._checked(self._video.read(self.exposures[index].frame_idx), self.blur)
         return self._checked(read_image(self.blur[index]), self.blur[index])
 
     def read_sharp(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
@@ -88,21 +106,65 @@ class Recording:
         return self._checked(read_image(self.sharp[index]), self.sharp[index])
 
     def read_exposure_spikes(self, index: int) -> UInt8[np.ndarray, "T h w"]:
-        """The upright spikes of exposure `index`, every tick of it. Raises ValueError when there are no spikes."""
-        if self.spike_path is None:
-            raise ValueError(f"{self.root}: no spikes in this recording")
-        assert 0 <= index < self.num_frames, index
-        exposure = self.exposures[index]
-        return read_spikes(self.spike_path, self.geometry, exposure.start_tick, exposure.stop_tick)
+        """The upright spikes of exposure `index` as the sensor saw them: every tick, not registered, not repaired.
+
+        Raises ValueError when there are no spikes.
+        """
+        exposure = self._exposure_with_spikes(index)
+        assert self.spikes is not None
+        return self.spikes.read(exposure.start_tick, exposure.stop_tick)
+
+    def count_exposure(self, index: int, edges: Sequence[int]) -> UInt16[np.ndarray, "K h w"]:
+        """Spikes per pixel between the edges (ticks from the start of exposure `index`); not registered, not repaired.
+
+        Raises ValueError when there are no spikes.
+        """
+        exposure = self._exposure_with_spikes(index)
+        assert self.spikes is not None and edges[-1] <= exposure.num_ticks, (edges[-1], exposure)
+        return self.spikes.count([exposure.start_tick + edge for edge in edges])
+
+    def bad_mask(self) -> Bool[np.ndarray, "h w"] | None:
+        """True where a sensor pixel is bad; None when none is known."""
+        if not self.bad_pixels or self.spikes is None:
+            return None
+        mask = np.zeros((self.spikes.height, self.spikes.width), dtype=bool)
+        rows, columns = np.array(self.bad_pixels).T
+        mask[rows, columns] = True
+        return mask
+
+    @cached_property
+    def sensor_positions(self) -> Float[np.ndarray, "h2 w2 2"] | None:
+        """Where each cell of the registered grid looks on the sensor (`registration`); None when nothing was aligned.
+
+        Raises FileNotFoundError or ValueError when the displacement field is missing or damaged.
+        """
+        if self.spikes is None or not self.alignment.is_spatial:
+            return None
+        height, width = self.spikes.height, self.spikes.width
+        ratio = frame_ratio(self.width, self.height, width, height)
+        return sensor_positions(
+            self.alignment, width=self.width, height=self.height, sensor_width=width, sensor_height=height, ratio=ratio
+        )
 
     @cached_property
     def _video(self) -> VideoReader:
         assert isinstance(self.blur, Path)
         return VideoReader(self.blur)
 
+    def _exposure_with_spikes(self, index: int) -> Exposure:
+        if self.spikes is None:
+            raise ValueError(f"{self.root}: no spikes in this recording")
+        assert 0 <= index < self.num_frames, index
+        return self.exposures[index]
+
     def _checked(self, image: np.ndarray, path: Path) -> np.ndarray:
-        _check_size(path, (image.shape[0], image.shape[1]), (self.height, self.width))
+        check_size(path, (image.shape[0], image.shape[1]), (self.height, self.width))
         return image
+
+
+def frame_ratio(width: int, height: int, sensor_width: int, sensor_height: int) -> int:
+    """Frame pixels per sensor pixel: the nearest whole number to the mean over both axes; at least 1."""
+    return max(1, round((width * height / (sensor_width * sensor_height)) ** 0.5))
 
 
 def open_recording(path: Path) -> Recording:
@@ -121,25 +183,8 @@ def open_recording(path: Path) -> Recording:
     sidecar = root / SIDECAR
     if not sidecar.is_file():
         raise FileNotFoundError(f"{root}: no recording (it has no {SIDECAR})")
-    try:
-        values = json.loads(sidecar.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{sidecar}: not JSON ({error})") from None
-    fields = _Fields(sidecar, values)
-    if fields.get("format", str) != FORMAT or fields.get("version", int) != VERSION:
-        raise ValueError(f"{sidecar}: not a {FORMAT} of version {VERSION}")
-
-    rows, bit_order = fields.get("spikes.rows", str), fields.get("spikes.bit_order", str)
-    if rows not in ROWS.values():
-        raise ValueError(f"{sidecar}: spikes.rows: {rows!r}; allowed: {', '.join(ROWS.values())}")
-    if bit_order != BIT_ORDER:
-        raise ValueError(f"{sidecar}: spikes.bit_order: {bit_order!r}; allowed: {BIT_ORDER}")
-    geometry = SpikeGeometry(fields.get("spikes.width", int), fields.get("spikes.height", int), rows == ROWS[True])
-    spike_path = root / fields.get("spikes.file", str)
-    num_ticks = count_ticks(spike_path, geometry)
-    if num_ticks != fields.get("spikes.num_ticks", int):
-        raise ValueError(f"{spike_path}: {num_ticks} ticks, but {SIDECAR} says {fields.get('spikes.num_ticks', int)}")
-
+    fields = read_fields(sidecar, FORMAT, VERSION)
+    spikes = _read_stream(root, fields)
     exposures = tuple(
         Exposure(
             frame_idx=entry.get("frame_idx", int),
@@ -148,31 +193,63 @@ def open_recording(path: Path) -> Recording:
             t0_s=entry.get("t0_s", float),
             t1_s=entry.get("t1_s", float),
         )
-        for entry in (
-            _Fields(sidecar, item, f"exposures[{i}].") for i, item in enumerate(fields.get("exposures", list))
-        )
+        for entry in fields.each("exposures")
     )
-    _check_exposures(sidecar, exposures, num_ticks)
+    check_exposures(sidecar, exposures, spikes.num_ticks)
     if len(exposures) != fields.get("frames.count", int):
         raise ValueError(f"{sidecar}: {fields.get('frames.count', int)} frames, but {len(exposures)} exposures")
     size = (fields.get("frames.height", int), fields.get("frames.width", int))
     blur = _checked_images(root / BLUR_FOLDER, len(exposures), size)
     has_sharp = (root / SHARP_FOLDER).is_dir()
     sharp = _checked_images(root / SHARP_FOLDER, len(exposures), size) if has_sharp else ()
-    return Recording(
+    recording = Recording(
         root=root,
         width=size[1],
         height=size[0],
-        geometry=geometry,
         tick_rate_hz=fields.positive("spikes.tick_rate_hz"),
-        num_ticks=num_ticks,
         exposures=exposures,
-        spike_path=spike_path,
+        spikes=spikes,
         blur=blur,
         sharp=sharp,
         fps=fields.positive("frames.fps"),
         provenance=fields.get("provenance", dict),
         stored_sha256=fields.get("spikes.sha256", str),
+        bad_pixels=_read_bad_pixels(fields, spikes),
+    )
+    return with_alignment(recording, read_alignment(root, fields)) if fields.has("alignment") else recording
+
+
+def with_alignment(recording: Recording, alignment: Alignment) -> Recording:
+    """The recording under an alignment: exposures shifted by whole ticks, frames that then lie outside dropped.
+
+    Raises:
+        ValueError: the recording is aligned already, or no frame would remain.
+    """
+    if recording.alignment != Alignment():
+        raise ValueError(f"{recording.root}: aligned already; open it without its alignment first")
+    shift = round(alignment.offset_ticks)
+    kept, dropped = [], []
+    for index, exposure in enumerate(recording.exposures):
+        start, stop = exposure.start_tick + shift, exposure.stop_tick + shift
+        if recording.spikes is not None and (start < 0 or stop > recording.num_ticks):
+            why = (
+                f"its ticks are [{start}, {stop}) with an offset of {shift}; allowed: inside [0, {recording.num_ticks})"
+            )
+            dropped.append((exposure.frame_idx, why))
+            continue
+        shift_s = shift / recording.tick_rate_hz
+        moved = Exposure(exposure.frame_idx, start, stop, exposure.t0_s + shift_s, exposure.t1_s + shift_s)
+        kept.append((index, moved))
+    if not kept:
+        raise ValueError(f"{recording.root}: no frame is left: {dropped[0][1]}")
+    blur = recording.blur if isinstance(recording.blur, Path) else tuple(recording.blur[i] for i, _ in kept)
+    return dataclasses.replace(
+        recording,
+        exposures=tuple(exposure for _, exposure in kept),
+        blur=blur,
+        sharp=tuple(recording.sharp[i] for i, _ in kept) if recording.sharp else (),
+        alignment=alignment,
+        dropped=recording.dropped + tuple(dropped),
     )
 
 
@@ -199,70 +276,6 @@ def recordings_in(folder: Path) -> list[Path]:
     return sorted(file.parent for file in folder.glob(f"*/{SIDECAR}") if not file.parent.name.startswith("."))
 
 
-def loose_recording(
-    frames: Path,
-    spikes: Path | None,
-    *,
-    spike_width: int | None = None,
-    spike_height: int | None = None,
-    bottom_up: bool = True,
-    tick_rate_hz: float = 20000.0,
-    first_tick: int = 0,
-    exposure_ticks: int | None = None,
-    period_ticks: int | None = None,
-) -> Recording:
-    """Make a recording of loose files: a folder of images or a video, and a packed stream (or None: frames alone).
-
-    Exposure i covers `exposure_ticks` ticks from first_tick + i * period_ticks. By default the stream is split equally:
-    period_ticks = ticks / frames, which must divide; and exposure_ticks = period_ticks (the shutter never closes).
-
-    Raises:
-        FileNotFoundError: no such frames or spike file.
-        ValueError: no spike size given, or the exposures do not fit the stream.
-    """
-    frames = Path(frames)
-    if frames.is_dir():
-        images = list_images(frames)
-        height, width = image_size(images[0])
-        for image in images:
-            _check_size(image, image_size(image), (height, width))
-        blur: tuple[Path, ...] | Path = tuple(images)
-        num_frames, fps = len(images), None
-    else:
-        info = probe_video(frames)
-        height, width, num_frames, fps, blur = info.height, info.width, info.num_frames, info.fps, frames
-    if spikes is None:
-        fps = fps or ASSUMED_FPS
-        exposures = tuple(Exposure(i, 0, 0, i / fps, (i + 1) / fps) for i in range(num_frames))
-        geometry, num_ticks = SpikeGeometry(width, height, bottom_up), 0
-    else:
-        spikes = Path(spikes)
-        if spike_width is None or spike_height is None:
-            raise ValueError(f"{spikes}: a packed stream does not tell its size; pass spike_width and spike_height")
-        if not 0 < tick_rate_hz < math.inf:
-            raise ValueError(f"tick_rate_hz: {tick_rate_hz}; allowed: above 0")
-        geometry = SpikeGeometry(spike_width, spike_height, bottom_up)
-        num_ticks = count_ticks(spikes, geometry)
-        exposures = _lay_out(spikes, num_frames, num_ticks, tick_rate_hz, first_tick, exposure_ticks, period_ticks)
-        if fps is None:
-            step_ticks = exposures[1].start_tick - exposures[0].start_tick if num_frames > 1 else exposures[0].stop_tick
-            fps = tick_rate_hz / step_ticks
-    return Recording(
-        root=frames,
-        width=width,
-        height=height,
-        geometry=geometry,
-        tick_rate_hz=tick_rate_hz,
-        num_ticks=num_ticks,
-        exposures=exposures,
-        spike_path=spikes,
-        blur=blur,
-        sharp=(),
-        fps=fps,
-        provenance={"frames": str(frames), "spikes": None if spikes is None else str(spikes)},
-    )
-
-
 def write_sidecar(
     root: Path,
     *,
@@ -278,7 +291,7 @@ def write_sidecar(
 ) -> None:
     """Write root/recording.json; spikes.dat and blur/ (and sharp/) must already lie beside it."""
     root = Path(root)
-    _check_exposures(root / SIDECAR, exposures, num_ticks)
+    check_exposures(root / SIDECAR, exposures, num_ticks)
     values = {
         "format": FORMAT,
         "version": VERSION,
@@ -296,49 +309,55 @@ def write_sidecar(
         "exposures": [vars(exposure) for exposure in exposures],
         "provenance": provenance,
     }
-    partial = root / f".{SIDECAR}.partial-{os.getpid()}"
-    try:
-        partial.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(partial, root / SIDECAR)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_json(root / SIDECAR, values)
 
 
-def _lay_out(
-    spikes: Path,
-    num_frames: int,
-    num_ticks: int,
-    tick_rate_hz: float,
-    first_tick: int,
-    exposure_ticks: int | None,
-    period_ticks: int | None,
-) -> tuple[Exposure, ...]:
-    if not 0 <= first_tick < num_ticks:
-        raise ValueError(f"first_tick: {first_tick}; allowed: 0 to {num_ticks - 1}, {spikes} has {num_ticks} ticks")
-    if period_ticks is None:
-        period_ticks, remainder = divmod(num_ticks - first_tick, num_frames)
-        if remainder:
+def write_alignment(root: Path, alignment: Alignment | None) -> None:
+    """Put an alignment into root/recording.json, or take it out (None); all other values stay as they are.
+
+    The displacement's file, if there is one, must already lie beside it.
+
+    Raises:
+        FileNotFoundError, ValueError: no recording there, or the alignment would leave it without a frame.
+    """
+    sidecar = Path(root) / SIDECAR
+    values = dict(read_fields(sidecar, FORMAT, VERSION).values)
+    values.pop("alignment", None)
+    if alignment is not None:
+        values["alignment"] = alignment_values(alignment)
+    write_json(sidecar, values)
+
+
+def _read_stream(root: Path, fields: Fields) -> SpikeStream:
+    rows, bit_order = fields.get("spikes.rows", str), fields.get("spikes.bit_order", str)
+    if rows not in ROWS.values():
+        raise ValueError(f"{fields.path}: spikes.rows: {rows!r}; allowed: {', '.join(ROWS.values())}")
+    if bit_order != BIT_ORDER:
+        raise ValueError(f"{fields.path}: spikes.bit_order: {bit_order!r}; allowed: {BIT_ORDER}")
+    geometry = SpikeGeometry(fields.get("spikes.width", int), fields.get("spikes.height", int), rows == ROWS[True])
+    stream = PackedStream(root / fields.get("spikes.file", str), geometry)
+    if stream.num_ticks != fields.get("spikes.num_ticks", int):
+        stated = fields.get("spikes.num_ticks", int)
+        raise ValueError(f"{stream.path}: {stream.num_ticks} ticks, but {SIDECAR} says {stated}")
+    return stream
+
+
+def _read_bad_pixels(fields: Fields, spikes: SpikeStream) -> tuple[tuple[int, int], ...]:
+    if not fields.has("spikes.bad_pixels"):
+        return ()
+    pixels = fields.get("spikes.bad_pixels", list)
+    for pixel in pixels:
+        is_pair = isinstance(pixel, list) and len(pixel) == 2 and all(type(value) is int for value in pixel)
+        if not is_pair or not (0 <= pixel[0] < spikes.height and 0 <= pixel[1] < spikes.width):
             raise ValueError(
-                f"{spikes}: {num_ticks - first_tick} ticks do not split equally over {num_frames} frames; "
-                f"pass period_ticks"
+                f"{fields.path}: spikes.bad_pixels: {str(pixel)[:80]}; allowed: [row, column] inside "
+                f"{spikes.height} rows and {spikes.width} columns"
             )
-    if period_ticks < 1:
-        raise ValueError(f"period_ticks: {period_ticks}; allowed: 1 or more")
-    if exposure_ticks is None:
-        exposure_ticks = period_ticks
-    if not 1 <= exposure_ticks <= period_ticks:
-        raise ValueError(f"exposure_ticks: {exposure_ticks}; allowed: 1 to period_ticks = {period_ticks}")
-    needed = first_tick + (num_frames - 1) * period_ticks + exposure_ticks
-    if needed > num_ticks:
-        raise ValueError(f"{spikes}: {num_ticks} ticks, but {num_frames} exposures need {needed}")
-    starts = [first_tick + i * period_ticks for i in range(num_frames)]
-    return tuple(
-        Exposure(i, start, start + exposure_ticks, start / tick_rate_hz, (start + exposure_ticks) / tick_rate_hz)
-        for i, start in enumerate(starts)
-    )
+    return tuple((row, column) for row, column in pixels)
 
 
-def _check_exposures(sidecar: Path, exposures: Sequence[Exposure], num_ticks: int) -> None:
+def check_exposures(sidecar: Path, exposures: Sequence[Exposure], num_ticks: int) -> None:
+    """Raises ValueError unless the exposures are in order, do not overlap, and lie inside the stream."""
     if not exposures:
         raise ValueError(f"{sidecar}: no exposures")
     previous: Exposure | None = None
@@ -360,35 +379,11 @@ def _checked_images(folder: Path, num_frames: int, size: tuple[int, int]) -> tup
     if len(images) != num_frames:
         raise ValueError(f"{folder}: {len(images)} images for {num_frames} exposures")
     for image in images:
-        _check_size(image, image_size(image), size)
+        check_size(image, image_size(image), size)
     return tuple(images)
 
 
-def _check_size(path: Path, size: tuple[int, int], expected: tuple[int, int]) -> None:
+def check_size(path: Path, size: tuple[int, int], expected: tuple[int, int]) -> None:
+    """(height, width) of a picture against what it must be. Raises ValueError."""
     if size != expected:
         raise ValueError(f"{path}: {size[1]}x{size[0]} pixels; the recording has {expected[1]}x{expected[0]}")
-
-
-class _Fields:
-    """Typed look-up in decoded JSON; a missing or wrong value is one line that names file and key."""
-
-    def __init__(self, sidecar: Path, values: Any, prefix: str = "") -> None:
-        self.sidecar, self.values, self.prefix = sidecar, values, prefix
-
-    def get(self, key: str, kind: type[Any]) -> Any:
-        node = self.values
-        for part in key.split("."):
-            if not isinstance(node, dict) or part not in node:
-                raise ValueError(f"{self.sidecar}: {self.prefix}{key} is missing")
-            node = node[part]
-        if kind is float and isinstance(node, int) and not isinstance(node, bool):
-            node = float(node)
-        if not isinstance(node, kind) or isinstance(node, bool) or (kind is float and not math.isfinite(node)):
-            raise ValueError(f"{self.sidecar}: {self.prefix}{key}: {node!r}; allowed: {kind.__name__}")
-        return node
-
-    def positive(self, key: str) -> float:
-        value = float(self.get(key, float))
-        if value <= 0:
-            raise ValueError(f"{self.sidecar}: {self.prefix}{key}: {value}; allowed: above 0")
-        return value

@@ -306,7 +306,7 @@ def _tile_px(network: SpikeVRT, options: RestoreOptions, frames: Tensor, voxels:
 def _check_spikes(info: WeightsInfo, recording: Recording) -> None:
     """Refuse what cannot work; say what will work badly, once, on stderr."""
     assert info.model.spikes is not None
-    if recording.spike_path is None:
+    if recording.spikes is None:
         raise ValueError(f"{recording.root}: no spikes, but these weights need them; choose weights without spikes")
     num_bins = info.model.spikes.num_bins
     for index, exposure in enumerate(recording.exposures):
@@ -315,12 +315,12 @@ def _check_spikes(info: WeightsInfo, recording: Recording) -> None:
             raise ValueError(
                 f"{recording.root}: frame {index} has {num_ticks} ticks; these weights need {num_bins} or more"
             )
-    geometry = recording.geometry
-    ratio = voxel_ratio(recording.height, recording.width, geometry.height, geometry.width)
-    if (geometry.height * ratio, geometry.width * ratio) != (recording.height, recording.width):
+    height, width = recording.spikes.height, recording.spikes.width
+    ratio = voxel_ratio(recording.height, recording.width, height, width)
+    if (height * ratio, width * ratio) != (recording.height, recording.width):
         print(
             f"spikevrt: warning: {recording.root}: frames of {recording.width}x{recording.height} are no multiple "
-            f"of {geometry.width}x{geometry.height} spikes, which are resampled to 1/{ratio} of the frames",
+            f"of {width}x{height} spikes, which are resampled to 1/{ratio} of the frames",
             file=sys.stderr,
         )
     density = spike_density(recording, num_bins)

@@ -47,7 +47,7 @@ def _restore(parsed: argparse.Namespace) -> None:
         raise ValueError(f"--video: not with --out {parsed.out}, which is the video")
     options = restore_options(parsed)
     recording = _open_footage(parsed)
-    weights = parsed.weights or shipped_weights("spikevrt_tiny" if recording.spike_path else "vrt_tiny")
+    weights = parsed.weights or shipped_weights("spikevrt_tiny" if recording.spikes else "vrt_tiny")
     if parsed.spikes is not None and weights.is_file() and read_info(weights).model.spikes is None:
         raise ValueError(
             f"--spikes: {weights} is a network without spikes; leave --spikes out or choose other --weights"
@@ -64,7 +64,11 @@ _ABOUT_SPIKES = (
 
 def _open_footage(parsed: argparse.Namespace) -> Recording:
     """The recording at the given path, or one made up from loose frames and what the user said of the spikes."""
-    from spikevrt.recording.recording import SIDECAR, loose_recording, open_recording, recordings_in
+    from spikevrt.recording.loose import loose_recording
+    from spikevrt.recording.recording import open_recording, recordings_in
+    from spikevrt.recording.sidecar import SIDECAR
+    from spikevrt.recording.spike_file import SpikeGeometry
+    from spikevrt.recording.stream import PackedStream
 
     about = given(parsed, _ABOUT_SPIKES)
     path = parsed.recording
@@ -77,7 +81,9 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
         return recording
     if recordings_in(path):
         raise ValueError(f"{path}: a folder of recordings; name one of them")
-    if parsed.spikes is not None and not about.keys() >= {"spike_width", "spike_height"}:
+    if parsed.spikes is None:
+        return loose_recording(path, None)
+    if not about.keys() >= {"spike_width", "spike_height"}:
         raise ValueError("--spikes: needs --spike-width and --spike-height, for a spike file does not know its size")
-    about["bottom_up"] = not about.pop("top_down", False)
-    return loose_recording(path, parsed.spikes, **about)
+    geometry = SpikeGeometry(about.pop("spike_width"), about.pop("spike_height"), not about.pop("top_down", False))
+    return loose_recording(path, PackedStream(parsed.spikes, geometry), **about)

@@ -1,0 +1,150 @@
+"""How the two cameras lie to each other: a time offset, a homography, and perhaps a smooth displacement field.
+
+Coordinates are continuous pixels, x to the right and y down: (0, 0) is the top-left corner of a picture, the centre of
+its first pixel is (0.5, 0.5). The homography maps a point of the frame to the sensor; where the two see the same field
+at a ratio of r frame pixels per sensor pixel, it is diag(1/r, 1/r, 1).
+
+Dimension key: h and w rows and columns of the registered grid, a sensor-sized picture that lies on the frame.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spikevrt.recording.sidecar import Fields
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+Homography = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What `spikevrt align` found, as recording.json keeps it.
+
+    offset_ticks: the true exposure begins so many ticks after the one written down.
+    homography: frame to sensor; None: both see the same field.
+    flow: file beside recording.json, float32 (2, rows, columns): displacement (x, y) on the sensor, in sensor pixels,
+        to be added after the homography; a grid of any size over the frame, read bilinearly. None: no displacement.
+    quality: what the estimate was worth, for people and reports; nothing is computed from it.
+    """
+
+    offset_ticks: float = 0.0
+    homography: Homography | None = None
+    flow: Path | None = None
+    quality: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.offset_ticks):
+            raise ValueError(f"alignment.offset_ticks: {self.offset_ticks}; allowed: a finite number")
+        if self.homography is not None:
+            matrix = np.array(self.homography, dtype=np.float64)
+            if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
+                raise ValueError("alignment.homography: not an invertible 3x3 matrix of finite numbers")
+
+    @property
+    def is_spatial(self) -> bool:
+        return self.homography is not None or self.flow is not None
+
+
+def alignment_values(alignment: Alignment) -> dict[str, Any]:
+    """Plain values, ready for JSON; `read_alignment` is the inverse."""
+    return {
+        "offset_ticks": alignment.offset_ticks,
+        "homography": None if alignment.homography is None else [list(row) for row in alignment.homography],
+        "flow": None if alignment.flow is None else alignment.flow.name,
+        "quality": alignment.quality,
+    }
+
+
+def read_alignment(root: Path, fields: Fields) -> Alignment:
+    """The `alignment` of a recording.json in `root`. Raises ValueError when it is not one."""
+    matrix: Any = None
+    if fields.has("alignment.homography"):
+        matrix = fields.get("alignment.homography", list)
+        is_matrix = len(matrix) == 3 and all(isinstance(row, list) and len(row) == 3 for row in matrix)
+        if not is_matrix or not all(type(value) in (int, float) for row in matrix for value in row):
+            raise ValueError(f"{fields.path}: alignment.homography: {str(matrix)[:80]}; allowed: 3 rows of 3 numbers")
+        matrix = tuple(tuple(float(value) for value in row) for row in matrix)
+    try:
+        return Alignment(
+            offset_ticks=fields.get("alignment.offset_ticks", float),
+            homography=matrix,
+            flow=root / fields.get("alignment.flow", str) if fields.has("alignment.flow") else None,
+            quality=fields.get("alignment.quality", dict) if fields.has("alignment.quality") else {},
+        )
+    except (ValueError, OverflowError) as error:
+        text = str(error)
+        raise ValueError(text if text.startswith(str(fields.path)) else f"{fields.path}: {text}") from None
+
+
+def same_field(width: int, height: int, sensor_width: int, sensor_height: int) -> Float[np.ndarray, "3 3"]:
+    """The homography of two cameras that see exactly the same field."""
+    return np.diag([sensor_width / width, sensor_height / height, 1.0])
+
+
+def apply_homography(
+    homography: Float[np.ndarray, "3 3"], points: Float[np.ndarray, "*n 2"]
+) -> Float[np.ndarray, "*n 2"]:
+    """Map points (x, y), float64."""
+    x, y, scale = np.moveaxis(points @ homography[:, :2].T + homography[:, 2], -1, 0)
+    return np.stack([x / scale, y / scale], axis=-1)
+
+
+def sensor_positions(
+    alignment: Alignment, *, width: int, height: int, sensor_width: int, sensor_height: int, ratio: int
+) -> Float[np.ndarray, "h w 2"]:
+    """Where on the sensor each cell of the registered grid looks: (x, y) in sensor pixels, float32.
+
+    The grid has ceil(height / ratio) x ceil(width / ratio) cells; cell (i, j) covers the `ratio` x `ratio` frame pixels
+    from (i * ratio, j * ratio) on, and is read at their centre.
+
+    Raises:
+        FileNotFoundError: the displacement's file is missing.
+        ValueError: it is no float32 array (2, rows, columns) of finite numbers.
+    """
+    x = (np.arange(-(-width // ratio)) + 0.5) * ratio
+    y = (np.arange(-(-height // ratio)) + 0.5) * ratio
+    centres_hw2 = np.stack(np.meshgrid(x, y), axis=-1)
+    matrix = alignment.homography or same_field(width, height, sensor_width, sensor_height)
+    positions_hw2 = apply_homography(np.array(matrix, dtype=np.float64), centres_hw2)
+    if alignment.flow is not None:
+        flow_2rc = _read_flow(alignment.flow)
+        rows, columns = flow_2rc.shape[1:]
+        positions_hw2 = positions_hw2 + _bilinear(flow_2rc, y / height * rows - 0.5, x / width * columns - 0.5)
+    return positions_hw2.astype(np.float32)
+
+
+def _read_flow(path: Path) -> Float[np.ndarray, "2 r c"]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such displacement field; run `spikevrt align` again")
+    try:
+        flow = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+    is_array = isinstance(flow, np.ndarray) and flow.dtype == np.float32
+    if not is_array or flow.ndim != 3 or flow.shape[0] != 2 or not flow.size or not np.isfinite(flow).all():
+        raise ValueError(f"{path}: not a displacement field; allowed: float32 (2, rows, columns), finite")
+    return flow
+
+
+def _bilinear(
+    field_2rc: Float[np.ndarray, "2 r c"], rows_h: Float[np.ndarray, " h"], columns_w: Float[np.ndarray, " w"]
+) -> Float[np.ndarray, "h w 2"]:
+    """Read a field at rows x columns (indices of cell centres, fractional, clamped)."""
+
+    def weights(index: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        index = np.clip(index, 0, size - 1)
+        low = np.minimum(index.astype(np.int64), max(size - 2, 0))
+        return low, np.minimum(low + 1, size - 1), index - low
+
+    top, bottom, down_h = weights(rows_h, field_2rc.shape[1])
+    left, right, along_w = weights(columns_w, field_2rc.shape[2])
+    by_row = field_2rc[:, top] * (1 - down_h)[:, None] + field_2rc[:, bottom] * down_h[:, None]
+    return np.moveaxis(by_row[:, :, left] * (1 - along_w) + by_row[:, :, right] * along_w, 0, -1)

@@ -81,6 +81,8 @@ class SpikeConfig:
     """The spike branch and its fusion into the four encoder stages."""
 
     num_bins: int = 32  # K: temporal bins of one exposure
+    split: Literal["whole", "fractional"] = "whole"  # a tick belongs to one bin, or is shared among those it overlaps
+    normalize: Literal["none", "density"] = "none"  # density: each exposure's mean log1p count is brought to training's
     dims: tuple[int, int, int, int] = (96, 96, 96, 96)  # channels per scale; must equal the encoder stages'
     num_blocks: int = 1  # residual 3-D blocks per scale
     attention_heads: int = 4

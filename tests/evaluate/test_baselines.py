@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import torch
 
-from spikevrt.evaluate.baselines import spike_ratio
+from spikevrt.evaluate.baselines import short_window, spike_ratio
+
+
+def restored(blur: torch.Tensor, spikes: torch.Tensor) -> torch.Tensor:
+    start, stop = short_window(len(spikes))
+    return spike_ratio(blur, spikes[start:stop].float().mean(0), spikes.float().mean(0))
+
+
+def test_the_short_window_is_an_eighth_around_the_centre_and_never_leaves_the_exposure():
+    assert short_window(128) == (56, 73)
+    assert [short_window(n) for n in (1, 2, 3)] == [(0, 1), (1, 2), (1, 2)]
+    assert all(0 <= start < stop <= n for n in range(1, 99) for start, stop in [short_window(n)])
 
 
 def test_a_constant_spike_rate_leaves_the_frame_as_it_is():
     spikes = torch.zeros(64, 3, 5, dtype=torch.uint8)
     spikes[::3] = 1  # 3 of the 9 ticks around the centre, 22 of 64 in all: the same rate within a tick
     blur = torch.rand(3, 6, 10)
-    torch.testing.assert_close(spike_ratio(blur, spikes), blur, rtol=0.03, atol=1e-6)
+    torch.testing.assert_close(restored(blur, spikes), blur, rtol=0.03, atol=1e-6)
 
 
 def test_light_that_was_on_only_around_the_centre_is_made_brighter_and_one_that_was_off_darker():
     spikes = torch.zeros(64, 1, 2, dtype=torch.uint8)
     spikes[28:37, 0, 0] = 1
     spikes[:28, 0, 1] = spikes[37:, 0, 1] = 1
-    left, right = spike_ratio(torch.full((3, 1, 2), 0.3), spikes)[0, 0].tolist()
+    left, right = restored(torch.full((3, 1, 2), 0.3), spikes)[0, 0].tolist()
     assert left > 0.6 and right < 0.1
 
 
 def test_no_light_at_all_changes_nothing():
     blur = torch.rand(3, 4, 4)
-    torch.testing.assert_close(spike_ratio(blur, torch.zeros(7, 2, 2, dtype=torch.uint8)), blur, rtol=0, atol=1e-6)
+    torch.testing.assert_close(restored(blur, torch.zeros(7, 2, 2, dtype=torch.uint8)), blur, rtol=0, atol=1e-6)

@@ -25,3 +25,12 @@ def test_a_window_of_one_tick_is_that_tick_and_the_input_is_untouched() -> None:
 def test_a_window_is_never_cut_short(centre: int, half_window: int) -> None:
     with pytest.raises(ValueError, match=r"allowed: inside \[0, 5\)"):
         tfp(torch.zeros(5, 1, 1, dtype=torch.uint8), centre, half_window)
+
+
+def test_a_batch_is_the_stack_of_its_streams(device: torch.device) -> None:
+    spikes = torch.randint(0, 2, (2, 3, 11, 5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    got = tfp(spikes.to(device), centre=4, half_window=3)
+    assert got.shape == (2, 3, 5, 7) and got.device.type == device.type
+    assert torch.equal(got[1, 2].cpu(), tfp(spikes[1, 2], centre=4, half_window=3))
+    reversed_time = tfp(spikes.flip(-3).to(device), centre=11 - 1 - 4, half_window=3)
+    assert torch.equal(reversed_time, got)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from spikevrt import checkpoint
+from spikevrt.config import ModelConfig, SpikeConfig
 from spikevrt.recording.frames import list_images, read_image
 from spikevrt.recording.loose import loose_recording
 from spikevrt.recording.recording import open_recording
@@ -156,16 +157,38 @@ def test_every_tile_of_spikes_sees_what_its_tile_of_frames_sees(noise, ratio):
     torch.testing.assert_close(restored, frames, rtol=0, atol=1e-6)  # float32 sum of at most a few weights
 
 
-def test_spikes_at_no_whole_ratio_are_brought_to_the_frames_field_of_view():
-    """Frames of 26x34 pixels and 11x17 voxels: the same ramp over the field comes out as that ramp."""
-    ramp = ((torch.arange(11.0) + 0.5) / 11).view(1, 1, 11, 1).expand(2, NUM_BINS, 11, 17).contiguous()
-    restored = restore_clip(voxels_as_frames(), torch.zeros(2, 3, 26, 34), ramp, SMALL)
-    expected = (torch.arange(26) // 2 + 0.5) / 13
-    torch.testing.assert_close(restored[0, 0, 1:-2, 5], expected[1:-2], rtol=0, atol=0.02)  # the ends are clamped
+def test_density_normalisation_gives_recordings_of_any_rate_the_mean_of_training(make_recording, capsys):
+    config = ModelConfig(spikes=SpikeConfig(num_bins=NUM_BINS, normalize="density"))
+    for per_bin in (2, 9):  # spikes a bin and pixel: far from the mean of training, and no warning
+        recording = make_recording(per_bin, ticks=per_bin * NUM_BINS)
+        network = voxels_as_frames()
+        network.config = config
+        _, frame = next(restore_frames(network, info(config, mean=0.01), recording, SMALL))
+        torch.testing.assert_close(frame, torch.zeros(3, 22, 34), rtol=0, atol=1e-6)
+    assert capsys.readouterr().err == ""
+
+
+def test_ticks_shared_among_more_bins_than_there_are_keep_their_sum(make_recording):
+    config = ModelConfig(spikes=SpikeConfig(num_bins=NUM_BINS, split="fractional"))
+    recording = make_recording(2, ticks=1)
+    network = voxels_as_frames()
+    network.config = config
+    _, frame = next(restore_frames(network, info(config, mean=0.0), recording, SMALL))
+    torch.testing.assert_close(torch.expm1(frame), torch.full((3, 22, 34), 1 / NUM_BINS), rtol=0, atol=1e-6)
+
+
+def test_spikes_at_no_whole_ratio_are_brought_to_the_frames_field_of_view(make_recording):
+    """Frames of 35x23 pixels and 17x11 spikes, the lower rows lit: the light's edge stays at the same height."""
+    spikes = np.zeros((NUM_BINS, 11, 17), dtype=np.uint8)
+    spikes[:, 6:] = 1
+    recording = make_recording(2, height=23, width=35, ticks=NUM_BINS, spikes=spikes)
+    _, frame = next(restore_frames(voxels_as_frames(), info(SPIKES, mean=0.3), recording, SMALL))
+    lit = frame[0, :, 17] > (torch.log1p(torch.tensor(0.5)) - 0.3)  # (log1p(count) - mean) / std, half a spike
+    assert lit.tolist() == [row >= 12 for row in range(23)]  # the edge lies at 6 / 11 of 23 rows: 12.5
 
 
 def test_the_inputs_are_left_as_they_were(noise):
-    frames, voxels = torch.rand(2, 3, 21, 35, generator=noise), torch.rand(2, NUM_BINS, 7, 11, generator=noise)
+    frames, voxels = torch.rand(2, 3, 21, 35, generator=noise), torch.rand(2, NUM_BINS, 7, 12, generator=noise)
     before = frames.clone(), voxels.clone()
     restore_clip(voxels_as_frames(), frames, voxels, RestoreOptions(tile_px=48, overlap_px=8))
     assert torch.equal(frames, before[0]) and torch.equal(voxels, before[1])
@@ -289,7 +312,7 @@ def test_the_real_network_restores_one_tile_as_it_would_by_hand(micro_weights, n
 
 def test_the_real_network_takes_any_size_and_a_single_frame(micro_weights, noise):
     network, _ = load_network(micro_weights, torch.device("cpu"))
-    frames, voxels = torch.rand(1, 3, 37, 71, generator=noise), torch.rand(1, 16, 18, 35, generator=noise)
+    frames, voxels = torch.rand(1, 3, 37, 71, generator=noise), torch.rand(1, 16, 19, 36, generator=noise)
     assert restore_clip(network, frames, voxels, SMALL_REAL).shape == (1, 3, 37, 71)
 
 

@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from spikevrt.restore.tiling import (
     cut_voxels,
-    fit_voxels,
     pad_mirrored,
     padded_size,
     spatial_tiles,
@@ -120,28 +119,14 @@ def test_a_tile_cuts_the_voxels_that_see_the_same():
         assert torch.equal(cut, frames[..., tile.rows, tile.columns])
 
 
-def test_voxels_on_the_grid_are_returned_untouched():
-    voxels = torch.ones(2, 3, 5, 7)
-    fitted, ratio = fit_voxels(voxels, 15, 21)
-    assert fitted is voxels and ratio == 3
-
-
-def test_the_ratio_is_the_nearest_whole_number_and_at_least_one():
+def test_a_voxel_sees_a_whole_number_of_pixels_and_the_last_one_may_reach_over_the_border():
     assert voxel_ratio(500, 800, 250, 400) == 2
-    assert voxel_ratio(1080, 1920, 500, 1000) == 2
-    assert voxel_ratio(250, 400, 500, 800) == 1
+    assert voxel_ratio(15, 21, 5, 7) == 3
+    assert voxel_ratio(11, 15, 6, 8) == 2
+    assert voxel_ratio(7, 5, 7, 5) == 1
 
 
-def test_voxels_of_another_shape_are_read_at_the_centres_of_their_blocks():
-    """A ramp over the field of view stays the same ramp on the new grid: 11 rows over 26 pixels become 13 of 2."""
-    ramp = (torch.arange(11.0) + 0.5) / 11
-    fitted, ratio = fit_voxels(ramp.view(1, 1, 11, 1).expand(1, 1, 11, 17).contiguous(), 26, 34)
-    assert ratio == 2 and fitted.shape == (1, 1, 13, 17)
-    expected = ((torch.arange(13.0) + 0.5) / 13).clamp(ramp[0], ramp[-1])
-    torch.testing.assert_close(fitted[0, 0, :, 0], expected, rtol=0, atol=1e-6)  # one bilinear step in float32
-
-
-def test_an_odd_frame_gets_a_last_voxel_that_reaches_over_its_border():
-    fitted, ratio = fit_voxels(torch.ones(1, 1, 5, 7), 11, 15)
-    assert ratio == 2 and fitted.shape == (1, 1, 6, 8)
-    torch.testing.assert_close(fitted, torch.ones(1, 1, 6, 8), rtol=0, atol=1e-6)
+@pytest.mark.parametrize(("frame", "voxels"), [((26, 34), (11, 17)), ((250, 400), (500, 800)), ((11, 15), (5, 7))])
+def test_voxels_that_do_not_cover_the_frame_so_are_refused(frame: tuple[int, int], voxels: tuple[int, int]):
+    with pytest.raises(ValueError, match=rf"voxels: {voxels[1]}x{voxels[0]} for frames of {frame[1]}x{frame[0]}; all"):
+        voxel_ratio(*frame, *voxels)

@@ -21,15 +21,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from spikevrt import runtime
 from spikevrt.evaluate import metrics, report
-from spikevrt.evaluate.baselines import SPIKE_RATIO, spike_ratio
+from spikevrt.evaluate.baselines import SPIKE_RATIO, short_window, spike_ratio
 from spikevrt.recording.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.frames import to_float, to_uint8, write_image
 from spikevrt.recording.recording import Recording, find_recordings, open_recording
 from spikevrt.recording.spike_file import sha256_file
+from spikevrt.represent.exposure import place_counts
 from spikevrt.restore.output import progress_bar
 from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip, restore_frames
 
@@ -202,7 +204,11 @@ def _blurry_frame(recording: Recording, index: int) -> torch.Tensor:
 
 
 def _spike_ratio_frame(recording: Recording, index: int) -> torch.Tensor:
-    return spike_ratio(_blurry_frame(recording, index), torch.from_numpy(recording.read_exposure_spikes(index)))
+    num_ticks = recording.exposures[index].num_ticks
+    start, stop = short_window(num_ticks)
+    counts = torch.from_numpy(recording.count_exposure(index, [0, start, stop, num_ticks]).astype(np.float32))
+    counts = place_counts(counts, bad=recording.bad_mask(), positions=recording.sensor_positions)
+    return spike_ratio(_blurry_frame(recording, index), counts[1] / (stop - start), counts.sum(0) / num_ticks)
 
 
 def _score_plain(

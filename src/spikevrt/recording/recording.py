@@ -10,6 +10,7 @@ frame, h2 and w2 those of the registered grid.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -134,14 +135,17 @@ class Recording:
 
     @cached_property
     def sensor_positions(self) -> Float[np.ndarray, "h2 w2 2"] | None:
-        """Where each cell of the registered grid looks on the sensor (`registration`); None when nothing was aligned.
+        """Where each cell of the registered grid looks on the sensor (`registration`), in sensor pixels (x, y).
 
-        Raises FileNotFoundError or ValueError when the displacement field is missing or damaged.
+        None when sensor pixels are cells already: nothing was aligned, and a frame has a whole number of pixels for
+        each of them. Raises FileNotFoundError or ValueError when the displacement field is missing or damaged.
         """
-        if self.spikes is None or not self.alignment.is_spatial:
+        if self.spikes is None:
             return None
         height, width = self.spikes.height, self.spikes.width
-        ratio = frame_ratio(self.width, self.height, width, height)
+        ratio = nearest_ratio(self.height, self.width, height, width)
+        if not self.alignment.is_spatial and (height * ratio, width * ratio) == (self.height, self.width):
+            return None
         return sensor_positions(
             self.alignment, width=self.width, height=self.height, sensor_width=width, sensor_height=height, ratio=ratio
         )
@@ -162,9 +166,9 @@ class Recording:
         return image
 
 
-def frame_ratio(width: int, height: int, sensor_width: int, sensor_height: int) -> int:
+def nearest_ratio(height: int, width: int, sensor_height: int, sensor_width: int) -> int:
     """Frame pixels per sensor pixel: the nearest whole number to the mean over both axes; at least 1."""
-    return max(1, round((width * height / (sensor_width * sensor_height)) ** 0.5))
+    return max(1, round(math.sqrt(height * width / (sensor_height * sensor_width))))
 
 
 def open_recording(path: Path) -> Recording:

@@ -23,14 +23,15 @@ from spikevrt import runtime
 from spikevrt.checkpoint import WeightsInfo, load_weights
 from spikevrt.recording.atomic import complete_or_absent
 from spikevrt.recording.frames import list_images, read_image, to_float, to_uint8, write_image
-from spikevrt.recording.recording import Recording
+from spikevrt.recording.recording import Recording, nearest_ratio
 from spikevrt.recording.video import write_video
-from spikevrt.represent.voxel import VoxelStats, spike_voxels, voxelise
+from spikevrt.represent.exposure import exposure_counts
+from spikevrt.represent.voxel import Split, VoxelStats, normalise
+from spikevrt.represent.voxel import density as voxel_density
 from spikevrt.restore.output import SUMMARY_FILE, check_out, progress_bar
 from spikevrt.restore.plan import largest_tile_px
 from spikevrt.restore.tiling import (
     cut_voxels,
-    fit_voxels,
     pad_mirrored,
     padded_size,
     spatial_tiles,
@@ -125,7 +126,7 @@ def restore_clip(
     multiple: int = network.pad_multiple
     ratio = 1
     if voxels is not None:
-        voxels, ratio = fit_voxels(voxels, height, width)
+        ratio = voxel_ratio(height, width, voxels.shape[-2], voxels.shape[-1])
         multiple *= ratio  # so that the voxels, too, can be halved as often as the frames
     padded_height = padded_size(height, multiple=multiple, minimum=network.min_size_px)
     padded_width = padded_size(width, multiple=multiple, minimum=network.min_size_px)
@@ -308,23 +309,26 @@ def _check_spikes(info: WeightsInfo, recording: Recording) -> None:
     assert info.model.spikes is not None
     if recording.spikes is None:
         raise ValueError(f"{recording.root}: no spikes, but these weights need them; choose weights without spikes")
-    num_bins = info.model.spikes.num_bins
+    spec = info.model.spikes
     for index, exposure in enumerate(recording.exposures):
-        num_ticks = exposure.stop_tick - exposure.start_tick
-        if num_ticks < num_bins:
+        if exposure.num_ticks < (spec.num_bins if spec.split == "whole" else 1):
             raise ValueError(
-                f"{recording.root}: frame {index} has {num_ticks} ticks; these weights need {num_bins} or more"
+                f"{recording.root}: frame {index} has {exposure.num_ticks} ticks; these weights need {spec.num_bins} "
+                f"or more"
             )
     height, width = recording.spikes.height, recording.spikes.width
-    ratio = voxel_ratio(recording.height, recording.width, height, width)
-    if (height * ratio, width * ratio) != (recording.height, recording.width):
+    ratio = nearest_ratio(recording.height, recording.width, height, width)
+    if not recording.alignment.is_spatial and (height * ratio, width * ratio) != (recording.height, recording.width):
         print(
             f"spikevrt: warning: {recording.root}: frames of {recording.width}x{recording.height} are no multiple "
             f"of {width}x{height} spikes, which are resampled to 1/{ratio} of the frames",
             file=sys.stderr,
         )
-    density = spike_density(recording, num_bins)
-    if not info.voxel_mean / MAX_DENSITY_RATIO <= density <= info.voxel_mean * MAX_DENSITY_RATIO:
+    density = spike_density(recording, spec.num_bins, spec.split)
+    if spec.normalize == "density":
+        if density == 0:
+            raise ValueError(f"{recording.root}: no spike in the exposures looked at; is the stream dead?")
+    elif not info.voxel_mean / MAX_DENSITY_RATIO <= density <= info.voxel_mean * MAX_DENSITY_RATIO:
         print(
             f"spikevrt: warning: {recording.root}: spike density {density:.3g} (mean log1p count of a bin) against "
             f"{info.voxel_mean:.3g} in training; expect poor frames (wrong exposure ticks, threshold or rows?)",
@@ -332,20 +336,32 @@ def _check_spikes(info: WeightsInfo, recording: Recording) -> None:
         )
 
 
-def spike_density(recording: Recording, num_bins: int) -> float:
+def spike_density(recording: Recording, num_bins: int, split: Split = "whole") -> float:
     """Mean of log1p(spikes in a bin) over a few exposures spread over the recording."""
     step = max(1, recording.num_frames // NUM_DENSITY_SAMPLES)
     means = [
-        torch.log1p(voxelise(torch.from_numpy(recording.read_exposure_spikes(i)), num_bins=num_bins)).mean().item()
-        for i in range(step // 2, recording.num_frames, step)
+        voxel_density(_counts(recording, index, num_bins, split)).item()
+        for index in range(step // 2, recording.num_frames, step)
     ]
     return sum(means) / len(means)
 
 
 def _read(info: WeightsInfo, recording: Recording, index: int) -> tuple[Tensor, Tensor | None]:
     frame = to_float(recording.read_blur(index))
-    if info.model.spikes is None:
+    spec = info.model.spikes
+    if spec is None:
         return frame, None
-    spikes = torch.from_numpy(recording.read_exposure_spikes(index))
-    stats = VoxelStats(info.voxel_mean, info.voxel_std)
-    return frame, spike_voxels(spikes, num_bins=info.model.spikes.num_bins, stats=stats)
+    counts = _counts(recording, index, spec.num_bins, spec.split)
+    own_density = voxel_density(counts) if spec.normalize == "density" else None
+    return frame, normalise(counts, VoxelStats(info.voxel_mean, info.voxel_std), density=own_density)
+
+
+def _counts(recording: Recording, index: int, num_bins: int, split: Split) -> Tensor:
+    return exposure_counts(
+        lambda edges: recording.count_exposure(index, edges),
+        recording.exposures[index].num_ticks,
+        num_bins=num_bins,
+        split=split,
+        bad=recording.bad_mask(),
+        positions=recording.sensor_positions,
+    )

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from spikevrt.recording.recording import nearest_ratio
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -132,26 +133,15 @@ def pad_mirrored(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def voxel_ratio(height: int, width: int, voxel_height: int, voxel_width: int) -> int:
-    """Frame pixels per voxel, the nearest whole number to the mean over both axes; at least 1."""
-    return max(1, round(math.sqrt(height * width / (voxel_height * voxel_width))))
+    """Frame pixels per voxel along each side: voxel (i, j) sees the r x r pixels from (r * i, r * j) on.
 
-
-def fit_voxels(voxels: Float[Tensor, "T K h w"], height: int, width: int) -> tuple[Float[Tensor, "T K h2 w2"], int]:
-    """Voxels on a grid of whole `ratio` x `ratio` blocks of frame pixels from the top left one on, and the ratio.
-
-    Already so (height = ratio * h, width = ratio * w): returned as they are. Otherwise both cameras are taken to see
-    the same field, and each new voxel is read bilinearly at its centre, which may shift the last row and column by
-    less than one voxel beyond the frame (clamped).
+    Raises:
+        ValueError: the voxels do not cover the frame in this way.
     """
-    voxel_height, voxel_width = voxels.shape[-2:]
-    ratio = voxel_ratio(height, width, voxel_height, voxel_width)
-    if (voxel_height * ratio, voxel_width * ratio) == (height, width):
-        return voxels, ratio
-    centres = []
-    for size in (height, width):
-        blocks = torch.arange(math.ceil(size / ratio), dtype=torch.float32, device=voxels.device)
-        centres.append((blocks + 0.5) * ratio / size * 2 - 1)  # -1 and 1 are the outer edges (align_corners=False)
-    rows, columns = torch.meshgrid(centres[0], centres[1], indexing="ij")
-    grid = torch.stack([columns, rows], dim=-1).expand(voxels.shape[0], -1, -1, -1)
-    fitted = F.grid_sample(voxels, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return fitted, ratio
+    ratio = nearest_ratio(height, width, voxel_height, voxel_width)
+    if (voxel_height, voxel_width) != (math.ceil(height / ratio), math.ceil(width / ratio)):
+        raise ValueError(
+            f"voxels: {voxel_width}x{voxel_height} for frames of {width}x{height}; "
+            f"allowed: {math.ceil(width / ratio)}x{math.ceil(height / ratio)} (one for {ratio}x{ratio} pixels)"
+        )
+    return ratio

@@ -1,0 +1,64 @@
+"""One exposure's counts as a network or a baseline reads them: counted, bad pixels filled, brought onto the frame.
+
+The only place that puts these three steps in a row; every path (preparing, training, restoring, the baseline) calls it.
+
+Dimension key: S slices of time, K bins, h and w sensor rows and columns, h2 and w2 those of the registered grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikevrt.represent.repair import repair
+from spikevrt.represent.voxel import Split, count_bins
+from spikevrt.represent.warp import warp
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Integer
+
+Count = Callable[[Sequence[int]], "Integer[np.ndarray, 'S h w']"]
+
+
+def exposure_counts(
+    count: Count,
+    num_ticks: int,
+    *,
+    num_bins: int,
+    split: Split = "whole",
+    bad: Bool[np.ndarray, "h w"] | None = None,
+    positions: Float[np.ndarray, "h2 w2 2"] | None = None,
+) -> Float[Tensor, "{num_bins} h2 w2"]:
+    """Spikes per bin and cell of one exposure of `num_ticks` ticks, float32; `count(edges)` counts between edges.
+
+    `bad` pixels are filled from their neighbours; `positions` says where each cell looks on the sensor. Without the
+    two, the values are those of `count_bins`.
+
+    Raises:
+        ValueError: as `count_bins`, `repair` and `warp` do.
+    """
+    return place_counts(count_bins(count, num_ticks, num_bins=num_bins, split=split), bad=bad, positions=positions)
+
+
+def place_counts(
+    counts: Float[Tensor, "S h w"],
+    *,
+    bad: Bool[np.ndarray, "h w"] | None = None,
+    positions: Float[np.ndarray, "h2 w2 2"] | None = None,
+) -> Float[Tensor, "S h2 w2"]:
+    """Counts of any slices: bad pixels filled, then read at `positions`.
+
+    What was filled or read between pixels is no whole number; it is rounded to float16, in which datasets keep it, so
+    that counts from a cache and counts made now are the same.
+    """
+    if bad is None and positions is None:
+        return counts
+    if bad is not None:
+        counts = repair(counts, torch.from_numpy(bad))
+    if positions is not None:
+        counts = warp(counts, torch.from_numpy(positions))
+    return counts.to(torch.float16).to(torch.float32)

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from spikevrt.represent.interval import interval_voxels, intervals, tfi
+from spikevrt.represent.interval import MAX_INT16_TICKS, interval_voxels, intervals, tfi
 from spikevrt.represent.voxel import bin_edges, voxelise
 
 
@@ -91,6 +91,8 @@ def test_each_spikes_unit_is_spread_over_the_interval_that_it_ends() -> None:
     spikes = _pixel(0, 1, 0, 0, 0, 1, 0, 1)  # intervals end at ticks 1, 5, 7; the first has no start
     assert interval_voxels(spikes, num_bins=8).flatten().tolist() == [0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.5, 0.5]
     assert interval_voxels(spikes, num_bins=3).flatten().tolist() == [0.5, 0.75, 1.25]  # edges 0, 2, 5, 8
+    shared = interval_voxels(spikes, num_bins=16, split="fractional").flatten().tolist()
+    assert shared == [0.125] * 12 + [0.25] * 4  # half a tick each
 
 
 def test_behind_the_last_spike_the_rate_is_that_of_the_interval_before_until_the_silence_is_longer() -> None:
@@ -113,6 +115,42 @@ def test_a_steady_rate_reads_alike_in_every_bin_whatever_the_phase_and_the_input
         before = spikes.clone()
         assert torch.equal(interval_voxels(spikes, num_bins=7), torch.ones(7, 3, 5))
         assert torch.equal(spikes, before)
+
+
+def test_shared_or_whole_the_sum_over_the_bins_is_the_same() -> None:
+    spikes = _spikes()
+    whole = interval_voxels(spikes, num_bins=11).sum(0)
+    for num_bins in (11, 29, 64):
+        shared = interval_voxels(spikes, num_bins=num_bins, split="fractional").sum(0)
+        torch.testing.assert_close(shared, whole, rtol=1e-5, atol=0)  # sums of float32
+
+
+def _interval_rates(fired: list[int]) -> list[float]:
+    """The plain twin, one pixel: the rate of each tick, from the ticks of the spikes as the docstring says."""
+    spikes = [t for t, value in enumerate(fired) if value]
+    if not spikes:
+        return [0.0] * len(fired)
+    lengths = [b - a for a, b in pairwise([-1, *spikes, len(fired)])]
+    if len(spikes) > 1:
+        lengths[0], lengths[-1] = max(lengths[0], lengths[1]), max(lengths[-1], lengths[-2])
+    else:
+        lengths = [max(lengths)] * 2
+    return [1 / lengths[sum(spike < t for spike in spikes)] for t in range(len(fired))]
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.06, 0.3, 0.9])
+def test_pixel_by_pixel_interval_voxels_are_the_plain_twins(rate: float) -> None:
+    spikes = (torch.rand(29, 13, 17, generator=torch.Generator().manual_seed(0)) < rate).to(torch.uint8)
+    got = interval_voxels(spikes, num_bins=29)  # a bin a tick
+    expected = [_interval_rates(pixel.tolist()) for pixel in spikes.flatten(1).t()]
+    torch.testing.assert_close(got, torch.tensor(expected).t().view(29, 13, 17), rtol=1e-6, atol=0)  # reciprocals
+
+
+def test_streams_too_long_for_16_bits_are_read_in_32_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert torch.iinfo(torch.int16).max == MAX_INT16_TICKS + 1  # the interval of a silent pixel
+    narrow = interval_voxels(_spikes(), num_bins=11)
+    monkeypatch.setattr("spikevrt.represent.interval.MAX_INT16_TICKS", 28)
+    assert torch.equal(interval_voxels(_spikes(), num_bins=11), narrow)
 
 
 def test_cropping_interval_voxels_before_or_after_is_the_same() -> None:

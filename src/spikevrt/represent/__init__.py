@@ -1,1 +1,1 @@
-"""Spike windows to tensors: voxels (what the network reads), firing rate (TFP) and inverse interval (TFI)."""
+"""Spike windows to tensors: voxels (what the network reads), rates, intervals, raw ticks; and their warp and repair."""

@@ -3,20 +3,25 @@
 A tick t lies in the interval [t_prev, t_next): t_prev is the last spike at or before t, t_next the first one after t.
 Where one of the two is missing, the stream's edge stands for it: tick -1 or T.
 
+Spikes are 0 or 1.
+
 Dimension key: T ticks, H sensor rows, W sensor columns; `...` any leading axes.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from spikevrt.represent.voxel import bin_edges
+from spikevrt.represent.voxel import Split, bin_bounds
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int32, UInt8
+
+MAX_INT16_TICKS = (1 << 15) - 2  # so that T + 1 is still a number; two to three times faster than 32 bits
 
 
 def tfi(spikes_THW: UInt8[Tensor, "... T H W"], centre: int) -> Float[Tensor, "... H W"]:
@@ -55,18 +60,23 @@ def intervals(spikes_THW: UInt8[Tensor, "... T H W"]) -> Int32[Tensor, "... T H 
     num_ticks = spikes_THW.shape[-3]
     length_THW = torch.empty(spikes_THW.shape, dtype=torch.int32, device=spikes_THW.device)
     picture = (*spikes_THW.shape[:-3], *spikes_THW.shape[-2:])
+    # Products and maxima of whole numbers instead of masks: a third of the time on a CPU.
     previous = torch.full(picture, -1, dtype=torch.int32, device=spikes_THW.device)
     for t in range(num_ticks):
-        previous = previous.masked_fill(spikes_THW[..., t, :, :] != 0, t)
+        fired = spikes_THW[..., t, :, :].to(torch.int32)
+        previous = previous.maximum(fired * (t + 1) - 1)
         length_THW[..., t, :, :] = -previous
     following = torch.full_like(previous, num_ticks)
     for t in reversed(range(num_ticks)):
         length_THW[..., t, :, :] += following
-        following = following.masked_fill(spikes_THW[..., t, :, :] != 0, t)
+        fired = spikes_THW[..., t, :, :].to(torch.int32)
+        following = following.minimum(fired * (t - num_ticks) + num_ticks)
     return length_THW
 
 
-def interval_voxels(spikes_THW: UInt8[Tensor, "... T H W"], *, num_bins: int) -> Float[Tensor, "... {num_bins} H W"]:
+def interval_voxels(
+    spikes_THW: UInt8[Tensor, "... T H W"], *, num_bins: int, split: Split = "whole"
+) -> Float[Tensor, "... {num_bins} H W"]:
     """Expected spikes per bin: each spike's unit is spread evenly over the interval that it ends, then binned.
 
     A count of 0 or 1 says little of the light in a bin shorter than an interval; the share of an interval does. So
@@ -75,26 +85,38 @@ def interval_voxels(spikes_THW: UInt8[Tensor, "... T H W"], *, num_bins: int) ->
     sum to the number of spikes only but for the edges, and need statistics of their own (`VoxelStats`).
 
     Before the first spike and after the last one, where an interval is cut by the edge of the stream, the rate is the
-    highest that the silence allows, but not above that of the neighbouring interval. A silent pixel reads 0. Bins are
-    those of `voxelise`, split "whole".
+    highest that the silence allows, but not above that of the neighbouring interval. A silent pixel reads 0.
 
-    Raises:
-        ValueError: num_bins is below 1, or there are fewer ticks than bins.
+    Raises ValueError as `voxelise` does; the bins are the same.
     """
     num_ticks = spikes_THW.shape[-3]
-    edges = bin_edges(num_ticks, num_bins)
-    fired_THW = spikes_THW != 0
-    # Flipped twice: an interval without its first spike but with its last one, in which that light was gathered.
-    rate_THW = intervals(spikes_THW.flip(-3)).flip(-3).to(torch.float32).reciprocal()
-    ticks = torch.arange(num_ticks, device=spikes_THW.device).view(-1, 1, 1)
-    first_1HW = torch.where(fired_THW, ticks, num_ticks).amin(dim=-3, keepdim=True)
-    last_1HW = torch.where(fired_THW, ticks, -1).amax(dim=-3, keepdim=True)
-    second_1HW = rate_THW.gather(-3, (first_1HW + 1).clamp_max(num_ticks - 1))
-    newest_1HW = rate_THW.gather(-3, last_1HW.clamp_min(0))
-    rate_THW = torch.where(ticks <= first_1HW, rate_THW.minimum(second_1HW), rate_THW)
-    rate_THW = torch.where(ticks > last_1HW, rate_THW.minimum(newest_1HW), rate_THW).masked_fill(last_1HW < 0, 0.0)
+    bounds = bin_bounds(num_ticks, num_bins, split)
+    dtype = torch.int16 if num_ticks <= MAX_INT16_TICKS else torch.int32
+    picture = (*spikes_THW.shape[:-3], *spikes_THW.shape[-2:])
+    # As in `intervals`, whole numbers instead of masks. First forwards: what lies before each tick.
+    before = torch.full(picture, -1, dtype=dtype, device=spikes_THW.device)  # the last spike before tick t, or -1
+    before_last, starts = before, []
+    for t in range(num_ticks):
+        starts.append(before)
+        fired = spikes_THW[..., t, :, :].to(dtype)
+        before, before_last = before.maximum(fired * (t + 1) - 1), before_last.maximum(fired * (before + 1) - 1)
+    newest, fires = before - before_last, (before >= 0).to(torch.float32)
+
     voxels = torch.zeros((*spikes_THW.shape[:-3], num_bins, *spikes_THW.shape[-2:]), device=spikes_THW.device)
-    for k in range(num_bins):
-        for t in range(edges[k], edges[k + 1]):
-            voxels[..., k, :, :] += rate_THW[..., t, :, :]
+    after = torch.full_like(before, num_ticks)  # the first spike at tick t or after it, or T
+    after_next = after
+    for t in reversed(range(num_ticks)):
+        fired = spikes_THW[..., t, :, :].to(dtype)
+        after, after_next = (
+            after.minimum(fired * (t - num_ticks) + num_ticks),
+            after_next.minimum(fired * (after - num_ticks) + num_ticks),
+        )
+        is_first = starts[t].neg().clamp_min(0)  # 1 up to the first spike
+        is_last = (after - (num_ticks - 1)).clamp_min(0)  # 1 behind the last one
+        length = (after - starts[t]).maximum((after_next - after) * is_first).maximum(newest * is_last)
+        rate = length.to(torch.float32).reciprocal() * fires
+        first = bisect_right(bounds, t * num_bins) - 1
+        for k in range(first, bisect_left(bounds, (t + 1) * num_bins)):
+            part = (min(bounds[k + 1], (t + 1) * num_bins) - max(bounds[k], t * num_bins)) / num_bins
+            voxels[..., k, :, :] += part * rate
     return voxels

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -72,6 +73,21 @@ def bin_edges(num_ticks: int, num_bins: int) -> list[int]:
     return [k * num_ticks // num_bins for k in range(num_bins + 1)]
 
 
+def bin_bounds(num_ticks: int, num_bins: int, split: Split) -> list[int]:
+    """The K + 1 edges of either split, in K-ths of a tick: bin k covers [bounds[k], bounds[k+1]).
+
+    Raises:
+        ValueError: as `bin_edges` for split "whole"; num_bins is below 1, or there is no tick; an unknown split.
+    """
+    _check_split(split)
+    if split == "whole":
+        return [edge * num_bins for edge in bin_edges(num_ticks, num_bins)]
+    _check_num_bins(num_bins)
+    if num_ticks < 1:
+        raise ValueError(f"num_ticks: {num_ticks}; allowed: 1 or more")
+    return [k * num_ticks for k in range(num_bins + 1)]
+
+
 def voxelise(
     spikes_THW: UInt8[Tensor, "... T H W"], *, num_bins: int, split: Split = "whole"
 ) -> Float[Tensor, "... {num_bins} H W"]:
@@ -101,7 +117,7 @@ def voxelise(
         for k in range(num_bins):
             counts[..., k, :, :] = count(edges[k], edges[k + 1])
         return counts
-    segments = [count(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    segments = [count(a, b) for a, b in pairwise(edges)]
     return _share(segments, edges, counts)
 
 
@@ -177,31 +193,26 @@ def spike_voxels(
 
 def _segment_edges(num_ticks: int, num_bins: int, split: Split) -> list[int]:
     """Edges of the runs of ticks that are counted together: each run lies in one bin, or is one tick."""
-    _check_split(split)
-    if split == "whole":
-        return bin_edges(num_ticks, num_bins)
-    _check_num_bins(num_bins)
-    if num_ticks < 1:
-        raise ValueError(f"num_ticks: {num_ticks}; allowed: 1 or more")
-    ends = range(num_bins + 1)
-    return sorted({k * num_ticks // num_bins for k in ends} | {-(-k * num_ticks // num_bins) for k in ends})
+    bounds = bin_bounds(num_ticks, num_bins, split)
+    return sorted({bound // num_bins for bound in bounds} | {-(-bound // num_bins) for bound in bounds})
 
 
 def _share(segments: Sequence[Tensor], edges: Sequence[int], counts: Tensor) -> Tensor:
-    """Fill `counts` (..., K, H, W) from spikes per run: K times the shares are whole numbers, divided by K at the end."""
-    num_ticks, num_bins = edges[-1], counts.shape[-3]
+    """Fill `counts` (..., K, H, W) from the spikes of each run: K times a share is whole; K divides at the end."""
+    num_bins = counts.shape[-3]
+    bounds = bin_bounds(edges[-1], num_bins, "fractional")
+    dtype = torch.int16 if edges[-1] < 1 << 15 else torch.int32  # a bin holds T / K spikes at most, a total T
     first = 0  # the first run that reaches into bin k
-    for k in range(num_bins):
-        start, stop = k * num_ticks, (k + 1) * num_ticks  # of the bin, in ticks / K
+    for k, (start, stop) in enumerate(pairwise(bounds)):
         while edges[first + 1] * num_bins <= start:
             first += 1
-        total = torch.zeros_like(segments[0], dtype=torch.int32)
+        total = torch.zeros_like(segments[0], dtype=dtype)
         for j in range(first, len(segments)):
             a, b = edges[j] * num_bins, edges[j + 1] * num_bins
             if a >= stop:
                 break
             overlap = min(b, stop) - max(a, start)
-            total += segments[j].to(torch.int32) * (overlap // (edges[j + 1] - edges[j]))
+            total += segments[j].to(dtype) * (overlap // (edges[j + 1] - edges[j]))
         counts[..., k, :, :] = total.to(torch.float32) / num_bins
     return counts
 
@@ -217,13 +228,14 @@ def _look_up(table: Float[Tensor, " 256"], counts: UInt8[Tensor, ...]) -> Tensor
 
 
 def _standardise(logs: Tensor, stats: VoxelStats, density: float | Tensor | None) -> Tensor:
+    """In place: `logs` is always a new tensor, and fresh memory costs more than the arithmetic."""
     if density is not None:
         measured = torch.as_tensor(density, dtype=torch.float64, device=logs.device)
         if not bool((measured.isfinite() & (measured >= 0)).all()):
             raise ValueError(f"density: {measured.tolist()}; allowed: 0 or more, finite")
         factor = torch.where(measured > 0, stats.mean / measured, 1.0).to(torch.float32)
-        logs = logs * (factor[..., None, None, None] if factor.ndim else factor)
-    return (logs - stats.mean) / stats.std
+        logs *= factor[..., None, None, None] if factor.ndim else factor
+    return logs.sub_(stats.mean).div_(stats.std)
 
 
 def _check_num_bins(num_bins: int) -> None:

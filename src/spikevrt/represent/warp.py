@@ -13,13 +13,15 @@ from torch import Tensor
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+CHANNELS_AT_ONCE = 4  # what lies between stays in a core's cache
+
 
 def warp(values: Float[Tensor, "... C h w"], positions: Float[Tensor, "H2 W2 2"]) -> Float[Tensor, "... C H2 W2"]:
     """The values at `positions`, each (x, y) in sensor pixels with pixel centres at +0.5: between four pixels a
     weighted mean, beyond the outermost centres the nearest pixel of the border.
 
     Positions at centres return the pixel itself, bit for bit: the corners are read at exact positions. (`grid_sample`
-    rounds positions to the picture's width: 2e-5 of a pixel at 400 columns, for 0.6 of the time.)
+    rounds positions, which at 400 columns moves values between 0 and 1 by up to 2e-5; it takes half the time.)
 
     Raises:
         ValueError: a position is not a number.
@@ -37,9 +39,10 @@ def warp(values: Float[Tensor, "... C h w"], positions: Float[Tensor, "H2 W2 2"]
     left, top = x.to(torch.int64), y.to(torch.int64)
     right, bottom = (left + 1).clamp_max(width - 1), (top + 1).clamp_max(height - 1)
     across, down = (x - left).to(values.dtype), (y - top).to(values.dtype)
-    flat = values.reshape(-1, height * width)
-    upper = torch.lerp(flat.index_select(1, top * width + left), flat.index_select(1, top * width + right), across)
-    lower = torch.lerp(
-        flat.index_select(1, bottom * width + left), flat.index_select(1, bottom * width + right), across
-    )
-    return torch.lerp(upper, lower, down).view(*values.shape[:-2], *positions.shape[:2])
+    at = [row * width + column for row in (top, bottom) for column in (left, right)]
+    read = []
+    for part in values.reshape(-1, height * width).split(CHANNELS_AT_ONCE):
+        upper = torch.lerp(part.index_select(1, at[0]), part.index_select(1, at[1]), across)
+        lower = torch.lerp(part.index_select(1, at[2]), part.index_select(1, at[3]), across)
+        read.append(torch.lerp(upper, lower, down))
+    return torch.cat(read).view(*values.shape[:-2], *positions.shape[:2])

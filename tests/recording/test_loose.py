@@ -14,7 +14,7 @@ from spikevrt.recording.spike_file import SpikeGeometry
 from spikevrt.recording.stream import PackedStream
 from spikevrt.recording.video import write_video
 
-from .test_recording import SPIKES, root  # noqa: F401 (the fixture)
+from .conftest import SPIKES
 
 
 def packed(root: Path, *, bottom_up: bool = True) -> PackedStream:

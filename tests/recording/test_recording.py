@@ -10,52 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikevrt.recording.frames import write_image
+from spikevrt.recording.convert import write_stream
+from spikevrt.recording.formats import StreamFormat, open_stream
 from spikevrt.recording.recording import Exposure, find_recordings, open_recording, write_sidecar
-from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 
-GEOMETRY = SpikeGeometry(7, 5)
-NUM_FRAMES, EXPOSURE_TICKS, PERIOD_TICKS = 3, 11, 13
-NUM_TICKS = (NUM_FRAMES - 1) * PERIOD_TICKS + EXPOSURE_TICKS
-SPIKES = np.random.default_rng(0).integers(0, 2, (NUM_TICKS, 5, 7), dtype=np.uint8)
-
-
-def _frame(index: int) -> np.ndarray:
-    return np.full((10, 14, 3), 20 * index, dtype=np.uint8)
-
-
-def _make(root: Path, *, sharp: bool = True) -> Path:
-    (root / "blur").mkdir(parents=True)
-    for index in range(NUM_FRAMES):
-        write_image(root / "blur" / f"{index:06d}.png", _frame(index))
-    if sharp:
-        (root / "sharp").mkdir()
-        for index in range(NUM_FRAMES):
-            write_image(root / "sharp" / f"{index:06d}.png", _frame(index) + 100)
-    with SpikeWriter(root / "spikes.dat", GEOMETRY) as writer:
-        writer.append(SPIKES)
-    starts = [index * PERIOD_TICKS for index in range(NUM_FRAMES)]
-    write_sidecar(
-        root,
-        geometry=GEOMETRY,
-        num_ticks=writer.num_ticks,
-        tick_rate_hz=1000.0,
-        spike_sha256=writer.sha256,
-        width=14,
-        height=10,
-        fps=1000 / PERIOD_TICKS,
-        exposures=[
-            Exposure(i, start, start + EXPOSURE_TICKS, start / 1000, (start + EXPOSURE_TICKS) / 1000)
-            for i, start in enumerate(starts)
-        ],
-        provenance={"seed": 3},
-    )
-    return root
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return _make(tmp_path / "street")
+from .conftest import EXPOSURE_TICKS, GEOMETRY, NUM_FRAMES, NUM_TICKS, PERIOD_TICKS, SPIKES, frame_of, make_recording
 
 
 def _edit(root: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -72,14 +31,14 @@ def test_what_was_written_is_what_opens(root: Path) -> None:
     assert recording.provenance == {"seed": 3}
     assert recording.exposures[1] == Exposure(1, 13, 24, 0.013, 0.024)
     for index in range(NUM_FRAMES):
-        np.testing.assert_array_equal(recording.read_blur(index), _frame(index))
-        np.testing.assert_array_equal(recording.read_sharp(index), _frame(index) + 100)
+        np.testing.assert_array_equal(recording.read_blur(index), frame_of(index))
+        np.testing.assert_array_equal(recording.read_sharp(index), frame_of(index) + 100)
         start = index * PERIOD_TICKS
         np.testing.assert_array_equal(recording.read_exposure_spikes(index), SPIKES[start : start + EXPOSURE_TICKS])
 
 
 def test_sharp_frames_are_optional_but_not_invented(tmp_path: Path) -> None:
-    recording = open_recording(_make(tmp_path / "a", sharp=False))
+    recording = open_recording(make_recording(tmp_path / "a", sharp=False))
     assert recording.sharp == ()
     with pytest.raises(ValueError, match="no sharp frames in this recording"):
         recording.read_sharp(0)
@@ -170,14 +129,14 @@ def test_a_sidecar_that_contradicts_itself_is_not_written(tmp_path: Path) -> Non
 
 
 def test_a_folder_of_recordings_stands_for_those_in_it_by_name(tmp_path: Path) -> None:
-    b, a, alone = (_make(tmp_path / name) for name in ("many/b", "many/a", "alone"))
+    b, a, alone = (make_recording(tmp_path / name) for name in ("many/b", "many/a", "alone"))
     assert find_recordings([tmp_path / "many", alone]) == [a, b, alone]
     assert find_recordings([b, str(a)]) == [b, a]
 
 
 def test_a_recording_in_the_making_is_not_found(tmp_path: Path) -> None:
-    a = _make(tmp_path / "many" / "a")
-    _make(tmp_path / "many" / ".b.partial-17")
+    a = make_recording(tmp_path / "many" / "a")
+    make_recording(tmp_path / "many" / ".b.partial-17")
     assert find_recordings([tmp_path / "many"]) == [a]
 
 
@@ -187,3 +146,25 @@ def test_a_path_that_neither_is_nor_holds_a_recording_is_named(tmp_path: Path, r
     for path in (root / "blur", root / "spikes.dat"):
         with pytest.raises(ValueError, match=rf"{path.name}: neither a recording nor a folder of recordings \(no "):
             find_recordings([path])
+
+
+@pytest.mark.parametrize(
+    ("name", "stated"),
+    [
+        ("a.npz", StreamFormat("npz", axes="HWT")),
+        ("b.npz", StreamFormat("packed-time")),
+        ("c.raw", StreamFormat("bytes", bottom_up=True)),
+        ("d.dat", StreamFormat("packed", tag_bits=3, bottom_up=False)),
+    ],
+    ids=["npz", "packed along time", "bytes", "tag bits"],
+)
+def test_a_recording_may_hold_its_stream_in_any_format(root: Path, name: str, stated: StreamFormat) -> None:
+    written = write_stream(root / name, open_stream(root / "spikes.dat"), stated)
+    (root / f"{name}.json").unlink()
+    _edit(root, lambda values: values["spikes"].update(written.format.values(), file=name, sha256=written.sha256))
+    recording = open_recording(root)
+    assert recording.spikes is not None and recording.spikes.files == (root / name,)
+    np.testing.assert_array_equal(recording.read_exposure_spikes(1), SPIKES[13:24])
+    _edit(root, lambda values: values["spikes"].update(num_ticks=36))
+    with pytest.raises(ValueError, match=rf"{name}: 37 ticks, but recording\.json says 36"):
+        open_recording(root)

@@ -15,7 +15,6 @@ from spikevrt.recording.spike_file import (
     count_ticks,
     pack,
     read_spikes,
-    read_unpacked,
     sha256_file,
     unpack,
 )
@@ -131,55 +130,3 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path: Path) -> None:
             writer.append(_spikes())
             raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_three_array_files_read_alike(tmp_path: Path) -> None:
-    spikes = _spikes()
-    np.savez(tmp_path / "spk.npz", spk=spikes, label=3)
-    np.savez(tmp_path / "arr.npz", np.moveaxis(spikes, 0, -1))
-    np.save(tmp_path / "a.npy", spikes.astype(bool))
-    for name in ("spk.npz", "arr.npz", "a.npy"):
-        read = read_unpacked(tmp_path / name)
-        assert read.dtype == np.uint8
-        np.testing.assert_array_equal(read, spikes)
-
-
-def test_an_archive_without_a_known_key_lists_what_it_holds(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", seq=_spikes())
-    with pytest.raises(ValueError, match=r"holds seq; allowed keys: spk \(T,H,W\), arr_0 \(H,W,T\)"):
-        read_unpacked(tmp_path / "a.npz")
-
-
-def test_an_array_that_holds_no_spikes_is_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.zeros((3, 2)))
-    with pytest.raises(ValueError, match=r"float64 \(3, 2\); allowed: three axes of uint8 or bool"):
-        read_unpacked(tmp_path / "a.npy")
-
-
-def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.array([{}], dtype=object))
-    with pytest.raises(ValueError, match="allow_pickle=False"):
-        read_unpacked(tmp_path / "a.npy")
-
-
-def test_a_damaged_archive_is_one_line(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", spk=_spikes())
-    (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:300])
-    with pytest.raises(ValueError, match=r"a\.npz: ") as caught:
-        read_unpacked(tmp_path / "a.npz")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_compressed_archive_with_a_wrong_byte_is_one_line(tmp_path: Path) -> None:
-    np.savez_compressed(tmp_path / "a.npz", spk=np.random.default_rng(0).integers(0, 2, (5, 17, 19), dtype=np.uint8))
-    intact = (tmp_path / "a.npz").read_bytes()
-    for place in range(60, len(intact) - 150, 7):
-        (tmp_path / "a.npz").write_bytes(intact[:place] + bytes([intact[place] ^ 255]) + intact[place + 1 :])
-        with pytest.raises(ValueError, match=r"a\.npz: ") as caught:
-            read_unpacked(tmp_path / "a.npz")
-        assert "\n" not in str(caught.value)
-
-
-def test_another_suffix_is_no_array_file(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"a\.dat: not an array file; allowed: \.npz, \.npy"):
-        read_unpacked(tmp_path / "a.dat")

@@ -29,9 +29,12 @@ from spikevrt.evaluate import metrics, report
 from spikevrt.evaluate.baselines import SPIKE_RATIO, short_window, spike_ratio
 from spikevrt.recording.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.frames import to_float, to_uint8, write_image
-from spikevrt.recording.recording import Recording, find_recordings, open_recording
+from spikevrt.recording.layouts import open_recordings
+from spikevrt.recording.recording import Recording
+from spikevrt.recording.registration import alignment_values
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.represent.exposure import place_counts
+from spikevrt.restore.admission import admit
 from spikevrt.restore.output import progress_bar
 from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip, restore_frames
 
@@ -86,7 +89,7 @@ def write_results(
     credits: str = "",
 ) -> dict[str, Any]:
     """What `evaluate` does, into a folder that exists. `credits` (plain text) goes under the report."""
-    weights, opened = [Path(path) for path in weights], _open(recordings)
+    weights, opened = [Path(path) for path in weights], _open(recordings, options.ignore_health)
     names = method_names(weights)
     for path in weights:  # now, and not after the first networks have run
         if not path.is_file():
@@ -156,17 +159,17 @@ def results_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
         yield partial
 
 
-def _open(recordings: Sequence[Path]) -> list[Recording]:
-    opened = [open_recording(path) for path in find_recordings(recordings)]
+def _open(recordings: Sequence[Path], ignore_health: tuple[str, ...]) -> list[Recording]:
+    opened = open_recordings(recordings, part="val")  # of a dataset folder the part that nothing was trained on
     if not opened:
-        raise ValueError("recordings: none given")
+        raise ValueError("recordings: none for validation found")
     names = [recording.name for recording in opened]
     for recording in opened:
         if not recording.sharp:
             raise ValueError(f"{recording.root}: no sharp frames to compare with")
         if names.count(recording.name) > 1:
             raise ValueError(f"{recording.root}: two recordings are called {recording.name}; rename one")
-    return opened
+    return [recording if recording.spikes is None else admit(recording, ignore_health) for recording in opened]
 
 
 def _describe(recordings: Sequence[Recording]) -> dict[str, Any]:
@@ -194,6 +197,10 @@ def _data_hash(recording: Recording) -> str:
     blur = recording.blur if isinstance(recording.blur, tuple) else (recording.blur,)
     spikes = () if recording.spikes is None else recording.spikes.files
     lines = [f"{e.start_tick} {e.stop_tick}" for e in recording.exposures]
+    if recording.alignment.is_spatial:
+        lines.append(f"alignment {json.dumps(alignment_values(recording.alignment))}")
+    if recording.bad_pixels:
+        lines.append(f"bad pixels {list(recording.bad_pixels)}")
     for role, paths in (("blur", blur), ("sharp", recording.sharp), ("spikes", spikes)):
         lines.extend(f"{role} {sha256_file(path)}" for path in paths)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spikevrt.recording.formats import format_from, open_stream
 from spikevrt.recording.frames import image_size, list_images, read_image
 from spikevrt.recording.registration import Alignment, alignment_values, read_alignment, sensor_positions
 from spikevrt.recording.sidecar import (
@@ -35,7 +36,7 @@ from spikevrt.recording.sidecar import (
     write_json,
 )
 from spikevrt.recording.spike_file import SpikeGeometry
-from spikevrt.recording.stream import PackedStream, SpikeStream
+from spikevrt.recording.stream import SpikeStream
 from spikevrt.recording.video import VIDEO_SUFFIXES, VideoReader
 
 if TYPE_CHECKING:
@@ -171,11 +172,12 @@ def nearest_ratio(height: int, width: int, sensor_height: int, sensor_width: int
     return max(1, round(math.sqrt(height * width / (sensor_height * sensor_width))))
 
 
-def open_recording(path: Path) -> Recording:
+def open_recording(path: Path, *, apply_alignment: bool = True) -> Recording:
     """Open a recording folder, and refuse one whose files contradict its recording.json or each other.
 
     Checked: the format, the size of every frame, as many frames as exposures, the spike file's size, exposures in order
-    and inside the stream. The spike file's checksum is left to `inspect`, which reads it anyway.
+    and inside the stream. The spike file's checksum is left to `inspect`, which reads it anyway. `apply_alignment` false
+    opens it as it was before `spikevrt align`.
 
     Raises:
         FileNotFoundError: no such folder, or a file of it is missing.
@@ -220,7 +222,8 @@ def open_recording(path: Path) -> Recording:
         stored_sha256=fields.get("spikes.sha256", str),
         bad_pixels=_read_bad_pixels(fields, spikes),
     )
-    return with_alignment(recording, read_alignment(root, fields)) if fields.has("alignment") else recording
+    is_aligned = apply_alignment and fields.has("alignment")
+    return with_alignment(recording, read_alignment(root, fields)) if is_aligned else recording
 
 
 def with_alignment(recording: Recording, alignment: Alignment) -> Recording:
@@ -333,16 +336,11 @@ def write_alignment(root: Path, alignment: Alignment | None) -> None:
 
 
 def _read_stream(root: Path, fields: Fields) -> SpikeStream:
-    rows, bit_order = fields.get("spikes.rows", str), fields.get("spikes.bit_order", str)
-    if rows not in ROWS.values():
-        raise ValueError(f"{fields.path}: spikes.rows: {rows!r}; allowed: {', '.join(ROWS.values())}")
-    if bit_order != BIT_ORDER:
-        raise ValueError(f"{fields.path}: spikes.bit_order: {bit_order!r}; allowed: {BIT_ORDER}")
-    geometry = SpikeGeometry(fields.get("spikes.width", int), fields.get("spikes.height", int), rows == ROWS[True])
-    stream = PackedStream(root / fields.get("spikes.file", str), geometry)
-    if stream.num_ticks != fields.get("spikes.num_ticks", int):
-        stated = fields.get("spikes.num_ticks", int)
-        raise ValueError(f"{stream.path}: {stream.num_ticks} ticks, but {SIDECAR} says {stated}")
+    spikes = fields.inside("spikes")
+    stream = open_stream(root / spikes.file_name("file"), format_from(spikes))
+    if stream.num_ticks != spikes.get("num_ticks", int):
+        stated = spikes.get("num_ticks", int)
+        raise ValueError(f"{stream.files[0]}: {stream.num_ticks} ticks, but {SIDECAR} says {stated}")
     return stream
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spikevrt.recording.arrays import read_npy_float32
 from spikevrt.recording.sidecar import Fields
 
 if TYPE_CHECKING:
@@ -71,12 +72,13 @@ def read_alignment(root: Path, fields: Fields) -> Alignment:
         is_matrix = len(matrix) == 3 and all(isinstance(row, list) and len(row) == 3 for row in matrix)
         if not is_matrix or not all(type(value) in (int, float) for row in matrix for value in row):
             raise ValueError(f"{fields.path}: alignment.homography: {str(matrix)[:80]}; allowed: 3 rows of 3 numbers")
-        matrix = tuple(tuple(float(value) for value in row) for row in matrix)
     try:
+        if matrix is not None:
+            matrix = tuple(tuple(float(value) for value in row) for row in matrix)
         return Alignment(
             offset_ticks=fields.get("alignment.offset_ticks", float),
             homography=matrix,
-            flow=root / fields.get("alignment.flow", str) if fields.has("alignment.flow") else None,
+            flow=root / fields.file_name("alignment.flow") if fields.has("alignment.flow") else None,
             quality=fields.get("alignment.quality", dict) if fields.has("alignment.quality") else {},
         )
     except (ValueError, OverflowError) as error:
@@ -125,11 +127,10 @@ def _read_flow(path: Path) -> Float[np.ndarray, "2 r c"]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such displacement field; run `spikevrt align` again")
     try:
-        flow = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
-    is_array = isinstance(flow, np.ndarray) and flow.dtype == np.float32
-    if not is_array or flow.ndim != 3 or flow.shape[0] != 2 or not flow.size or not np.isfinite(flow).all():
+        flow = read_npy_float32(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; a displacement field is float32 (2, rows, columns), finite") from None
+    if flow.ndim != 3 or flow.shape[0] != 2 or not flow.size or not np.isfinite(flow).all():
         raise ValueError(f"{path}: not a displacement field; allowed: float32 (2, rows, columns), finite")
     return flow
 

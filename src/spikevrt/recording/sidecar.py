@@ -1,4 +1,4 @@
-"""The words of recording.json, and a strict way to read JSON.
+"""The words of recording.json and of a spike file's sidecar, and a strict way to read JSON.
 
 Nothing here knows pictures or spikes: a missing or wrong value is one line that names the file and the key.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 FORMAT, VERSION = "spikevrt-recording", 1
+STREAM_FORMAT, STREAM_VERSION = "spikevrt-spikes", 1
 SIDECAR, SPIKE_FILE, BLUR_FOLDER, SHARP_FOLDER = "recording.json", "spikes.dat", "blur", "sharp"
 BIT_ORDER = "lsb-first"
 ROWS = {True: "bottom-up", False: "top-down"}
@@ -22,7 +23,7 @@ def read_fields(path: Path, expected_format: str, version: int) -> Fields:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
+        raise ValueError(f"{path}: not JSON ({' '.join(str(error).split())})") from None
     fields = Fields(path, values)
     if fields.get("format", str) != expected_format or fields.get("version", int) != version:
         raise ValueError(f"{path}: not a {expected_format} of version {version}")
@@ -75,3 +76,14 @@ class Fields:
     def each(self, key: str) -> list[Fields]:
         """The entries of a list."""
         return [Fields(self.path, item, f"{self.prefix}{key}[{i}].") for i, item in enumerate(self.get(key, list))]
+
+    def inside(self, key: str) -> Fields:
+        """The entries of a mapping."""
+        return Fields(self.path, self.get(key, dict), f"{self.prefix}{key}.")
+
+    def file_name(self, key: str) -> str:
+        """The name of a file in the same folder: no path, for a sidecar must not point elsewhere."""
+        name: str = self.get(key, str)
+        if name in ("", ".", "..") or not name.isprintable() or set(name) & set("/\\:"):
+            raise ValueError(f"{self.path}: {self.prefix}{key}: {name[:80]!r}; allowed: the name of a file beside it")
+        return name

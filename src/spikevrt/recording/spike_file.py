@@ -1,18 +1,19 @@
 """Packed spike streams: the one place that knows the order of bits and rows.
 
-A packed stream has no header. One tick is `ceil(width * height / 8)` bytes; pixels are row-major; bit 0 (the least
-significant) of a byte is the left-most pixel of its group of eight; the last bits of a tick that fill no pixel are 0.
-Most spike cameras store the bottom row first (`bottom_up`); what this module returns is always upright.
+A packed stream has no header. One tick is `ceil((width + tag_bits) * height / 8)` bytes; pixels are row-major; bit 0
+(the least significant) of a byte is the left-most pixel of its group of eight; the last bits of a tick that fill no
+pixel are 0. Some cameras end every row with bits that are no pixels (`tag_bits`). Most store the bottom row first
+(`bottom_up`); what this module returns is always upright.
 
-Dimension key: T ticks, H sensor rows, W sensor columns, N bytes.
+Dimension key: T ticks, K slices of time, H sensor rows, W sensor columns, N bytes, B bytes of one tick.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
-import zipfile
-import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,9 +22,10 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 import numpy as np
 
 if TYPE_CHECKING:
-    from jaxtyping import UInt8
+    from jaxtyping import UInt8, UInt16
 
-UNPACKED_SUFFIXES = (".npz", ".npy")
+MAX_ADDED = 255  # ticks whose sum fits a byte
+LONG_SLICE = 64  # ticks from which adding packed bits is the faster way (benchmarks/bench_unpack.py)
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,25 @@ class SpikeGeometry:
     width: int
     height: int
     bottom_up: bool = True
+    tag_bits: int = 0  # at the end of each row, behind its `width` pixels
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
             raise ValueError(f"spike geometry: {self.width}x{self.height}; allowed: width and height of 1 or more")
+        if self.tag_bits < 0:
+            raise ValueError(f"tag_bits: {self.tag_bits}; allowed: 0 or more")
+
+    @property
+    def row_bits(self) -> int:
+        return self.width + self.tag_bits
 
     @property
     def bytes_per_tick(self) -> int:
-        return -(-self.width * self.height // 8)
+        return -(-self.row_bits * self.height // 8)
+
+    def __str__(self) -> str:
+        tags = f" with {self.tag_bits} tag bits a row" if self.tag_bits else ""
+        return f"{self.width}x{self.height}{tags}"
 
 
 def pack(spikes: UInt8[np.ndarray, "T H W"], geometry: SpikeGeometry) -> bytes:
@@ -54,21 +67,93 @@ def pack(spikes: UInt8[np.ndarray, "T H W"], geometry: SpikeGeometry) -> bytes:
     if spikes.dtype not in (np.uint8, np.bool_) or (spikes.size and spikes.max() > 1):
         raise ValueError(f"spikes: {spikes.dtype} values other than 0 and 1; allowed: uint8 or bool, 0 or 1")
     rows = spikes[:, ::-1] if geometry.bottom_up else spikes
-    return np.packbits(rows.reshape(len(spikes), geometry.width * geometry.height), axis=1, bitorder="little").tobytes()
+    if geometry.tag_bits:
+        rows = np.pad(rows, ((0, 0), (0, 0), (0, geometry.tag_bits)))
+    return np.packbits(
+        rows.reshape(len(spikes), geometry.row_bits * geometry.height), axis=1, bitorder="little"
+    ).tobytes()
 
 
 def unpack(data: UInt8[np.ndarray, " N"] | bytes, geometry: SpikeGeometry) -> UInt8[np.ndarray, "T H W"]:
-    """The bytes on disk to upright spikes, uint8 0 or 1.
+    """The bytes on disk to upright spikes, uint8 0 or 1. Rows of whole bytes are put in order before they are unpacked.
 
     Raises:
         ValueError: the bytes are no whole number of ticks.
     """
     flat = np.frombuffer(data, dtype=np.uint8)
     num_ticks = _whole_ticks("spikes", flat.size, geometry)
+    height, width = geometry.height, geometry.width
+    if width % 8 == 0 and geometry.row_bits % 8 == 0:
+        rows = flat.reshape(num_ticks, height, geometry.row_bits // 8)[:, :, : width // 8]
+        rows = np.ascontiguousarray(rows[:, ::-1] if geometry.bottom_up else rows)
+        return np.unpackbits(rows.reshape(num_ticks, height * width // 8), axis=1, bitorder="little").reshape(
+            num_ticks, height, width
+        )
     packed = flat.reshape(num_ticks, geometry.bytes_per_tick)
-    bits = np.unpackbits(packed, axis=1, count=geometry.width * geometry.height, bitorder="little")
-    rows = bits.reshape(num_ticks, geometry.height, geometry.width)
-    return rows[:, ::-1].copy() if geometry.bottom_up else rows
+    bits = np.unpackbits(packed, axis=1, count=geometry.row_bits * height, bitorder="little")
+    rows = bits.reshape(num_ticks, height, geometry.row_bits)[:, :, :width]
+    return rows[:, ::-1].copy() if geometry.bottom_up else np.ascontiguousarray(rows)
+
+
+def count_packed(
+    packed: UInt8[np.ndarray, "T B"], geometry: SpikeGeometry, edges: Sequence[int]
+) -> UInt16[np.ndarray, "K H W"]:
+    """Upright spikes per pixel between the edges; edges[0] is the first tick of `packed`. `unpack` and `count_slices`
+    in one, without the unpacked stream: short slices add one unpacked tick after the other while it is in the cache,
+    long ones are added as packed bits (`_add_bits`) and only the sums are unpacked.
+    """
+    num_bits = geometry.row_bits * geometry.height
+    counts = np.empty((len(edges) - 1, geometry.height, geometry.width), dtype=np.uint16)
+    for k, (start, stop) in enumerate(itertools.pairwise(edges)):
+        total: np.ndarray | None = None
+        for first in range(start - edges[0], stop - edges[0], MAX_ADDED):
+            ticks = packed[first : min(first + MAX_ADDED, stop - edges[0])]
+            part = _sum_of_planes(_add_bits(ticks), num_bits) if len(ticks) >= LONG_SLICE else _sum(ticks, num_bits)
+            total = part if total is None else np.add(total, part, dtype=np.uint16)
+        if total is None:
+            counts[k] = 0
+            continue
+        rows = total.reshape(geometry.height, geometry.row_bits)[:, : geometry.width]
+        counts[k] = rows[::-1] if geometry.bottom_up else rows
+    return counts
+
+
+def _sum(ticks: UInt8[np.ndarray, "T B"], num_bits: int) -> UInt8[np.ndarray, " N"]:
+    """Sum of at most 255 ticks, bit by bit."""
+    total = np.unpackbits(ticks[0], count=num_bits, bitorder="little")
+    for tick in ticks[1:]:
+        total += np.unpackbits(tick, count=num_bits, bitorder="little")
+    return total
+
+
+def _add_bits(ticks: UInt8[np.ndarray, "T B"]) -> list[UInt8[np.ndarray, " B"]]:
+    """Sum of the ticks as packed binary digits, the lowest first. Three rows of one weight become one of that weight
+    and a carry of the next (a full adder in bitwise operations) until one row of each weight is left.
+    """
+    digits: list[np.ndarray] = []
+    rows = ticks
+    while len(rows):
+        carries = []
+        while len(rows) > 2:
+            third = len(rows) // 3
+            a, b, c = rows[:third], rows[third : 2 * third], rows[2 * third : 3 * third]
+            a_xor_b = a ^ b
+            carries.append((a & b) | (a_xor_b & c))
+            rows = np.concatenate([a_xor_b ^ c, rows[3 * third :]])
+        if len(rows) == 2:
+            carries.append(rows[:1] & rows[1:])
+            rows = rows[:1] ^ rows[1:]
+        digits.append(rows[0])
+        rows = np.concatenate(carries) if carries else rows[:0]
+    return digits
+
+
+def _sum_of_planes(digits: list[UInt8[np.ndarray, " B"]], num_bits: int) -> UInt8[np.ndarray, " N"]:
+    total = np.unpackbits(digits[-1], count=num_bits, bitorder="little")
+    for digit in reversed(digits[:-1]):
+        total <<= 1
+        total |= np.unpackbits(digit, count=num_bits, bitorder="little")
+    return total
 
 
 def count_ticks(path: Path, geometry: SpikeGeometry) -> int:
@@ -96,12 +181,17 @@ def read_spikes(
         FileNotFoundError: no such file.
         ValueError: the window is not inside the stream, or the file is no whole number of ticks.
     """
+    return unpack(map_ticks(path, geometry, start_tick, stop_tick).reshape(-1), geometry)
+
+
+def map_ticks(path: Path, geometry: SpikeGeometry, start_tick: int, stop_tick: int | None) -> UInt8[np.ndarray, "T B"]:
+    """The packed bytes of ticks [start_tick, stop_tick), mapped: none is read before it is used. Raises as above."""
     num_ticks = count_ticks(path, geometry)
     stop_tick = num_ticks if stop_tick is None else stop_tick
     if not 0 <= start_tick <= stop_tick <= num_ticks:
         raise ValueError(f"{path}: ticks [{start_tick}, {stop_tick}) asked for; allowed: inside [0, {num_ticks})")
     stream = np.memmap(path, dtype=np.uint8, mode="r", shape=(num_ticks, geometry.bytes_per_tick))
-    return unpack(stream[start_tick:stop_tick].reshape(-1), geometry)
+    return np.asarray(stream[start_tick:stop_tick])
 
 
 class SpikeWriter:
@@ -151,39 +241,6 @@ class SpikeWriter:
         return self._digest.hexdigest()
 
 
-def read_unpacked(path: Path) -> UInt8[np.ndarray, "T H W"]:
-    """Upright spikes from an array file: .npy (T, H, W), or .npz with key `spk` (T, H, W) or `arr_0` (H, W, T).
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: another suffix, a damaged file, no such key, or values other than 0 and 1.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in UNPACKED_SUFFIXES:
-        raise ValueError(f"{path}: not an array file; allowed: {', '.join(UNPACKED_SUFFIXES)}")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such spike file")
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            spikes = loaded
-        else:
-            with loaded:
-                if "spk" in loaded.files:
-                    spikes = loaded["spk"]
-                elif "arr_0" in loaded.files:
-                    spikes = np.moveaxis(loaded["arr_0"], -1, 0)
-                else:
-                    raise ValueError(
-                        f"holds {', '.join(loaded.files) or 'nothing'}; allowed keys: spk (T,H,W), arr_0 (H,W,T)"
-                    )
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
-    if spikes.ndim != 3 or spikes.dtype not in (np.uint8, np.bool_) or (spikes.size and spikes.max() > 1):
-        raise ValueError(f"{path}: {spikes.dtype} {spikes.shape}; allowed: three axes of uint8 or bool, 0 or 1")
-    return np.ascontiguousarray(spikes, dtype=np.uint8)
-
-
 def sha256_file(path: Path) -> str:
     """Checksum of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
@@ -194,7 +251,7 @@ def _whole_ticks(name: str, num_bytes: int, geometry: SpikeGeometry) -> int:
     num_ticks, remainder = divmod(num_bytes, geometry.bytes_per_tick)
     if remainder:
         raise ValueError(
-            f"{name}: {num_bytes} bytes are no whole number of ticks of {geometry.width}x{geometry.height} "
+            f"{name}: {num_bytes} bytes are no whole number of ticks of {geometry} "
             f"({geometry.bytes_per_tick} bytes each): {remainder} bytes remain"
         )
     return num_ticks

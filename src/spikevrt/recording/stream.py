@@ -5,6 +5,7 @@ Dimension key: T ticks, K slices of time, h sensor rows, w sensor columns.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from spikevrt.recording.spike_file import SpikeGeometry, count_ticks, read_spikes
+from spikevrt.recording.spike_file import SpikeGeometry, count_packed, count_ticks, map_ticks, read_spikes
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8, UInt16
@@ -72,7 +73,9 @@ class PackedStream:
         return read_spikes(self.path, self.geometry, start_tick, stop_tick)
 
     def count(self, edges: Sequence[int]) -> UInt16[np.ndarray, "K h w"]:
-        return count_slices(self.read(edges[0], edges[-1]), edges)
+        """Equal to `count_slices` of what `read` gives, and faster: the bits are counted where they lie."""
+        check_edges(edges)
+        return count_packed(map_ticks(self.path, self.geometry, edges[0], edges[-1]), self.geometry, edges)
 
 
 @dataclass(frozen=True)
@@ -123,18 +126,28 @@ class JoinedStream:
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def count(self, edges: Sequence[int]) -> UInt16[np.ndarray, "K h w"]:
+        """Every part counts what falls into it; nothing is unpacked here."""
+        check_edges(edges)
+        check_window(str(self.files[0].parent), edges[0], edges[-1], self.num_ticks)
+        counts = np.zeros((len(edges) - 1, self.height, self.width), dtype=np.uint16)
         for part, start in zip(self.parts, self.starts, strict=False):
-            if start <= edges[0] and edges[-1] <= start + part.num_ticks:
-                return part.count([edge - start for edge in edges])
-        return count_slices(self.read(edges[0], edges[-1]), edges)
+            inside = [min(max(edge - start, 0), part.num_ticks) for edge in edges]
+            if inside[0] < inside[-1]:
+                counts += part.count(inside)
+        return counts
 
 
 def count_slices(spikes: UInt8[np.ndarray, "T h w"], edges: Sequence[int]) -> UInt16[np.ndarray, "K h w"]:
     """Sums of unpacked spikes between the edges; edges[0] is the first tick of `spikes`. The plain way to count."""
-    assert len(edges) > 1 and all(a <= b for a, b in zip(edges, edges[1:], strict=False)), edges
-    assert edges[-1] - edges[0] == len(spikes) < 1 << 16, (edges[0], edges[-1], len(spikes))
-    slices = [spikes[a - edges[0] : b - edges[0]] for a, b in zip(edges, edges[1:], strict=False)]
+    check_edges(edges)
+    assert edges[-1] - edges[0] == len(spikes), (edges[0], edges[-1], len(spikes))
+    slices = [spikes[a - edges[0] : b - edges[0]] for a, b in itertools.pairwise(edges)]
     return np.stack([piece.sum(axis=0, dtype=np.uint16) for piece in slices])
+
+
+def check_edges(edges: Sequence[int]) -> None:
+    assert len(edges) > 1 and all(a <= b for a, b in itertools.pairwise(edges)), edges
+    assert edges[-1] - edges[0] < 1 << 16, "counts of 65535 ticks at most"
 
 
 def check_window(name: str, start_tick: int, stop_tick: int, num_ticks: int) -> None:

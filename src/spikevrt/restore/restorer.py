@@ -23,11 +23,11 @@ from spikevrt import runtime
 from spikevrt.checkpoint import WeightsInfo, load_weights
 from spikevrt.recording.atomic import complete_or_absent
 from spikevrt.recording.frames import list_images, read_image, to_float, to_uint8, write_image
-from spikevrt.recording.recording import Recording, nearest_ratio
+from spikevrt.recording.recording import Recording
 from spikevrt.recording.video import write_video
-from spikevrt.represent.exposure import exposure_counts
-from spikevrt.represent.voxel import Split, VoxelStats, normalise
+from spikevrt.represent.voxel import VoxelStats, normalise
 from spikevrt.represent.voxel import density as voxel_density
+from spikevrt.restore.admission import admit, check_spikes, frame_counts
 from spikevrt.restore.output import SUMMARY_FILE, check_out, progress_bar
 from spikevrt.restore.plan import largest_tile_px
 from spikevrt.restore.tiling import (
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 
     from spikevrt.model.network import SpikeVRT
 
-MAX_DENSITY_RATIO = 2.0  # beyond this, a recording's spikes are unlike those that the network learnt from
-NUM_DENSITY_SAMPLES = 5
-
 
 @dataclass(frozen=True)
 class RestoreOptions:
@@ -55,7 +52,8 @@ class RestoreOptions:
     can divide) and share `overlap_px` or more; clips have `clip_frames` frames and share `overlap_frames` or more.
 
     0 for `tile_px` or `clip_frames` takes the whole picture or recording at once. `max_memory_gb` (1e9 bytes) lowers
-    the tile until the predicted peak fits; None keeps `tile_px`.
+    the tile until the predicted peak fits; None keeps `tile_px`. `ignore_health` names findings of the health gate
+    (`align.health.NAMES`) that shall not refuse a recording.
     """
 
     tile_px: int = 256
@@ -65,6 +63,7 @@ class RestoreOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     max_memory_gb: float | None = None
+    ignore_health: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.tile_px < 0:
@@ -172,7 +171,7 @@ def restore_frames(
         ValueError: the recording has no spikes or too few ticks for a network that needs them; and as `restore_clip`.
     """
     if info.model.spikes is not None:
-        _check_spikes(info, recording)
+        check_spikes(info, recording)
     return _restored_frames(network, info, recording, options, progress)
 
 
@@ -220,6 +219,7 @@ def restore_recording(
     `out` is a video where it ends in .mp4; otherwise a folder of 000000.png ..., restored.json and, with `video`,
     restored.mp4. A progress bar is shown on a terminal. Returns the summary (in the folder: restored.json):
     num_frames, seconds, peak_bytes (of CUDA, else of this process), fps, recording, weights, options, environment.
+    A recording whose spikes are to be read passes the health gate first (`admit`).
 
     Raises:
         FileExistsError: `out` exists, and `overwrite` is off or it is no earlier result of this function.
@@ -235,6 +235,8 @@ def restore_recording(
     runtime.reset_peak_memory(device)
     start_s = time.perf_counter()
     network, info = load_network(weights, device)
+    if info.model.spikes is not None:
+        recording = admit(recording, options.ignore_health)
     with complete_or_absent(out) as partial, progress_bar(f"restoring {recording.name}") as progress:
         restored = restore_frames(network, info, recording, options, progress=progress)
         if as_video:
@@ -304,64 +306,11 @@ def _tile_px(network: SpikeVRT, options: RestoreOptions, frames: Tensor, voxels:
     )
 
 
-def _check_spikes(info: WeightsInfo, recording: Recording) -> None:
-    """Refuse what cannot work; say what will work badly, once, on stderr."""
-    assert info.model.spikes is not None
-    if recording.spikes is None:
-        raise ValueError(f"{recording.root}: no spikes, but these weights need them; choose weights without spikes")
-    spec = info.model.spikes
-    for index, exposure in enumerate(recording.exposures):
-        if exposure.num_ticks < (spec.num_bins if spec.split == "whole" else 1):
-            raise ValueError(
-                f"{recording.root}: frame {index} has {exposure.num_ticks} ticks; these weights need {spec.num_bins} "
-                f"or more"
-            )
-    height, width = recording.spikes.height, recording.spikes.width
-    ratio = nearest_ratio(recording.height, recording.width, height, width)
-    if not recording.alignment.is_spatial and (height * ratio, width * ratio) != (recording.height, recording.width):
-        print(
-            f"spikevrt: warning: {recording.root}: frames of {recording.width}x{recording.height} are no multiple "
-            f"of {width}x{height} spikes, which are resampled to 1/{ratio} of the frames",
-            file=sys.stderr,
-        )
-    density = spike_density(recording, spec.num_bins, spec.split)
-    if spec.normalize == "density":
-        if density == 0:
-            raise ValueError(f"{recording.root}: no spike in the exposures looked at; is the stream dead?")
-    elif not info.voxel_mean / MAX_DENSITY_RATIO <= density <= info.voxel_mean * MAX_DENSITY_RATIO:
-        print(
-            f"spikevrt: warning: {recording.root}: spike density {density:.3g} (mean log1p count of a bin) against "
-            f"{info.voxel_mean:.3g} in training; expect poor frames (wrong exposure ticks, threshold or rows?)",
-            file=sys.stderr,
-        )
-
-
-def spike_density(recording: Recording, num_bins: int, split: Split = "whole") -> float:
-    """Mean of log1p(spikes in a bin) over a few exposures spread over the recording."""
-    step = max(1, recording.num_frames // NUM_DENSITY_SAMPLES)
-    means = [
-        voxel_density(_counts(recording, index, num_bins, split)).item()
-        for index in range(step // 2, recording.num_frames, step)
-    ]
-    return sum(means) / len(means)
-
-
 def _read(info: WeightsInfo, recording: Recording, index: int) -> tuple[Tensor, Tensor | None]:
     frame = to_float(recording.read_blur(index))
     spec = info.model.spikes
     if spec is None:
         return frame, None
-    counts = _counts(recording, index, spec.num_bins, spec.split)
+    counts = frame_counts(recording, index, spec.num_bins, spec.split)
     own_density = voxel_density(counts) if spec.normalize == "density" else None
     return frame, normalise(counts, VoxelStats(info.voxel_mean, info.voxel_std), density=own_density)
-
-
-def _counts(recording: Recording, index: int, num_bins: int, split: Split) -> Tensor:
-    return exposure_counts(
-        lambda edges: recording.count_exposure(index, edges),
-        recording.exposures[index].num_ticks,
-        num_bins=num_bins,
-        split=split,
-        bad=recording.bad_mask(),
-        positions=recording.sensor_positions,
-    )

@@ -57,6 +57,9 @@ def add_restore_options(parser: argparse.ArgumentParser) -> None:
     for name, kind, text in RESTORE:
         parser.add_argument(dashed(name), type=kind, help=text)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="auto takes a GPU where there is one (auto)")
+    parser.add_argument(
+        "--ignore-health", nargs="+", metavar="FINDING", help="findings of `inspect` that shall not refuse (none)"
+    )
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="of the network's arithmetic (fp32)")
 
 
@@ -69,7 +72,8 @@ def restore_options(parsed: argparse.Namespace) -> RestoreOptions:
         raise ValueError("--overlap-px: not with --tile-px 0, one tile over the whole picture")
     if parsed.clip_frames == 0 and parsed.overlap_frames:
         raise ValueError("--overlap-frames: not with --clip-frames 0, one clip over the whole recording")
-    return replace(RestoreOptions(), **given(parsed, [name for name, _, _ in RESTORE] + ["device", "precision"]))
+    options = given(parsed, [name for name, _, _ in RESTORE] + ["device", "precision"])
+    return replace(RestoreOptions(), **options, ignore_health=tuple(parsed.ignore_health or ()))
 
 
 def shipped_weights(name: str) -> Path:

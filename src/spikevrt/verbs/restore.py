@@ -27,8 +27,8 @@ def add(verbs: Any) -> None:
     parser.add_argument("--weights", type=Path, metavar="FILE", help="trained network (the shipped tiny one)")
     parser.add_argument("--video", action="store_true", default=None, help="beside the frames, a video of them")
     spikes = parser.add_argument_group("frames and spikes that are no recording")
-    spikes.add_argument("--spikes", type=Path, metavar="DAT", help="packed spike file beside RECORDING's frames")
-    spikes.add_argument("--spike-width", type=int, help="spike columns")
+    spikes.add_argument("--spikes", type=Path, metavar="FILE", help="spike file beside RECORDING's frames")
+    spikes.add_argument("--spike-width", type=int, help="spike columns (a packed file without sidecar has no size)")
     spikes.add_argument("--spike-height", type=int, help="spike rows")
     spikes.add_argument("--top-down", action="store_true", default=None, help="the first stored row is the top one")
     spikes.add_argument("--tick-rate-hz", type=float, help="spike read-outs per second (20000)")
@@ -64,11 +64,10 @@ _ABOUT_SPIKES = (
 
 def _open_footage(parsed: argparse.Namespace) -> Recording:
     """The recording at the given path, or one made up from loose frames and what the user said of the spikes."""
+    from spikevrt.recording.formats import StreamFormat, find_format, open_stream
     from spikevrt.recording.loose import loose_recording
     from spikevrt.recording.recording import open_recording, recordings_in
     from spikevrt.recording.sidecar import SIDECAR
-    from spikevrt.recording.spike_file import SpikeGeometry
-    from spikevrt.recording.stream import PackedStream
 
     about = given(parsed, _ABOUT_SPIKES)
     path = parsed.recording
@@ -83,7 +82,14 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
         raise ValueError(f"{path}: a folder of recordings; name one of them")
     if parsed.spikes is None:
         return loose_recording(path, None)
-    if not about.keys() >= {"spike_width", "spike_height"}:
-        raise ValueError("--spikes: needs --spike-width and --spike-height, for a spike file does not know its size")
-    geometry = SpikeGeometry(about.pop("spike_width"), about.pop("spike_height"), not about.pop("top_down", False))
-    return loose_recording(path, PackedStream(parsed.spikes, geometry), **about)
+    stated = {name: about.pop(name) for name in ("spike_width", "spike_height", "top_down") if name in about}
+    if not stated:
+        found = find_format(parsed.spikes)
+        if found.tick_rate_hz is not None:
+            about.setdefault("tick_rate_hz", found.tick_rate_hz)
+        return loose_recording(path, open_stream(parsed.spikes), **about)
+    if not stated.keys() >= {"spike_width", "spike_height"}:
+        raise ValueError(f"{dashed(next(iter(stated)))}: only with both --spike-width and --spike-height")
+    width, height = stated["spike_width"], stated["spike_height"]
+    packed = StreamFormat("packed", width, height, bottom_up=not stated.get("top_down", False))
+    return loose_recording(path, open_stream(parsed.spikes, packed), **about)

@@ -1,0 +1,177 @@
+"""What is known of other people's dataset folders: how each tree is told, and the facts that it does not tell itself.
+
+Each layout has one packed spike file for every blurry frame. The size of the sensor, the ticks of a file and the rate
+are facts of the layout, stated here and checked against every file (`layouts`). docs/datasets.md draws the trees.
+
+Words: part ("train", "val"), clip (a folder of consecutive frames).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Part = Literal["train", "val"]
+GOPRO_TICKS = {"07": 56, "11": 88, "13": 104}  # by the frames averaged, which the clip's name tells: 8 ticks a frame
+GOPRO_RATE_HZ, X4K_RATE_HZ, CAMERA_RATE_HZ = 1920.0, 4000.0, 20000.0  # 240 fps x 8, 1000 fps x 4, a camera (assumed)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is known of a layout. In the templates {part} is a folder of `parts`, {clip} any, {blur} one of `blurs`."""
+
+    name: str
+    parts: dict[Part, str]
+    blur: str
+    sharp: str | None
+    spikes: str
+    tick_rate_hz: float
+    ratio: int | None = None  # frame pixels per spike pixel; None: whatever the spikes' size makes it
+    size: tuple[int, int] | None = None  # width and height of the spikes; None: frames / ratio
+    file_ticks: tuple[int, ...] = ()  # what a file may hold; none: anything
+    exposure_ticks: int | None = None  # the middle of a file that is the exposure; None: all of it
+    period_ticks: int | None = None  # from frame to frame; None: the ticks of a file
+    number_step: int | None = 1  # from one frame's name to the next one's; None: the smallest there is
+    blurs: tuple[str, ...] = ("",)  # which blurry frames there are; the first that exists unless told
+
+
+LAYOUTS = (
+    Layout(
+        "spk-gopro",
+        {"train": "train", "val": "test"},
+        "GOPRO_Large/{part}/{clip}/{blur}",
+        "GOPRO_Large/{part}/{clip}/sharp",
+        "GOPRO_Large_spike_seq/{part}/{clip}/spike",
+        GOPRO_RATE_HZ,
+        ratio=2,
+        file_ticks=tuple(GOPRO_TICKS.values()),
+        blurs=("blur_gamma", "blur"),
+    ),
+    Layout(
+        "spk-x4k",
+        {"train": "train", "val": "val"},
+        "{part}_blurry_{blur}/{clip}",
+        "{part}_fullRGB/{clip}",
+        "{part}_spike_2xds_{blur}/{clip}",
+        X4K_RATE_HZ,
+        ratio=2,
+        number_step=15,
+        blurs=("33", "65"),
+    ),
+    Layout(
+        "s-sdm",
+        {"train": "train", "val": "test"},
+        "{part}/blur_data/{clip}",
+        "{part}/sharp_data/{clip}",
+        "{part}/spike_data/{clip}",
+        GOPRO_RATE_HZ,
+        ratio=4,
+        file_ticks=(137,),
+        exposure_ticks=97,
+        period_ticks=104,
+        number_step=None,
+    ),
+    Layout(
+        "rsb",
+        {"val": ""},
+        "blur_data/{clip}",
+        None,
+        "spike_data/{clip}",
+        CAMERA_RATE_HZ,
+        ratio=4,
+        size=(400, 250),
+        number_step=None,
+    ),
+    Layout(
+        "s-vrt",
+        {"train": "train", "val": "test"},
+        "GOPRO_Large/{part}_GT_blurred/{clip}",
+        "GOPRO_Large/{part}_GT/{clip}",
+        "GOPRO_Large_spike_seq/{part}/{clip}/spike",
+        GOPRO_RATE_HZ,
+        ratio=2,
+        file_ticks=tuple(GOPRO_TICKS.values()),
+    ),
+    Layout(
+        "reference",
+        {"train": "train", "val": "val"},
+        "{part}/{clip}/blur",
+        "{part}/{clip}/sharp",
+        "{part}/{clip}/spike",
+        CAMERA_RATE_HZ,
+    ),
+)
+NEEDS_SPIKES = ("s-sdm", "rsb", "reference")  # their other folders' names are too common to tell a layout by
+
+
+@dataclass(frozen=True)
+class LayoutOptions:
+    """What the user may say about a dataset folder; None: what the layout has.
+
+    layout: its name. blur: which blurry frames. exposure_ticks: as many ticks from the middle of each file.
+    spike_width, spike_height: of the sensor, where the tree does not tell (reference).
+    """
+
+    layout: str | None = None
+    blur: str | None = None
+    exposure_ticks: int | None = None
+    spike_width: int | None = None
+    spike_height: int | None = None
+
+    def __post_init__(self) -> None:
+        names = [layout.name for layout in LAYOUTS]
+        if self.layout is not None and self.layout not in names:
+            raise ValueError(f"layout: {self.layout!r}; allowed: {', '.join(names)}")
+        if (self.spike_width is None) != (self.spike_height is None):
+            raise ValueError("spike_width, spike_height: one is missing; allowed: both or none")
+        for name in ("exposure_ticks", "spike_width", "spike_height"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: {value}; allowed: 1 or more")
+
+
+NO_OPTIONS = LayoutOptions()
+
+
+def find_layout(root: str | Path, options: LayoutOptions = NO_OPTIONS) -> Layout | None:
+    """The layout of a dataset folder, told from its folders; None when it has none of the known ones.
+
+    Raises:
+        ValueError: it fits several, or not the one that the options name.
+    """
+    root = Path(root)
+    fits = [] if (root / "dataset.json").is_file() else [layout for layout in LAYOUTS if _fits(root, layout)]
+    if options.layout is not None:
+        for layout in fits:
+            if layout.name == options.layout:
+                return layout
+        raise ValueError(f"{root}: no folders of layout {options.layout}; docs/datasets.md draws each layout's tree")
+    if len(fits) > 1:
+        raise ValueError(
+            f"{root}: several layouts fit; allowed: --layout {' or '.join(layout.name for layout in fits)}"
+        )
+    return fits[0] if fits else None
+
+
+def base_folder(root: Path, layout: Layout) -> Path:
+    return root / "GOPRO" if layout.name == "s-sdm" and (root / "GOPRO").is_dir() else root
+
+
+def _fits(root: Path, layout: Layout) -> bool:
+    folder = base_folder(root, layout)
+
+    def has(template: str) -> bool:
+        return any(clips_with(folder, layout, template, part, blur) for part in layout.parts for blur in layout.blurs)
+
+    return has(layout.blur) and (layout.name not in NEEDS_SPIKES or has(layout.spikes))
+
+
+def clips_with(root: Path, layout: Layout, template: str, part: Part, blur: str) -> list[str]:
+    """Names of the clips that have this folder, sorted; hidden ones are skipped."""
+    before, after = template.format(part=layout.parts[part], clip="\0", blur=blur).split("\0")
+    levels = ("*", "*") if layout.name == "spk-x4k" else ("*",)  # SCENE/occXXX
+    folders = (root / before).glob("/".join(levels) + after) if (root / before).is_dir() else []
+    depth = len((root / before).parts)
+    names = ["/".join(folder.parts[depth : depth + len(levels)]) for folder in folders if folder.is_dir()]
+    return sorted(name for name in names if not any(piece.startswith(".") for piece in name.split("/")))

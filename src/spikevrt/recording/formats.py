@@ -1,0 +1,307 @@
+"""Which bytes a spike file holds: one description for every variant, where it comes from, and the stream it opens.
+
+A file without a header does not tell its geometry. It is stated by the caller, by a sidecar (`<file>.json`), by the
+recording.json of its folder or by a SpikeCV `config.yaml` beside it; it is never guessed.
+
+Dimension key: T ticks, H sensor rows, W sensor columns.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spikevrt.recording.arrays import (
+    ArrayStream,
+    MappedArray,
+    StoredArray,
+    TimePackedStream,
+    h5_keys,
+    npz_keys,
+    npz_number,
+    open_h5,
+    open_npy,
+    open_npz,
+)
+from spikevrt.recording.sidecar import (
+    BIT_ORDER,
+    FORMAT,
+    ROWS,
+    SIDECAR,
+    STREAM_FORMAT,
+    STREAM_VERSION,
+    VERSION,
+    Fields,
+    read_fields,
+    write_json,
+)
+from spikevrt.recording.spike_file import SpikeGeometry
+from spikevrt.recording.sps100 import HEIGHT, WIDTH, Sps100Stream, check_sps100_size
+from spikevrt.recording.stream import PackedStream, SpikeStream
+
+KINDS = ("packed", "sps100", "bytes", "npy", "npz", "packed-time", "h5")
+HEADERLESS = ("packed", "sps100", "bytes")
+AXES = ("THW", "HWT")
+SUFFIX_KINDS = {".npy": "npy", ".npz": "npz", ".h5": "h5", ".hdf5": "h5"}
+ARRAY_SUFFIXES = tuple(SUFFIX_KINDS)
+KEY_AXES = {"spk": "THW", "arr_0": "HWT", "raw_spike": "THW"}  # what the datasets that use these names mean
+NPZ_KEYS = {"THW": "spk", "HWT": "arr_0"}
+TIME_PACKED_KEY, LENGTH_KEY, H5_KEY = "seq", "length", "raw_spike"
+SPIKECV_CONFIG, MAX_CONFIG_BYTES = "config.yaml", 1 << 14
+
+
+@dataclass(frozen=True)
+class StreamFormat:
+    """One description of a spike file's bytes.
+
+    kind: "packed" (one bit per pixel, ticks of whole bytes), "sps100" (half-rows with line tags), "bytes" (one byte per
+        pixel, no header), "npy", "npz" and "h5" (arrays of one byte per pixel), "packed-time" (.npz, one bit per tick).
+    width, height: pixels; must be known for files without a header, are compared with what the others say.
+    bottom_up: whether the bottom row is stored first; None: as usual for the kind (packed: yes, all others: no).
+    tag_bits: packed only; bits behind the pixels of each row (16 in 416-wide rows of 400 pixels).
+    key: npz, packed-time and h5; the array. None: the names that are known, or the only one.
+    axes: arrays; "THW" or "HWT". None: as the known names mean it; .npy and .h5: THW.
+    """
+
+    kind: str = "packed"
+    width: int | None = None
+    height: int | None = None
+    bottom_up: bool | None = None
+    tag_bits: int = 0
+    key: str | None = None
+    axes: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind: {self.kind!r}; allowed: {', '.join(KINDS)}")
+        for name, value in (("width", self.width), ("height", self.height)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: {value}; allowed: 1 or more")
+        if self.kind == "sps100":
+            check_sps100_size(self.width or WIDTH, self.height or HEIGHT)
+            if self.bottom_up:
+                raise ValueError("rows: bottom-up; allowed for sps100: top-down")
+        if self.tag_bits and self.kind != "packed" or self.tag_bits < 0:
+            raise ValueError(f"tag_bits: {self.tag_bits}; allowed: 0, for packed streams 0 or more")
+        if self.key is not None and self.kind not in ("npz", "packed-time", "h5"):
+            raise ValueError(f"key: {self.key!r}; allowed: only for npz, packed-time and h5")
+        if self.key is not None and not (self.key and self.key.isprintable()):
+            raise ValueError(f"key: {self.key[:80]!r}; allowed: the name of an array")
+        if self.axes is not None and (self.axes not in AXES or self.kind not in ("npy", "npz", "h5")):
+            raise ValueError(f"axes: {self.axes!r}; allowed: {', '.join(AXES)}, only for npy, npz and h5")
+
+    @property
+    def is_bottom_up(self) -> bool:
+        return self.kind == "packed" if self.bottom_up is None else self.bottom_up
+
+    def values(self) -> dict[str, Any]:
+        """What a sidecar holds of it."""
+        found = {"kind": self.kind, "width": self.width, "height": self.height, "rows": ROWS[self.is_bottom_up]}
+        if self.kind in ("packed", "sps100", "packed-time"):
+            found["bit_order"] = BIT_ORDER
+        found |= {"tag_bits": self.tag_bits} if self.tag_bits else {}
+        return found | {name: value for name, value in (("key", self.key), ("axes", self.axes)) if value is not None}
+
+    def describe(self) -> str:
+        size = f", {self.width} x {self.height}" if self.width and self.height else ""
+        tags = f", {self.tag_bits} tag bits a row" if self.tag_bits else ""
+        which = "".join(f", {name} {value}" for name, value in (("key", self.key), ("axes", self.axes)) if value)
+        return f"{self.kind}{size}, rows {ROWS[self.is_bottom_up]}{tags}{which}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file's format and who says so: the name of a sidecar or config, or "the file itself"."""
+
+    format: StreamFormat
+    source: str
+    num_ticks: int | None = None
+    tick_rate_hz: float | None = None
+    sha256: str | None = None
+
+
+def is_headerless(path: Path) -> bool:
+    """Whether a file of that suffix does not tell its geometry."""
+    return Path(path).suffix.lower() not in ARRAY_SUFFIXES
+
+
+def stream_sidecar_path(path: Path) -> Path:
+    """car.dat.json of car.dat."""
+    return path.with_name(f"{path.name}.json")
+
+
+def find_format(path: Path) -> Found:
+    """What is known of a spike file, from its sidecar, its recording.json, SpikeCV's config.yaml or itself.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: nobody tells the geometry of a file without a header, or what tells it is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such spike file")
+    sidecar = stream_sidecar_path(path)
+    if sidecar.is_file():
+        return _found(read_fields(sidecar, STREAM_FORMAT, STREAM_VERSION), sidecar.name)
+    recording = path.parent / SIDECAR
+    if recording.is_file():
+        spikes = read_fields(recording, FORMAT, VERSION).inside("spikes")
+        if spikes.get("file", str) == path.name:
+            return _found(spikes, SIDECAR)
+    if not is_headerless(path):
+        return Found(StreamFormat(SUFFIX_KINDS[path.suffix.lower()]), "the file itself")
+    config = path.parent / SPIKECV_CONFIG
+    if config.is_file():
+        width, height = read_spikecv_config(config)
+        return Found(StreamFormat("packed", width, height), SPIKECV_CONFIG)
+    raise ValueError(
+        f"{path}: a spike file without a header does not tell its geometry; state width and height, or see what fits "
+        f"with: spikevrt inspect {path}"
+    )
+
+
+def open_stream(path: Path, format: StreamFormat | None = None) -> SpikeStream:
+    """Open a spike file as upright ticks of 0 and 1; nothing is read but headers. None: `find_format` tells the format.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the geometry is not known, or the file contradicts what is said of it.
+    """
+    path = Path(path)
+    found = find_format(path) if format is None else Found(format, "what was stated")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such spike file")
+    stream = _open(path, found.format)
+    size = (found.format.width or stream.width, found.format.height or stream.height)
+    if size != (stream.width, stream.height):
+        raise ValueError(f"{path}: {stream.width}x{stream.height} spikes, but {found.source} says {size[0]}x{size[1]}")
+    num_ticks = stream.num_ticks  # of a file without a header, from its size, which is checked here
+    if found.num_ticks is not None and found.num_ticks != num_ticks:
+        raise ValueError(f"{path}: {num_ticks} ticks, but {found.source} says {found.num_ticks}")
+    return stream
+
+
+def write_stream_sidecar(
+    path: Path, format: StreamFormat, *, num_ticks: int, tick_rate_hz: float | None = None, sha256: str
+) -> Path:
+    """Write <file>.json beside a spike file, which from then on tells what it holds. Returns its path."""
+    sidecar = stream_sidecar_path(Path(path))
+    values = {"format": STREAM_FORMAT, "version": STREAM_VERSION, **format.values()}
+    write_json(sidecar, values | {"num_ticks": num_ticks, "tick_rate_hz": tick_rate_hz, "sha256": sha256})
+    return sidecar
+
+
+def format_from(fields: Fields) -> StreamFormat:
+    """The format that a sidecar states. Raises ValueError, naming file and key, for one that is none."""
+    kind = fields.get("kind", str) if fields.has("kind") else "packed"
+    rows = fields.get("rows", str) if fields.has("rows") or kind == "packed" else None
+    if rows is not None and rows not in ROWS.values():
+        raise ValueError(f"{fields.path}: {fields.prefix}rows: {rows!r}; allowed: {', '.join(ROWS.values())}")
+    bit_order = fields.get("bit_order", str) if fields.has("bit_order") or kind == "packed" else BIT_ORDER
+    if bit_order != BIT_ORDER:
+        raise ValueError(f"{fields.path}: {fields.prefix}bit_order: {bit_order!r}; allowed: {BIT_ORDER}")
+    needed = kind in HEADERLESS
+    try:
+        return StreamFormat(
+            kind=kind,
+            width=fields.get("width", int) if needed or fields.has("width") else None,
+            height=fields.get("height", int) if needed or fields.has("height") else None,
+            bottom_up=None if rows is None else rows == ROWS[True],
+            tag_bits=fields.get("tag_bits", int) if fields.has("tag_bits") else 0,
+            key=fields.get("key", str) if fields.has("key") else None,
+            axes=fields.get("axes", str) if fields.has("axes") else None,
+        )
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(text if text.startswith(str(fields.path)) else f"{fields.path}: {text}") from None
+
+
+def read_spikecv_config(path: Path) -> tuple[int, int]:
+    """(width, height) of a SpikeCV dataset's config.yaml: the lines `spike_w: N` and `spike_h: N`.
+
+    Only these lines are looked at: such a config is flat, and a YAML parser would follow whatever else stands there
+    (PyYAML takes minutes for 16 kB of brackets). Raises ValueError when it does not say each of them once.
+    """
+    with open(path, "rb") as file:
+        text = file.read(MAX_CONFIG_BYTES + 1)
+    if len(text) > MAX_CONFIG_BYTES:
+        raise ValueError(f"{path}: more than {MAX_CONFIG_BYTES} bytes; allowed: a SpikeCV config of fewer")
+    width, height = (_whole_number(path, text, key) for key in ("spike_w", "spike_h"))
+    return width, height
+
+
+def _whole_number(path: Path, text: bytes, key: str) -> int:
+    lines = re.findall(rf"^{key}[ \t]*:(.*)$", text.decode("utf-8", "replace"), re.MULTILINE)
+    values = [re.fullmatch(r"[ \t]+([1-9][0-9]{0,6})[ \t]*(#.*)?\r?", line) for line in lines]
+    if len(values) != 1 or values[0] is None:
+        said = f"{lines[0].strip()[:80]!r}" if len(lines) == 1 else f"{len(lines)} lines of it"
+        raise ValueError(f"{path}: {key}: {said}; allowed: one line with a whole number of pixels")
+    return int(values[0][1])
+
+
+def _found(fields: Fields, source: str) -> Found:
+    return Found(
+        format_from(fields),
+        source,
+        fields.get("num_ticks", int),
+        fields.positive("tick_rate_hz") if fields.has("tick_rate_hz") else None,
+        fields.get("sha256", str) if fields.has("sha256") else None,
+    )
+
+
+def _open(path: Path, format: StreamFormat) -> SpikeStream:
+    if format.kind == "sps100":
+        return Sps100Stream(path, format.width or WIDTH, format.height or HEIGHT)
+    if format.kind in HEADERLESS:
+        if format.width is None or format.height is None:
+            raise ValueError(f"{path}: width and height are needed, for a {format.kind} file does not know its size")
+        geometry = SpikeGeometry(format.width, format.height, format.is_bottom_up, format.tag_bits)
+        if format.kind == "packed":
+            return PackedStream(path, geometry)
+        return ArrayStream(_raw_bytes(path, geometry), bottom_up=format.is_bottom_up)
+    if format.kind == "npy":
+        return ArrayStream(open_npy(path), format.axes or "THW", format.is_bottom_up)
+    key = format.key or _known_key(path, format)
+    if format.kind == "packed-time" or (format.kind == "npz" and key == TIME_PACKED_KEY):
+        return _time_packed(path, key, format.is_bottom_up)
+    array: StoredArray = open_npz(path, key) if format.kind == "npz" else open_h5(path, key)
+    axes = format.axes or KEY_AXES.get(key) or ("THW" if format.kind == "h5" else None)
+    if axes is None:
+        raise ValueError(f"{path}: {key} {array.shape} does not tell its axes; allowed: {', '.join(AXES)}, stated")
+    return ArrayStream(array, axes, format.is_bottom_up)
+
+
+def _raw_bytes(path: Path, geometry: SpikeGeometry) -> MappedArray:
+    tick, num_bytes = geometry.width * geometry.height, path.stat().st_size
+    if num_bytes == 0 or num_bytes % tick:
+        raise ValueError(
+            f"{path}: {num_bytes} bytes are no whole number of ticks of {geometry} ({tick} bytes each, one a pixel)"
+        )
+    return MappedArray(path, (num_bytes // tick, geometry.height, geometry.width))
+
+
+def _known_key(path: Path, format: StreamFormat) -> str:
+    """The array that is meant where none is named: one of the known names, else the only one there is."""
+    if format.kind == "packed-time":
+        return TIME_PACKED_KEY
+    keys = npz_keys(path) if format.kind == "npz" else h5_keys(path)
+    known = [key for key in keys if key in KEY_AXES or (key == TIME_PACKED_KEY and format.kind == "npz")]
+    if len(known) == 1 or len(keys) == 1:
+        return (known or keys)[0]
+    listed = ", ".join(keys[:8]) + (", ..." if len(keys) > 8 else "") if keys else "nothing"
+    raise ValueError(f"{path}: holds {' '.join(listed.split())[:200]}; state which one is meant: key")
+
+
+def _time_packed(path: Path, key: str, bottom_up: bool) -> TimePackedStream:
+    planes = open_npz(path, key)
+    num_planes = planes.shape[0]
+    num_ticks = npz_number(path, LENGTH_KEY)
+    num_ticks = 8 * num_planes if num_ticks is None else num_ticks
+    if not 8 * (num_planes - 1) < num_ticks <= 8 * num_planes:
+        raise ValueError(
+            f"{path}: {LENGTH_KEY} {num_ticks}; allowed: {8 * num_planes - 7} to {8 * num_planes}, for it has "
+            f"{num_planes} planes"
+        )
+    return TimePackedStream(planes, num_ticks, bottom_up)

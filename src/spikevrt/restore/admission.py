@@ -1,0 +1,97 @@
+"""Who may be restored: the health gate, and whether a recording's spikes are what a network learnt to read.
+
+Dimension key: K bins, h2 and w2 rows and columns of the spikes on the frame.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from spikevrt.align.health import gate
+from spikevrt.checkpoint import WeightsInfo
+from spikevrt.recording.recording import Recording, nearest_ratio
+from spikevrt.represent.exposure import exposure_counts
+from spikevrt.represent.voxel import Split
+from spikevrt.represent.voxel import density as voxel_density
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+MAX_DENSITY_RATIO = 2.0  # beyond this, a recording's spikes are unlike those that the network learnt from
+NUM_DENSITY_SAMPLES = 5
+
+
+def admit(recording: Recording, ignore_health: Collection[str] = ()) -> Recording:
+    """The recording with its broken pixels marked, told on stderr in one line; or a refusal, as `align.health.gate`.
+
+    Raises:
+        ValueError: there are no spikes, or a finding that is not in `ignore_health` refuses.
+    """
+    if recording.spikes is None:
+        raise ValueError(f"{recording.root}: no spikes, but these weights need them; choose weights without spikes")
+    passed = gate(recording, ignore=ignore_health)
+    num_new = len(passed.bad_pixels) - len(recording.bad_pixels)
+    if num_new:
+        print(
+            f"spikevrt: {recording.root}: {num_new} bad spike pixels, filled from their neighbours (see `inspect`)",
+            file=sys.stderr,
+        )
+    return passed
+
+
+def check_spikes(info: WeightsInfo, recording: Recording) -> None:
+    """Refuse what cannot work; say what will work badly, once, on stderr."""
+    assert info.model.spikes is not None
+    if recording.spikes is None:
+        raise ValueError(f"{recording.root}: no spikes, but these weights need them; choose weights without spikes")
+    spec = info.model.spikes
+    for index, exposure in enumerate(recording.exposures):
+        if exposure.num_ticks < (spec.num_bins if spec.split == "whole" else 1):
+            raise ValueError(
+                f"{recording.root}: frame {index} has {exposure.num_ticks} ticks; these weights need {spec.num_bins} "
+                f"or more"
+            )
+    height, width = recording.spikes.height, recording.spikes.width
+    ratio = nearest_ratio(recording.height, recording.width, height, width)
+    if not recording.alignment.is_spatial and (height * ratio, width * ratio) != (recording.height, recording.width):
+        print(
+            f"spikevrt: warning: {recording.root}: frames of {recording.width}x{recording.height} are no multiple "
+            f"of {width}x{height} spikes, which are resampled to 1/{ratio} of the frames",
+            file=sys.stderr,
+        )
+    density = spike_density(recording, spec.num_bins, spec.split)
+    if spec.normalize == "density":
+        if density == 0:
+            raise ValueError(f"{recording.root}: no spike in the exposures looked at; is the stream dead?")
+    elif not info.voxel_mean / MAX_DENSITY_RATIO <= density <= info.voxel_mean * MAX_DENSITY_RATIO:
+        print(
+            f"spikevrt: warning: {recording.root}: spike density {density:.3g} (mean log1p count of a bin) against "
+            f"{info.voxel_mean:.3g} in training; expect poor frames (wrong exposure ticks, threshold or rows?)",
+            file=sys.stderr,
+        )
+
+
+def spike_density(recording: Recording, num_bins: int, split: Split = "whole") -> float:
+    """Mean of log1p(spikes in a bin) over a few exposures spread over the recording."""
+    step = max(1, recording.num_frames // NUM_DENSITY_SAMPLES)
+    means = [
+        voxel_density(frame_counts(recording, index, num_bins, split)).item()
+        for index in range(step // 2, recording.num_frames, step)
+    ]
+    return sum(means) / len(means)
+
+
+def frame_counts(recording: Recording, index: int, num_bins: int, split: Split) -> Float[Tensor, "K h2 w2"]:
+    """Spikes per bin of exposure `index`, bad pixels filled, on the frame (`represent.exposure`)."""
+    return exposure_counts(
+        lambda edges: recording.count_exposure(index, edges),
+        recording.exposures[index].num_ticks,
+        num_bins=num_bins,
+        split=split,
+        bad=recording.bad_mask(),
+        positions=recording.sensor_positions,
+    )

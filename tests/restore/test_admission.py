@@ -1,0 +1,73 @@
+"""Who may be restored: a sound recording, a repaired one, and none that the gate refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spikevrt.recording.recording import Recording, open_recording
+from spikevrt.recording.spike_file import SpikeWriter
+from spikevrt.recording.stream import PackedStream
+from spikevrt.restore.admission import admit, frame_counts
+from spikevrt.restore.restorer import RestoreOptions, restore_recording
+from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+
+PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "demo" / "assets" / "chelsea.jpg"
+
+
+@pytest.fixture
+def flipped(tmp_path: Path) -> Recording:
+    """Its recording.json says that the top row is stored first, which is not so."""
+    options = SimulateOptions(frames=2, width=96, height=64, exposure_ticks=32, period_ticks=32, num_layers=0)
+    recording = simulate_recording(PHOTO, tmp_path / "cat", options)
+    sidecar = recording.root / "recording.json"
+    values = json.loads(sidecar.read_text())
+    values["spikes"]["rows"] = "top-down"
+    sidecar.write_text(json.dumps(values))
+    return open_recording(recording.root)
+
+
+@pytest.fixture
+def with_a_dead_pixel(recording_folder: Path) -> Recording:
+    recording = open_recording(recording_folder)
+    assert isinstance(recording.spikes, PackedStream)
+    spikes = recording.spikes.read(0, recording.num_ticks)
+    spikes[:, 13, 17] = 0
+    with SpikeWriter(recording.spikes.path, recording.spikes.geometry) as writer:
+        writer.append(spikes)
+    return open_recording(recording_folder)
+
+
+def test_a_sound_recording_is_admitted_as_it_is(recording_folder: Path, capsys: pytest.CaptureFixture[str]):
+    recording = open_recording(recording_folder)
+    assert admit(recording) is recording
+    assert capsys.readouterr().err == ""
+
+
+def test_a_dead_pixel_is_told_and_filled_from_its_neighbours(
+    with_a_dead_pixel: Recording, capsys: pytest.CaptureFixture[str]
+):
+    admitted = admit(with_a_dead_pixel)
+    assert admitted.bad_pixels == ((13, 17),)
+    assert "1 bad spike pixels, filled from their neighbours" in capsys.readouterr().err
+    counts = frame_counts(admitted, 1, 1, "whole")[0].numpy()
+    around = np.delete(frame_counts(with_a_dead_pixel, 1, 1, "whole")[0, 12:15, 16:19].numpy().reshape(9), 4)
+    assert counts[13, 17] == pytest.approx(around.mean(), rel=1e-3)  # rounded to float16
+
+
+def test_flipped_spikes_are_refused_before_anything_is_written(flipped: Recording, micro_weights: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"cat: orientation: .*; allowed: .* or to ignore 'orientation'"):
+        restore_recording(micro_weights, flipped, tmp_path / "out", RestoreOptions(device="cpu"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_finding_can_be_ignored(flipped: Recording):
+    assert admit(flipped, ("orientation",)).num_frames == 2
+
+
+def test_an_unknown_finding_is_refused_with_those_there_are(recording_folder: Path):
+    with pytest.raises(ValueError, match="ignore: 'colour'; allowed: spikes, dead pixels, "):
+        admit(open_recording(recording_folder), ("colour",))

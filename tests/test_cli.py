@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from spikevrt import cli
 from spikevrt.verbs import options, simulate
 
 ROOT = Path(__file__).resolve().parents[1]
-VERBS = ("simulate", "inspect", "prepare", "train", "restore", "evaluate", "demo")
+VERBS = ("simulate", "inspect", "convert", "prepare", "train", "restore", "evaluate", "demo")
 
 
 def run_outside(arguments: list[str]) -> subprocess.CompletedProcess[str]:
@@ -97,22 +98,32 @@ def defaults_in_help(table: tuple[tuple[str, type, str], ...]) -> dict[str, str]
     return {name: re.sub(r".*\((.*)\)$", r"\1", text) for name, _, text in table}
 
 
+def as_in_help(value: object) -> str:
+    return "none" if value in (None, "") else str(value).lower().strip("()")
+
+
 def test_the_defaults_in_the_help_are_the_true_ones():
     from spikevrt.restore.restorer import RestoreOptions
+    from spikevrt.simulate.camera import CameraConfig
+    from spikevrt.simulate.rig import RigConfig
     from spikevrt.simulate.sensor import SensorConfig
     from spikevrt.simulate.synthesise import SimulateOptions
 
     for table, defaults in (
         (simulate.SIMULATE, SimulateOptions()),
         (simulate.SENSOR, SensorConfig()),
+        (simulate.CAMERA, CameraConfig()),
+        (simulate.RIG, RigConfig()),
         (options.RESTORE, RestoreOptions()),
     ):
-        true = {name: str(getattr(defaults, name)).lower() for name, _, _ in table}
+        true = {name: as_in_help(getattr(defaults, name)) for name, _, _ in table}
         assert defaults_in_help(table) == true
 
 
 def test_every_option_of_a_stage_can_be_given():
     from spikevrt.restore.restorer import RestoreOptions
+    from spikevrt.simulate.camera import CameraConfig
+    from spikevrt.simulate.rig import RigConfig
     from spikevrt.simulate.sensor import SensorConfig
     from spikevrt.simulate.synthesise import SimulateOptions
 
@@ -120,8 +131,10 @@ def test_every_option_of_a_stage_can_be_given():
         return {field.name for field in dataclasses.fields(kind)}
 
     assert {name for name, _, _ in simulate.SENSOR} == names(SensorConfig)
-    assert {name for name, _, _ in simulate.SIMULATE} == names(SimulateOptions) - {"sensor"}
-    assert {name for name, _, _ in options.RESTORE} | {"device", "precision"} == names(RestoreOptions)
+    assert {name for name, _, _ in simulate.SIMULATE} == names(SimulateOptions) - {"sensor", "camera", "rig"}
+    assert {name for name, _, _ in simulate.CAMERA} == names(CameraConfig)
+    assert {name for name, _, _ in simulate.RIG} == names(RigConfig)
+    assert {name for name, _, _ in options.RESTORE} | {"device", "precision", "ignore_health"} == names(RestoreOptions)
 
 
 # --- mistakes in the command itself ---
@@ -141,6 +154,11 @@ def test_every_option_of_a_stage_can_be_given():
         (["restore", "x", "--out", "y", "--top-down"], "--top-down: only with --spikes"),
         (["simulate", "a", "b", "--out", "y"], "SOURCE: 2 given; allowed: one, or several with --count"),
         (["simulate", "a", "--out", "y", "--workers", "2"], "--workers: only with --count"),
+        (["simulate", "a", "--out", "y", "--engine", "ray"], "--engine: only with --count"),
+        (["simulate", "a", "--out", "y", "--sensor", "dim"], "sensor: dim; must be one of ideal, bright, lowlight"),
+        (["simulate", "a", "--out", "y", "--bits", "9"], "camera.bits: 9; must be from 1 to 8"),
+        (["simulate", "a", "--out", "y", "--rig-scale", "3"], "rig.scale: 3.0; must be 0.5 to 2"),
+        (["simulate", "a", "--out", "y", "--interpolate", "3"], "interpolate: 3; must be a power of two: 1, 2, 4, 8"),
         (["simulate", "a", "--out", "y", "--count", "2", "--layer-photos", "b"], "--layer-photos: not with --count"),
         (["simulate", "a", "--out", "y", "--frames", "0"], "frames: 0; must be 1 or more"),
         (["simulate", "a", "--out", "y", "--width", "81"], "width: 81; must be a multiple of ratio = 2"),
@@ -175,6 +193,8 @@ def test_a_mistake_exits_with_status_two_and_no_traceback():
         ("waves/sharp", ["--num-layers", "0"], "--num-layers: for photographs; not for "),
         ("waves/sharp", ["--layer-photos", "photo.png"], "--layer-photos: for photographs; not for "),
         ("photo.png", ["--ticks-per-frame", "3"], "--ticks-per-frame: for videos and folders of frames; not for "),
+        ("photo.png", ["--count", "2", "--engine", "dask"], "engine: dask; must be one of processes, ray"),
+        ("photo.png", ["--interpolate", "2"], "--interpolate: for videos and folders of frames; not for "),
         ("photo.png", ["--start-frame", "0"], "--start-frame: for videos and folders of frames; not for "),
         ("photo.png", ["--start-frame", "0", "--count", "2"], "--start-frame: for videos and folders of frames; not "),
         ("photo.png", ["--num-layers", "0", "--layer-photos", "x.png"], "--layer-photos: not with --num-layers 0"),
@@ -280,10 +300,52 @@ def test_a_size_that_does_not_fit_the_spike_file_is_refused(
 def test_a_spike_file_of_unsaid_size_is_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
 ):
-    assert "width" in refused(capsys, tmp_path, "inspect", recording_folder / "spikes.dat")
-    frames = recording_folder / "blur"
-    arguments = ["restore", frames, "--spikes", recording_folder / "spikes.dat", "--out", tmp_path / "out"]
-    assert refused(capsys, tmp_path, *arguments).startswith("--spikes: needs --spike-width and --spike-height")
+    spikes = Path(shutil.copy(recording_folder / "spikes.dat", tmp_path / "unsaid.dat"))
+    arguments = ["restore", recording_folder / "blur", "--spikes", spikes, "--out", tmp_path / "out"]
+    message = refused(capsys, tmp_path, *arguments)
+    assert message.startswith(f"{spikes}: a spike file without a header does not tell its geometry")
+
+
+def test_what_a_spike_file_may_hold_is_listed_with_status_2_until_one_reading_is_confirmed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
+):
+    spikes = tmp_path / "unsaid.dat"
+    spikes.write_bytes((recording_folder / "spikes.dat").read_bytes())
+    frames = str(recording_folder / "blur")
+    asking = ["inspect", str(spikes), "--size", "40x32", "--rgb", frames]
+    assert cli.main(asking) == 2
+    out, err = capsys.readouterr()
+    assert (
+        err.startswith(f"spikevrt: {spikes}: ") and err.count("\n") == 1 and "confirm one with --confirm NUMBER" in err
+    )
+    best = out.splitlines()[1]
+    assert "packed, 40 x 32, rows bottom-up: 65 ticks" in best
+    assert [file.name for file in tmp_path.glob("unsaid*")] == ["unsaid.dat"]
+    number = best.split()[0]
+    assert cli.main([*asking, "--confirm", number, "--tick-rate-hz", "1000"]) == 0
+    assert "65 ticks at 1000 Hz -> " in capsys.readouterr().out
+    assert cli.main(["inspect", str(spikes)]) == 0
+    assert "packed spike stream, 40 x 32, rows bottom-up, 160 bytes per tick (says unsaid.dat.json)" in (
+        capsys.readouterr().out
+    )
+
+
+def test_half_a_geometry_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    (tmp_path / "a.dat").write_bytes(bytes(100))
+    for half in (["--width", "10"], ["--top-down"], ["--tag-bits", "16"]):
+        message = refused(capsys, tmp_path, "inspect", tmp_path / "a.dat", *half)
+        assert message.startswith("--width, --height: a file without a header needs both"), half
+    message = refused(capsys, tmp_path, "inspect", tmp_path / "a.dat", "--size", "10by10")
+    assert message.startswith("argument --size: '10by10'; allowed: WIDTHxHEIGHT, for example 400x250")
+
+
+def test_the_health_report_is_written_and_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
+):
+    page = tmp_path / "page.html"
+    assert cli.main(["inspect", str(recording_folder), "--report", str(page)]) == 0
+    assert capsys.readouterr().out.endswith(f"report -> {page}\n")
+    assert page.read_text().startswith("<!doctype html>")
 
 
 @pytest.mark.parametrize("lost", [1, 160], ids=["one byte", "one tick"])
@@ -348,6 +410,72 @@ def test_truncated_weights_are_refused(
     assert message.startswith(f"{micro_weights}: not a complete safetensors file")
 
 
+# --- convert ---
+
+
+def test_convert_cuts_and_says_what_it_made(capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path):
+    import numpy as np
+
+    from spikevrt.recording.recording import open_recording
+
+    out = tmp_path / "cut.npz"
+    assert (
+        cli.main(["convert", str(recording_folder), str(out), "--start", "3", "--stop", "14", "--to", "npz-hwt"]) == 0
+    )
+    told = capsys.readouterr().out
+    assert told.startswith(f"11 ticks (npz, 40 x 32, rows top-down, key arr_0, axes HWT) -> {out} (")
+    spikes = open_recording(recording_folder).spikes
+    assert spikes is not None
+    with np.load(out) as archive:
+        np.testing.assert_array_equal(np.moveaxis(archive["arr_0"], -1, 0), spikes.read(3, 14))
+    values = json.loads((tmp_path / "cut.npz.json").read_text())
+    assert (values["num_ticks"], values["tick_rate_hz"]) == (11, 20000.0)
+    message = refused(capsys, tmp_path, "convert", out, out.with_suffix(".dat"), "--axes", "HWT", "--start", "12")
+    assert message == f"{out}: ticks [12, 11) asked for; allowed: inside [0, 11)"
+    assert refused(capsys, tmp_path, "convert", recording_folder, out).startswith(f"{out}: exists; choose another name")
+
+
+def test_convert_says_what_of_a_raw_file_it_left_out(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    import numpy as np
+
+    from spikevrt.recording.sps100 import pack_sps100
+
+    (tmp_path / "a.dat").write_bytes(pack_sps100(np.zeros((3, 4, 1000), dtype=np.uint8))[64:-16])
+    stated = ["--kind", "sps100", "--width", "1000", "--height", "4"]
+    assert cli.main(["convert", str(tmp_path / "a.dat"), str(tmp_path / "b.dat"), *stated]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{tmp_path / 'a.dat'}: the first 448 bytes are the end of a tick, left out"
+    assert lines[1] == f"{tmp_path / 'a.dat'}: the last 496 bytes are the beginning of a tick, left out"
+    assert lines[2].startswith(f"1 ticks (packed, 1000 x 4, rows bottom-up) -> {tmp_path / 'b.dat'} (")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["b.npy", "--to", "packed"], "--to: packed in a file b.npy; allowed: the suffix that belongs to it"),
+        (["b.dat", "--to", "npz"], "--to: npz in a file b.dat; allowed: the suffix that belongs to it"),
+        (["b.dat", "--to", "packed-416"], "--to: packed-416 for spikes 40 wide; allowed: 400 pixels and 16 tag bits"),
+        (["b.dat", "--to", "sps100"], "sps100: 40x32; allowed: 1000 columns"),
+        (["b.dat", "--width", "40"], "--width: {a} is a recording, which tells what its spikes are"),
+        (["b.dat", "--tick-rate-hz", "nan"], "--tick-rate-hz: nan; allowed: above 0"),
+        (["b.dat", "--stop", "0"], "{a}/spikes.dat: ticks [0, 0) are none; allowed: one or more"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_conversion_that_cannot_be_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path, options: list[str], message: str
+):
+    arguments = [recording_folder, tmp_path / options[0], *options[1:]]
+    assert refused(capsys, tmp_path, "convert", *arguments).startswith(message.format(a=recording_folder))
+
+
+def test_the_variants_in_the_help_are_the_true_ones():
+    from spikevrt.recording.formats import KINDS
+    from spikevrt.verbs import convert
+
+    assert convert.KINDS == KINDS
+
+
 # --- settings ---
 
 
@@ -409,7 +537,7 @@ def test_an_interrupt_exits_with_status_130(capsys: pytest.CaptureFixture[str], 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("spikevrt.align.health.inspect", interrupted)
+    monkeypatch.setattr("spikevrt.align.inspect.inspect", interrupted)
     assert cli.main(["inspect", "x"]) == 130
     assert capsys.readouterr().err == "spikevrt: interrupted\n"
 
@@ -418,7 +546,7 @@ def test_our_own_mistake_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
     def mistaken(*_: object, **__: object) -> None:
         raise AssertionError("ours")
 
-    monkeypatch.setattr("spikevrt.align.health.inspect", mistaken)
+    monkeypatch.setattr("spikevrt.align.inspect.inspect", mistaken)
     with pytest.raises(AssertionError, match="ours"):
         cli.main(["inspect", "x"])
 
@@ -435,7 +563,7 @@ def test_a_message_of_several_lines_is_told_in_one(
     def wordy(*_: object, **__: object) -> None:
         raise ValueError("first\n  second")
 
-    monkeypatch.setattr("spikevrt.align.health.inspect", wordy)
+    monkeypatch.setattr("spikevrt.align.inspect.inspect", wordy)
     assert refused(capsys, tmp_path, "inspect", "x") == "first second"
 
 

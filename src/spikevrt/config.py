@@ -133,7 +133,6 @@ class DataConfig:
     crop_px: int = 256
     batch: int = 8
     workers: int = 0
-    cache_mb: int = 0  # memory for decoded pictures, all workers of a rank together
     augment: bool = True
 
 

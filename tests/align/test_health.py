@@ -1,262 +1,335 @@
-"""`inspect`: geometry, broken pixels, orientation, gain; on made-up files and on real recordings where present."""
+"""The health gate: each fault, put into a simulated recording, is found and named; sound recordings pass."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from spikevrt.align.health import SpikeStream, inspect, measure_health
-from spikevrt.recording.frames import image_size, read_image, write_image
-from spikevrt.recording.recording import Exposure, write_sidecar
+from spikevrt.align.findings import VERDICTS
+from spikevrt.align.health import NAMES, HealthReport, check_health, gate
+from spikevrt.recording.frames import read_image, write_image
+from spikevrt.recording.loose import loose_recording
+from spikevrt.recording.recording import Exposure, Recording, open_recording, write_sidecar
+from spikevrt.recording.registration import Alignment
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
-from spikevrt.recording.video import write_video
+from spikevrt.recording.stream import PackedStream
+from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 
-NUM_TICKS = 61
+ASSETS = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "demo" / "assets"
+PHOTOS = ("astronaut.jpg", "bridge.jpg", "chelsea.jpg", "coffee.jpg")
+OPTIONS = SimulateOptions(frames=3, width=128, height=96, exposure_ticks=64, period_ticks=80, motion_px=8.0)
 
-
-def _scene(height: int = 40, width: int = 60) -> np.ndarray:
-    """Linear light in [0.1, 0.9]: a smooth hill off the centre, so that every flip is another picture."""
-    row, column = np.mgrid[:height, :width]
-    hill = np.exp(-(((row - 0.2 * height) / (0.4 * height)) ** 2 + ((column - 0.3 * width) / (0.4 * width)) ** 2))
-    return 0.1 + 0.8 * hill
+Change = Callable[[np.ndarray], np.ndarray]
 
 
-def _fire(light: np.ndarray, num_ticks: int = NUM_TICKS, seed: int = 0) -> np.ndarray:
-    phase = np.random.default_rng(seed).random(light.shape)
-    charge = np.floor(phase + light * np.arange(num_ticks + 1)[:, None, None])
-    return np.diff(charge, axis=0).astype(np.uint8)
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("clean")
+    return {name: simulate_recording(ASSETS / name, folder / name[:-4], OPTIONS).root for name in PHOTOS}
 
 
-def _write(path: Path, spikes: np.ndarray, *, bottom_up: bool = True) -> SpikeGeometry:
-    geometry = SpikeGeometry(spikes.shape[2], spikes.shape[1], bottom_up)
-    with SpikeWriter(path, geometry) as writer:
-        writer.append(spikes)
-    return geometry
+def _broken(
+    clean: dict[str, Path],
+    tmp_path: Path,
+    change: Change | None = None,
+    *,
+    photo: str = PHOTOS[0],
+    frames: Change | None = None,
+) -> Recording:
+    """A copy with other spikes (of any size and length) or other frames."""
+    root = Path(shutil.copytree(clean[photo], tmp_path / "broken"))
+    if change is not None:
+        before = open_recording(root)
+        assert before.spikes is not None
+        spikes = change(before.spikes.read(0, before.num_ticks).copy())
+        with SpikeWriter(root / "spikes.dat", SpikeGeometry(spikes.shape[2], spikes.shape[1])) as writer:
+            writer.append(np.ascontiguousarray(spikes))
+        values = json.loads((root / "recording.json").read_text())
+        values["spikes"] |= {
+            "sha256": writer.sha256, "num_ticks": len(spikes), "height": spikes.shape[1], "width": spikes.shape[2]
+        }  # fmt: skip
+        (root / "recording.json").write_text(json.dumps(values))
+    if frames is not None:
+        for folder in ("blur", "sharp"):
+            for image in (root / folder).iterdir():
+                write_image(image, frames(read_image(image)))
+    return open_recording(root)
 
 
-def _recording(root: Path, *, flipped: bool = False) -> Path:
-    light = _scene()
-    spikes = _fire(light)
-    (root / "blur").mkdir(parents=True)
-    frame = np.repeat((light ** (1 / 2.2) * 255).round().astype(np.uint8)[:, :, None], 3, axis=2)
-    write_image(root / "blur" / "000000.png", frame.repeat(2, axis=0).repeat(2, axis=1))
-    geometry = SpikeGeometry(60, 40)
-    with SpikeWriter(root / "spikes.dat", geometry) as writer:
-        writer.append(spikes[:, ::-1] if flipped else spikes)
+def _square(tmp_path: Path, seed: int = 0) -> Recording:
+    """One frame of a random smooth picture, 60 x 60 spikes that fire as it says."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:60, :60] / 60
+    planes = [
+        sum(np.sin(x * rng.uniform(-20, 20) + y * rng.uniform(-20, 20) + rng.uniform(0, 6)) for _ in range(6))
+        for _ in range(3)
+    ]
+    light = np.stack([0.1 + 0.8 * (p - p.min()) / (p.max() - p.min()) for p in planes], axis=-1)
+    root = tmp_path / "square"
+    frame = (light ** (1 / 2.2) * 255).round().astype(np.uint8)
+    write_image_in(root / "blur" / "000000.png", frame)
+    charge = np.floor(rng.random((60, 60)) + light @ [0.2126, 0.7152, 0.0722] * np.arange(98)[:, None, None])
+    with SpikeWriter(_made(root) / "spikes.dat", SpikeGeometry(60, 60)) as writer:
+        writer.append(np.diff(charge, axis=0).astype(np.uint8))
     write_sidecar(
-        root,
-        geometry=geometry,
-        num_ticks=NUM_TICKS,
-        tick_rate_hz=20000.0,
-        spike_sha256=writer.sha256,
-        width=120,
-        height=80,
-        fps=100.0,
-        exposures=[Exposure(0, 0, NUM_TICKS, 0.0, NUM_TICKS / 20000)],
-        provenance={},
+        root, geometry=SpikeGeometry(60, 60), num_ticks=97, tick_rate_hz=2e4, spike_sha256=writer.sha256, width=60,
+        height=60, fps=100.0, exposures=[Exposure(0, 0, 97, 0.0, 97 / 2e4)], provenance={},
+    )  # fmt: skip
+    return open_recording(root)
+
+
+def write_image_in(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True)
+    write_image(path, image)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _odd(report: HealthReport) -> dict[str, str]:
+    return {finding.name: finding.verdict for finding in report.findings if finding.verdict != "ok"}
+
+
+@pytest.mark.parametrize("photo", PHOTOS)
+def test_a_sound_recording_passes_with_all_in_order(clean: dict[str, Path], photo: str) -> None:
+    recording = open_recording(clean[photo])
+    report = check_health(recording)
+    assert _odd(report) == {} and report.verdict == "ok"
+    assert tuple(finding.name for finding in report.findings) == NAMES
+    assert report.finding("orientation").numbers["upright"] > 0.9
+    assert gate(recording) is recording
+
+
+def test_a_dead_block_is_found_pixel_by_pixel_and_marked_for_repair(clean: dict[str, Path], tmp_path: Path) -> None:
+    def kill(spikes: np.ndarray) -> np.ndarray:
+        spikes[:, 20:25, 28:35] = 0
+        return spikes
+
+    recording = _broken(clean, tmp_path, kill)
+    report = check_health(recording)
+    assert _odd(report) == {"dead pixels": "repaired"}
+    dead = {(row, column) for row in range(20, 25) for column in range(28, 35)}
+    assert set(report.bad_pixels) == dead and report.finding("dead pixels").numbers["num_pixels"] == 35
+    passed = gate(recording)
+    mask = passed.bad_mask()
+    assert mask is not None and int(mask.sum()) == 35 and recording.bad_pixels == ()
+    assert _odd(check_health(passed)) == {}  # what is known is not found again
+    assert set(check_health(passed).bad_pixels) == dead
+
+
+def test_a_hot_pixel_is_found(clean: dict[str, Path], tmp_path: Path) -> None:
+    def heat(spikes: np.ndarray) -> np.ndarray:
+        spikes[:, 13, 29] |= (np.random.default_rng(0).random(len(spikes)) < 0.8).astype(np.uint8)
+        return spikes
+
+    report = check_health(_broken(clean, tmp_path, heat))
+    assert _odd(report) == {"hot pixels": "repaired"} and report.bad_pixels == ((13, 29),)
+
+
+def test_a_pixel_that_fires_at_every_tick_is_stuck(clean: dict[str, Path], tmp_path: Path) -> None:
+    def stick(spikes: np.ndarray) -> np.ndarray:
+        spikes[:, 13, 29] = 1
+        return spikes
+
+    report = check_health(_broken(clean, tmp_path, stick))
+    assert _odd(report) == {"stuck pixels": "repaired"} and report.bad_pixels == ((13, 29),)
+
+
+@pytest.mark.parametrize(
+    ("turn", "name"),
+    [
+        (lambda s: s[:, ::-1], "rows flipped"),
+        (lambda s: s[:, :, ::-1], "columns flipped"),
+        (lambda s: s[:, ::-1, ::-1], "turned by 180 degrees"),
+    ],
+)
+def test_a_flipped_stream_is_refused_with_the_flip_named(
+    clean: dict[str, Path], tmp_path: Path, turn: Change, name: str
+) -> None:
+    recording = _broken(clean, tmp_path, turn)
+    finding = check_health(recording).finding("orientation")
+    assert finding.verdict == "refused" and f"with {name}" in finding.sentence
+    with pytest.raises(ValueError, match=f"broken: orientation: the spikes fit the frames with {name} .*ignore"):
+        gate(recording)
+    assert gate(recording, ignore=["orientation"]) is recording
+
+
+@pytest.mark.parametrize(
+    ("turn", "name"),
+    [
+        (lambda s: s.transpose(0, 2, 1), "transposed"),
+        (lambda s: np.rot90(s, 3, (1, 2)), "turned by 90 degrees"),
+        (lambda s: np.rot90(s, 1, (1, 2)), "turned by 270 degrees"),
+        (lambda s: s[:, ::-1, ::-1].transpose(0, 2, 1), "transposed along the other diagonal"),
+    ],
+)
+def test_a_transposed_stream_of_a_square_sensor_is_refused(tmp_path: Path, turn: Change, name: str) -> None:
+    root = _square(tmp_path).root
+    assert _odd(check_health(open_recording(root))) == {}
+    finding = check_health(_broken({"square": root}, tmp_path, turn, photo="square")).finding("orientation")
+    assert finding.verdict == "refused" and f"with {name} (" in finding.sentence
+
+
+def test_bgr_frames_are_refused_and_grey_ones_tell_nothing(clean: dict[str, Path], tmp_path: Path) -> None:
+    for photo in PHOTOS:
+        report = check_health(_broken(clean, tmp_path / photo, frames=lambda image: image[:, :, ::-1], photo=photo))
+        assert _odd(report) == {"channel order": "refused"}, photo
+        assert report.finding("channel order").numbers["ratio"] < -0.7
+        assert "exchange their first and third channel" in report.finding("channel order").sentence
+    grey = _broken(clean, tmp_path, frames=lambda image: np.repeat(image[:, :, 1:2], 3, axis=2))
+    finding = check_health(grey).finding("channel order")
+    assert finding.verdict == "ok" and finding.sentence.startswith("cannot tell")
+
+
+def test_half_of_the_ticks_emptied_is_refused_and_a_few_are_a_warning(clean: dict[str, Path], tmp_path: Path) -> None:
+    def empty(spikes: np.ndarray) -> np.ndarray:
+        spikes[1::2] = 0
+        return spikes
+
+    def lose(spikes: np.ndarray) -> np.ndarray:
+        spikes[[3, 4, 41]] = 0
+        return spikes
+
+    finding = check_health(_broken(clean, tmp_path, empty)).finding("empty ticks")
+    assert finding.verdict == "refused" and "112 of 224 ticks hold no spike, the first is tick 1" in finding.sentence
+    finding = check_health(_broken(clean, tmp_path / "few", lose)).finding("empty ticks")
+    assert finding.verdict == "warning" and finding.numbers["num_empty"] == 3
+
+
+def test_ticks_missing_in_the_middle_are_found_where_they_are(clean: dict[str, Path], tmp_path: Path) -> None:
+    def drop(spikes: np.ndarray) -> np.ndarray:
+        return np.concatenate([spikes[:100], spikes[111:], spikes[:11]])  # the length stays, or opening would refuse
+
+    finding = check_health(_broken(clean, tmp_path, drop, photo="chelsea.jpg")).finding("gaps")
+    assert finding.verdict == "warning" and "before tick 100" in finding.sentence
+
+
+def test_a_doubled_gain_is_a_warning_that_names_density(clean: dict[str, Path], tmp_path: Path) -> None:
+    sensor = dataclasses.replace(OPTIONS.sensor, threshold=0.5)
+    root = simulate_recording(
+        ASSETS / "chelsea.jpg", tmp_path / "double", dataclasses.replace(OPTIONS, sensor=sensor)
+    ).root
+    report = check_health(open_recording(root))
+    assert _odd(report) == {"gain": "warning"}
+    assert abs(report.finding("gain").numbers["spikes_per_tick_at_full_light"] - 2) < 0.15
+    assert "normalize: density" in report.finding("gain").sentence
+    assert gate(open_recording(root)).bad_pixels == ()
+
+
+def test_a_density_that_drifts_between_frames_is_a_warning(clean: dict[str, Path], tmp_path: Path) -> None:
+    def fade(spikes: np.ndarray) -> np.ndarray:
+        return spikes * (
+            np.random.default_rng(0).random(spikes.shape) < np.linspace(1, 0.5, len(spikes))[:, None, None]
+        )
+
+    finding = check_health(_broken(clean, tmp_path, lambda s: fade(s).astype(np.uint8))).finding("density")
+    assert finding.verdict == "warning" and "from frame 2 to frame 0" in finding.sentence
+
+
+def test_exposures_that_last_other_than_their_ticks_are_a_warning(clean: dict[str, Path], tmp_path: Path) -> None:
+    root = Path(shutil.copytree(clean[PHOTOS[0]], tmp_path / "slow"))
+    values = json.loads((root / "recording.json").read_text())
+    values["spikes"]["tick_rate_hz"] = 10000.0
+    (root / "recording.json").write_text(json.dumps(values))
+    finding = check_health(open_recording(root)).finding("exposure times")
+    assert finding.verdict == "warning" and "by up to 32 ticks" in finding.sentence
+
+
+def test_spikes_that_come_late_hint_at_an_offset(clean: dict[str, Path], tmp_path: Path) -> None:
+    finding = check_health(
+        _broken(clean, tmp_path, lambda s: np.concatenate([s[16:], s[:16]]), photo="bridge.jpg")
+    ).finding("time offset")
+    assert finding.verdict == "warning" and finding.numbers["offset_ticks"] == -16
+    assert "spikevrt align" in finding.sentence
+
+
+def test_another_scene_is_no_turned_one(clean: dict[str, Path], tmp_path: Path) -> None:
+    other = open_recording(clean["bridge.jpg"])
+    assert other.spikes is not None
+    spikes = other.spikes.read(0, other.num_ticks)
+    finding = check_health(_broken(clean, tmp_path, lambda _: spikes)).finding("orientation")
+    assert finding.verdict == "warning" and "none of the eight orientations" in finding.sentence
+
+
+@pytest.mark.parametrize(("value", "words"), [(0, "no spike in 224 ticks"), (1, "so the light is not known")])
+def test_a_stream_of_one_value_is_refused(clean: dict[str, Path], tmp_path: Path, value: int, words: str) -> None:
+    recording = _broken(clean, tmp_path, lambda s: np.full_like(s, value))
+    report = check_health(recording)
+    assert report.finding("spikes").verdict == "refused" and words in report.finding("spikes").sentence
+    with pytest.raises(ValueError, match="broken: spikes: "):
+        gate(recording)
+
+
+@pytest.mark.parametrize("num_ticks", [1, 2, 7])
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (3, 2)])
+@pytest.mark.parametrize("fill", [0, 1, 2])
+def test_the_smallest_recordings_are_judged_without_a_crash_or_a_nan(
+    tmp_path: Path, num_ticks: int, size: tuple[int, int], fill: int
+) -> None:
+    height, width = size
+    write_image_in(tmp_path / "blur" / "0.png", np.full((2 * height, 2 * width, 3), 90, dtype=np.uint8))
+    spikes = np.full((num_ticks, height, width), fill % 2, dtype=np.uint8)
+    if fill == 2:
+        spikes[::2] = 1
+    with SpikeWriter(tmp_path / "a.dat", SpikeGeometry(width, height)) as writer:
+        writer.append(spikes)
+    recording = loose_recording(tmp_path / "blur", PackedStream(tmp_path / "a.dat", SpikeGeometry(width, height)))
+    report = check_health(recording)
+    json.dumps([dataclasses.asdict(finding) for finding in report.findings], allow_nan=False)
+    assert report.verdict in VERDICTS
+
+
+def test_frames_without_spikes_are_refused(tmp_path: Path) -> None:
+    write_image_in(tmp_path / "blur" / "0.png", np.zeros((8, 8, 3), dtype=np.uint8))
+    with pytest.raises(ValueError, match="no spikes in this recording; allowed: a recording with spikes"):
+        gate(loose_recording(tmp_path / "blur", None))
+
+
+def test_an_unknown_finding_to_ignore_is_refused(clean: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match="^ignore: 'gravity'; allowed: spikes, dead pixels, "):
+        gate(open_recording(clean[PHOTOS[0]]), ignore=["gravity"])
+
+
+def test_a_registered_recording_is_compared_where_its_homography_says(clean: dict[str, Path], tmp_path: Path) -> None:
+    """Spikes moved by 9 columns fit again under the homography that says so, and dead pixels stay sensor pixels."""
+
+    def move(spikes: np.ndarray) -> np.ndarray:
+        moved = np.roll(spikes, 9, axis=2)
+        moved[:, 20, 40] = 0
+        return moved
+
+    recording = _broken(clean, tmp_path, move, photo="chelsea.jpg")
+    assert check_health(recording).finding("orientation").numbers["upright"] < 0.5
+    aligned = dataclasses.replace(
+        recording, alignment=Alignment(0.0, ((0.5, 0.0, 9.0), (0.0, 0.5, 0.0), (0.0, 0.0, 1.0)))
     )
-    return root
+    report = check_health(aligned)
+    assert report.finding("orientation").numbers["upright"] > 0.8
+    assert (20, 40) in report.bad_pixels
 
 
-def _has(lines: list[str], text: str) -> bool:
-    return any(text in line for line in lines)
+def test_no_more_than_the_stated_number_of_bits_is_scanned(
+    clean: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spikevrt.align.health.SCAN_BITS", 64 * 48 * 60)
+    report = check_health(open_recording(clean[PHOTOS[0]]))
+    assert report.evidence.scan.num_ticks == 60
+    assert report.evidence.scan.windows == ((22, 42), (102, 122), (182, 202))
+    assert _odd(report) == {}
 
 
-def test_a_healthy_stream_is_told_in_plain_numbers(tmp_path: Path) -> None:
-    spikes = _fire(_scene())
-    _write(tmp_path / "a.dat", spikes)
-    lines = inspect(tmp_path / "a.dat", width=60, height=40)
-    assert _has(lines, "packed spike stream, 60 x 40, rows bottom-up, 300 bytes per tick")
-    assert _has(lines, "61 ticks, 0.003050 s at 20000 Hz (assumed)")
-    assert _has(lines, f"mean rate {spikes.mean():.4f}")
-    assert _has(lines, "0 dead, 0 hot, 0 saturated, of 2400")
-    assert not _has(lines, "warning")
-
-
-def test_dead_hot_and_saturated_pixels_are_counted() -> None:
-    light = np.full((17, 19), 0.25)
-    light[5, 7] = 0.0
-    light[11, 3] = 1.0
-    light[0, 0] = 0.0
-    spikes = _fire(light)
-    health = measure_health(SpikeStream("a", NUM_TICKS, 17, 19, lambda start, stop: spikes[start:stop]))
-    assert (health.num_dead, health.num_hot, health.num_saturated) == (2, 1, 1)
-
-
-def test_a_dark_region_is_not_dead_and_a_bright_region_is_not_hot() -> None:
-    light = np.full((16, 16), 0.01)
-    light[:, 8:] = 0.9
-    spikes = _fire(light)
-    health = measure_health(SpikeStream("a", NUM_TICKS, 16, 16, lambda start, stop: spikes[start:stop]))
-    assert (health.num_dead, health.num_hot) == (0, 0)
-
-
-def test_lost_ticks_are_reported(tmp_path: Path) -> None:
-    spikes = _fire(_scene())
-    spikes[[3, 4, 41]] = 0
-    np.savez(tmp_path / "a.npz", spk=spikes)
-    assert _has(inspect(tmp_path / "a.npz"), "warning: 3 ticks without any spike")
-
-
-def test_a_stream_that_never_fires_is_reported(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.zeros((5, 7, 11), dtype=np.uint8))
-    assert _has(inspect(tmp_path / "a.npy"), "warning: no spike at all")
-
-
-def test_a_packed_file_without_a_size_lists_the_sizes_that_fit_likeliest_first(tmp_path: Path) -> None:
-    _write(tmp_path / "a.dat", _fire(_scene(250, 400), 20))
-    with pytest.raises(
-        ValueError, match=r"250000 bytes .* pass width and height; .*first: 400x250 \(20 ticks"
-    ) as caught:
-        inspect(tmp_path / "a.dat")
-    assert "\n" not in str(caught.value)
-
-
-def test_the_file_that_was_once_read_as_bytes_is_recognised_as_bits(tmp_path: Path) -> None:
-    """2,534,400 bytes are 88 ticks of 640 x 360 bits; an earlier attempt read them as 10 x 396 x 640 bytes."""
-    _write(tmp_path / "a.dat", _fire(_scene(360, 640), 88))
-    assert (tmp_path / "a.dat").stat().st_size == 2_534_400
-    with pytest.raises(ValueError, match=r"first: 640x360 \(88 ticks"):
-        inspect(tmp_path / "a.dat")
-
-
-def test_a_wrong_size_that_fits_is_doubted(tmp_path: Path) -> None:
-    _write(tmp_path / "a.dat", _fire(_scene(250, 400), 20))
-    lines = inspect(tmp_path / "a.dat", width=200, height=250)
-    assert _has(lines, "warning: neighbouring rows do not resemble each other")
-    assert _has(lines, "warning: 400 x 250 fits better")
-
-
-def test_a_size_that_does_not_fit_is_refused(tmp_path: Path) -> None:
-    _write(tmp_path / "a.dat", _fire(_scene()))
-    with pytest.raises(ValueError, match="18300 bytes are no whole number of ticks of 63x40"):
-        inspect(tmp_path / "a.dat", width=63, height=40)
-
-
-def test_a_recording_whose_spikes_fit_its_frames_has_no_warning(tmp_path: Path) -> None:
-    lines = inspect(_recording(tmp_path / "a"))
-    assert _has(lines, "recording, 1 frames of 120 x 80, 100 fps, without sharp frames")
-    assert _has(lines, "exposures of 61 ticks")
-    assert _has(lines, "gain about 1.0")
-    assert not _has(lines, "warning")
-
-
-def test_flipped_rows_are_noticed(tmp_path: Path) -> None:
-    lines = inspect(_recording(tmp_path / "a", flipped=True))
-    assert _has(lines, "warning: the spikes fit the frame better with rows flipped")
-
-
-def test_an_exchanged_spike_file_is_noticed(tmp_path: Path) -> None:
-    root = _recording(tmp_path / "a")
-    data = bytearray((root / "spikes.dat").read_bytes())
-    data[7] ^= 1
-    (root / "spikes.dat").write_bytes(data)
-    assert _has(inspect(root), "is not the file that was recorded (sha256 differs)")
-
-
-def test_footage_is_measured(tmp_path: Path) -> None:
-    frames = [np.full((16, 32, 3), 90, dtype=np.uint8)] * 3
-    write_video(tmp_path / "a.mp4", frames, fps=25)
-    assert inspect(tmp_path / "a.mp4") == [f"{tmp_path / 'a.mp4'}: video, 32 x 16, 3 frames, 25 fps, 0.120 s"]
-    write_image(tmp_path / "a.png", frames[0])
-    assert inspect(tmp_path / "a.png") == [f"{tmp_path / 'a.png'}: image, 32 x 16"]
-    (tmp_path / "images").mkdir()
-    for index, frame in enumerate([*frames, frames[0][1:]]):
-        write_image(tmp_path / "images" / f"{index}.png", frame)
-    lines = inspect(tmp_path / "images")
-    assert _has(lines, "4 images, 32 x 16") and _has(lines, "first 0.png, last 3.png")
-    assert _has(lines, "warning: 1 images have another size than the first")
-
-
-def test_an_option_that_a_file_does_not_have_is_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.ones((5, 7, 11), dtype=np.uint8))
-    with pytest.raises(ValueError, match="width, height and top_down are for packed spike files"):
-        inspect(tmp_path / "a.npy", top_down=True)
-    (tmp_path / "images").mkdir()
-    with pytest.raises(ValueError, match="images: out is for spikes; this is plain footage"):
-        inspect(tmp_path / "images", out=tmp_path / "a.png")
-
-
-@pytest.mark.parametrize("option", [{"centre": 3}, {"half_window": 3}, {"overwrite": True}])
-def test_an_option_of_the_preview_without_a_preview_is_refused(tmp_path: Path, option: dict[str, int]) -> None:
-    np.save(tmp_path / "a.npy", np.ones((5, 7, 11), dtype=np.uint8))
-    with pytest.raises(ValueError, match=f"^{next(iter(option))}: is for the preview; allowed: only with out$"):
-        inspect(tmp_path / "a.npy", **option)
-
-
-def test_a_folder_of_recordings_is_told_in_one_line_each(tmp_path: Path) -> None:
-    for name in ("b", "a", ".c.partial-17"):
-        _recording(tmp_path / "many" / name)
-    what = "1 frames of 120 x 80, without sharp frames, exposures of 61 ticks, 61 ticks of 60 x 40 spikes"
-    assert inspect(tmp_path / "many") == [f"{tmp_path / 'many' / name}: {what}" for name in "ab"]
-    with pytest.raises(ValueError, match="many: out is for spikes; this is a folder of recordings; name one of them"):
-        inspect(tmp_path / "many", out=tmp_path / "a.png")
-
-
-def test_a_missing_path_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="gone: no such recording, spike file, image folder or video"):
-        inspect(tmp_path / "gone")
-
-
-def test_an_empty_array_is_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.zeros((0, 7, 11), dtype=np.uint8))
-    with pytest.raises(ValueError, match="no spikes in it"):
-        inspect(tmp_path / "a.npy")
-
-
-def test_the_preview_has_three_panels_and_frames_below_for_a_recording(tmp_path: Path) -> None:
-    _write(tmp_path / "a.dat", _fire(_scene()))
-    lines = inspect(tmp_path / "a.dat", width=60, height=40, out=tmp_path / "a.png")
-    assert lines[-1] == f"preview -> {tmp_path / 'a.png'}"
-    scale = 6  # 60 columns shown at 320 px or more
-    assert image_size(tmp_path / "a.png") == (40 * scale + 16, 3 * 60 * scale)
-    inspect(_recording(tmp_path / "b"), out=tmp_path / "b.png")
-    assert image_size(tmp_path / "b.png") == (2 * (40 * scale + 16), 3 * 60 * scale)
-
-
-def test_the_preview_is_upright_whichever_row_comes_first(tmp_path: Path) -> None:
-    light = np.full((40, 60), 0.1)
-    light[:10] = 0.9  # the sky is bright
-    for bottom_up in (True, False):
-        _write(tmp_path / "a.dat", _fire(light), bottom_up=bottom_up)
-        inspect(tmp_path / "a.dat", width=60, height=40, top_down=not bottom_up, out=tmp_path / "a.png", overwrite=True)
-        sheet = read_image(tmp_path / "a.png")[16:]
-        assert sheet[:50].mean() > 200 and sheet[80:].mean() < 120
-
-
-def test_an_existing_preview_is_kept_unless_told(tmp_path: Path) -> None:
-    _write(tmp_path / "a.dat", _fire(_scene()))
-    (tmp_path / "a.png").write_text("mine")
-    with pytest.raises(FileExistsError, match="a.png: exists; choose another --out or pass --overwrite$"):
-        inspect(tmp_path / "a.dat", width=60, height=40, out=tmp_path / "a.png")
-    assert (tmp_path / "a.png").read_text() == "mine"
-    with pytest.raises(FileExistsError, match=f"{tmp_path.name}: exists; choose another --out$"):
-        inspect(tmp_path / "a.dat", width=60, height=40, out=tmp_path, overwrite=True)
-
-
-def test_a_preview_window_outside_the_stream_is_refused_and_draws_nothing(tmp_path: Path) -> None:
-    _write(tmp_path / "a.dat", _fire(_scene()))
-    with pytest.raises(ValueError, match=r"centre 5, half_window 20: ticks \[-15, 26\); allowed: inside \[0, 61\)"):
-        inspect(tmp_path / "a.dat", width=60, height=40, out=tmp_path / "a.png", centre=5)
-    assert not (tmp_path / "a.png").exists()
-
-
-def test_the_real_car_stands_on_its_wheels(shared: Path, tmp_path: Path) -> None:
-    car = shared / "data" / "real_car" / "car_400x250_200f.dat"
-    lines = inspect(car, width=400, height=250, out=tmp_path / "car.png")
-    assert _has(lines, "200 ticks, 0.010000 s") and _has(lines, "mean rate 0.366")
-    assert not _has(lines, "warning")
-    sheet = read_image(tmp_path / "car.png")[16:]
-    assert (
-        sheet[200:240, 0:80, 0].mean() < 80 < 150 < sheet[100:140, 30:130, 0].mean()
-    )  # dark wheel below bright bonnet
-    with pytest.raises(ValueError, match=r"likeliest first: 400x250 \(200 ticks"):
-        inspect(car)
-
-
-def test_the_real_low_light_recording_is_sparse_but_sound(shared: Path) -> None:
-    lines = inspect(shared / "data" / "real_lowlight" / "uhsr_200x250x250.npz")
-    assert _has(lines, "unpacked spike stream, 250 x 250") and _has(lines, "mean rate 0.0314")
-    assert not _has(lines, "warning")
+def test_the_recording_and_its_files_are_untouched(clean: dict[str, Path]) -> None:
+    root = clean[PHOTOS[0]]
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    recording = open_recording(root)
+    gate(recording)
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    assert recording == open_recording(root)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ import torch
 from spikevrt.data.dataset import ClipDataset, collate, draw_crop, open_dataset
 from spikevrt.data.prepare import prepare
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import open_recording
-from spikevrt.represent.voxel import spike_voxels
+from spikevrt.recording.recording import open_recording, write_alignment
+from spikevrt.recording.registration import Alignment
+from spikevrt.represent.exposure import exposure_counts
+from spikevrt.represent.voxel import density, normalise, spike_voxels
 from tests.data.conftest import NUM_BINS, NUM_TICKS, MakeRecording
 
 CROP = 6
@@ -62,11 +65,48 @@ def test_a_sample_has_the_shapes_types_and_meta_of_the_specification(root: Path)
 @pytest.mark.parametrize("augment", [False, True])
 def test_voxels_from_the_cache_equal_voxels_from_the_stream_bit_for_bit(root: Path, augment: bool):
     """Fault 3: log1p and standardisation on one loading path and not on the other."""
-    for crop_px in (CROP, 14):
-        cached = clips(root, crop_px=crop_px, augment=augment, voxels="precomputed")
-        streamed = clips(root, crop_px=crop_px, augment=augment, voxels="raw")
+    for crop_px, normalize in ((CROP, "none"), (14, "none"), (CROP, "density")):
+        settings = {"crop_px": crop_px, "augment": augment, "normalize": normalize}
+        cached, streamed = (clips(root, voxels=voxels, **settings) for voxels in ("precomputed", "raw"))
         for item in range(len(cached)):
             assert_same(cached[item], streamed[item])
+
+
+@pytest.mark.parametrize("bins", [4, 5])  # quarters are exact in float16, fifths are not
+def test_shared_ticks_are_the_same_by_both_paths(make_recording: MakeRecording, tmp_path: Path, bins: int):
+    root = prepare([make_recording("a", ticks=3)], tmp_path / "set", num_bins=bins, split="fractional", val_fraction=0)
+    cached, streamed = (clips(root, voxels=voxels, bin_split="fractional") for voxels in ("precomputed", "raw"))
+    for item in range(len(cached)):
+        assert_same(cached[item], streamed[item])
+
+
+def test_pictures_mapped_and_decoded_are_the_same(make_recording: MakeRecording, tmp_path: Path):
+    recording = make_recording("a")
+    mapped, decoded = (
+        clips(prepare([recording], tmp_path / kind, num_bins=NUM_BINS, frames=kind, val_fraction=0))
+        for kind in ("npy", "png")
+    )
+    for item in range(len(mapped)):
+        assert_same(mapped[item], decoded[item])
+
+
+def test_normalised_density_brings_every_whole_frame_to_the_mean_of_the_training_set(root: Path):
+    dataset = clips(root, crop_px=None, augment=False, clip_frames=7, normalize="density")
+    for item in range(len(dataset)):
+        for voxels_Khw in dataset[item]["spike_vox"]:
+            assert voxels_Khw.mean().item() == pytest.approx(0, abs=1e-5)
+    plain = clips(root, crop_px=None, augment=False, clip_frames=7)
+    assert max(abs(voxels.mean().item()) for voxels in plain[0]["spike_vox"]) > 1e-3
+
+
+def test_a_crop_is_brought_to_the_density_of_its_whole_frame(root: Path):
+    whole, crop = (
+        clips(root, crop_px=crop_px, augment=False, normalize="density", clip_frames=7) for crop_px in (None, CROP)
+    )
+    sample = crop[0]
+    pieces = whole[0]["spike_vox"].unfold(-2, 3, 1).unfold(-2, 3, 1)  # every place of a 3x3 crop
+    same = (pieces.permute(2, 3, 0, 1, 4, 5) == sample["spike_vox"]).flatten(2).all(-1)
+    assert same.any()
 
 
 @pytest.mark.parametrize("voxels", ["precomputed", "raw"])
@@ -112,16 +152,24 @@ def test_crops_and_augmentations_show_the_same_scene_in_frames_and_voxels(
 @pytest.mark.parametrize(
     ("voxels", "name", "content", "message"),
     [
-        ("precomputed", "spike_vox/000003.npy", b"", r"000003\.npy: damaged voxels \("),
+        ("precomputed", "spike_vox/000003.npy", b"", r"000003\.npy: damaged array \("),
         ("precomputed", "spike_vox/000003.npy", np.full((NUM_BINS, 7, 11), np.nan), r"000003\.npy: float64 of shape"),
         ("raw", "spike/000003.dat", bytes(10 * (NUM_TICKS - 1)), r"000003\.dat: 16 ticks; allowed: 17"),
         ("raw", "spike/000003.dat", bytes(10 * NUM_TICKS - 1), r"000003\.dat: 169 bytes are no whole number of ticks"),
         (
             "raw",
-            "blur/000003.png",
+            "blur/000003.npy",
             np.zeros((15, 22, 3), np.uint8),
-            r"000003\.png: 22x15 pixels; the sequence has 22x14",
+            r"000003\.npy: uint8 of shape \(15, 22, 3\); allow",
         ),
+        (
+            "raw",
+            "sharp/000003.npy",
+            np.zeros((14, 22, 3)),
+            r"000003\.npy: float64 of shape \(14, 22, 3\); allowed: uint8",
+        ),
+        ("raw", "sharp/000003.npy", b"\x93NUMPY\x01\x00\x05\x00{'a':", r"000003\.npy: damaged array \("),
+        ("raw", "sharp/000003.npy", b"PK\x03\x04 a zip", r"000003\.npy: damaged array \("),
     ],
 )
 def test_a_file_that_was_exchanged_or_cut_is_named(
@@ -130,18 +178,30 @@ def test_a_file_that_was_exchanged_or_cut_is_named(
     path = root / "train" / "a" / name
     if isinstance(content, bytes):
         path.write_bytes(content)
-    elif path.suffix == ".png":
-        write_image(path, content)
     else:
         np.save(path, content)
     with pytest.raises(ValueError, match=message):
         clips(root, voxels=voxels)[1]
 
 
-def test_truncated_voxels_are_named(root: Path):
-    path = root / "train" / "a" / "spike_vox" / "000003.npy"
+@pytest.mark.parametrize("kind", ["spike_vox", "blur"])
+def test_a_truncated_array_is_named(root: Path, kind: str):
+    path = root / "train" / "a" / kind / "000003.npy"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"000003\.npy: damaged voxels \("):
+    with pytest.raises(ValueError, match=r"000003\.npy: damaged array \("):
+        clips(root)[1]
+
+
+def test_a_picture_of_another_size_is_named(make_recording: MakeRecording, tmp_path: Path):
+    root = prepare([make_recording("a")], tmp_path / "set", num_bins=NUM_BINS, frames="png", val_fraction=0)
+    write_image(root / "train" / "a" / "blur" / "000003.png", np.zeros((15, 22, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"000003\.png: 22x15 pixels; the recording has 22x14"):
+        clips(root)[1]
+
+
+def test_a_missing_file_is_named(root: Path):
+    (root / "train" / "a" / "sharp" / "000003.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"sharp/000003\.npy: no such file; run `spikevrt prepare` again"):
         clips(root)[1]
 
 
@@ -193,18 +253,21 @@ def test_the_number_of_workers_changes_nothing(root: Path, num_workers: int):
         assert_same(alone, shared)
 
 
-def test_cached_pictures_are_the_decoded_ones(root: Path):
-    plain, cached = clips(root), clips(root, cache_bytes=1 << 20)
-    for item in [0, 1, 0, 1]:
-        assert_same(plain[item], cached[item])
+def test_nothing_that_was_read_is_kept(root: Path):
+    """Fault 10: caches multiplied by workers and ranks until the memory ran out."""
+    dataset = clips(root, crop_px=14, voxels="precomputed")
+    before = pickle.dumps(dataset)
+    samples = [dataset[item] for item in range(len(dataset))]
+    assert pickle.dumps(dataset) == before and len(samples) == 10
 
 
-def test_the_cache_never_grows_past_its_limit(root: Path):
-    picture_bytes = 22 * 14 * 3
-    dataset = clips(root, cache_bytes=5 * picture_bytes + 1)
-    for item in range(len(dataset)):
-        dataset[item]
-    assert dataset.images.num_bytes == 5 * picture_bytes
+def test_a_sample_does_not_change_the_files_it_was_mapped_from(root: Path):
+    path = root / "train" / "a" / "blur" / "000001.npy"
+    before = path.read_bytes()
+    sample = clips(root, augment=False, crop_px=None)[1]
+    for key in ("blur", "sharp", "spike_vox"):
+        sample[key].fill_(7)
+    assert path.read_bytes() == before
 
 
 # --- clips ----------------------------------------------------------------------------------------------------------
@@ -265,7 +328,8 @@ def test_an_item_past_the_end_is_an_index_error(root: Path):
         ({"voxels": "rwa"}, "voxels: 'rwa'; allowed: precomputed, raw"),
         ({"split": "test"}, "split: 'test'; allowed: train, val"),
         ({"crop_px": None}, "augment: true needs crop_px"),
-        ({"cache_bytes": -1}, "cache_bytes: -1; allowed: 0 or more"),
+        ({"bin_split": "fractional"}, "bin_split: 'fractional', but .*set was prepared with 'whole'; allowed: 'whole'"),
+        ({"normalize": "median"}, "normalize: 'median'; allowed: none, density"),
     ],
 )
 def test_a_setting_that_cannot_be_obeyed_is_refused(root: Path, changes: dict, message: str):
@@ -307,19 +371,138 @@ def test_damaged_descriptions_are_named(root: Path, name: str):
     with pytest.raises(ValueError, match=f"{name}: not JSON"):
         open_dataset(root)
     path.write_text(json.dumps({**json.loads(whole), "version": 99}))
-    with pytest.raises(ValueError, match=f"{name}: format 'spikevrt-.*' version 99; allowed: .* version 1"):
+    with pytest.raises(
+        ValueError, match=f"{name}: format 'spikevrt-.*' version 99; allowed: .* version 2; run `spikevrt pre"
+    ):
         open_dataset(root)
     values = json.loads(whole)
     del values["num_bins" if name == "dataset.json" else "exposures"]
     path.write_text(json.dumps(values))
-    with pytest.raises(ValueError, match=f"{name}: damaged or incomplete"):
+    with pytest.raises(ValueError, match=f"{name}: (num_bins|exposures) is missing"):
         open_dataset(root)
+
+
+def test_a_dataset_of_version_1_says_prepare_again(root: Path):
+    path = root / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 1}))
+    message = "format 'spikevrt-dataset' version 1; allowed: 'spikevrt-dataset' version 2; run `spikevrt prepare` again"
+    with pytest.raises(ValueError, match=message) as caught:
+        open_dataset(root)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "value", "message"),
+    [
+        ("dataset.json", ["num_bins"], 0, "dataset.json: num_bins: 0; allowed: 1 or more"),
+        ("dataset.json", ["bin_split"], "odd", "dataset.json: split: 'odd'; allowed: whole, fractional"),
+        ("dataset.json", ["std"], -1.0, "dataset.json: voxel stats: .*std above 0"),
+        ("dataset.json", ["train"], [3], r"dataset.json: train: \[3\]; allowed: names of sequences"),
+        ("dataset.json", ["val"], ["../a"], r"dataset.json: val: \['../a'\]; allowed: names of sequences"),
+        ("dataset.json", ["val"], ["\ud800"], r"dataset.json: val: .*; allowed: names of sequences"),
+        ("train/a/sequence.json", ["spikes", "width"], 0, "spikes.width: 0; allowed: 1 or more"),
+        ("train/a/sequence.json", ["spikes", "rows"], "up", "spikes.rows: 'up'; allowed: bottom-up, top-down"),
+        ("train/a/sequence.json", ["frames", "format"], "exe", "frames.format: 'exe'; allowed: npy, png"),
+        ("train/a/sequence.json", ["spikes", "cells"], "no", "spikes.cells: 'no'; allowed: registered, sensor"),
+        ("train/a/sequence.json", ["spikes", "ratio"], 0, "spikes.ratio: 0; allowed: 1 or more"),
+        (
+            "train/a/sequence.json",
+            ["spikes", "bad_pixels"],
+            [[7, 0]],
+            r"bad_pixels: \[7, 0\]; allowed: \[row, column\]",
+        ),
+        ("train/a/sequence.json", ["spikes", "bad_pixels"], ["00"], "bad_pixels: 00; allowed"),
+        ("train/a/sequence.json", ["exposures"], [], "exposures: none; allowed: one or more"),
+        ("train/a/sequence.json", ["exposures"], [{"frame_idx": "0"}], r"exposures\[0\].frame_idx: '0'; allowed: int"),
+    ],
+)
+def test_a_wrong_value_in_a_description_is_named(root: Path, name: str, keys: list[str], value: object, message: str):
+    path = root / name
+    values = json.loads(path.read_text())
+    node = values
+    for key in keys[:-1]:
+        node = node[key]
+    node[keys[-1]] = value
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=message) as caught:
+        open_dataset(root)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_voxel_file_of_another_shape_is_named(root: Path):
     path = root / "train" / "a" / "spike_vox" / "000000.npy"
     np.save(path, np.zeros((NUM_BINS, 11, 7), dtype=np.uint8))
     with pytest.raises(
-        ValueError, match=r"000000.npy: uint8 of shape \(5, 11, 7\); allowed: uint8 or uint16 of shape \(5, 7, 11\)"
+        ValueError, match=r"000000.npy: uint8 of shape \(5, 11, 7\); allowed: uint8 or .* of shape \(5, 7, 11\)"
     ):
         clips(root)[0]
+
+
+# --- registered recordings, bad pixels ------------------------------------------------------------------------------
+
+SHIFT = ((0.5, 0.0, 0.3), (0.0, 0.5, -0.2), (0.0, 0.0, 1.0))  # ratio 2, moved by a part of a pixel
+
+
+def bad_pixels(recording: Path) -> None:
+    sidecar = recording / "recording.json"
+    values = json.loads(sidecar.read_text())
+    values["spikes"]["bad_pixels"] = [[3, 4], [0, 0]]
+    sidecar.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("case", ["registered", "bad pixels", "both", "no whole ratio"])
+def test_a_registered_recording_gives_the_same_bits_by_both_paths_and_in_the_restorer(
+    make_recording: MakeRecording, tmp_path: Path, case: str
+):
+    frames = np.random.default_rng(2).integers(0, 256, (3, 15, 23, 3), dtype=np.uint8)
+    path = make_recording("a", num_frames=3, **({"frames": frames} if case == "no whole ratio" else {}))
+    if case == "no whole ratio":
+        sidecar = path / "recording.json"
+        values = json.loads(sidecar.read_text())
+        values["frames"] |= {"width": 23, "height": 15}
+        sidecar.write_text(json.dumps(values))
+    if case in ("registered", "both"):
+        write_alignment(path, Alignment(offset_ticks=2.0, homography=SHIFT))
+    if case in ("bad pixels", "both"):
+        bad_pixels(path)
+    root = prepare([path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+    recording, info = open_recording(path), open_dataset(root)
+    assert np.load(root / "train" / "a" / "spike_vox" / "000000.npy").dtype == np.float16
+    for crop_px, normalize in itertools.product((CROP, None), ("none", "density")):
+        settings = {"crop_px": crop_px, "augment": False, "normalize": normalize}
+        cached, streamed = (clips(root, voxels=voxels, **settings) for voxels in ("precomputed", "raw"))
+        assert_same(cached[0], streamed[0])
+        if crop_px is None:
+            for frame, voxels_Khw in enumerate(cached[0]["spike_vox"]):
+                counts = exposure_counts(
+                    lambda edges, frame=frame: recording.count_exposure(frame, edges),
+                    NUM_TICKS,
+                    num_bins=NUM_BINS,
+                    bad=recording.bad_mask(),
+                    positions=recording.sensor_positions,
+                )
+                measured = density(counts).item() if normalize == "density" else None
+                assert torch.equal(voxels_Khw, normalise(counts, info.stats, density=measured))
+
+
+def test_frames_that_an_alignment_moves_out_of_the_stream_are_logged_as_dropped(
+    make_recording: MakeRecording, tmp_path: Path
+):
+    path = make_recording("a", num_frames=3)
+    write_alignment(path, Alignment(offset_ticks=4.0))  # the last exposure ends 3 ticks before the stream
+    root = prepare([path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+    (line,) = (root / "train" / "a" / "dropped.log").read_text().splitlines()[1:]
+    assert line.startswith("2 its ticks are [44, 61) with an offset of 4")
+    info = open_dataset(root)
+    assert (info.num_frames, info.num_dropped) == (2, 1)
+    assert [exposure.start_tick for exposure in info.train[0].exposures] == [4, 24]
+
+
+def test_a_missing_field_of_positions_is_named(make_recording: MakeRecording, tmp_path: Path):
+    path = make_recording("a", num_frames=3)
+    write_alignment(path, Alignment(homography=SHIFT))
+    root = prepare([path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+    (root / "train" / "a" / "positions.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"positions\.npy: no such file; run `spikevrt prepare` again"):
+        clips(root, voxels="raw")[0]
+    assert clips(root)[0]["spike_vox"].shape == (3, NUM_BINS, 3, 3)

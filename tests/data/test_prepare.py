@@ -4,33 +4,44 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from spikevrt.data.dataset import open_dataset
-from spikevrt.data.prepare import count_bins, log1p_mean_std, prepare
+from spikevrt.data.dataset import ClipDataset, open_dataset
+from spikevrt.data.prepare import log1p_mean_std, narrow, occurrences, prepare
 from spikevrt.recording.frames import read_image
+from spikevrt.recording.layouts import LayoutOptions
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.spike_file import read_spikes
 from tests.data.conftest import NUM_BINS, NUM_TICKS, MakeRecording
+from tests.recording.test_layouts import MAKERS, make_rsb, make_spk_gopro
 
 
 def contents(root: Path) -> dict[str, bytes]:
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
-def test_every_exposure_becomes_four_files_that_hold_what_the_recording_holds(make_recording: MakeRecording, tmp_path):
+def read_frame(path: Path) -> np.ndarray:
+    return np.load(path) if path.suffix == ".npy" else read_image(path)
+
+
+@pytest.mark.parametrize("frames", ["npy", "png"])
+def test_every_exposure_becomes_four_files_that_hold_what_the_recording_holds(
+    make_recording: MakeRecording, tmp_path, frames: str
+):
     recording = open_recording(make_recording("street", num_frames=3, frame_idx=[4, 5, 7]))
-    root = prepare([recording.root], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+    root = prepare([recording.root], tmp_path / "set", num_bins=NUM_BINS, frames=frames, val_fraction=0)
     folder = root / "train" / "street"
-    for kind, suffix in [("blur", "png"), ("sharp", "png"), ("spike", "dat"), ("spike_vox", "npy")]:
+    for kind, suffix in [("blur", frames), ("sharp", frames), ("spike", "dat"), ("spike_vox", "npy")]:
         assert sorted(p.name for p in (folder / kind).iterdir()) == [f"{i:06d}.{suffix}" for i in (4, 5, 7)]
     for position, stem in enumerate(["000004", "000005", "000007"]):
         spikes = recording.read_exposure_spikes(position)
-        np.testing.assert_array_equal(read_image(folder / "blur" / f"{stem}.png"), recording.read_blur(position))
-        np.testing.assert_array_equal(read_image(folder / "sharp" / f"{stem}.png"), recording.read_sharp(position))
+        np.testing.assert_array_equal(read_frame(folder / "blur" / f"{stem}.{frames}"), recording.read_blur(position))
+        np.testing.assert_array_equal(read_frame(folder / "sharp" / f"{stem}.{frames}"), recording.read_sharp(position))
         np.testing.assert_array_equal(read_spikes(folder / "spike" / f"{stem}.dat", recording.spikes.geometry), spikes)
         counts = np.load(folder / "spike_vox" / f"{stem}.npy")
         assert counts.dtype == np.uint8 and counts.shape == (NUM_BINS, 7, 11)
@@ -59,13 +70,42 @@ def test_mean_and_std_are_those_of_log1p_counts_over_the_training_split_only(mak
 
 
 def test_mean_and_std_of_a_count_seen_once_beside_an_empty_one():
-    mean, std = log1p_mean_std(np.array([1, 1]))
+    mean, std = log1p_mean_std({1.0: 1, 0.0: 1})
     assert (mean, std) == pytest.approx((math.log(2) / 2, math.log(2) / 2))
 
 
-def test_counts_above_255_keep_their_value():
-    counts = count_bins(np.ones((257, 1, 1), dtype=np.uint8), 1)
-    assert counts.dtype == np.uint16 and counts.item() == 257
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [(255, np.uint8), (257, np.uint16), (2.5, np.float16), (70000, np.float32), (np.float32(1) / 3, np.float32)],
+)
+def test_counts_are_stored_in_the_smallest_type_that_holds_them_exactly(value: float, dtype: type):
+    counts = narrow(torch.tensor([[[0.0, float(value)]]]))
+    assert counts.dtype == dtype and counts.ravel().tolist() == [0, value]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32])
+def test_each_count_is_met_as_often_as_it_occurs(dtype: type):
+    counts = np.array([3, 0, 3, 1, 0, 3], dtype=dtype).reshape(1, 2, 3)
+    assert occurrences(counts) == {0.0: 2, 1.0: 1, 3.0: 3}
+
+
+def test_the_density_of_an_exposure_is_the_mean_log1p_count_of_its_whole_frame(make_recording: MakeRecording, tmp_path):
+    root = prepare([make_recording("a", num_frames=2)], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+    sequence = open_dataset(root).train[0]
+    for stem, density in zip(["000000", "000001"], sequence.densities, strict=True):
+        counts = np.load(sequence.folder / "spike_vox" / f"{stem}.npy").astype(np.float64)
+        assert density == pytest.approx(np.log1p(counts).mean(), rel=1e-6)  # log1p is taken in float32
+
+
+def test_shared_ticks_make_bins_of_fewer_ticks_than_bins(make_recording: MakeRecording, tmp_path):
+    recording = open_recording(make_recording("a", ticks=3, num_frames=2))
+    root = prepare([recording.root], tmp_path / "set", num_bins=4, split="fractional", val_fraction=0)
+    assert open_dataset(root).bin_split == "fractional"
+    counts = np.load(root / "train" / "a" / "spike_vox" / "000000.npy")
+    spikes = recording.read_exposure_spikes(0)
+    assert counts.dtype == np.float16
+    np.testing.assert_array_equal(counts[0], spikes[0] * 0.75)
+    np.testing.assert_array_equal(counts[1], spikes[0] * 0.25 + spikes[1] * 0.5)
 
 
 def test_the_same_recordings_give_the_same_bytes_wherever_they_are_written(make_recording: MakeRecording, tmp_path):
@@ -126,7 +166,7 @@ def test_a_frame_whose_clock_and_ticks_disagree_is_dropped_with_the_reason(make_
         "2 lasts 20.00 ticks by the clock, but its window holds 17"
     ]
     assert [line.split()[0] for line in (folder / "alignment.log").read_text().splitlines()[1:]] == ["0", "1", "3", "4"]
-    assert not (folder / "blur" / "000002.png").exists()
+    assert not (folder / "blur" / "000002.npy").exists()
     assert json.loads((root / "dataset.json").read_text())["num_dropped"] == 1
     assert (open_dataset(root).num_frames, open_dataset(root).num_dropped) == (4, 1)
 
@@ -153,6 +193,62 @@ def test_a_frame_with_a_damaged_picture_is_dropped_with_the_reason(make_recordin
     (line,) = (root / "train" / "a" / "dropped.log").read_text().splitlines()[1:]
     assert line.startswith("1 ") and "000001.png: damaged image" in line
     assert len(open_dataset(root).train[0].exposures) == 1
+
+
+# --- dataset folders of other layouts -------------------------------------------------------------------------------
+
+
+def test_a_dataset_folder_is_prepared_with_its_own_split_and_says_what_it_lacked(tmp_path: Path):
+    make_spk_gopro(tmp_path / "gopro")
+    missing = tmp_path / "gopro/GOPRO_Large_spike_seq/train/GOPR0884_11_00/spike/000047.dat"
+    missing.unlink()
+    root = prepare([tmp_path / "gopro"], tmp_path / "set", layout=LayoutOptions(exposure_ticks=40))
+    info = open_dataset(root)
+    assert [s.name for s in info.train] == ["GOPR0372_07_00", "GOPR0884_11_00"]
+    assert [s.name for s in info.val] == ["GOPR0854_13_00"]
+    assert (info.num_frames, info.num_dropped) == (5, 1)
+    assert {e.num_ticks for s in (*info.train, *info.val) for e in s.exposures} == {40}
+    log = (root / "train/GOPR0884_11_00/dropped.log").read_text().splitlines()
+    assert len(log) == 2 and log[1].startswith("47 no spike file for ")
+
+
+@pytest.mark.parametrize("name", sorted(set(MAKERS) - {"rsb"}))
+def test_every_layout_with_sharp_frames_becomes_a_dataset_that_both_ways_read_alike(tmp_path: Path, name: str):
+    root = prepare([MAKERS[name](tmp_path / "theirs")], tmp_path / "set")
+    settings = {"clip_frames": 1, "crop_px": 12, "augment": True}
+    for split in ("train", "val"):
+        cached, raw = (ClipDataset(root, split, voxels=voxels, **settings) for voxels in ("precomputed", "raw"))
+        assert len(cached) > 0
+        for item in range(len(cached)):
+            assert torch.equal(cached[item]["spike_vox"], raw[item]["spike_vox"])
+
+
+def test_a_dataset_folder_without_sharp_frames_is_refused(tmp_path: Path):
+    make_rsb(tmp_path / "rsb")
+    with pytest.raises(ValueError, match="car: has no sharp frames; training and validation need them"):
+        prepare([tmp_path / "rsb"], tmp_path / "set")
+
+
+def test_a_dataset_folder_and_recordings_make_one_set(make_recording: MakeRecording, tmp_path: Path):
+    make_spk_gopro(tmp_path / "gopro")
+    settings = {"num_bins": NUM_BINS, "val_fraction": 0}
+    info = open_dataset(prepare([make_recording("a"), tmp_path / "gopro"], tmp_path / "set", **settings))
+    assert [s.name for s in info.train] == ["GOPR0372_07_00", "GOPR0884_11_00", "a"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("val_fraction", 0.2), ("seed", 5)])
+def test_a_choice_for_validation_is_refused_where_the_dataset_brings_its_split(tmp_path: Path, name: str, value: float):
+    make_spk_gopro(tmp_path / "gopro")
+    with pytest.raises(ValueError, match=rf"{name}: {value}, but .*gopro brings its own split; allowed: none"):
+        prepare([tmp_path / "gopro"], tmp_path / "set", **{name: value})
+
+
+def test_a_dataset_folder_without_a_training_part_is_refused(tmp_path: Path):
+    make_spk_gopro(tmp_path / "gopro")
+    shutil.rmtree(tmp_path / "gopro/GOPRO_Large/train")
+    with pytest.raises(ValueError, match="recordings: none for training, and mean and std are measured there"):
+        prepare([tmp_path / "gopro"], tmp_path / "set")
+    assert not (tmp_path / "set").exists()
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------
@@ -202,13 +298,21 @@ def test_a_recording_without_sharp_frames_is_refused(make_recording: MakeRecordi
         prepare([make_recording("a", sharp=False)], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
 
 
-def test_frames_that_are_no_whole_multiple_of_the_spikes_are_refused(make_recording: MakeRecording, tmp_path):
-    frames = np.zeros((1, 14, 23, 3), dtype=np.uint8)
-    path = make_recording("a", num_frames=1, frames=frames)
-    sidecar = path / "recording.json"
-    sidecar.write_text(sidecar.read_text().replace('"width": 22', '"width": 23'))
-    with pytest.raises(ValueError, match="a: frames of 23x14 are no whole multiple of 11x7 spikes"):
-        prepare([path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"frames": "jpg"}, "frames: 'jpg'; allowed: npy, png"),
+        ({"split": "half"}, "split: 'half'; allowed: whole, fractional"),
+        ({"num_bins": 0}, "num_bins: 0; allowed: 1 or more"),
+        ({"layout": LayoutOptions(blur="blur")}, "a: a recording tells all by itself; allowed: options of layouts for"),
+    ],
+)
+def test_a_setting_that_cannot_be_obeyed_is_refused(
+    make_recording: MakeRecording, tmp_path, setting: dict, message: str
+):
+    with pytest.raises(ValueError, match=message):
+        prepare([make_recording("a")], tmp_path / "set", **{"num_bins": NUM_BINS, "val_fraction": 0} | setting)
+    assert not (tmp_path / "set").exists()
 
 
 def test_two_recordings_of_one_name_are_refused(make_recording: MakeRecording, tmp_path):
@@ -221,11 +325,6 @@ def test_spikes_that_say_nothing_are_refused(make_recording: MakeRecording, tmp_
     spikes = np.ones((NUM_TICKS + 3, 7, 11), dtype=np.uint8)
     with pytest.raises(ValueError, match="every bin of the training set holds the same count"):
         prepare([make_recording("a", num_frames=1, spikes=spikes)], tmp_path / "set", num_bins=1, val_fraction=0)
-
-
-def test_zero_bins_are_refused(make_recording: MakeRecording, tmp_path):
-    with pytest.raises(ValueError, match="num_bins: 0; allowed: 1 or more"):
-        prepare([make_recording("a")], tmp_path / "set", num_bins=0)
 
 
 def test_no_recordings_are_refused(tmp_path):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from spikevrt.recording.frames import write_image
+from spikevrt.simulate.synthesise import SimulateOptions
+
+OPTIONS = SimulateOptions(
+    frames=3, exposure_ticks=22, period_ticks=31, width=46, height=34, motion_px=5.0, ticks_per_frame=7, seed=11
+)
 
 
 def textured(height: int, width: int, seed: int) -> np.ndarray:
@@ -20,6 +26,11 @@ def textured(height: int, width: int, seed: int) -> np.ndarray:
     ]
     image = np.stack(planes, -1)
     return np.round(255 * (image - image.min()) / (image.max() - image.min())).astype(np.uint8)
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.fixture

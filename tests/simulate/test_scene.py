@@ -8,7 +8,8 @@ import torch
 
 from spikevrt.recording.frames import read_image, write_image
 from spikevrt.simulate.exposure import image_to_linear
-from spikevrt.simulate.scene import PhotoScene, camera_matrix, photo_scene, sample, video_scene
+from spikevrt.simulate.footage import video_scene
+from spikevrt.simulate.scene import PhotoScene, camera_matrix, photo_scene, sample
 
 from .conftest import textured
 

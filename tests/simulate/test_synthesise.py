@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,24 +10,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import open_recording
 from spikevrt.recording.video import write_video
+from spikevrt.simulate.camera import CameraConfig
 from spikevrt.simulate.exposure import linear_to_srgb, luminance
 from spikevrt.simulate.scene import photo_scene
-from spikevrt.simulate.sensor import SensorConfig
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_many, simulate_recording
+from spikevrt.simulate.sensor import SensorConfig, sensor_preset
+from spikevrt.simulate.synthesise import _chunks, simulate_recording
 
-from .conftest import textured
-
-OPTIONS = SimulateOptions(
-    frames=3, exposure_ticks=22, period_ticks=31, width=46, height=34, motion_px=5.0, ticks_per_frame=7, seed=11
-)
-
-
-def fingerprint(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+from .conftest import OPTIONS, fingerprint, textured
 
 
 def test_a_recording_has_what_it_says(photo: Path, tmp_path: Path):
@@ -89,7 +80,7 @@ def test_provenance_tells_how_to_make_it_again(photo: Path, other_photo: Path, t
     made = recording.provenance
     assert made["source"] == "photo.png"
     assert made["source_sha256"] == hashlib.sha256(photo.read_bytes()).hexdigest()
-    assert made["options"] == dataclasses.asdict(OPTIONS)
+    assert made["options"] == json.loads(json.dumps(dataclasses.asdict(OPTIONS)))
     assert [layer["name"] for layer in made["layers"]] == ["other.png", "other.png"]
     assert 2.5 <= made["speed_px"] <= 7.5
 
@@ -173,52 +164,50 @@ def test_impossible_options_are_refused_by_name(change: dict[str, float], messag
         dataclasses.replace(OPTIONS, **change)
 
 
-def test_many_take_sources_in_turn_and_repeat_to_the_same_bytes(
-    photo: Path, other_photo: Path, footage: Path, tmp_path: Path
-):
-    sources = [photo, other_photo, footage]
-    made = simulate_many(sources, tmp_path / "a", OPTIONS, count=4)
-    assert [path.name for path in made] == ["photo_000", "other_001", "footage_002", "photo_003"]
-    seeds = {open_recording(path).provenance["options"]["seed"] for path in made}
-    assert len(seeds) == 4
-    again = simulate_many(sources, tmp_path / "b", OPTIONS, count=4)
-    assert [fingerprint(path) for path in made] == [fingerprint(path) for path in again]
+def test_a_noisy_sensor_changes_the_spikes_alone_and_a_noisy_camera_the_blurry_frames(photo: Path, tmp_path: Path):
+    sensor = sensor_preset("bright")
+    camera = CameraConfig(read_noise=0.01)
+    made = {
+        "plain": simulate_recording(photo, tmp_path / "plain", OPTIONS),
+        "sensor": simulate_recording(photo, tmp_path / "sensor", dataclasses.replace(OPTIONS, sensor=sensor)),
+        "camera": simulate_recording(photo, tmp_path / "camera", dataclasses.replace(OPTIONS, camera=camera)),
+    }
+    prints = {name: fingerprint(tmp_path / name) for name in made}
+    for name, changed in (("sensor", "spikes.dat"), ("camera", "blur/")):
+        for file, digest in prints["plain"].items():
+            if file != "recording.json":
+                assert (prints[name][file] != digest) == file.startswith(changed), (name, file)
+    assert made["sensor"].provenance["options"]["sensor"] == json.loads(json.dumps(dataclasses.asdict(sensor)))
+    assert made["camera"].provenance["options"]["camera"] == dataclasses.asdict(camera)
 
 
-def test_several_workers_make_what_one_makes(photo: Path, tmp_path: Path):
-    one = simulate_many([photo], tmp_path / "one", OPTIONS, count=2)
-    two = simulate_many([photo], tmp_path / "two", OPTIONS, count=2, workers=2)
-    assert [fingerprint(path) for path in one] == [fingerprint(path) for path in two]
+def test_under_a_rolling_shutter_every_row_has_its_own_exposure(photo: Path, tmp_path: Path):
+    # 33 rows below the first: one tick later each; neighbouring exposures overlap in time (gap 9, delay 33)
+    options = dataclasses.replace(OPTIONS, camera=CameraConfig(rolling_shutter_ticks=33))
+    recording = simulate_recording(photo, tmp_path / "out", options)
+    assert recording.num_ticks == 2 * 31 + 22 + 33
+    assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(16, 38), (47, 69), (78, 100)]
+    light = photo_scene(
+        photo, height=34, width=46, num_ticks=117, motion_px=5.0, exposure_ticks=22, num_layers=2, seed=11
+    ).light(torch.arange(117))
+    for index, start in enumerate((0, 31, 62)):
+        rows = [light[start + row : start + row + 22, :, row].mean(0) for row in range(34)]
+        expected = (linear_to_srgb(torch.stack(rows, 1)) * 255).permute(1, 2, 0).numpy()
+        assert np.abs(recording.read_blur(index).astype(float) - expected).max() <= 0.51  # half a level, and roundings
+        sharp = (linear_to_srgb(light[start + 16 + 11]) * 255).permute(1, 2, 0).numpy()
+        assert np.abs(recording.read_sharp(index).astype(float) - sharp).max() <= 0.51
 
 
-def test_many_taken_up_again_keep_what_is_complete(photo: Path, tmp_path: Path):
-    first = simulate_many([photo], tmp_path / "out", OPTIONS, count=2)
-    times = [(path / "recording.json").stat().st_mtime_ns for path in first]
-    told = []
-    simulate_many([photo], tmp_path / "out", OPTIONS, count=3, progress=lambda *call: told.append(call))
-    assert [(path / "recording.json").stat().st_mtime_ns for path in first] == times
-    assert told == [(3, 3)]
+def test_the_number_of_threads_changes_no_byte(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("spikevrt.simulate.synthesise.CHUNK_PIXELS", 1)  # one tick at a time, as large frames have it
+    for name, threads in (("one", 1), ("three", 3)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        simulate_recording(photo, tmp_path / name, OPTIONS)
+    assert fingerprint(tmp_path / "one") == fingerprint(tmp_path / "three")
 
 
-def test_many_refuse_recordings_made_with_other_settings(photo: Path, tmp_path: Path):
-    simulate_many([photo], tmp_path / "out", OPTIONS, count=1)
-    other = dataclasses.replace(OPTIONS, motion_px=9.0)
-    with pytest.raises(
-        FileExistsError, match=r"photo_000: exists, made otherwise; choose another --out or pass --over"
-    ):
-        simulate_many([photo], tmp_path / "out", other, count=1)
-    write_image(photo, textured(149, 211, seed=9))
-    with pytest.raises(FileExistsError, match=r"photo_000: exists, made otherwise"):
-        simulate_many([photo], tmp_path / "out", OPTIONS, count=1)
-
-
-def test_many_without_sources_or_count_is_refused(photo: Path, tmp_path: Path):
-    with pytest.raises(ValueError, match=r"^sources: none given$"):
-        simulate_many([], tmp_path / "out", OPTIONS, count=1)
-    with pytest.raises(ValueError, match=r"^count: 0; must be 1 or more$"):
-        simulate_many([photo], tmp_path / "out", OPTIONS, count=0)
-    with pytest.raises(ValueError, match=r"^workers: 0; must be 1 or more$"):
-        simulate_many([photo], tmp_path / "out", OPTIONS, count=1, workers=0)
-    with pytest.raises(FileNotFoundError, match=r"gone\.png: no such photograph"):
-        simulate_many([photo, tmp_path / "gone.png"], tmp_path / "out", OPTIONS, count=1)
-    assert not (tmp_path / "out").exists()
+def test_chunks_cover_every_tick_once_and_none_lies_half_in_an_exposure():
+    windows = [(5, 27), (36, 58)]
+    chunks = list(_chunks(windows, 61, 7))
+    assert [first for first, _ in chunks] == [0, 5, 12, 19, 26, 27, 34, 36, 43, 50, 57, 58]
+    assert sum(count for _, count in chunks) == 61

@@ -170,19 +170,21 @@ def test_every_setting_reaches_what_obeys_it(tmp_path: Path, monkeypatch: pytest
             super().__init__(root, split, **settings)
 
     monkeypatch.setattr(loop, "ClipDataset", Recorded)
-    config = small_config(data__root="here", data__voxels="raw", data__augment=False, data__cache_mb=3, train__seed=7)
+    config = small_config(data__root="here", data__voxels="raw", data__augment=False, train__seed=7)
     run = loop._Run(config, loop.Ranks(), None)
     common = {
         "root": "here",
         "clip_frames": 2,
         "voxels": "raw",
         "num_bins": 3,
+        "bin_split": "whole",
+        "normalize": "none",
         "spikes": True,
         "augment": False,
         "seed": 7,
     }
     assert built == [
-        common | {"split": "train", "crop_px": 8, "cache_bytes": 3_000_000},
+        common | {"split": "train", "crop_px": 8},
         common | {"split": "val", "crop_px": None},
     ]
     assert run.loader().batch_size == 2

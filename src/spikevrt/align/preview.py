@@ -1,7 +1,8 @@
 """One picture that tells whether spikes are upright, sharp and of the right size.
 
-Panels: firing rate around a tick (TFP), inverse interval at that tick (TFI), mean over the whole stream; below, when
-there is a recording, its blurry and sharp frame. Rates share one scale and are shown with gamma 2.2.
+`draw_preview`: firing rate around a tick (TFP), inverse interval at that tick (TFI), mean over the whole stream; below,
+when there is a recording, its blurry and sharp frame. Rates share one scale and are shown with gamma 2.2.
+`draw_readings`: a numbered sheet of what a file without a header may hold.
 
 Dimension key: T ticks, h sensor rows, w sensor columns, H and W rows and columns of a panel.
 """
@@ -23,6 +24,7 @@ from spikevrt.represent.rate import tfp
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+SHEET_COLUMNS, SHEET_PX = 4, 240  # of the sheet of readings: cells a row, a cell's width
 INTERVAL_BITS = 1 << 26  # pixels times ticks that are searched for the two spikes around the tick
 MAX_INTERVAL_TICKS = 512
 MIN_PANEL_PX = 320
@@ -67,6 +69,26 @@ def draw_preview(
         if recording.sharp:
             panels.append((f"sharp frame {index}", recording.read_sharp(index)))
     write_image(out, _compose(panels, height, width))
+
+
+def draw_readings(out: Path, readings: Sequence[tuple[str, Float[np.ndarray, "h w"]]]) -> None:
+    """Write one picture with a cell for each (label, mean rate), in the order given, four a row; each cell has its own
+    brightness and fills a square."""
+    from PIL import Image, ImageDraw
+
+    num_rows = -(-len(readings) // SHEET_COLUMNS)
+    num_columns = min(len(readings), SHEET_COLUMNS)
+    sheet = Image.new("RGB", (num_columns * SHEET_PX, num_rows * (SHEET_PX + LABEL_PX)))
+    draw = ImageDraw.Draw(sheet)
+    for index, (label, picture) in enumerate(readings):
+        left, top = index % SHEET_COLUMNS * SHEET_PX, index // SHEET_COLUMNS * (SHEET_PX + LABEL_PX)
+        scale = (SHEET_PX - 4) / max(picture.shape)
+        size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+        white = max(float(np.percentile(picture, 99.5)), 1e-6)
+        resampling = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
+        sheet.paste(Image.fromarray(_grey(picture, white)).resize(size, resampling), (left + 2, top + LABEL_PX))
+        draw.text((left + 4, top + 2), label, fill=(255, 255, 255))
+    write_image(out, np.asarray(sheet))
 
 
 def _grey(rate: np.ndarray, white: float) -> np.ndarray:

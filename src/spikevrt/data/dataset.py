@@ -7,6 +7,7 @@ Dimension key: T frames, K bins, H x W colour pixels, h x w spike pixels.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,21 +19,20 @@ from spikevrt.data.augment import augment as apply_augmentation
 from spikevrt.data.augment import draw_augmentation
 from spikevrt.data.sample import (
     Crop,
-    ImageCache,
     PreparedSequence,
     Sample,
     collate,
     open_sequence,
-    read_json,
+    read_prepared,
     read_sample,
 )
-from spikevrt.represent.voxel import VoxelStats
+from spikevrt.represent.voxel import Normalize, VoxelSpec, VoxelStats
+from spikevrt.represent.voxel import Split as BinSplit
 
 __all__ = ["ClipDataset", "DatasetInfo", "Split", "collate", "open_dataset"]
 
 DATASET_FILE = "dataset.json"
 DATASET_FORMAT = "spikevrt-dataset"
-DATASET_VERSION = 1
 Split = Literal["train", "val"]
 
 
@@ -47,6 +47,7 @@ class DatasetInfo:
     train: tuple[PreparedSequence, ...]
     val: tuple[PreparedSequence, ...]
     num_dropped: int = 0  # frames of the recordings that could not be used
+    bin_split: BinSplit = "whole"  # how ticks fall into bins
 
     @property
     def num_frames(self) -> int:
@@ -67,19 +68,36 @@ def open_dataset(root: str | Path) -> DatasetInfo:
     path = root / DATASET_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{root}: no such dataset ({DATASET_FILE} is missing; `spikevrt prepare` makes one)")
-    values = read_json(path, DATASET_FORMAT, DATASET_VERSION)
+    fields = read_prepared(path, DATASET_FORMAT)
     try:
-        return DatasetInfo(
-            root=root,
-            num_bins=int(values["num_bins"]),
-            stats=VoxelStats(mean=float(values["mean"]), std=float(values["std"])),
-            data_hash=str(values["data_hash"]),
-            train=tuple(open_sequence(root / "train" / name) for name in values["train"]),
-            val=tuple(open_sequence(root / "val" / name) for name in values["val"]),
-            num_dropped=int(values["num_dropped"]),
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: damaged or incomplete ({error})") from None
+        spec = VoxelSpec(fields.get("num_bins", int), fields.get("bin_split", str))
+        stats = VoxelStats(mean=fields.get("mean", float), std=fields.get("std", float))
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(text if text.startswith(str(path)) else f"{path}: {text}") from None
+    sequences = {}
+    for split in get_args(Split):
+        names = fields.get(split, list)
+        if not all(isinstance(name, str) and _is_file_name(name) for name in names):
+            raise ValueError(f"{path}: {split}: {str(names)[:80]}; allowed: names of sequences")
+        sequences[split] = tuple(open_sequence(root / split / name) for name in names)
+    return DatasetInfo(
+        root=root,
+        num_bins=spec.num_bins,
+        bin_split=spec.split,
+        stats=stats,
+        data_hash=fields.get("data_hash", str),
+        train=sequences["train"],
+        val=sequences["val"],
+        num_dropped=fields.get("num_dropped", int),
+    )
+
+
+def _is_file_name(name: str) -> bool:
+    try:
+        return os.fsencode(name) != b"" and "\0" not in name and Path(name).name == name
+    except UnicodeEncodeError:
+        return False
 
 
 class ClipDataset(torch.utils.data.Dataset[Sample]):
@@ -94,10 +112,12 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
         crop_px: side of the random square crop in colour pixels, a multiple of the spike ratio; None: whole frames.
         voxels: "precomputed" reads `spike_vox/*.npy`, "raw" counts `spike/*.dat`; both give the same bits.
         num_bins: bins that the network expects (K); None: as many as were prepared.
+        bin_split: how ticks fall into bins for the network (its `split`); None: as they were prepared.
+        normalize: "density" brings each exposure's mean of log1p(counts), as measured on the whole frame when the
+            dataset was prepared, to that of the training set.
         spikes: without, samples have no `spike_vox` and no spike file is opened.
         augment: random mirrors, transposition and time reversal; needs `crop_px`, which makes clips square.
         seed: together with epoch and item it decides crop and augmentation.
-        cache_bytes: memory for decoded pictures, for all loader workers of this process together; 0 keeps none.
 
     Raises:
         FileNotFoundError: no dataset at `root`.
@@ -113,10 +133,11 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
         crop_px: int | None = None,
         voxels: Literal["precomputed", "raw"] = "precomputed",
         num_bins: int | None = None,
+        bin_split: BinSplit | None = None,
+        normalize: Normalize = "none",
         spikes: bool = True,
         augment: bool = False,
         seed: int = 123,
-        cache_bytes: int = 0,
     ) -> None:
         self.info = open_dataset(root)
         if split not in get_args(Split):
@@ -130,12 +151,18 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
                 f"num_bins: {num_bins}, but {root} was prepared with {self.info.num_bins}; "
                 f"allowed: {self.info.num_bins}, or prepare again with --num-bins {num_bins}"
             )
-        if cache_bytes < 0:
-            raise ValueError(f"cache_bytes: {cache_bytes}; allowed: 0 or more")
+        if bin_split is not None and bin_split != self.info.bin_split:
+            raise ValueError(
+                f"bin_split: {bin_split!r}, but {root} was prepared with {self.info.bin_split!r}; "
+                f"allowed: {self.info.bin_split!r}, or prepare again with --split {bin_split}"
+            )
+        if normalize not in get_args(Normalize):
+            raise ValueError(f"normalize: {normalize!r}; allowed: {', '.join(get_args(Normalize))}")
         if augment and crop_px is None:
             raise ValueError("augment: true needs crop_px; allowed: a crop, or augment: false")
         self.split = split
         self.crop_px, self.voxels, self.spikes, self.augment, self.seed = crop_px, voxels, spikes, augment, seed
+        self.normalize: Normalize = normalize
         self.sequences = self.info.sequences(split)
         if crop_px is not None:
             self._check_crop(crop_px)
@@ -154,7 +181,6 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
                 else f"{Path(root) / split}: holds no sequence"
             )
         self.epoch = 0
-        self.images = ImageCache(cache_bytes)
 
     def _check_crop(self, crop_px: int) -> None:
         for sequence in self.sequences:
@@ -191,9 +217,10 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
             None if self.crop_px is None else draw_crop(sequence, self.crop_px, generator),
             spikes=self.spikes,
             num_bins=self.info.num_bins,
+            bin_split=self.info.bin_split,
             stats=self.info.stats,
+            normalize=self.normalize,
             voxels=self.voxels,
-            images=self.images,
         )
         return apply_augmentation(sample, draw_augmentation(generator)) if self.augment else sample
 

@@ -1,34 +1,50 @@
 """Turn recordings into a dataset: split, cut out each exposure, count its spikes, measure the training set, log it all.
 
     ROOT/dataset.json                                                bins, mean, std, data hash, sequences
-    ROOT/{train,val}/SEQ/{blur,sharp,spike,spike_vox}/NNNNNN.*       png, png, packed ticks, uint8 counts (K, h, w)
+    ROOT/{train,val}/SEQ/{blur,sharp}/NNNNNN.{npy,png}               uint8 (H, W, 3), or PNG
+    ROOT/{train,val}/SEQ/{spike,spike_vox}/NNNNNN.{dat,npy}          packed ticks; counts (K, h, w)
     ROOT/{train,val}/SEQ/{sequence.json,alignment.log,dropped.log}   sizes and exposures; what was kept; what was not
+    ROOT/{train,val}/SEQ/positions.npy                               of a registered recording: where each cell looks
 
-Dimension key: T ticks of an exposure, K bins, h x w spike pixels.
+Dimension key: K bins, H x W colour pixels, h x w spike cells, N distinct counts.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
-import torch
+from torch import Tensor
 
-from spikevrt.data.dataset import DATASET_FILE, DATASET_FORMAT, DATASET_VERSION, Split
-from spikevrt.data.sample import PreparedSequence, frame_ratio, write_sequence
+from spikevrt.data.dataset import DATASET_FILE, DATASET_FORMAT, Split
+from spikevrt.data.sample import (
+    COUNT_TYPES,
+    POSITIONS_FILE,
+    PREPARED_VERSION,
+    FrameKind,
+    PreparedSequence,
+    write_sequence,
+)
 from spikevrt.recording.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import Exposure, Recording, find_recordings, open_recording
+from spikevrt.recording.layouts import NO_OPTIONS, TAKES_NONE, LayoutOptions, find_layout, layout_recordings
+from spikevrt.recording.recording import Exposure, Recording, find_recordings, nearest_ratio, open_recording
 from spikevrt.recording.spike_file import SpikeGeometry, pack, sha256_file
-from spikevrt.represent.voxel import voxelise
+from spikevrt.represent.exposure import exposure_counts
+from spikevrt.represent.voxel import Split as BinSplit
+from spikevrt.represent.voxel import VoxelSpec, density
 
 if TYPE_CHECKING:
-    from jaxtyping import Integer, UInt8
+    from jaxtyping import Float, Num, UInt8
+
+DEFAULT_VAL_FRACTION, DEFAULT_SEED = 0.1, 123
 
 
 def split_recordings(recordings: Sequence[Recording], *, val_fraction: float, seed: int) -> list[Split]:
@@ -70,21 +86,27 @@ def prepare(
     out: str | Path,
     *,
     num_bins: int = 32,
-    val_fraction: float = 0.1,
+    split: BinSplit = "whole",
+    frames: FrameKind = "npy",
+    val_fraction: float | None = None,
     val: Sequence[str | Path] = (),
-    seed: int = 123,
+    seed: int | None = None,
+    layout: LayoutOptions = NO_OPTIONS,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a dataset folder; it appears under its name only when it is complete.
 
     Args:
-        recordings: recordings, or folders of recordings.
+        recordings: recordings, folders of recordings, or dataset folders of a known layout, which bring their split.
         out: the dataset folder to make.
         num_bins: bins per exposure (K).
-        val_fraction: share of the recordings for validation, whole sources at a time; not used when `val` is given.
+        split: how ticks fall into bins: "whole", or "fractional", which shares a tick among the bins it overlaps.
+        frames: "npy", of which a clip reads its crop alone; "png", which takes less room and is decoded whole.
+        val_fraction: share of the recordings for validation (0.1), whole sources at a time; not with `val`.
         val: recordings (or folders of them) for validation; all of `recordings` are then for training.
-        seed: decides the split.
+        seed: decides the split (123).
+        layout: how to read dataset folders of a known layout.
         overwrite: replace an existing dataset folder (and nothing but a dataset).
         progress: called with (recordings done, recordings in all).
 
@@ -94,56 +116,114 @@ def prepare(
         ValueError: a recording cannot be used at all, or a setting cannot be obeyed.
     """
     out = Path(out)
-    if num_bins < 1:
-        raise ValueError(f"num_bins: {num_bins}; allowed: 1 or more")
+    spec = VoxelSpec(num_bins, split)
+    if frames not in get_args(FrameKind):
+        raise ValueError(f"frames: {frames!r}; allowed: {', '.join(get_args(FrameKind))}")
     refuse_existing(out, marker=DATASET_FILE, overwrite=overwrite)
-    opened = [open_recording(path) for path in find_recordings(recordings)]
-    if not opened:
-        raise ValueError("recordings: none given; allowed: one or more")
-    splits = ["train"] * len(opened) if val else split_recordings(opened, val_fraction=val_fraction, seed=seed)
-    held_out = [open_recording(path) for path in find_recordings(val)]
-    opened, splits = opened + held_out, [*splits, *["val"] * len(held_out)]
-    _check_names(opened)
+    opened = _open(recordings, val_fraction=val_fraction, val=val, seed=seed, layout=layout)
+    _check_names([recording for recording, _ in opened])
 
     with complete_or_absent(out) as partial:
-        num_kept, histogram = 0, np.zeros(1, dtype=np.int64)
-        for done, (recording, split) in enumerate(zip(opened, splits, strict=True)):
+        num_kept, often = 0, Counter[float]()
+        for done, (recording, part) in enumerate(opened):
             if progress:
                 progress(done, len(opened))
-            kept, counted = _prepare_sequence(recording, partial / split / recording.name, num_bins)
+            kept, counted = _prepare_sequence(recording, partial / part / recording.name, spec, frames)
             num_kept += kept
-            if split == "train":
-                histogram = _add(histogram, counted)
+            if part == "train":
+                often.update(counted)
         if progress:
             progress(len(opened), len(opened))
-        mean, std = log1p_mean_std(histogram)
+        if not often:
+            raise ValueError("recordings: none for training, and mean and std are measured there; allowed: one or more")
+        mean, std = log1p_mean_std(often)
         if std == 0:
             raise ValueError("recordings: every bin of the training set holds the same count; its spikes say nothing")
-        names = sorted((recording.name, split) for recording, split in zip(opened, splits, strict=True))
+        names = sorted((recording.name, part) for recording, part in opened)
         values = {
             "format": DATASET_FORMAT,
-            "version": DATASET_VERSION,
+            "version": PREPARED_VERSION,
             "num_bins": num_bins,
+            "bin_split": split,
             "mean": mean,
             "std": std,
             "data_hash": _data_hash(partial),
             "num_frames": num_kept,
-            "num_dropped": sum(recording.num_frames for recording in opened) - num_kept,
-            "train": [name for name, split in names if split == "train"],
-            "val": [name for name, split in names if split == "val"],
+            "num_dropped": sum(r.num_frames + len(r.dropped) for r, _ in opened) - num_kept,
+            "train": [name for name, part in names if part == "train"],
+            "val": [name for name, part in names if part == "val"],
         }
         (partial / DATASET_FILE).write_text(json.dumps(values, indent=1) + "\n")
     return out
 
 
-def log1p_mean_std(histogram: Integer[np.ndarray, " N"]) -> tuple[float, float]:
-    """Mean and standard deviation of log1p(count), from how often each count 0, 1, ... occurs (float64)."""
-    values, total = np.log1p(np.arange(len(histogram), dtype=np.float64)), histogram.sum()
-    mean = float((histogram * values).sum() / total)
-    return mean, float(np.sqrt((histogram * (values - mean) ** 2).sum() / total))
+def _open(
+    paths: Sequence[str | Path],
+    *,
+    val_fraction: float | None,
+    val: Sequence[str | Path],
+    seed: int | None,
+    layout: LayoutOptions,
+) -> list[tuple[Recording, Split]]:
+    """Every recording with the part of the dataset that it goes to."""
+    own: list[tuple[Recording, Split]] = []
+    loose: list[Recording] = []
+    for path in map(Path, paths):
+        if find_layout(path, layout) is not None:
+            parts = layout_recordings(path, layout)
+            own += [(recording, part) for part in get_args(Split) for recording in parts[part]]
+        else:
+            loose += [open_recording(found) for found in find_recordings([path])]
+    if not own and not loose:
+        raise ValueError("recordings: none given; allowed: one or more")
+    if not own and layout != NO_OPTIONS:
+        raise ValueError(f"{paths[0]}: {TAKES_NONE}")
+    for name, value in (("val_fraction", val_fraction), ("seed", seed)):
+        if not loose and value is not None:
+            raise ValueError(f"{name}: {value}, but {paths[0]} brings its own split; allowed: none")
+    held_out = [open_recording(path) for path in find_recordings(val)]
+    fraction = DEFAULT_VAL_FRACTION if val_fraction is None else val_fraction
+    splits: list[Split] = ["train"] * len(loose)
+    if loose and not val:
+        splits = split_recordings(loose, val_fraction=fraction, seed=DEFAULT_SEED if seed is None else seed)
+    return own + list(zip(loose, splits, strict=True)) + [(recording, "val") for recording in held_out]
 
 
-def _prepare_sequence(recording: Recording, folder: Path, num_bins: int) -> tuple[int, np.ndarray]:
+def log1p_mean_std(often: Mapping[float, int]) -> tuple[float, float]:
+    """Mean and standard deviation of log1p(count), from how often each count occurs (float64)."""
+    counts = sorted(often)
+    values, times = np.log1p(np.array(counts, dtype=np.float64)), np.array([often[count] for count in counts])
+    total = times.sum()
+    mean = float((times * values).sum() / total)
+    return mean, float(np.sqrt((times * (values - mean) ** 2).sum() / total))
+
+
+def occurrences(counts: Num[np.ndarray, "K h w"]) -> Counter[float]:
+    """How often each count occurs, of counts in one of `COUNT_TYPES`."""
+    if counts.dtype.kind == "u":
+        times = np.bincount(counts.reshape(-1))
+        found = np.flatnonzero(times)
+        return Counter(dict(zip(found.astype(float).tolist(), times[found].tolist(), strict=True)))
+    bits, times = np.unique(counts.view(np.uint16 if counts.dtype == np.float16 else np.uint32), return_counts=True)
+    return Counter(dict(zip(bits.view(counts.dtype).astype(float).tolist(), times.tolist(), strict=True)))
+
+
+def narrow(counts: Float[Tensor, "K h w"]) -> Num[np.ndarray, "K h w"]:
+    """The same counts in the smallest type that holds each of them exactly: what `spike_vox/*.npy` stores."""
+    wide = counts.numpy()
+    for dtype in COUNT_TYPES[:-1]:
+        is_whole = np.issubdtype(dtype, np.integer)
+        if wide.max() > (np.iinfo(dtype).max if is_whole else np.finfo(dtype).max):  # type: ignore[type-var]
+            continue
+        small = wide.astype(dtype)
+        if np.array_equal(small.astype(np.float32), wide):
+            return small
+    return wide
+
+
+def _prepare_sequence(
+    recording: Recording, folder: Path, spec: VoxelSpec, frames: FrameKind
+) -> tuple[int, Counter[float]]:
     """Write one sequence folder; return the number of frames kept, and how often each count occurs in them.
 
     Raises:
@@ -155,59 +235,75 @@ def _prepare_sequence(recording: Recording, folder: Path, num_bins: int) -> tupl
     if recording.spikes is None:
         raise ValueError(f"{name}: no spikes in this recording")
     geometry = SpikeGeometry(recording.spikes.width, recording.spikes.height)
-    frame_ratio(recording.width, recording.height, geometry, name)
+    positions = recording.sensor_positions
     for kind in ("blur", "sharp", "spike", "spike_vox"):
         (folder / kind).mkdir(parents=True)
+    if positions is not None:
+        np.save(folder / POSITIONS_FILE, positions)
 
     kept: list[Exposure] = []
-    histogram = np.zeros(1, dtype=np.int64)
-    aligned, dropped = ["frame_idx t0 t1 spike_count"], ["frame_idx reason"]
+    densities: list[float] = []
+    often = Counter[float]()
+    bad = recording.bad_mask()
+    aligned = ["frame_idx t0 t1 spike_count"]
+    dropped = [f"{frame_idx} {reason}" for frame_idx, reason in recording.dropped]
     for position, exposure in enumerate(recording.exposures):
         try:
             _check_alignment(exposure, recording.tick_rate_hz)
             spikes = recording.read_exposure_spikes(position)
-            counts = count_bins(spikes, num_bins)
+            counts = exposure_counts(
+                functools.partial(recording.count_exposure, position),
+                exposure.num_ticks,
+                num_bins=spec.num_bins,
+                split=spec.split,
+                bad=bad,
+                positions=positions,
+            )
+            if not counts.any():
+                raise ValueError(f"no spike in {len(spikes)} ticks; is the shutter closed, or the stream dead?")
             blur, sharp = recording.read_blur(position), recording.read_sharp(position)
         except (ValueError, OSError) as error:
             dropped.append(f"{exposure.frame_idx} {error}")
             continue
         stem = f"{exposure.frame_idx:06d}"
-        write_image(folder / "blur" / f"{stem}.png", blur)
-        write_image(folder / "sharp" / f"{stem}.png", sharp)
+        _write_frame(folder / "blur" / f"{stem}.{frames}", blur)
+        _write_frame(folder / "sharp" / f"{stem}.{frames}", sharp)
         (folder / "spike" / f"{stem}.dat").write_bytes(pack(spikes, geometry))
-        np.save(folder / "spike_vox" / f"{stem}.npy", counts)
-        histogram = _add(histogram, np.bincount(counts.ravel()))
+        stored = narrow(counts)
+        np.save(folder / "spike_vox" / f"{stem}.npy", stored)
+        often.update(occurrences(stored))
+        densities.append(density(counts).item())
         aligned.append(f"{exposure.frame_idx} {exposure.t0_s:.9f} {exposure.t1_s:.9f} {spikes.sum(dtype=np.int64)}")
         kept.append(exposure)
     if not kept:
-        raise ValueError(f"{name}: no frame can be used; the first: {dropped[1].split(' ', 1)[1]}")
+        raise ValueError(f"{name}: no frame can be used; the first: {dropped[0].split(' ', 1)[1]}")
+    dropped.sort(key=lambda line: int(line.split(" ", 1)[0]))
     (folder / "alignment.log").write_text("\n".join(aligned) + "\n")
-    (folder / "dropped.log").write_text("\n".join(dropped) + "\n")
+    (folder / "dropped.log").write_text("\n".join(["frame_idx reason", *dropped]) + "\n")
     write_sequence(
         PreparedSequence(
             folder=folder,
             width=recording.width,
             height=recording.height,
+            ratio=nearest_ratio(recording.height, recording.width, geometry.height, geometry.width),
             geometry=geometry,
             tick_rate_hz=recording.tick_rate_hz,
             exposures=tuple(kept),
+            densities=tuple(densities),
+            frames=frames,
+            bad_pixels=recording.bad_pixels,
+            registered=positions is not None,
         ),
         {"name": recording.name, "provenance": recording.provenance},
     )
-    return len(kept), histogram
+    return len(kept), often
 
 
-def count_bins(spikes: UInt8[np.ndarray, "T h w"], num_bins: int) -> Integer[np.ndarray, "K h w"]:
-    """Spikes per bin and pixel in the smallest whole numbers that hold them: what `spike_vox/*.npy` stores.
-
-    Raises:
-        ValueError: fewer ticks than bins, or no spike at all.
-    """
-    counts = voxelise(torch.from_numpy(spikes), num_bins=num_bins).numpy()
-    if not counts.any():
-        raise ValueError(f"no spike in {len(spikes)} ticks; is the shutter closed, or the stream dead?")
-    assert counts.max() < 1 << 16, counts.max()
-    return counts.astype(np.uint8 if counts.max() < 1 << 8 else np.uint16)
+def _write_frame(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
+    if path.suffix == ".npy":
+        np.save(path, np.ascontiguousarray(image))
+    else:
+        write_image(path, image)
 
 
 def _check_alignment(exposure: Exposure, tick_rate_hz: float) -> None:
@@ -216,13 +312,6 @@ def _check_alignment(exposure: Exposure, tick_rate_hz: float) -> None:
     clock_ticks = (exposure.t1_s - exposure.t0_s) * tick_rate_hz
     if abs(clock_ticks - num_ticks) > 1:
         raise ValueError(f"lasts {clock_ticks:.2f} ticks by the clock, but its window holds {num_ticks}")
-
-
-def _add(histogram: np.ndarray, other: np.ndarray) -> np.ndarray:
-    total = np.zeros(max(len(histogram), len(other)), dtype=np.int64)
-    total[: len(histogram)] += histogram
-    total[: len(other)] += other
-    return total
 
 
 def _check_names(recordings: Sequence[Recording]) -> None:

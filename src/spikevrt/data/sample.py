@@ -1,34 +1,49 @@
 """One prepared sequence on disk, and the sample that is cut from it.
 
-A sequence folder is `ROOT/{train,val}/SEQ/{blur,sharp,spike,spike_vox}/NNNNNN.{png,png,dat,npy}` plus `sequence.json`.
-NNNNNN is the frame's index in its recording, so a dropped frame leaves a gap and no clip runs across it.
+A sequence folder is `ROOT/{train,val}/SEQ/{blur,sharp,spike,spike_vox}/NNNNNN.*` plus `sequence.json`. NNNNNN is the
+frame's index in its recording, so a dropped frame leaves a gap and no clip runs across it. Arrays (.npy) are mapped:
+only the pages under the crop are read, nothing is kept, and loader workers share what the system caches.
 
-Dimension key: B samples, T frames, K bins, H x W colour pixels, h x w spike pixels (H = ratio * h, W = ratio * w).
+Dimension key: B samples, T frames, K bins, H x W colour pixels, h x w spike cells (H = ratio * h, W = ratio * w): the
+pixels of the sensor or, where the recording was registered, of the grid that lies on the frame.
 """
 
 from __future__ import annotations
 
 import json
+import tokenize
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from spikevrt.recording.frames import read_image, to_float
-from spikevrt.recording.recording import Exposure
-from spikevrt.recording.sidecar import ROWS
-from spikevrt.recording.spike_file import SpikeGeometry, read_spikes
-from spikevrt.represent.voxel import VoxelStats, normalise, voxelise
+from spikevrt.recording.recording import Exposure, check_size
+from spikevrt.recording.sidecar import ROWS, Fields
+from spikevrt.recording.spike_file import SpikeGeometry
+from spikevrt.recording.stream import PackedStream
+from spikevrt.represent.exposure import exposure_counts
+from spikevrt.represent.voxel import Normalize, VoxelStats, normalise
+from spikevrt.represent.voxel import Split as BinSplit
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8
+    from jaxtyping import Bool, Float, Float32, UInt8
 
-SEQUENCE_FILE = "sequence.json"
+SEQUENCE_FILE, POSITIONS_FILE = "sequence.json", "positions.npy"
 SEQUENCE_FORMAT = "spikevrt-sequence"
-SEQUENCE_VERSION = 1
+PREPARED_VERSION = 2  # of sequences and datasets alike
+CELLS = {True: "registered", False: "sensor"}  # what a cell of the counts is
+FrameKind = Literal["npy", "png"]
+COUNT_TYPES = (np.uint8, np.uint16, np.float16, np.float32)  # the smallest that holds an exposure's counts exactly
+
+
+# what NumPy raises at a header that it cannot read
+DAMAGED_ARRAY = (ValueError, TypeError, OverflowError, OSError, EOFError, SyntaxError, MemoryError, tokenize.TokenError)
 
 
 class Meta(TypedDict):
@@ -60,7 +75,7 @@ class Batch(TypedDict):
 
 @dataclass(frozen=True)
 class Crop:
-    """A field of view in colour pixels. Every number is a multiple of the sequence's ratio."""
+    """A field of view in colour pixels. Every number is a multiple of the sequence's ratio, unless it is all of it."""
 
     top_px: int
     left_px: int
@@ -70,26 +85,30 @@ class Crop:
 
 @dataclass(frozen=True)
 class PreparedSequence:
-    """A prepared sequence: its folder, its sizes and the exposures that were kept, in time order."""
+    """A prepared sequence: its folder, its sizes and the exposures that were kept, in time order.
+
+    `geometry` is the sensor's, of the packed ticks. `densities`: mean log1p(count) of each exposure, whole frame.
+    `registered`: positions.npy says where on the sensor each cell looks; without, cells are the sensor's pixels.
+    """
 
     folder: Path
     width: int
     height: int
+    ratio: int  # colour pixels per spike cell, the same in both directions
     geometry: SpikeGeometry
     tick_rate_hz: float
     exposures: tuple[Exposure, ...]
+    densities: tuple[float, ...]
+    frames: FrameKind = "npy"
+    bad_pixels: tuple[tuple[int, int], ...] = ()
+    registered: bool = False
 
     @property
     def name(self) -> str:
         return self.folder.name
 
-    @property
-    def ratio(self) -> int:
-        """Colour pixels per spike pixel, the same in both directions."""
-        return self.width // self.geometry.width
-
     def path(self, kind: Literal["blur", "sharp", "spike", "spike_vox"], frame_idx: int) -> Path:
-        suffix = {"blur": "png", "sharp": "png", "spike": "dat", "spike_vox": "npy"}[kind]
+        suffix = {"blur": self.frames, "sharp": self.frames, "spike": "dat", "spike_vox": "npy"}[kind]
         return self.folder / kind / f"{frame_idx:06d}.{suffix}"
 
     def runs(self) -> list[range]:
@@ -98,34 +117,49 @@ class PreparedSequence:
         starts = [i for i in range(len(indices)) if i == 0 or indices[i] != indices[i - 1] + 1]
         return [range(a, b) for a, b in zip(starts, [*starts[1:], len(indices)], strict=True)]
 
+    @cached_property
+    def bad_mask(self) -> Bool[np.ndarray, "sensor_h sensor_w"] | None:
+        """True where a sensor pixel is bad; None when none is known."""
+        if not self.bad_pixels:
+            return None
+        mask = np.zeros((self.geometry.height, self.geometry.width), dtype=bool)
+        mask[tuple(np.array(self.bad_pixels).T)] = True
+        return mask
 
-def frame_ratio(width: int, height: int, geometry: SpikeGeometry, name: str) -> int:
-    """Colour pixels per spike pixel. Raises ValueError unless it is one whole number for both directions."""
-    ratio = width // geometry.width
-    if ratio < 1 or (ratio * geometry.width, ratio * geometry.height) != (width, height):
-        raise ValueError(
-            f"{name}: frames of {width}x{height} are no whole multiple of {geometry.width}x{geometry.height} spikes; "
-            f"allowed: one integer ratio for width and height"
-        )
-    return ratio
+    def positions(self) -> Float32[np.ndarray, "h w 2"] | None:
+        """Where on the sensor each cell of the registered grid looks; None when nothing was registered."""
+        if not self.registered:
+            return None
+        path = self.folder / POSITIONS_FILE
+        shape = (-(-self.height // self.ratio), -(-self.width // self.ratio), 2)
+        return np.array(map_array(path, shape, (np.float32,)))
 
 
 def write_sequence(sequence: PreparedSequence, recording: dict[str, Any]) -> None:
     """Write `sequence.json` into the sequence's folder; `recording` says where the frames come from."""
+    exposures = zip(sequence.exposures, sequence.densities, strict=True)
     values = {
         "format": SEQUENCE_FORMAT,
-        "version": SEQUENCE_VERSION,
-        "frames": {"width": sequence.width, "height": sequence.height, "count": len(sequence.exposures)},
+        "version": PREPARED_VERSION,
+        "frames": {
+            "width": sequence.width,
+            "height": sequence.height,
+            "count": len(sequence.exposures),
+            "format": sequence.frames,
+        },
         "spikes": {
             "width": sequence.geometry.width,
             "height": sequence.geometry.height,
             "rows": ROWS[sequence.geometry.bottom_up],
             "tick_rate_hz": sequence.tick_rate_hz,
+            "ratio": sequence.ratio,
+            "cells": CELLS[sequence.registered],
+            "bad_pixels": [list(pixel) for pixel in sequence.bad_pixels],
         },
-        "exposures": [vars(exposure) for exposure in sequence.exposures],
+        "exposures": [vars(exposure) | {"density": density} for exposure, density in exposures],
         "recording": recording,
     }
-    (sequence.folder / SEQUENCE_FILE).write_text(json.dumps(values, indent=1) + "\n")
+    (sequence.folder / SEQUENCE_FILE).write_text(json.dumps(values, indent=1, allow_nan=False) + "\n")
 
 
 def open_sequence(folder: Path) -> PreparedSequence:
@@ -133,92 +167,145 @@ def open_sequence(folder: Path) -> PreparedSequence:
 
     Raises:
         FileNotFoundError: the folder holds none.
-        ValueError: it is not a sequence of this version, or an entry is missing.
+        ValueError: it is not a sequence of this version, or an entry is missing or wrong.
     """
     path = folder / SEQUENCE_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: no such sequence ({SEQUENCE_FILE} is missing)")
-    values = read_json(path, SEQUENCE_FORMAT, SEQUENCE_VERSION)
-    try:
-        frames, spikes = values["frames"], values["spikes"]
-        return PreparedSequence(
-            folder=folder,
-            width=int(frames["width"]),
-            height=int(frames["height"]),
-            geometry=SpikeGeometry(
-                width=int(spikes["width"]), height=int(spikes["height"]), bottom_up=spikes["rows"] == ROWS[True]
-            ),
-            tick_rate_hz=float(spikes["tick_rate_hz"]),
-            exposures=tuple(Exposure(**exposure) for exposure in values["exposures"]),
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: damaged or incomplete ({error})") from None
+    fields = read_prepared(path, SEQUENCE_FORMAT)
+    exposures = fields.each("exposures")
+    frames = fields.get("frames.format", str)
+    if frames not in ("npy", "png"):
+        raise ValueError(f"{path}: frames.format: {frames!r}; allowed: npy, png")
+    cells = fields.get("spikes.cells", str)
+    if cells not in CELLS.values():
+        raise ValueError(f"{path}: spikes.cells: {cells!r}; allowed: {', '.join(CELLS.values())}")
+    for key in ("spikes.width", "spikes.height", "spikes.ratio", "frames.width", "frames.height"):
+        if fields.get(key, int) < 1:
+            raise ValueError(f"{path}: {key}: {fields.get(key, int)}; allowed: 1 or more")
+    rows = fields.get("spikes.rows", str)
+    if rows not in ROWS.values():
+        raise ValueError(f"{path}: spikes.rows: {rows[:40]!r}; allowed: {', '.join(ROWS.values())}")
+    geometry = SpikeGeometry(fields.get("spikes.width", int), fields.get("spikes.height", int), rows == ROWS[True])
+    if not exposures:
+        raise ValueError(f"{path}: exposures: none; allowed: one or more")
+    return PreparedSequence(
+        folder=folder,
+        width=fields.get("frames.width", int),
+        height=fields.get("frames.height", int),
+        ratio=fields.get("spikes.ratio", int),
+        geometry=geometry,
+        tick_rate_hz=fields.positive("spikes.tick_rate_hz"),
+        exposures=tuple(
+            Exposure(
+                frame_idx=entry.get("frame_idx", int),
+                start_tick=entry.get("start_tick", int),
+                stop_tick=entry.get("stop_tick", int),
+                t0_s=entry.get("t0_s", float),
+                t1_s=entry.get("t1_s", float),
+            )
+            for entry in exposures
+        ),
+        densities=tuple(entry.get("density", float) for entry in exposures),
+        frames=frames,
+        bad_pixels=_bad_pixels(fields, geometry),
+        registered=cells == CELLS[True],
+    )
 
 
-def read_json(path: Path, expected_format: str, version: int) -> dict[str, Any]:
-    """A JSON object whose `format` and `version` are the expected ones. Raises ValueError otherwise."""
+def _bad_pixels(fields: Fields, geometry: SpikeGeometry) -> tuple[tuple[int, int], ...]:
+    pixels = fields.get("spikes.bad_pixels", list)
+    for pixel in pixels:
+        is_pair = isinstance(pixel, list) and len(pixel) == 2 and all(type(value) is int for value in pixel)
+        if not is_pair or not (0 <= pixel[0] < geometry.height and 0 <= pixel[1] < geometry.width):
+            raise ValueError(f"{fields.path}: spikes.bad_pixels: {str(pixel)[:80]}; allowed: [row, column]")
+    return tuple((row, column) for row, column in pixels)
+
+
+def read_prepared(path: Path, expected_format: str) -> Fields:
+    """A JSON file of that format and of the version that this program writes. Raises ValueError otherwise."""
     try:
-        values = json.loads(path.read_text())
-    except ValueError:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
         raise ValueError(f"{path}: not JSON; run `spikevrt prepare` again") from None
     found = (values.get("format"), values.get("version")) if isinstance(values, dict) else (None, None)
-    if found != (expected_format, version):
+    if found != (expected_format, PREPARED_VERSION):
         raise ValueError(
-            f"{path}: format {found[0]!r} version {found[1]!r}; allowed: {expected_format!r} version {version}"
+            f"{path}: format {str(found[0])[:40]!r} version {str(found[1])[:40]}; "
+            f"allowed: {expected_format!r} version {PREPARED_VERSION}; run `spikevrt prepare` again"
         )
-    return dict(values)
+    return Fields(path, values)
 
 
-def read_counts(
-    sequence: PreparedSequence, exposure: Exposure, crop: Crop, *, num_bins: int, voxels: Literal["precomputed", "raw"]
-) -> Float[Tensor, "K h w"]:
-    """Spikes per bin and pixel of one exposure, before log1p: from the cache, or counted now from the packed ticks.
+def map_array(path: Path, shape: tuple[int, ...], dtypes: tuple[type, ...]) -> np.ndarray:
+    """An array file, mapped and not read: only what is then indexed is.
 
     Raises:
         FileNotFoundError: the file is not there.
-        ValueError: the file is damaged, or holds another number of ticks, bins or pixels than it should.
+        ValueError: it is damaged, cut short, or holds another shape or type.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file; run `spikevrt prepare` again") from None
+    except DAMAGED_ARRAY as error:
+        raise ValueError(f"{path}: damaged array ({' '.join(str(error).split())})") from None
+    if array.shape != shape or array.dtype not in dtypes or not array.flags.c_contiguous:
+        names = " or ".join(np.dtype(dtype).name for dtype in dtypes)
+        raise ValueError(f"{path}: {array.dtype} of shape {array.shape}; allowed: {names} of shape {shape}")
+    return array
+
+
+def read_counts(
+    sequence: PreparedSequence,
+    exposure: Exposure,
+    crop: Crop,
+    *,
+    num_bins: int,
+    bin_split: BinSplit,
+    voxels: Literal["precomputed", "raw"],
+) -> Tensor:
+    """Spikes per bin and cell of one exposure, (K, h, w), before log1p: bytes where the file holds bytes, else float32.
+
+    From the file of counts, or counted now from the packed ticks; the values are the same.
+
+    Raises:
+        FileNotFoundError: the file is not there.
+        ValueError: the file is damaged, or holds another number of ticks, bins or cells than it should.
     """
     r = sequence.ratio
-    rows = slice(crop.top_px // r, (crop.top_px + crop.height_px) // r)
-    columns = slice(crop.left_px // r, (crop.left_px + crop.width_px) // r)
-    if voxels == "raw":
-        path = sequence.path("spike", exposure.frame_idx)
-        spikes = read_spikes(path, sequence.geometry)
-        if len(spikes) != exposure.stop_tick - exposure.start_tick:
-            raise ValueError(f"{path}: {len(spikes)} ticks; allowed: {exposure.stop_tick - exposure.start_tick}")
-        return voxelise(torch.from_numpy(np.ascontiguousarray(spikes[:, rows, columns])), num_bins=num_bins)
-    path = sequence.path("spike_vox", exposure.frame_idx)
-    try:
-        counts = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: damaged voxels ({' '.join(str(error).split())})") from None
-    shape = (num_bins, sequence.geometry.height, sequence.geometry.width)
-    if counts.shape != shape or counts.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"{path}: {counts.dtype} of shape {counts.shape}; allowed: uint8 or uint16 of shape {shape}")
-    return torch.from_numpy(counts[:, rows, columns].astype(np.float32))
+    rows = slice(crop.top_px // r, -(-(crop.top_px + crop.height_px) // r))
+    columns = slice(crop.left_px // r, -(-(crop.left_px + crop.width_px) // r))
+    if voxels == "precomputed":
+        cells = (-(-sequence.height // r), -(-sequence.width // r))
+        counts = map_array(sequence.path("spike_vox", exposure.frame_idx), (num_bins, *cells), COUNT_TYPES)
+        cut = counts[:, rows, columns]
+        return torch.from_numpy(np.array(cut) if cut.dtype == np.uint8 else cut.astype(np.float32))
+    stream = PackedStream(sequence.path("spike", exposure.frame_idx), sequence.geometry)
+    if stream.num_ticks != exposure.num_ticks:
+        raise ValueError(f"{stream.path}: {stream.num_ticks} ticks; allowed: {exposure.num_ticks}")
+    if sequence.bad_mask is None and not sequence.registered:  # a cell is a pixel, and depends on no other
+        return exposure_counts(
+            lambda edges: stream.count(edges)[:, rows, columns], exposure.num_ticks, num_bins=num_bins, split=bin_split
+        )
+    whole = exposure_counts(
+        stream.count,
+        exposure.num_ticks,
+        num_bins=num_bins,
+        split=bin_split,
+        bad=sequence.bad_mask,
+        positions=sequence.positions(),
+    )
+    return whole[:, rows, columns].contiguous()
 
 
-class ImageCache:
-    """Decoded pictures, kept in memory up to a limit; nothing is thrown out again, what no longer fits is decoded anew.
-
-    The limit is what all workers of one data loader hold together: each takes its share of it.
-    """
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
-        self.num_bytes = 0
-        self._images: dict[Path, np.ndarray] = {}
-
-    def read(self, path: Path) -> UInt8[np.ndarray, "H W 3"]:
-        """As `read_image`; the array may be shared, so it must not be written to."""
-        if path in self._images:
-            return self._images[path]
-        image = read_image(path)
-        worker = torch.utils.data.get_worker_info()
-        if self.num_bytes + image.nbytes <= self.limit_bytes // (worker.num_workers if worker else 1):
-            self._images[path] = image
-            self.num_bytes += image.nbytes
-        return image
+def read_frame(path: Path, sequence: PreparedSequence) -> UInt8[np.ndarray, "H W 3"]:
+    """A picture of the sequence: mapped (.npy), or decoded (.png). Raises as `map_array` and `read_image` do."""
+    if sequence.frames == "npy":
+        return map_array(path, (sequence.height, sequence.width, 3), (np.uint8,))
+    image = read_image(path)
+    check_size(path, (image.shape[0], image.shape[1]), (sequence.height, sequence.width))
+    return image
 
 
 def read_sample(
@@ -228,53 +315,53 @@ def read_sample(
     *,
     spikes: bool,
     num_bins: int,
+    bin_split: BinSplit,
     stats: VoxelStats,
+    normalize: Normalize,
     voxels: Literal["precomputed", "raw"],
-    images: ImageCache,
 ) -> Sample:
     """Read the exposures at `positions` and cut one field of view from frames and spikes alike (None: all of it)."""
-    crop = crop or Crop(0, 0, sequence.height, sequence.width)
-    assert all(value % sequence.ratio == 0 for value in vars(crop).values()), (crop, sequence.ratio)
+    r = sequence.ratio
+    if crop is None:
+        crop = Crop(0, 0, sequence.height, sequence.width)
+    else:
+        assert all(value % r == 0 for value in vars(crop).values()), (crop, r)
     exposures = [sequence.exposures[position] for position in positions]
-    indices = [exposure.frame_idx for exposure in exposures]
     rows = slice(crop.top_px, crop.top_px + crop.height_px)
     columns = slice(crop.left_px, crop.left_px + crop.width_px)
 
     def pictures(kind: Literal["blur", "sharp"]) -> Tensor:
-        cuts = []
-        for path in (sequence.path(kind, i) for i in indices):
-            image = images.read(path)
-            if image.shape[:2] != (sequence.height, sequence.width):
-                size, expected = f"{image.shape[1]}x{image.shape[0]}", f"{sequence.width}x{sequence.height}"
-                raise ValueError(f"{path}: {size} pixels; the sequence has {expected}")
-            cuts.append(image[rows, columns])
-        return to_float(np.stack(cuts))
+        paths = [sequence.path(kind, exposure.frame_idx) for exposure in exposures]
+        return to_float(np.stack([read_frame(path, sequence)[rows, columns] for path in paths]))
 
     sample: Sample = {
         "blur": pictures("blur"),
         "sharp": pictures("sharp"),
         "meta": {
             "seq": sequence.name,
-            "frame_idx": indices,
+            "frame_idx": [exposure.frame_idx for exposure in exposures],
             "t0": [exposure.t0_s for exposure in exposures],
             "t1": [exposure.t1_s for exposure in exposures],
         },
     }
     if spikes:
         # One frame at a time through the one normalisation, on either path: so that both give the same bits.
-        sample["spike_vox"] = torch.stack(
-            [normalise(read_counts(sequence, e, crop, num_bins=num_bins, voxels=voxels), stats) for e in exposures]
-        )
+        frames = []
+        for position, exposure in zip(positions, exposures, strict=True):
+            counts = read_counts(sequence, exposure, crop, num_bins=num_bins, bin_split=bin_split, voxels=voxels)
+            density = sequence.densities[position] if normalize == "density" else None
+            frames.append(normalise(counts, stats, density=density))
+        sample["spike_vox"] = torch.stack(frames)
     return sample
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Stack samples of one size into a batch."""
+    """Stack samples of one size into a batch; in a loader worker straight into the memory that it shares."""
     batch: Batch = {
-        "blur": torch.stack([sample["blur"] for sample in samples]),
-        "sharp": torch.stack([sample["sharp"] for sample in samples]),
+        "blur": default_collate([sample["blur"] for sample in samples]),
+        "sharp": default_collate([sample["sharp"] for sample in samples]),
         "meta": [sample["meta"] for sample in samples],
     }
     if "spike_vox" in samples[0]:
-        batch["spike_vox"] = torch.stack([sample["spike_vox"] for sample in samples])
+        batch["spike_vox"] = default_collate([sample["spike_vox"] for sample in samples])
     return batch

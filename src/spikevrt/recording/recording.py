@@ -308,6 +308,7 @@ def write_sidecar(
             "height": geometry.height,
             "rows": ROWS[geometry.bottom_up],
             "bit_order": BIT_ORDER,
+            **({"tag_bits": geometry.tag_bits} if geometry.tag_bits else {}),
             "num_ticks": num_ticks,
             "tick_rate_hz": tick_rate_hz,
             "sha256": spike_sha256,

@@ -1,7 +1,7 @@
 """What stands before the cameras: a source of linear light for any tick.
 
 `PhotoScene` moves a camera over a photograph while cut-outs move on paths of their own, so that true light exists at
-every instant; `VideoScene` interpolates between the frames of a sharp video.
+every instant. (`footage` films a sharp video instead.)
 
 Coordinates: view pixels from the view's centre, x to the right, y down. Time: ticks; paths think in exposures.
 Dimension key: N ticks, H view rows, W view columns, 4 = premultiplied RGB and cover.
@@ -10,7 +10,7 @@ Dimension key: N ticks, H view rows, W view columns, 4 = premultiplied RGB and c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -18,18 +18,16 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch.nn import functional as F
 
-from spikevrt.recording.frames import image_size, list_images, read_image
-from spikevrt.recording.video import iter_video, probe_video
 from spikevrt.simulate.exposure import image_to_linear
 from spikevrt.simulate.path import SmoothPath, smooth_path
-from spikevrt.simulate.texture import cut_texture, fit, integer, load_photo, uniform
+from spikevrt.simulate.texture import cut_texture, integer, load_photo, uniform
 
 if TYPE_CHECKING:
-    import numpy as np
     from jaxtyping import Float
     from torch import Tensor
 
 SPEED_RANGE = (0.5, 1.5)  # a recording's speed, relative to motion_px
+TICKS_AT_ONCE = 4096  # of a camera's path, so that memory does not grow with a recording's length
 
 
 class Scene(Protocol):
@@ -156,13 +154,15 @@ def photo_scene(
     exposure_ticks: int,
     num_layers: int,
     layer_photos: Sequence[Path] = (),
+    pad_px: int = 0,
     seed: int,
 ) -> PhotoScene:
     """Build a scene from a photograph; every choice (speed, path, crop, layers) follows from `seed`.
 
     `motion_px` is the typical motion of the image over one exposure, in view pixels; this scene's own speed is drawn
     between 0.5 and 1.5 times that. Layers are cut from `layer_photos`, or from the photograph itself without them. A
-    photograph too small for the view and its motion continues mirrored at its border.
+    photograph too small for the view and its motion continues mirrored at its border. The scene shows `pad_px` more on
+    every side than the view of height x width, which alone decides what happens in it.
     """
     generator = torch.Generator().manual_seed(seed)
     speed_px = motion_px * uniform(generator, *SPEED_RANGE)
@@ -178,14 +178,17 @@ def photo_scene(
     camera.amplitude_CS[4:].clamp_(-0.08 / radius_px, 0.08 / radius_px)  # the horizon stays out of the view
 
     edge_x, edge_y = torch.meshgrid(
-        torch.linspace(-1, 1, 9, dtype=torch.float64) * width / 2,
-        torch.linspace(-1, 1, 9, dtype=torch.float64) * height / 2,
+        torch.linspace(-1, 1, 9, dtype=torch.float64) * (width + 2 * pad_px) / 2,
+        torch.linspace(-1, 1, 9, dtype=torch.float64) * (height + 2 * pad_px) / 2,
         indexing="xy",
     )
     points_3P = torch.stack((edge_x, edge_y, torch.ones_like(edge_x))).view(3, -1)
-    seen_N3P = camera_matrix(camera.at(torch.arange(num_ticks))) @ points_3P
-    seen_x, seen_y = seen_N3P[:, 0] / seen_N3P[:, 2], seen_N3P[:, 1] / seen_N3P[:, 2]
-    bounds = tuple(float(v) for v in (seen_x.min() - 2, seen_y.min() - 2, seen_x.max() + 2, seen_y.max() + 2))
+    low_2, high_2 = torch.full((2,), math.inf).double(), torch.full((2,), -math.inf).double()
+    for ticks in torch.arange(num_ticks).split(TICKS_AT_ONCE):
+        seen_N3P = camera_matrix(camera.at(ticks)) @ points_3P
+        seen_N2P = seen_N3P[:, :2] / seen_N3P[:, 2:]
+        low_2, high_2 = torch.minimum(low_2, seen_N2P.amin((0, 2))), torch.maximum(high_2, seen_N2P.amax((0, 2)))
+    bounds = (float(low_2[0]) - 2, float(low_2[1]) - 2, float(high_2[0]) + 2, float(high_2[1]) + 2)
     max_side_px = max(1280, 4 * max(height, width))
     texture = cut_texture(
         load_photo(photo, max_side_px), width_px=bounds[2] - bounds[0], height_px=bounds[3] - bounds[1],
@@ -201,10 +204,10 @@ def photo_scene(
                 speed_px=speed_px, exposure_ticks=exposure_ticks, generator=generator,
             )
         )  # fmt: skip
-    assert len(bounds) == 4
     return PhotoScene(
-        height, width, num_ticks, image_to_linear(texture), bounds, camera, tuple(layers), speed_px, tuple(cut_from)
-    )
+        height + 2 * pad_px, width + 2 * pad_px, num_ticks, image_to_linear(texture), bounds, camera, tuple(layers),
+        speed_px, tuple(cut_from),
+    )  # fmt: skip
 
 
 def _cut_layer(
@@ -250,86 +253,3 @@ def _cut_layer(
     path.amplitude_CS[3].clamp_(-0.3, 0.3)
     centre_xy = (uniform(generator, -0.4, 0.4) * width, uniform(generator, -0.4, 0.4) * height)
     return Layer(torch.cat((light * cover, cover[None])), centre_xy, radius_px, path)
-
-
-class VideoScene:
-    """A sharp video as light: interpolated, in linear light, between frames that are `ticks_per_frame` apart."""
-
-    def __init__(
-        self, name: str, open_at: Callable[[int], Iterator[np.ndarray]], *, height: int, width: int, num_frames: int,
-        ticks_per_frame: int,
-    ) -> None:  # fmt: skip
-        self.height, self.width = height, width
-        self.num_ticks: int | None = (num_frames - 1) * ticks_per_frame
-        self._name, self._open_at = name, open_at
-        self._num_frames, self._ticks_per_frame = num_frames, ticks_per_frame
-        self._frames: dict[int, Tensor] = {}  # the two newest, linear light
-        self._reader: Iterator[np.ndarray] = iter(())
-        self._next = -1  # the frame that `_reader` gives next; -1: not open
-
-    def light(self, ticks: Tensor) -> Float[Tensor, "N 3 H W"]:
-        """Linear RGB light in [0, 1] at each of the N ticks; going back in time re-opens the video."""
-        mixed = []
-        for tick in ticks.tolist():
-            index, rest = divmod(tick, self._ticks_per_frame)
-            first = self._frame(int(index))
-            weight = rest / self._ticks_per_frame
-            mixed.append(torch.lerp(first, self._frame(int(index) + 1), weight) if weight else first)
-        return torch.stack(mixed)
-
-    def _frame(self, index: int) -> Tensor:
-        assert 0 <= index < self._num_frames, (index, self._num_frames)
-        if index in self._frames:
-            return self._frames[index]
-        if not 0 <= self._next <= index:
-            self._reader, self._next = self._open_at(index), index
-        while True:
-            image = next(self._reader, None)
-            if image is None:
-                raise ValueError(f"{self._name}: ends after {self._next} frames of {self._num_frames}")
-            self._next += 1
-            if self._next > index:
-                break
-        self._frames = {k: v for k, v in self._frames.items() if k == index - 1}
-        self._frames[index] = image_to_linear(fit(image, self.height, self.width))
-        return self._frames[index]
-
-
-def video_scene(
-    source: Path, *, height: int | None = None, width: int | None = None, ticks_per_frame: int, start_frame: int = 0
-) -> VideoScene:
-    """Open a video file or a folder of pictures; `height` and `width` default to its own size.
-
-    Raises:
-        ValueError: if fewer than two frames are left at `start_frame`, the pictures differ in size, or the view is
-            larger than they are.
-    """
-    if source.is_dir():
-        images = list_images(source)
-        num_frames, (own_height, own_width) = len(images), image_size(images[0])
-        for path in images:
-            if image_size(path) != (own_height, own_width):
-                raise ValueError(f"{path}: size differs from {images[0].name}; frames of one video must be of one size")
-
-        def open_at(index: int) -> Iterator[np.ndarray]:
-            return (read_image(path) for path in images[start_frame + index :])
-
-    else:
-        info = probe_video(source)
-        num_frames, own_height, own_width = info.num_frames, info.height, info.width
-
-        def open_at(index: int) -> Iterator[np.ndarray]:
-            return iter_video(source, start_frame + index)
-
-    height, width = height or own_height, width or own_width
-    if height > own_height or width > own_width:
-        raise ValueError(
-            f"{source}: frames of {own_width}x{own_height} pixels are smaller than the view of {width}x{height}; "
-            f"allowed: a view no larger than the frames, which are never enlarged"
-        )
-    if not 0 <= start_frame <= num_frames - 2:
-        raise ValueError(f"start_frame: {start_frame}; {source} has {num_frames} frames, two must be left")
-    return VideoScene(
-        str(source), open_at, height=height, width=width, num_frames=num_frames - start_frame,
-        ticks_per_frame=ticks_per_frame,
-    )  # fmt: skip

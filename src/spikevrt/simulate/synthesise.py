@@ -1,8 +1,8 @@
 """Make recordings: blurry frames, sharp frames and the spike stream, all from the same light.
 
 The scene is rendered once per tick, in chunks of bounded memory. A blurry frame is the mean of the linear light over
-its exposure's ticks; the sharp frame is the light at tick `start + exposure_ticks // 2`; the sensor integrates the
-luminance of the same light, averaged over `ratio` x `ratio` pixels.
+its exposure's ticks; the sharp frame is the light at its middle tick; the sensor integrates what it sees of the same
+light, averaged over `ratio` x `ratio` pixels.
 
 Dimension key: N ticks, H frame rows, W frame columns, h sensor rows, w sensor columns.
 """
@@ -10,29 +10,28 @@ Dimension key: N ticks, H frame rows, W frame columns, h sensor rows, w sensor c
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from spikevrt.recording.atomic import complete_or_absent, refuse_existing
-from spikevrt.recording.frames import IMAGE_SUFFIXES, list_images, to_uint8, write_image
+from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import SIDECAR, Exposure, Recording, open_recording, write_sidecar
-from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter, sha256_file
-from spikevrt.recording.video import probe_video
-from spikevrt.simulate.exposure import linear_to_srgb, luminance
-from spikevrt.simulate.scene import Scene, photo_scene, video_scene
-from spikevrt.simulate.sensor import SensorConfig, SpikeSensor
+from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+from spikevrt.simulate.camera import CameraConfig, FrameExposure, camera_seed, develop
+from spikevrt.simulate.footage import video_scene
+from spikevrt.simulate.rig import RigConfig, RigView, drawn_rig, rig_truth
+from spikevrt.simulate.scene import Scene, photo_scene
+from spikevrt.simulate.sensor import SensorConfig, SpikeSensor, sensor_light
+from spikevrt.simulate.source import is_photo, sha256_source
 
-CHUNK_PIXELS = 1 << 20  # light is rendered in chunks of about this many pixels (12 bytes each), 16 ticks at most
+CHUNK_PIXELS = 1 << 20  # light is added up in chunks of about this many pixels (12 bytes each), 16 ticks at most
+MOST_THREADS = 4  # torch renders ticks in parallel: a chunk is made long enough for so many threads
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,8 @@ class SimulateOptions:
     A photograph is filmed under a moving camera: `motion_px` is the typical image motion over one exposure (each
     recording draws its own speed between 0.5 and 1.5 times that) and `num_layers` cut-outs move before it. A video is
     filmed as it is: `ticks_per_frame` ticks lie between two of its frames, and recording begins at `start_frame`.
+    `interpolate` (a power of two) puts so many frames, made by a network, in the place of each of the video's own;
+    `ticks_per_frame` then lie between two of these, and `start_frame` still counts the video's own.
     """
 
     frames: int = 5
@@ -53,30 +54,55 @@ class SimulateOptions:
     num_layers: int = 2
     ticks_per_frame: int = 8
     start_frame: int = 0
+    interpolate: int = 1
     seed: int = 123
     sensor: SensorConfig = field(default_factory=SensorConfig)
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    rig: RigConfig = field(default_factory=RigConfig)
 
     def __post_init__(self) -> None:
-        for name in ("frames", "exposure_ticks", "width", "height", "ticks_per_frame"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)}; must be 1 or more")
-        for name in ("num_layers", "start_frame"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)}; must be 0 or more")
+        for name, value in (
+            ("frames", self.frames), ("exposure_ticks", self.exposure_ticks), ("width", self.width),
+            ("height", self.height), ("ticks_per_frame", self.ticks_per_frame),
+        ):  # fmt: skip
+            if value < 1:
+                raise ValueError(f"{name}: {value}; must be 1 or more")
+        for name, value in (("num_layers", self.num_layers), ("start_frame", self.start_frame)):
+            if value < 0:
+                raise ValueError(f"{name}: {value}; must be 0 or more")
+        if self.interpolate < 1 or self.interpolate & (self.interpolate - 1):
+            raise ValueError(f"interpolate: {self.interpolate}; must be a power of two: 1, 2, 4, 8 ...")
         if not 0 <= self.motion_px < float("inf"):
             raise ValueError(f"motion_px: {self.motion_px}; must be 0 or more")
         if self.period_ticks < self.exposure_ticks:
             raise ValueError(
                 f"period_ticks: {self.period_ticks}; must be at least exposure_ticks = {self.exposure_ticks}"
             )
-        for name in ("width", "height"):
-            if getattr(self, name) % self.sensor.ratio:
-                raise ValueError(f"{name}: {getattr(self, name)}; must be a multiple of ratio = {self.sensor.ratio}")
+        for name, value in (("width", self.width), ("height", self.height)):
+            if value % self.sensor.ratio:
+                raise ValueError(f"{name}: {value}; must be a multiple of ratio = {self.sensor.ratio}")
+
+    @property
+    def true_rig(self) -> RigConfig:
+        """The rig, its random parts drawn."""
+        return drawn_rig(self.rig, exposure_ticks=self.exposure_ticks, seed=self.seed)
 
     @property
     def num_ticks(self) -> int:
-        """Length of the stream: from the first exposure's start to the last one's end."""
-        return (self.frames - 1) * self.period_ticks + self.exposure_ticks
+        """Length of the stream: from the first exposure's start to the last one's end, and the margins around them."""
+        filmed = (self.frames - 1) * self.period_ticks + self.exposure_ticks + self.camera.rolling_shutter_ticks
+        return filmed + 2 * self.true_rig.margin_ticks
+
+    @property
+    def start_ticks(self) -> list[int]:
+        """The tick of the stream at which each frame's exposure really begins."""
+        first = self.true_rig.margin_ticks
+        return [first + index * self.period_ticks for index in range(self.frames)]
+
+    @property
+    def source_frames_needed(self) -> int:
+        """How many of a video's own frames the stream takes."""
+        return -(-self.num_ticks // (self.ticks_per_frame * self.interpolate)) + 1
 
 
 def simulate_recording(
@@ -97,85 +123,104 @@ def simulate_recording(
     Raises:
         FileNotFoundError: if the source does not exist.
         FileExistsError: if `out` exists and `overwrite` is false, or `out` is no recording.
-        ValueError: if a video has too few frames or too small ones, or is given `layer_photos`.
+        ValueError: if a video has too few frames or too small ones, or is given `layer_photos`; if the rig looks past
+            the frame; if the extra that `interpolate` needs is missing.
     """
     source, out = Path(source), Path(out)
     refuse_existing(out, marker=SIDECAR, overwrite=overwrite)
-    scene, origin = _open_scene(source, options, layer_photos)
+    rig, view = options.true_rig, None
+    if not rig.is_registered:
+        view = RigView(rig, width=options.width, height=options.height, ratio=options.sensor.ratio)
+    scene, origin = _open_scene(source, options, layer_photos, pad_px=0 if view is None else view.pad_px)
+    if not rig.is_perfect:
+        origin["rig"] = rig_truth(rig, width=options.width, height=options.height, ratio=options.sensor.ratio)
     with complete_or_absent(out) as partial:
-        _film(scene, partial, options, origin, progress)
+        _film(scene, view, partial, options, origin, progress)
     return open_recording(out)
 
 
-def _open_scene(source: Path, options: SimulateOptions, layer_photos: Sequence[Path]) -> tuple[Scene, dict[str, Any]]:
+def _open_scene(
+    source: Path, options: SimulateOptions, layer_photos: Sequence[Path], *, pad_px: int
+) -> tuple[Scene, dict[str, Any]]:
     """The scene, and where it came from (for the provenance)."""
     is_from_photo = is_photo(source)
-    origin: dict[str, Any] = {"source": source.name, "source_sha256": _sha256(source)}
+    origin: dict[str, Any] = {"source": source.name, "source_sha256": sha256_source(source)}
     if is_from_photo:
         scene = photo_scene(
             source, height=options.height, width=options.width, num_ticks=options.num_ticks,
             motion_px=options.motion_px, exposure_ticks=options.exposure_ticks, num_layers=options.num_layers,
-            layer_photos=tuple(Path(path) for path in layer_photos), seed=options.seed,
+            layer_photos=tuple(Path(path) for path in layer_photos), pad_px=pad_px, seed=options.seed,
         )  # fmt: skip
-        cut_from = [{"name": path.name, "sha256": _sha256(path)} for path in scene.layer_photos]
+        cut_from = [{"name": path.name, "sha256": sha256_source(path)} for path in scene.layer_photos]
         return scene, origin | {"scene": "photo", "speed_px": scene.speed_px, "layers": cut_from}
     if layer_photos:
         raise ValueError(f"layer_photos: {source} is no photograph; a video is filmed as it is, without layers")
     filmed = video_scene(
         source, height=options.height, width=options.width, ticks_per_frame=options.ticks_per_frame,
-        start_frame=options.start_frame,
+        start_frame=options.start_frame, interpolate=options.interpolate,
     )  # fmt: skip
-    assert filmed.num_ticks is not None
     if filmed.num_ticks < options.num_ticks:
         raise ValueError(
-            f"{source}: {filmed.num_ticks // options.ticks_per_frame + 1} frames from start_frame "
-            f"{options.start_frame} on; {_frames_needed(options)} needed for {options.num_ticks} ticks at "
-            f"ticks_per_frame {options.ticks_per_frame}"
+            f"{source}: {filmed.num_source_frames} frames from start_frame {options.start_frame} on; "
+            f"{options.source_frames_needed} needed for {options.num_ticks} ticks at ticks_per_frame "
+            f"{options.ticks_per_frame}" + (f", interpolate {options.interpolate}" if options.interpolate > 1 else "")
         )
     return filmed, origin | {"scene": "video"}
 
 
 def _film(
     scene: Scene,
+    view: RigView | None,
     folder: Path,
     options: SimulateOptions,
     origin: dict[str, Any],
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Render every tick once; write frames, spikes and, last, recording.json."""
-    ratio, rate_hz = options.sensor.ratio, options.sensor.tick_rate_hz
-    geometry = SpikeGeometry(width=options.width // ratio, height=options.height // ratio)
+    height, width, ratio, rate_hz = options.height, options.width, options.sensor.ratio, options.sensor.tick_rate_hz
+    geometry = SpikeGeometry(width=width // ratio, height=height // ratio)
     sensor = SpikeSensor(geometry.height, geometry.width, options.sensor, seed=options.seed)
+    noise = torch.Generator().manual_seed(camera_seed(options.seed))
     for name in ("blur", "sharp"):
         (folder / name).mkdir(parents=True)
-    exposures = []
+    windows = [(start, start + options.exposure_ticks) for start in options.start_ticks]
+    most = min(16, max(1, CHUNK_PIXELS // (height * width)))
+    delay = options.camera.rolling_shutter_ticks // 2  # of the middle row, whose exposure stands for the frame's
+    middles = {start + delay + options.exposure_ticks // 2: index for index, (start, _) in enumerate(windows)}
+    pending, integrating = deque(enumerate(windows)), deque[tuple[int, FrameExposure]]()
+    num_ticks, pad = options.num_ticks, (scene.height - height) // 2  # a video shows nothing around the frame
     with SpikeWriter(folder / "spikes.dat", geometry) as writer, torch.no_grad():
-        for index in range(options.frames):
-            start = index * options.period_ticks
-            stop = start + options.exposure_ticks
-            until = stop if index == options.frames - 1 else start + options.period_ticks
-            exposures.append(Exposure(index, start, stop, start / rate_hz, stop / rate_hz))
-            integrated_3HW = torch.zeros(3, options.height, options.width)
-            for ticks_N in _chunks(start, stop, until, options.height * options.width):
-                light_N3HW = scene.light(ticks_N)
-                grey_Nhw = F.avg_pool2d(luminance(light_N3HW)[:, None], ratio)[:, 0]
-                writer.append(sensor.expose(grey_Nhw).numpy())
-                first = int(ticks_N[0])
-                if first < stop:
-                    integrated_3HW += light_N3HW.sum(0)
-                centre = start + options.exposure_ticks // 2 - first
-                if 0 <= centre < len(ticks_N):
-                    write_image(folder / "sharp" / f"{index:06d}.png", _develop(light_N3HW[centre]))
-                if progress is not None:
-                    progress(first + len(ticks_N), options.num_ticks)
-            mean_3HW = integrated_3HW / options.exposure_ticks
-            write_image(folder / "blur" / f"{index:06d}.png", _develop(mean_3HW))
+        for first, count in _chunks(windows, num_ticks, most):
+            light_N3HW = scene.light(torch.arange(first, first + count))
+            writer.append(sensor.expose(_seen(light_N3HW, view, pad, options.sensor)).numpy())
+            if pad:
+                light_N3HW = light_N3HW[..., pad:-pad, pad:-pad]
+            while pending and pending[0][1][0] < first + count:
+                index, (start, stop) = pending.popleft()
+                integrating.append((index, FrameExposure(height, width, options.camera, start=start, stop=stop)))
+            for low in range(0, count, most):
+                for _, exposure in integrating:
+                    exposure.add(first + low, light_N3HW[low : low + most])
+            for tick in middles.keys() & range(first, first + count):
+                image = develop(light_N3HW[tick - first], options.camera)
+                write_image(folder / "sharp" / f"{middles[tick]:06d}.png", image)
+            while integrating and integrating[0][1].last_tick <= first + count:
+                index, exposure = integrating.popleft()
+                write_image(folder / "blur" / f"{index:06d}.png", develop(exposure.mean(), options.camera, noise))
+            if progress is not None:
+                progress(first + count, num_ticks)
+    assert not pending and not integrating, (pending, len(integrating))
+    wrong_by = options.true_rig.offset_ticks - delay
+    exposures = []
+    for index, window in enumerate(windows):
+        start, stop = (tick - wrong_by for tick in window)
+        exposures.append(Exposure(index, start, stop, start / rate_hz, stop / rate_hz))
     write_sidecar(
         folder,
-        width=options.width,
-        height=options.height,
+        width=width,
+        height=height,
         geometry=geometry,
-        num_ticks=options.num_ticks,
+        num_ticks=num_ticks,
         tick_rate_hz=rate_hz,
         spike_sha256=writer.sha256,
         exposures=exposures,
@@ -184,122 +229,23 @@ def _film(
     )
 
 
-def _chunks(start: int, stop: int, until: int, pixels: int) -> Iterator[torch.Tensor]:
-    """Consecutive ticks from start to until, cut at `stop` too, so that a chunk lies inside or outside the exposure."""
-    most = min(16, max(1, CHUNK_PIXELS // pixels))
-    for low, high in ((start, stop), (stop, until)):
-        for first in range(low, high, most):
-            yield torch.arange(first, min(first + most, high))
+def _seen(light_N3HW: torch.Tensor, view: RigView | None, pad_px: int, config: SensorConfig) -> torch.Tensor:
+    """What the sensor's pixels see of the rendered light."""
+    if view is None:
+        return sensor_light(light_N3HW, config)
+    config = dataclasses.replace(config, ratio=1)  # the view averages
+    if config.bayer:
+        return sensor_light(view.see(light_N3HW, pad_px=pad_px), config)
+    return view.see(sensor_light(light_N3HW, config)[:, None], pad_px=pad_px)[:, 0]  # one plane to sample, not three
 
 
-def _develop(light_3HW: torch.Tensor) -> Any:
-    return to_uint8(linear_to_srgb(light_3HW))
+def _chunks(windows: Sequence[tuple[int, int]], num_ticks: int, most: int) -> Iterator[tuple[int, int]]:
+    """(first tick, number of ticks) from 0 on; every chunk lies inside or outside each exposure window.
 
-
-def simulate_many(
-    sources: Sequence[Path],
-    out: Path,
-    options: SimulateOptions,
-    *,
-    count: int,
-    workers: int = 1,
-    overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Path]:
-    """Simulate `count` recordings, `out/<stem>_<number>`, taking the sources in turn.
-
-    Each recording has a seed of its own, derived from `options.seed` and its number; a video longer than needed starts
-    at a place drawn from that seed. Cut-outs come from the photographs among the sources. A recording that already
-    stands complete with the same settings is kept, so that an interrupted call is taken up by repeating it.
-    `progress` is told (recordings done, recordings in all).
-
-    Raises:
-        ValueError: if there are no sources, or `count` or `workers` is below 1.
-        FileNotFoundError: if a source does not exist.
-        FileExistsError: if a recording stands that was made otherwise, and `overwrite` is false.
+    A chunk is one run of `most` ticks, or several where that gives every thread a tick to render.
     """
-    if not sources:
-        raise ValueError("sources: none given")
-    for name, value in (("count", count), ("workers", workers)):
-        if value < 1:
-            raise ValueError(f"{name}: {value}; must be 1 or more")
-    sources, out = [Path(source) for source in sources], Path(out)
-    photos = tuple(source for source in sources if is_photo(source))
-    jobs = []
-    for number in range(count):
-        source = sources[number % len(sources)]
-        own = _own_options(source, options, number)
-        path = out / f"{source.stem}_{number:03d}"
-        if path.exists() and not overwrite:
-            if not _made_with(path, source, own):
-                raise FileExistsError(f"{path}: exists, made otherwise; choose another --out or pass --overwrite")
-            continue
-        jobs.append((source, path, own, photos))
-    jobs.sort(key=lambda job: sources.index(job[0]))  # a photograph is decoded once
-    run = functools.partial(_run_job, overwrite=overwrite)
-    if workers == 1:
-        _count(map(run, jobs), count - len(jobs), count, progress)
-    else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-            _count(pool.map(run, jobs), count - len(jobs), count, progress)
-    return [out / f"{sources[number % len(sources)].stem}_{number:03d}" for number in range(count)]
-
-
-def _count(results: Iterable[None], kept: int, count: int, progress: Callable[[int, int], None] | None) -> None:
-    """Wait for every result and tell `progress` of each."""
-    for done, _ in enumerate(results, kept + 1):
-        if progress is not None:
-            progress(done, count)
-
-
-def _run_job(job: tuple[Path, Path, SimulateOptions, tuple[Path, ...]], *, overwrite: bool) -> None:
-    source, path, options, photos = job
-    simulate_recording(source, path, options, overwrite=overwrite, layer_photos=photos if is_photo(source) else ())
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-def _own_options(source: Path, options: SimulateOptions, number: int) -> SimulateOptions:
-    """The options of recording `number`: its seed, and the place where a video starts."""
-    digest = hashlib.sha256(f"{options.seed}:{number}".encode()).digest()
-    seed = int.from_bytes(digest[:6], "big")
-    start_frame = options.start_frame
-    if not is_photo(source):
-        num_frames = len(list_images(source)) if source.is_dir() else probe_video(source).num_frames
-        spare = num_frames - start_frame - _frames_needed(options)
-        start_frame += int.from_bytes(digest[6:12], "big") % (spare + 1) if spare > 0 else 0
-    return dataclasses.replace(options, seed=seed, start_frame=start_frame)
-
-
-def _frames_needed(options: SimulateOptions) -> int:
-    return -(-options.num_ticks // options.ticks_per_frame) + 1
-
-
-def _made_with(path: Path, source: Path, options: SimulateOptions) -> bool:
-    """Whether the recording at `path` is complete and was made from this source with these options."""
-    try:
-        provenance = open_recording(path).provenance
-    except (OSError, ValueError):
-        return False
-    wanted = json.loads(json.dumps(dataclasses.asdict(options)))
-    return provenance.get("options") == wanted and provenance.get("source_sha256") == _sha256(source)
-
-
-def is_photo(source: Path) -> bool:
-    """Whether a source is one photograph; otherwise it is a video file or a folder of consecutive frames.
-
-    Raises:
-        FileNotFoundError: there is no such source.
-    """
-    if not source.exists():
-        raise FileNotFoundError(f"{source}: no such photograph, video or folder of frames")
-    return source.is_file() and source.suffix.lower() in IMAGE_SUFFIXES
-
-
-def _sha256(source: Path) -> str:
-    """The checksum of a file; of a folder of frames, the checksum of its frames' checksums."""
-    if source.is_dir():
-        return hashlib.sha256("".join(sha256_file(path) for path in list_images(source)).encode()).hexdigest()
-    return sha256_file(source)
+    length = most * -(-min(torch.get_num_threads(), MOST_THREADS) // most)
+    cuts = sorted({0, num_ticks, *(tick for window in windows for tick in window)})
+    for low, high in pairwise(cuts):
+        for first in range(low, high, length):
+            yield first, min(length, high - first)

@@ -77,7 +77,6 @@ def _check(config: Config) -> None:
     counts = {
         "data.batch": (config.data.batch, 1),
         "data.workers": (config.data.workers, 0),
-        "data.cache_mb": (config.data.cache_mb, 0),
         **{
             f"train.{name}": (getattr(config.train, name), 1)
             for name in ("accumulate", "validate_every", "picture_every", "checkpoint_every", "log_every")
@@ -323,6 +322,8 @@ class _Run:
 def _datasets(config: Config) -> tuple[ClipDataset, ClipDataset]:
     data, spikes = config.data, config.model.spikes
     num_bins = None if spikes is None else spikes.num_bins
+    bin_split = None if spikes is None else spikes.split
+    normalize = "none" if spikes is None else spikes.normalize
     train_clips = ClipDataset(
         data.root,
         "train",
@@ -330,10 +331,11 @@ def _datasets(config: Config) -> tuple[ClipDataset, ClipDataset]:
         crop_px=data.crop_px,
         voxels=data.voxels,
         num_bins=num_bins,
+        bin_split=bin_split,
+        normalize=normalize,
         spikes=spikes is not None,
         augment=data.augment,
         seed=config.train.seed,
-        cache_bytes=data.cache_mb * 1_000_000,
     )
     val_clips = ClipDataset(
         data.root,
@@ -342,6 +344,8 @@ def _datasets(config: Config) -> tuple[ClipDataset, ClipDataset]:
         crop_px=None,
         voxels=data.voxels,
         num_bins=num_bins,
+        bin_split=bin_split,
+        normalize=normalize,
         spikes=spikes is not None,
         augment=False,
         seed=config.train.seed,

@@ -9,31 +9,60 @@ from typing import Any
 
 from spikevrt.verbs.options import add_out, add_verb, dashed, given, say_made
 
+LAYOUT = ("layout", "blur", "exposure_ticks", "spike_width", "spike_height")  # LayoutOptions
+
 
 def add(verbs: Any) -> None:
     parser = add_verb(verbs, "prepare", _prepare, "spikevrt prepare recordings --out data/dataset")
-    parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="recording, or folder of them")
+    parser.add_argument(
+        "recordings", nargs="+", type=Path, metavar="RECORDING",
+        help="recording, folder of them, or dataset folder of a known layout (docs/datasets.md)",
+    )  # fmt: skip
     add_out(parser, "the dataset's folder")
     parser.add_argument("--num-bins", type=int, default=32, help="temporal bins of one exposure (32)")
+    parser.add_argument(
+        "--split", choices=("whole", "fractional"), default="whole",
+        help="of ticks among bins: whole, or a tick shared among the bins it overlaps (whole)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--frames",
+        choices=("npy", "png"),
+        default="npy",
+        help="npy: only the crop is read; png: smaller, decoded whole (npy)",
+    )
     parser.add_argument("--val-fraction", type=float, help="share of the sources kept for validation (0.1)")
     parser.add_argument("--val", nargs="+", type=Path, metavar="RECORDING", help="exactly these for validation instead")
-    parser.add_argument("--seed", type=int, help="of the split (123)")
+    parser.add_argument("--seed", type=int, help="of the choice of sources for validation (123)")
+    add_layout_options(parser)
+
+
+def add_layout_options(parser: argparse.ArgumentParser) -> None:
+    """Options of dataset folders, as `LayoutOptions` has them."""
+    parser.add_argument("--layout", help="of a dataset folder (told from its folders)")
+    parser.add_argument(
+        "--blur", metavar="KIND", help="which blurry frames, where a dataset has several (blur_gamma, 33)"
+    )
+    parser.add_argument("--exposure-ticks", type=int, help="ticks in the middle of each spike file (the layout's)")
+    parser.add_argument("--spike-width", type=int, help="columns of the sensor, where the dataset does not tell")
+    parser.add_argument("--spike-height", type=int, help="rows of the sensor")
 
 
 def _prepare(parsed: argparse.Namespace) -> None:
     """Turn recordings into a training set: voxels, alignment log, mean and standard deviation."""
     from spikevrt.data.dataset import open_dataset
     from spikevrt.data.prepare import prepare
+    from spikevrt.recording.layouts import LayoutOptions
     from spikevrt.restore.output import progress_bar
 
-    split = given(parsed, ("val_fraction", "seed"))
-    if parsed.val is not None and split:
-        raise ValueError(f"{dashed(next(iter(split)))}: not with --val, which says what is for validation")
+    chosen = given(parsed, ("val_fraction", "seed"))
+    if parsed.val is not None and chosen:
+        raise ValueError(f"{dashed(next(iter(chosen)))}: not with --val, which says what is for validation")
     start_s = time.perf_counter()
     with progress_bar("recordings") as progress:
         root = prepare(
-            parsed.recordings, parsed.out, num_bins=parsed.num_bins, val=parsed.val or (), overwrite=parsed.overwrite,
-            progress=progress, **split,
+            parsed.recordings, parsed.out, num_bins=parsed.num_bins, split=parsed.split, frames=parsed.frames,
+            val=parsed.val or (), layout=LayoutOptions(**given(parsed, LAYOUT)), overwrite=parsed.overwrite,
+            progress=progress, **chosen,
         )  # fmt: skip
     info = open_dataset(root)
     dropped = f", {info.num_dropped} dropped (each sequence's dropped.log says why)" if info.num_dropped else ""

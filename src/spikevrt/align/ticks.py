@@ -1,0 +1,137 @@
+"""Is every tick there: one pass over the stream that counts spikes, finds empty ticks, and finds jumps in time.
+
+A pixel in steady light fires at even intervals. Where ticks are missing, the intervals of all pixels break at once.
+
+Dimension key: T ticks, h sensor rows, w sensor columns, P probed pixels, B borders between ticks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spikevrt.recording.stream import SpikeStream
+
+if TYPE_CHECKING:
+    from jaxtyping import Int, UInt8
+
+CHUNK_BITS = 1 << 25  # pixels times ticks that are unpacked at once
+MAX_PROBES = 4096  # pixels whose intervals are looked at, evenly spread
+LEAST_INTERVAL_TICKS = 4  # shorter ones cannot show a break
+LEAST_WITNESSES = 60  # intervals across a border, fewer tell nothing
+BREAK_SHARE = 0.4  # of the intervals across a border
+SEARCH_TICKS, OVERLAP_TICKS = 4096, 128  # of one search for breaks, and of two that follow each other
+NEAR_TICKS = 24  # either side: motion breaks intervals too, but over many ticks and not at once
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass over the windows [start, stop) found."""
+
+    windows: tuple[tuple[int, int], ...]
+    counts: Int[np.ndarray, "h w"]
+    spikes_per_tick: Int[np.ndarray, " T"]  # of all windows, one after the other
+    breaks: tuple[int, ...]  # ticks at which time jumps
+    num_witnesses: int  # intervals that could have shown a break, over all borders
+
+    @property
+    def num_ticks(self) -> int:
+        return len(self.spikes_per_tick)
+
+    @property
+    def ticks(self) -> Int[np.ndarray, " T"]:
+        """The number of each tick of `spikes_per_tick` in the stream."""
+        return np.concatenate([np.arange(start, stop) for start, stop in self.windows])
+
+    @property
+    def num_empty(self) -> int:
+        return int((self.spikes_per_tick == 0).sum())
+
+
+def scan(stream: SpikeStream, windows: Sequence[tuple[int, int]]) -> Scan:
+    """Read the windows once, in bounded memory. Empty and overlapping windows are the caller's mistake."""
+    assert windows and all(start < stop for start, stop in windows), windows
+    counts = np.zeros((stream.height, stream.width), dtype=np.int64)
+    step = min(max(1, CHUNK_BITS // (stream.height * stream.width)), np.iinfo(np.uint16).max)
+    stride = max(1, int(np.ceil((stream.height * stream.width / MAX_PROBES) ** 0.5)))
+    per_tick: list[np.ndarray] = []
+    breaks: list[int] = []
+    num_witnesses = 0
+    for start, stop in windows:
+        probes = _Probes(start)
+        for first in range(start, stop, step):
+            spikes = stream.read(first, min(first + step, stop))
+            counts += spikes.sum(axis=0, dtype=np.uint16)
+            per_tick.append(spikes.reshape(len(spikes), -1).sum(axis=1, dtype=np.int64))
+            probes.add(spikes[:, stride // 2 :: stride, stride // 2 :: stride].reshape(len(spikes), -1))
+        probes.search(is_last=True)
+        breaks += probes.breaks
+        num_witnesses += probes.num_witnesses
+    return Scan(tuple(windows), counts, np.concatenate(per_tick), tuple(breaks), num_witnesses)
+
+
+class _Probes:
+    """The probed pixels of one window; searched in blocks of about SEARCH_TICKS that overlap, so memory is bounded.
+
+    Near a block's ends breaks are uncertain: each half of an overlap belongs to the block that it lies deeper inside.
+    """
+
+    def __init__(self, start: int) -> None:
+        self.start, self.num_ticks, self.is_first = start, 0, True
+        self.pieces: list[np.ndarray] = []
+        self.breaks: list[int] = []
+        self.num_witnesses = 0
+
+    def add(self, spikes: UInt8[np.ndarray, "T P"]) -> None:
+        if self.num_ticks >= SEARCH_TICKS:
+            self.search(is_last=False)
+        self.pieces.append(spikes.copy())
+        self.num_ticks += len(spikes)
+
+    def search(self, *, is_last: bool) -> None:
+        block = np.concatenate(self.pieces)
+        found, num_witnesses = find_breaks_in(block)
+        first = 0 if self.is_first else OVERLAP_TICKS // 2
+        last = len(block) if is_last else len(block) - OVERLAP_TICKS // 2
+        self.breaks += [self.start + tick for tick in found if first <= tick < last]
+        self.num_witnesses += num_witnesses
+        keep = min(OVERLAP_TICKS, len(block))
+        self.start += len(block) - keep
+        self.pieces, self.num_ticks, self.is_first = [block[len(block) - keep :]], keep, False
+
+
+def find_breaks_in(spikes: UInt8[np.ndarray, "T P"]) -> tuple[list[int], int]:
+    """Ticks b such that time jumps between tick b - 1 and b, and how many intervals bore witness.
+
+    An interval is a witness when those before and after it agree within one tick and last 4 ticks or more; it is broken
+    when it differs from both by more than one. At a jump of g ticks about all witnesses break whose interval does not
+    divide g. Of neighbouring borders that pass (an interval spans several) the one with the largest share stands.
+    """
+    pixel, tick = np.nonzero(spikes.T)
+    num_ticks = len(spikes)
+    inside = (pixel[3:] == pixel[:-3]) if len(pixel) > 3 else np.zeros(0, dtype=bool)
+    interval = np.diff(tick)
+    before, own, after = (interval[k : len(interval) - 2 + k][inside] for k in range(3)) if len(inside) else ([],) * 3
+    before, own, after = np.asarray(before), np.asarray(own), np.asarray(after)
+    if not len(own):
+        return [], 0
+    opens, closes = tick[1:-2][inside], tick[2:-1][inside]
+    is_witness = (np.abs(before - after) <= 1) & (np.minimum(before, after) >= LEAST_INTERVAL_TICKS)
+    is_broken = is_witness & ((own < np.minimum(before, after) - 1) | (own > np.maximum(before, after) + 1))
+    witnesses = _crossings(opens[is_witness], closes[is_witness], num_ticks)
+    broken = _crossings(opens[is_broken], closes[is_broken], num_ticks)
+    share = np.divide(broken, witnesses, out=np.zeros(num_ticks + 1), where=witnesses >= LEAST_WITNESSES)
+    near = np.lib.stride_tricks.sliding_window_view(np.pad(share, NEAR_TICKS, mode="symmetric"), 2 * NEAR_TICKS + 1)
+    passing = np.flatnonzero(share >= BREAK_SHARE)
+    passing = passing[share[passing] > 2 * np.median(near[passing], axis=1)]
+    groups = np.split(passing, np.flatnonzero(np.diff(passing) > 2 * LEAST_INTERVAL_TICKS) + 1) if len(passing) else []
+    return [int(group[share[group].argmax()]) for group in groups], int(is_witness.sum())
+
+
+def _crossings(opens: np.ndarray, closes: np.ndarray, num_ticks: int) -> Int[np.ndarray, " B"]:
+    """For each border b (before tick b) the number of intervals with opens < b <= closes."""
+    change = np.bincount(opens + 1, minlength=num_ticks + 2) - np.bincount(closes + 1, minlength=num_ticks + 2)
+    return change.cumsum()[: num_ticks + 1]

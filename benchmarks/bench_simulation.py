@@ -1,10 +1,11 @@
 """How long does a 720p recording take to simulate, how much memory, and is it the same whoever renders?
 
-    OMP_NUM_THREADS=2 python benchmarks/bench_simulation.py PHOTO
+    OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive python benchmarks/bench_simulation.py PHOTO
 
 One recording of 5 exposures of 56 ticks (period 70, so 336 ticks), frames of 1280x720, spikes of 640x360, two layers.
 "tick by tick" renders one tick at a time, as a frame this large was rendered before; "for 2 threads" renders one tick a
-thread. Every case runs in a process of its own, so that its peak memory is its own.
+thread. A waiting thread sleeps (passive), as `spikevrt simulate` has it: spinning, it takes the core from whatever else
+runs, and one busy neighbour then makes it ten times as slow. Every case runs in a process of its own, so that its peak memory is its own.
 """
 
 from __future__ import annotations

@@ -119,8 +119,8 @@ class ClockFit:
     """The joint maximum, over `frames`, and what it is worth.
 
     `offset_sigma_ticks`: standard deviation of the offset by the jackknife, each frame left out in turn; infinite
-    with fewer than two frames. `sharpness`: how many times larger 1 - correlation becomes a quarter of an exposure away,
-    the homography fitted anew; 1 where the footage does not tell the offset. `scan`: (offset, loss of correlation
+    with fewer than two frames. `sharpness`: how many times larger 1 - correlation becomes a quarter of an exposure
+    away, the homography fitted anew; 1 where the footage does not tell the offset. `scan`: (offset, loss of correlation
     against the best) of the coarse search.
     """
 
@@ -153,9 +153,9 @@ def fit_clock(
     second = max(0, num_levels(cameras) - 2)
     fits = []
     for _, offset, p in sorted(scanned, key=lambda one: one[0])[:STARTS]:
-        fit = search.climb(second, p, offset)
-        if fit is not None:
-            fits.append(fit)
+        reached = search.climb(second, p, offset)
+        if reached is not None:
+            fits.append(reached)
     if not fits:
         return None
     fit, frames = max(fits, key=lambda one: one[0].score)
@@ -241,7 +241,9 @@ class _Search:
             low, high = sorted((offset, fit.offset_ticks))
             shared = [i for i in self.rates.usable(low - self.soft_ticks, high + self.soft_ticks) if i in frames]
             if len(shared) >= 2:
-                here, there = (level.fit(fit.p, at, space=self.space, frames=shared).score for at in (fit.offset_ticks, offset))
+                here, there = (
+                    level.fit(fit.p, at, space=self.space, frames=shared).score for at in (fit.offset_ticks, offset)
+                )
                 ratios.append((1 - there) / max(1 - here, 1e-9))
         return float(np.mean(ratios)) if ratios else 1.0
 

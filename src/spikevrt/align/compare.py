@@ -147,7 +147,7 @@ def smooth_flow(
 
     positions = grid_positions(cameras, homography)
     wanted, seen = structure(cameras, light, brightness, positions, root=root)
-    finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    finder = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     sigma = FLOW_SIGMA * max(cameras.sensor_height, cameras.sensor_width)
     total, weights = np.zeros((2, *wanted.shape[1:])), np.full(wanted.shape[1:], 1e-12)
     inside = _inside(cameras, positions)

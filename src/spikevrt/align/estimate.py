@@ -32,6 +32,7 @@ MIN_SHARPNESS = 1.5  # clock.ClockFit
 MAX_SIGMA_SHARE = 1 / 16  # of an exposure: an offset less certain than this is not written
 SMALL_SHIFT_PX = 0.1  # a homography that moves no corner by more is no news
 SMALL_OFFSET_TICKS = 0.5
+MIN_FLOW_GAIN = 0.95  # of the residual: a displacement that saves less is not kept
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,10 @@ def estimate_alignment(recording: Recording, options: AlignOptions, *, preview: 
         stream, exposures, most + -(-exposure_ticks // 4) if options.time else 0, bad=recording.bad_mask()
     )
     light = np.concatenate(
-        [resized(linear_luminance(recording.read_blur(i))[None], cameras.sensor_height, cameras.sensor_width) for i in chosen]
+        [
+            resized(linear_luminance(recording.read_blur(i))[None], cameras.sensor_height, cameras.sensor_width)
+            for i in chosen
+        ]
     )
     root = rates.mean_count >= FEW_SPIKES
     quality: dict[str, Any] = {"frames": num_used}
@@ -154,7 +158,10 @@ def estimate_alignment(recording: Recording, options: AlignOptions, *, preview: 
                 offset = round(found.fit.offset_ticks, 3)
             way = "later" if offset >= 0 else "earlier"
             seconds = abs(offset) / recording.tick_rate_hz
-            lines.append(f"time: {abs(offset):.2f} ticks ({seconds:.6f} s) {way} than written, +-{sigma:.2f}, sharpness {sharpness:.1f}")
+            lines.append(
+                f"time: {abs(offset):.2f} ticks ({seconds:.6f} s) {way} than written, +-{sigma:.2f}, "
+                f"sharpness {sharpness:.1f}"
+            )
     homography = cameras.homography(np.zeros(8))
     if options.space:
         fit = (
@@ -168,7 +175,9 @@ def estimate_alignment(recording: Recording, options: AlignOptions, *, preview: 
         is_changed=offset != 0.0,
     )  # fmt: skip
     if options.space:
-        lines.append(f"space: corners move by up to {result.corner_shift_px:.1f} px" + (", flow" * (result.flow is not None)))
+        lines.append(
+            f"space: corners move by up to {result.corner_shift_px:.1f} px" + (", flow" * (result.flow is not None))
+        )
     before, after = result.residual_before, result.residual_after
     lines.append(
         f"correlation {result.correlation_before:.3f} -> {result.correlation_after:.3f}, residual "
@@ -187,7 +196,9 @@ def estimate_alignment(recording: Recording, options: AlignOptions, *, preview: 
     alignment = Alignment(offset_ticks=offset, homography=rows, quality=quality)  # type: ignore[arg-type]
     kept = with_alignment(recording, alignment)  # refuses what would leave no frame
     if kept.dropped:
-        lines.append(f"{len(kept.dropped)} of {recording.num_frames} frames then lie outside the stream and are dropped")
+        lines.append(
+            f"{len(kept.dropped)} of {recording.num_frames} frames then lie outside the stream and are dropped"
+        )
     if preview is not None:
         middle = num_used // 2
         identity = grid_positions(cameras, cameras.homography(np.zeros(8)))
@@ -246,8 +257,7 @@ def _judged(
         homography, corner = identity, 0.0
     sides = []
     for brightness, matrix in ((before, identity), (after, homography)):
-        level = Level(cameras, light, lambda _, brightness=brightness: brightness, 0, root=root)
-        correlation = float(level.correlation(cameras.parameters(matrix), 0.0).mean())
+        correlation = _correlation(cameras, light, brightness, matrix, root=root)
         positions = grid_positions(cameras, matrix)
         sides.append((correlation, residual_px(cameras, light, brightness, positions, root=root)))
     (correlation_before, residual_before), (correlation_after, residual_after) = sides
@@ -267,11 +277,18 @@ def _judged(
     if flow:
         found = smooth_flow(cameras, light, after, homography, root=root)
         with_flow = residual_px(cameras, light, after, grid_positions(cameras, homography, found), root=root)
-        if with_flow.median_px < residual_after.median_px:
+        if with_flow.median_px < MIN_FLOW_GAIN * residual_after.median_px:
             field, residual_after = found, with_flow
     return Registration(
         homography, field, correlation_before, correlation_after, residual_before, residual_after, corner
     )
+
+
+def _correlation(
+    cameras: Cameras, light: np.ndarray, brightness: np.ndarray, homography: np.ndarray, *, root: bool
+) -> float:
+    level = Level(cameras, light, lambda _: brightness, 0, root=root)
+    return float(level.correlation(cameras.parameters(homography), 0.0).mean())
 
 
 def _finite(value: float) -> float | None:

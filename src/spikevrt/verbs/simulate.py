@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,8 @@ def _add_options(parser: Any, table: tuple[tuple[str, type, str], ...], prefix: 
 
 def _simulate(parsed: argparse.Namespace) -> None:
     """Make recordings (blurry frames, sharp frames, spikes) from photographs or sharp high-rate video."""
+    # before torch is loaded: many short parallel steps, and threads that spin between them lose to any busy neighbour
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from dataclasses import replace
 
     from spikevrt.restore.output import progress_bar

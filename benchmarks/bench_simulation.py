@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive python benchmarks/bench_simulation.py PHOTO
 
 One recording of 5 exposures of 56 ticks (period 70, so 336 ticks), frames of 1280x720, spikes of 640x360, two layers.
-"tick by tick" renders one tick at a time, as a frame this large was rendered before; "for 2 threads" renders one tick a
-thread. A waiting thread sleeps (passive), as `spikevrt simulate` has it: spinning, it takes the core from whatever else
-runs, and one busy neighbour then makes it ten times as slow. Every case runs in a process of its own, so that its peak memory is its own.
+"tick by tick" renders one tick at a time, as a frame this large was rendered before; the others one tick a thread.
+A waiting thread sleeps (passive), as `spikevrt simulate` has it: spinning threads lose to any busy neighbour. Every
+case runs in a process of its own, so that its peak memory is its own. Equal "bytes": equal frames and spikes.
 """
 
 from __future__ import annotations
@@ -69,8 +69,7 @@ if __name__ == "__main__":
         run(parsed.case, parsed.photo)
     else:
         print(f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
-        print(
-            "| case | ticks | s | ms a tick | peak MB | bytes |\n| --- | ---: | ---: | ---: | ---: | --- |", flush=True
-        )
+        print("| case | ticks | s | CPU s | CPU ms a tick | peak MB | bytes |")
+        print("| --- | ---: | ---: | ---: | ---: | ---: | --- |", flush=True)
         for name in CASES:
             subprocess.run([sys.executable, __file__, str(parsed.photo), "--case", name], check=True)

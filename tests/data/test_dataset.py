@@ -398,6 +398,7 @@ def test_a_dataset_of_version_1_says_prepare_again(root: Path):
         ("dataset.json", ["bin_split"], "odd", "dataset.json: split: 'odd'; allowed: whole, fractional"),
         ("dataset.json", ["std"], -1.0, "dataset.json: voxel stats: .*std above 0"),
         ("dataset.json", ["train"], [3], r"dataset.json: train: \[3\]; allowed: names of sequences"),
+        ("dataset.json", ["val"], ["a\nb"], r"dataset.json: val: .*; allowed: names of sequences"),
         ("dataset.json", ["val"], ["../a"], r"dataset.json: val: \['../a'\]; allowed: names of sequences"),
         ("dataset.json", ["val"], ["\ud800"], r"dataset.json: val: .*; allowed: names of sequences"),
         ("train/a/sequence.json", ["spikes", "width"], 0, "spikes.width: 0; allowed: 1 or more"),

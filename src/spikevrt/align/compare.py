@@ -152,7 +152,7 @@ def smooth_flow(
     total, weights = np.zeros((2, *wanted.shape[1:])), np.full(wanted.shape[1:], 1e-12)
     inside = _inside(cameras, positions)
     for a, b in zip(wanted, seen, strict=True):
-        flow_hw2 = finder.calc(_as_bytes(a), _as_bytes(b), None)
+        flow_hw2 = finder.calc(_as_bytes(a), _as_bytes(b), np.zeros((*a.shape, 2), dtype=np.float32))
         weight = np.minimum(cv2.GaussianBlur(a * a, (0, 0), 2.0), cv2.GaussianBlur(b * b, (0, 0), 2.0)) * inside
         total += np.moveaxis(flow_hw2, -1, 0) * weight
         weights += weight

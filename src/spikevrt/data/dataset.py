@@ -95,7 +95,7 @@ def open_dataset(root: str | Path) -> DatasetInfo:
 
 def _is_file_name(name: str) -> bool:
     try:
-        return os.fsencode(name) != b"" and "\0" not in name and Path(name).name == name
+        return min(os.fsencode(name), default=0) >= 32 and Path(name).name == name  # below are control characters
     except UnicodeEncodeError:
         return False
 

@@ -70,6 +70,15 @@ def test_the_number_of_bins_has_one_name():
     assert [name for name in names if "bin" in name.lower() or name == "k"] == ["num_bins"]
 
 
+@pytest.mark.parametrize("text", ["a: 2001-99-99", "a: !!timestamp x", "a: [", "\x00", "- " * 3000])
+def test_what_is_no_yaml_is_refused_in_one_line_that_names_the_file(tmp_path: Path, text: str):
+    path = tmp_path / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"run\.yaml: (not a YAML file|a config is)") as refusal:
+        load_config(path)
+    assert "\n" not in str(refusal.value)
+
+
 class TestTheReferenceSetting:
     """The values that the reference comparison was specified with."""
 

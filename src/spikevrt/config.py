@@ -206,8 +206,8 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Confi
         raise FileNotFoundError(f"{path}: no such config file")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from None
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # PyYAML lets the last three out
+        raise ValueError(f"{path}: not a YAML file ({(str(error).splitlines() or ['?'])[0]})") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a config is a YAML mapping")
     for item in overrides:
@@ -221,8 +221,9 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Confi
             node[name] = node = dict(child) if isinstance(child, dict) else {}
         try:
             node[last] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"override {item!r}: not a YAML value ({str(error).splitlines()[0]})") from None
+        except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
+            first_line = (str(error).splitlines() or ["?"])[0]
+            raise ValueError(f"override {item[:80]!r}: not a YAML value ({first_line})") from None
     try:
         return Config.from_dict(values)
     except ValueError as error:

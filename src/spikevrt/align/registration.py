@@ -25,7 +25,7 @@ COARSE_PX = 40  # about the shorter side of the coarsest level
 MAX_RESIDUALS = 200_000  # of one fit, over all frames
 FEWEST_POINTS = 100  # of one frame
 MARGIN_PX = 3  # a point so near a border is not compared
-SIGMA_PX = 0.8  # of the blur before the comparison
+SIGMA_PX = 0.5  # of the blur before the comparison: more of it loses corners (docs/alignment.md)
 SATURATED = 0.97  # linear light above which a frame's pixel says nothing
 
 # What the spikes say the frames look like if the exposures began so many ticks later: (N, h, w), in any unit.

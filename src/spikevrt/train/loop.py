@@ -158,7 +158,8 @@ class _Run:
                 if journal and (self.step % config.train.log_every == 0 or self.step == steps):
                     row = meter.read() | {"lr": lr, "grad_norm": grad_norm, "skipped": self.skipped}
                     journal.write("train", self.step, **row)
-                    progress.update(self.step, f"loss {row['loss']:.4f}, {row['clips_per_s']:.2f} clips/s")
+                    told = f"loss {row['loss']:.4f}, {row['clips_per_s']:.2f} clips/s, {row['data_wait']:.0%} data wait"
+                    progress.update(self.step, told)
                 last = self.step == steps
                 if last or self.step % config.train.validate_every == 0 or self.step % config.train.picture_every == 0:
                     self.score(out, journal, progress)

@@ -19,6 +19,8 @@ import yaml
 from spikevrt import cli
 from spikevrt.verbs import options, simulate
 
+from .recording.test_layouts import make_spk_gopro
+
 ROOT = Path(__file__).resolve().parents[1]
 VERBS = ("simulate", "inspect", "convert", "prepare", "train", "restore", "evaluate", "demo")
 
@@ -230,6 +232,23 @@ def test_a_folder_of_recordings_is_no_recording_to_restore(
 ):
     message = refused(capsys, tmp_path, "restore", tmp_path, "--out", tmp_path / "out")
     assert message == f"{tmp_path}: a folder of recordings; name one of them"
+
+
+CLIPS = "GOPR0372_07_00, GOPR0884_11_00, GOPR0854_13_00"
+
+
+def test_a_clip_of_a_dataset_folder_is_chosen_by_its_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
+):
+    root, out = make_spk_gopro(tmp_path / "set"), tmp_path / "out"
+    message = refused(capsys, tmp_path, "restore", root, "--out", out)
+    assert message == f"{root}: a dataset folder; name one of its clips with --clip; allowed: {CLIPS}"
+    message = refused(capsys, tmp_path, "restore", root, "--clip", "c", "--out", out)
+    assert message == f"{root}: no clip 'c'; allowed: {CLIPS}"
+    message = refused(capsys, tmp_path, "restore", recording_folder, "--clip", "a", "--out", out)
+    assert message == f"--clip: {recording_folder} is a recording, one clip"
+    message = refused(capsys, tmp_path, "restore", recording_folder / "blur", "--clip", "a", "--out", out)
+    assert message == f"--clip: {recording_folder / 'blur'} is no dataset folder of a known layout"
 
 
 def test_prepare_says_how_many_frames_it_dropped(

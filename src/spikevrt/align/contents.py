@@ -28,7 +28,9 @@ def folder_lines(path: Path) -> list[str]:
     if layout is not None:
         parts = layout_recordings(path)
         lines = [f"{path}: dataset of layout {layout.name}"]
-        return lines + [f"{part}: {summary_line(one)}" for part, clips in parts.items() for one in clips]
+        return lines + [
+            f"{part}, clip {one.name}: {summary_line(one)}" for part, clips in parts.items() for one in clips
+        ]
     if (path / SPIKECV_CONFIG).is_file():
         return _tell_spikecv(path)
     return footage_lines(path)

@@ -29,6 +29,7 @@ REACH_PX = 3  # and tried at shifts of up to so many cells
 COLOUR_PX = 32  # the colours are compared on a grid of about so many cells a side
 TILES = 5  # the colours' evidence is weighed over TILES x TILES parts of the picture
 MIN_CELLS = 200  # fewer usable cells tell nothing about colour
+MIN_RANGE = 0.01  # of brightness, in full scales: below, a curve cannot be fitted
 FIT_UNKNOWN = -1.0  # stands for a correlation that cannot be computed
 UPRIGHT = "upright"
 ORIENTATIONS = (
@@ -126,7 +127,7 @@ class ColourEvidence:
 
 
 def colour_evidence(pairs: Pairs) -> ColourEvidence | None:
-    """Is the frames' first channel red? None: the scene is too grey or too dark to tell.
+    """Is the frames' first channel red? None: the scene is too grey, too dark or too flat to tell.
 
     Luminance is M + D with M = 0.1424 (R + B) + 0.7152 G and D = 0.0702 (R - B); with R and B exchanged it is M - D.
     The rate is fitted by a cubic in M (whatever curve the camera has) plus `ratio` times the cubic's slope times D. The
@@ -144,6 +145,8 @@ def colour_evidence(pairs: Pairs) -> ColourEvidence | None:
     rows, columns = (np.arange(size) * TILES // size for size in rate.shape[1:])
     tile = np.broadcast_to(rows[:, None] * TILES + columns, rate.shape)[usable]
     m, d, e, y = (values[usable].astype(np.float64) for values in (middle, red_blue, green, rate))
+    if np.ptp(m) < MIN_RANGE:
+        return None
     slope = np.polynomial.Polynomial.fit(m, y, 3).deriv()(m)
     design = np.stack([np.ones_like(m), m, m**2, m**3, slope * e, slope * d])
     moments = np.stack([_moments(design[:, tile == k], y[tile == k]) for k in range(TILES * TILES)])

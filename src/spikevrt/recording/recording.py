@@ -176,8 +176,8 @@ def open_recording(path: Path, *, apply_alignment: bool = True) -> Recording:
     """Open a recording folder, and refuse one whose files contradict its recording.json or each other.
 
     Checked: the format, the size of every frame, as many frames as exposures, the spike file's size, exposures in order
-    and inside the stream. The spike file's checksum is left to `inspect`, which reads it anyway. `apply_alignment` false
-    opens it as it was before `spikevrt align`.
+    and inside the stream. The spike file's checksum is left to `inspect`, which reads it anyway. With `apply_alignment`
+    off it is opened as it was before `spikevrt align`.
 
     Raises:
         FileNotFoundError: no such folder, or a file of it is missing.

@@ -217,9 +217,9 @@ def restore_recording(
     """Restore a recording into files; nothing stands under the name `out` before all of it is there.
 
     `out` is a video where it ends in .mp4; otherwise a folder of 000000.png ..., restored.json and, with `video`,
-    restored.mp4. A progress bar is shown on a terminal. Returns the summary (in the folder: restored.json):
-    num_frames, seconds, peak_bytes (of CUDA, else of this process), fps, recording, weights, options, environment.
-    A recording whose spikes are to be read passes the health gate first (`admit`).
+    restored.mp4. A progress bar is shown on a terminal. A recording whose spikes are to be read passes the health gate
+    first (`admit`). Returns the summary (in the folder: restored.json): num_frames, dropped (frame_idx and why),
+    seconds, peak_bytes (of CUDA, else of this process), fps, recording, weights, options, environment.
 
     Raises:
         FileExistsError: `out` exists, and `overwrite` is off or it is no earlier result of this function.
@@ -237,6 +237,10 @@ def restore_recording(
     network, info = load_network(weights, device)
     if info.model.spikes is not None:
         recording = admit(recording, options.ignore_health)
+    if recording.dropped:
+        frame_idx, why = recording.dropped[0]
+        more = f", and {len(recording.dropped) - 1} more" if len(recording.dropped) > 1 else ""
+        print(f"spikevrt: {recording.root}: frame {frame_idx} left out: {why}{more}", file=sys.stderr)
     with complete_or_absent(out) as partial, progress_bar(f"restoring {recording.name}") as progress:
         restored = restore_frames(network, info, recording, options, progress=progress)
         if as_video:
@@ -250,6 +254,7 @@ def restore_recording(
         runtime.synchronise(device)
         summary = {
             "num_frames": recording.num_frames,
+            "dropped": recording.dropped,
             "seconds": time.perf_counter() - start_s,
             "peak_bytes": runtime.peak_memory_bytes(device),
             "fps": recording.fps,

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 
 def add(verbs: Any) -> None:
     parser = add_verb(verbs, "restore", _restore, "spikevrt restore recordings/street --out out/street")
-    parser.add_argument("recording", type=Path, help="recording; or frame folder or video, with --spikes")
+    parser.add_argument(
+        "recording", type=Path, help="recording, dataset folder, or frame folder or video with --spikes"
+    )
     add_out(parser, "folder of frames, or a file that ends in .mp4")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="trained network (the shipped tiny one)")
     parser.add_argument("--video", action="store_true", default=None, help="beside the frames, a video of them")
+    parser.add_argument("--clip", metavar="NAME", help="of a dataset folder of a known layout (docs/datasets.md)")
     spikes = parser.add_argument_group("frames and spikes that are no recording")
     spikes.add_argument("--spikes", type=Path, metavar="FILE", help="spike file beside RECORDING's frames")
     spikes.add_argument("--spike-width", type=int, help="spike columns (a packed file without sidecar has no size)")
@@ -65,6 +68,7 @@ _ABOUT_SPIKES = (
 def _open_footage(parsed: argparse.Namespace) -> Recording:
     """The recording at the given path, or one made up from loose frames and what the user said of the spikes."""
     from spikevrt.recording.formats import StreamFormat, find_format, open_stream
+    from spikevrt.recording.layouts import find_layout
     from spikevrt.recording.loose import loose_recording
     from spikevrt.recording.recording import open_recording, recordings_in
     from spikevrt.recording.sidecar import SIDECAR
@@ -75,11 +79,17 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
         raise ValueError(f"{dashed(next(iter(about)))}: only with --spikes")
     if not path.exists() or (path / SIDECAR).is_file():
         recording = open_recording(path)
+        if parsed.clip is not None:
+            raise ValueError(f"--clip: {path} is a recording, one clip")
         if parsed.spikes is not None:
             raise ValueError(f"--spikes: {path} is a recording, with spikes of its own")
         return recording
     if recordings_in(path):
         raise ValueError(f"{path}: a folder of recordings; name one of them")
+    if parsed.spikes is None and find_layout(path) is not None:
+        return _chosen_clip(path, parsed.clip)
+    if parsed.clip is not None:
+        raise ValueError(f"--clip: {path} is no dataset folder of a known layout")
     if parsed.spikes is None:
         return loose_recording(path, None)
     stated = {name: about.pop(name) for name in ("spike_width", "spike_height", "top_down") if name in about}
@@ -93,3 +103,15 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
     width, height = stated["spike_width"], stated["spike_height"]
     packed = StreamFormat("packed", width, height, bottom_up=not stated.get("top_down", False))
     return loose_recording(path, open_stream(parsed.spikes, packed), **about)
+
+
+def _chosen_clip(root: Path, name: str | None) -> Recording:
+    from spikevrt.recording.layouts import open_recordings
+
+    clips = {clip.name: clip for clip in open_recordings([root])}
+    if name is None and len(clips) == 1:
+        return next(iter(clips.values()))
+    if name not in clips:
+        what = "a dataset folder; name one of its clips with --clip" if name is None else f"no clip {name!r}"
+        raise ValueError(f"{root}: {what}; allowed: {', '.join(list(clips)[:20])}{', ...' if len(clips) > 20 else ''}")
+    return clips[name]

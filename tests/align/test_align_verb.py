@@ -168,9 +168,7 @@ def test_a_preview_is_not_replaced_unless_told(root: Path, tmp_path: Path, capsy
     preview = tmp_path / "aligned.png"
     preview.write_bytes(b"mine")
     assert main(["align", str(root), "--preview", str(preview)]) == 2
-    assert capsys.readouterr().err == (
-        f"spikevrt: {preview}: exists; choose another --preview or pass --overwrite\n"
-    )
+    assert capsys.readouterr().err == (f"spikevrt: {preview}: exists; choose another --preview or pass --overwrite\n")
     assert preview.read_bytes() == b"mine"
 
 

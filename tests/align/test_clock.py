@@ -84,6 +84,15 @@ def test_the_stream_is_read_in_small_pieces_and_once() -> None:
     assert sum(stream.asked) == 128 + 2 * 40
 
 
+def test_little_memory_means_knots_that_lie_further_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six knots of 7 x 11 counts of two bytes: one every 6 of 24 ticks."""
+    monkeypatch.setattr("spikevrt.align.clock.MAX_BYTES", 6 * 7 * 11 * 2)
+    stream = _Stream(SPIKES)
+    rates = ExposureRates(stream, [_exposure(40, 60)], 2)
+    np.testing.assert_array_equal(rates._knots[0], [38, 44, 50, 56, 62])
+    np.testing.assert_allclose(rates.at(0)[0], SPIKES[40:60].mean(axis=0), rtol=0, atol=0.2)
+
+
 def test_soft_ends_are_the_mean_over_all_offsets_within() -> None:
     rates = ExposureRates(_Stream(SPIKES), [_exposure(40, 60)], 17)
     fine = np.linspace(-3, 3, 6001)
@@ -181,4 +190,6 @@ def test_an_even_motion_tells_the_offset_of_registered_cameras() -> None:
 def test_one_frame_has_no_offset() -> None:
     frames, rates = _scene(12 * np.sin(np.arange(NUM_TICKS) / 19))
     single = ExposureRates(_Stream(SPIKES), [_exposure(40, 60)], 30)
-    assert fit_clock(Cameras(11, 7, 11, 7), np.zeros((1, 7, 11)), single, exposure_ticks=20, max_offset_ticks=20) is None
+    assert (
+        fit_clock(Cameras(11, 7, 11, 7), np.zeros((1, 7, 11)), single, exposure_ticks=20, max_offset_ticks=20) is None
+    )

@@ -9,7 +9,7 @@ import pytest
 
 from spikevrt.align.compare import grid_positions, linear_luminance, registered, residual_px
 from spikevrt.align.estimate import estimate_registration
-from spikevrt.align.registration import Cameras, resized
+from spikevrt.align.registration import Cameras, Fit, resized
 from spikevrt.recording.frames import read_image
 from spikevrt.recording.registration import apply_homography, same_field
 
@@ -62,7 +62,7 @@ def test_a_known_homography_is_found_to_a_fifth_of_a_pixel(light: np.ndarray) ->
     found = estimate_registration(_frame(light), _seen(light, CAMERAS.homography(P)))
     assert found.corner_shift_px > 12
     assert _gap_px(found.homography) < 0.2
-    assert found.residual_after.median_px < 0.2 < 5 < found.residual_before.median_px
+    assert found.residual_after.median_px < 0.3 < 5 < found.residual_before.median_px
     assert found.correlation_after > 0.995 > found.correlation_before
 
 
@@ -77,8 +77,8 @@ def test_noise_dead_pixels_and_clipped_highlights_cost_less_than_half_a_pixel(li
     generator = np.random.default_rng(3)
     seen = generator.poisson(30 * _seen(light, CAMERAS.homography(P))).astype(np.float64)
     seen[generator.random(seen.shape) < 0.01] = 0
-    clipped = np.clip(2.5 * _frame(light), 0, 1)
-    assert (clipped == 1).mean() > 0.05
+    clipped = np.clip(1.6 * _frame(light), 0, 1)
+    assert (clipped == 1).mean() > 0.02
     assert _gap_px(estimate_registration(clipped, seen).homography) < 0.5
 
 
@@ -113,7 +113,7 @@ def test_the_residual_of_a_shift_by_two_frame_pixels_is_two(light: np.ndarray) -
     shifted[0, 2] += 1.0
     assert residual_px(CAMERAS, small, small, grid_positions(CAMERAS, identity)).median_px < 0.01
     residual = residual_px(CAMERAS, small, small, grid_positions(CAMERAS, shifted))
-    assert residual.median_px == pytest.approx(2.0, abs=0.15)  # phase correlation leans towards whole pixels
+    assert residual.median_px == pytest.approx(2.0, abs=0.02)
     assert residual.near_share == 1.0
 
 
@@ -164,3 +164,13 @@ def test_four_real_pairs_fall_below_one_pixel(shared: Path) -> None:
         found = estimate_registration(linear_luminance(read_image(frame))[None], brightness)
         assert found.residual_after.median_px < 0.6 < found.residual_before.median_px
         assert found.residual_after.num_recognised > 100
+
+
+def test_what_is_worse_than_the_same_field_is_not_kept(light: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = _seen(light, CAMERAS.homography(np.zeros(8)))
+    shifted = Fit(np.array([0, 0, 3 / 160, 0, 0, 0, 0, 0]), 0.0, np.ones(1))
+    monkeypatch.setattr("spikevrt.align.estimate.fit_homography", lambda *_, **__: shifted)
+    found = estimate_registration(_frame(light), seen)
+    assert not found.is_better and found.corner_shift_px == 0
+    np.testing.assert_array_equal(found.homography, CAMERAS.homography(np.zeros(8)))
+    assert found.residual_after == found.residual_before

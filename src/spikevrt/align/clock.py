@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 READ_TICKS = 64  # of the stream at once
 KNOTS = 32  # per exposure
+MAX_BYTES = 1 << 28  # of counts in memory; knots lie further apart where they would take more
 SCAN_STEPS = 8  # per exposure
 STARTS = 3  # offsets of the scan from which the joint fit begins
 
@@ -33,7 +34,7 @@ class ExposureRates:
     """Mean spikes per tick of some exposures, shifted by any (fractional) number of ticks.
 
     The counts up to a knot every few ticks are kept, so that any window costs four look-ups; between knots they are
-    interpolated linearly. The stream is read once, in pieces; what stays is 2 K h w bytes a frame.
+    interpolated linearly. The stream is read once, in pieces; what stays is 2 K h w bytes a frame, 256 MiB at most.
     """
 
     def __init__(
@@ -50,10 +51,11 @@ class ExposureRates:
         self._knots: list[np.ndarray] = []
         self._counts: list[np.ndarray] = []
         for start, stop in self._windows:
-            step = max(1, (stop - start) // KNOTS)
             first, last = max(0, start - max_offset_ticks), min(stream.num_ticks, stop + max_offset_ticks)
-            knots = [*range(first, last, step), last]
             kind = np.uint16 if last - first < 1 << 16 else np.uint32
+            most = MAX_BYTES // len(exposures) // (stream.height * stream.width * np.dtype(kind).itemsize)
+            step = max(1, (stop - start) // KNOTS, -(-(last - first) // max(most - 2, 1)))
+            knots = [*range(first, last, step), last]
             counts = np.zeros((len(knots), stream.height, stream.width), dtype=kind)
             at_once = max(1, READ_TICKS // step)
             for low in range(0, len(knots) - 1, at_once):

@@ -23,7 +23,7 @@ from spikevrt.represent.warp import warp
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
 
-PATCH_PX = 48  # side of a patch, in pixels of the registered grid
+LEAST_PATCH_PX, PATCH_PX = 24, 48  # side of a patch, in pixels of the registered grid: a third of the shorter side
 BROAD_SIGMA_PX = 4.0  # slower than this is shading, not structure
 MIN_RESPONSE = 0.08  # of a patch's phase correlation; below it nothing was recognised
 FLOW_STEP_PX = 8  # cells of the displacement field, in pixels of the registered grid
@@ -80,13 +80,15 @@ def residual_px(
 ) -> Residual:
     """Local phase correlation between frames and registered spikes.
 
-    Patches of 48 x 48 grid pixels, half overlapping, under a Hann window, of pictures freed of slow shading; a patch
-    counts where it lies inside the sensor. The median is over the patches that were recognised (response of at least
-    0.08); without one it is infinite.
+    Patches of about a third of the sensor's shorter side (24 to 48 grid pixels), half overlapping, under a Hann window,
+    of pictures freed of slow shading; a patch counts where it lies inside the sensor. The median is over the patches
+    that were recognised (response of at least 0.08); without one it is infinite. What is left below half a grid pixel
+    reads up to a sixth too small, for the window draws it towards zero.
     """
     import cv2
 
-    side = min(PATCH_PX, cameras.sensor_height, cameras.sensor_width)
+    third = min(cameras.sensor_height, cameras.sensor_width) // 3
+    side = int(np.clip(third // 8 * 8, LEAST_PATCH_PX, PATCH_PX))  # of an odd side OpenCV's answer is half a pixel off
     inside = _inside(cameras, positions)
     window = cv2.createHanningWindow((side, side), cv2.CV_32F)
     wanted, seen = structure(cameras, light, brightness, positions, root=root)
@@ -97,13 +99,29 @@ def residual_px(
             if inside[part].mean() < 0.98:
                 continue
             for a, b in zip(wanted, seen, strict=True):
-                (x, y), response = cv2.phaseCorrelate(a[part].copy(), b[part].copy(), window)
+                gap, response = _patch_gap(a[part], b, top, left, window)
                 num_patches += 1
                 if response >= MIN_RESPONSE:
-                    gaps.append(np.hypot(x, y) * cameras.ratio)
+                    gaps.append(gap * cameras.ratio)
     median = float(np.median(gaps)) if gaps else float("inf")
     near = float(np.mean(np.array(gaps) < 2 * cameras.ratio)) if gaps else 0.0
     return Residual(median, near, num_patches, len(gaps))
+
+
+def _patch_gap(a: np.ndarray, b_whole: np.ndarray, top: int, left: int, window: np.ndarray) -> tuple[float, float]:
+    """How far (grid pixels) patch `a` is displaced in `b_whole`, measured anew from where it lies; and the response."""
+    import cv2
+
+    side = len(window)
+    # OpenCV multiplies what it is given by the window, hence the copies
+    (x, y), response = cv2.phaseCorrelate(a.copy(), b_whole[top : top + side, left : left + side].copy(), window)
+    right, down = round(x), round(y)
+    top, left = top + down, left + right
+    is_there = 0 <= top <= b_whole.shape[0] - side and 0 <= left <= b_whole.shape[1] - side
+    if (right or down) and is_there:
+        (x, y), response = cv2.phaseCorrelate(a.copy(), b_whole[top : top + side, left : left + side].copy(), window)
+        x, y = x + right, y + down
+    return float(np.hypot(x, y)), response
 
 
 def structure(

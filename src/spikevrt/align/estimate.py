@@ -66,7 +66,8 @@ class AlignOptions:
 class Registration:
     """A homography (frame to sensor), perhaps a displacement, and what they improved.
 
-    Correlations are means over the frames; `before` is "both see the same field".
+    Correlations are means over the frames; `before` is "both see the same field", and what is kept where nothing better
+    was found (`is_better`).
     """
 
     homography: Float[np.ndarray, "3 3"]
@@ -76,6 +77,7 @@ class Registration:
     residual_before: Residual
     residual_after: Residual
     corner_shift_px: float
+    is_better: bool
 
 
 @dataclass(frozen=True)
@@ -171,9 +173,11 @@ def estimate_alignment(recording: Recording, options: AlignOptions, *, preview: 
         )
         homography = cameras.homography(fit.p)
     result = _judged(
-        str(recording.root), cameras, light, rates.at(0.0), rates.at(offset), homography, flow=options.flow, root=root,
-        is_changed=offset != 0.0,
+        str(recording.root), cameras, light, rates.at(0.0), rates.at(offset), homography, flow=options.flow, root=root
     )  # fmt: skip
+    if not result.is_better:
+        offset, quality["offset"] = 0.0, "not better"
+        lines.append("nothing was found that is better than what is written: both stay as they are")
     if options.space:
         lines.append(
             f"space: corners move by up to {result.corner_shift_px:.1f} px" + (", flow" * (result.flow is not None))
@@ -245,7 +249,6 @@ def _judged(
     *,
     flow: bool,
     root: bool,
-    is_changed: bool = False,
 ) -> Registration:
     """Measure a homography against the identity, and refuse it where it does not hold.
 
@@ -269,10 +272,12 @@ def _judged(
         weak = f"only {near:.0f} of {residual_after.num_patches} patches agree; allowed: half of them"
     elif corner > MAX_CORNER_SHARE * max(cameras.width, cameras.height):
         weak = f"corners would move by {corner:.0f} px; allowed: a quarter of the frame"
-    elif correlation_after < correlation_before:
-        weak = f"the best found correlates by {correlation_after:.3f}, less than the {correlation_before:.3f} without"
     if weak is not None:
         raise ValueError(f"{name}: cannot be aligned: {weak}; is it upright, and the same scene? (spikevrt inspect)")
+    is_better = correlation_after >= correlation_before
+    if not is_better:
+        homography, corner, after = identity, 0.0, before
+        correlation_after, residual_after = correlation_before, residual_before
     field = None
     if flow:
         found = smooth_flow(cameras, light, after, homography, root=root)
@@ -280,7 +285,7 @@ def _judged(
         if with_flow.median_px < MIN_FLOW_GAIN * residual_after.median_px:
             field, residual_after = found, with_flow
     return Registration(
-        homography, field, correlation_before, correlation_after, residual_before, residual_after, corner
+        homography, field, correlation_before, correlation_after, residual_before, residual_after, corner, is_better
     )
 
 

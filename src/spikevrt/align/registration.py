@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,7 +25,7 @@ COARSE_PX = 40  # about the shorter side of the coarsest level
 MAX_RESIDUALS = 200_000  # of one fit, over all frames
 FEWEST_POINTS = 100  # of one frame
 MARGIN_PX = 3  # a point so near a border is not compared
-SIGMA_PX = 0.5  # of the blur before the comparison: more of it loses corners (docs/alignment.md)
+SIGMA_PX = 0.65  # of the blur before the comparison
 SATURATED = 0.97  # linear light above which a frame's pixel says nothing
 
 # What the spikes say the frames look like if the exposures began so many ticks later: (N, h, w), in any unit.
@@ -36,9 +36,9 @@ BrightnessAt = Callable[[float], "np.ndarray"]
 class Cameras:
     """The sizes of a frame and of the sensor, and the units in which a homography is estimated.
 
-    Eight numbers p say how the homography departs from "both see the same field":
-    H = B (I + [[p0 p1 p2] [p3 p4 p5] [p6 p7 0]]) A, where A takes the frame to coordinates with the origin in its
-    centre and 1 at the end of its longer side, and B takes these to the sensor.
+    Eight numbers p say how the homography H departs from "both see the same field":
+    inverse(H) = inverse(A) (I + [[p0 p1 p2] [p3 p4 p5] [p6 p7 0]]) inverse(B), where A takes the frame to coordinates
+    with the origin in its centre and 1 at the end of its longer side, and B takes these to the sensor.
     """
 
     width: int
@@ -63,12 +63,12 @@ class Cameras:
         return np.array([[x, 0, self.sensor_width / 2], [0, y, self.sensor_height / 2], [0, 0, 1]])
 
     def homography(self, p: Float[np.ndarray, " 8"]) -> Float[np.ndarray, "3 3"]:
-        matrix = self.to_sensor @ _departure(p) @ self.from_frame
+        matrix = self.to_sensor @ np.linalg.inv(_departure(p)) @ self.from_frame
         return matrix / matrix[2, 2]
 
     def parameters(self, homography: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, " 8"]:
         """The inverse of `homography`."""
-        inner = np.linalg.inv(self.to_sensor) @ homography @ np.linalg.inv(self.from_frame)
+        inner = self.from_frame @ np.linalg.inv(homography) @ self.to_sensor
         return (inner / inner[2, 2] - np.eye(3)).reshape(-1)[:8]
 
     def corner_gap_px(self, a: Float[np.ndarray, "3 3"], b: Float[np.ndarray, "3 3"]) -> float:
@@ -124,11 +124,11 @@ class Fit:
 
 @dataclass(frozen=True)
 class _Points:
-    """The pixels of one frame that are compared: homogeneous coordinates, a basis of slow shading, and the frame."""
+    """The sensor's pixels that are compared with one frame: which, where, and a basis of slow shading there."""
 
+    index_M: np.ndarray
     unit_M3: np.ndarray
     trend_M6: np.ndarray
-    wanted_M: np.ndarray
 
 
 class Level:
@@ -205,42 +205,35 @@ class Level:
         pairs = zip(self.frame_features, self._sensor_features(offset_ticks), strict=True)
         shifts = [cv2.phaseCorrelate(a - a.mean(), b - b.mean(), window)[0] for a, b in pairs]
         x, y = np.median(shifts, axis=0) / self._scale / np.diag(self.cameras.to_sensor)[:2]
-        return np.array([0, 0, x, 0, 0, y, 0, 0])
+        return np.array([0, 0, -x, 0, 0, -y, 0, 0])
 
     def evaluate(
         self, p: Float[np.ndarray, " 8"], offset_ticks: float, points: dict[int, _Points], *, time: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Residuals, their derivatives (8 of space, then time) and each frame's correlation.
 
-        The residual of a frame is the difference of both feature pictures, each freed of slow shading and of norm 1:
-        half its square is 1 - correlation.
+        The residual of a frame is the difference of both feature pictures at the sensor's pixels, each freed of slow
+        shading and of norm 1: half its square is 1 - correlation. The frame is read between its pixels and not the
+        spikes, whose noise would be smoothed here and there and so pull the maximum about.
         """
-        from scipy.ndimage import map_coordinates
-
         pictures = self._sensor_features(offset_ticks)
         changes = self._feature_changes(offset_ticks) if time else pictures
         residuals, derivatives, correlations = [], [], []
         gain_x, gain_y = np.diag(self.cameras.to_sensor)[:2] * self._scale
         for number, given in points.items():
-            column, row, x, y, w = self._sensor_xy(p, given.unit_M3)
-
-            def read(picture: np.ndarray, at: Any = (row, column)) -> np.ndarray:
-                return np.asarray(map_coordinates(picture, at, order=1, mode="nearest"))
-
-            seen = read(pictures[number])
-            down, across = np.gradient(pictures[number])
-            d_x, d_y = read(across) * gain_x / w, read(down) * gain_y / w
+            column, row, x, y, w = self._frame_xy(p, given.unit_M3)
+            frame, down, across = _read(self.frame_features[number], row, column)
+            d_x, d_y = across * gain_x / w, down * gain_y / w
             d_w = -(d_x * x + d_y * y) / w
             u, v, one = given.unit_M3.T
-            by_tick = read(changes[number]) if time else np.zeros(len(seen))
-            columns = [d_x * u, d_x * v, d_x * one, d_y * u, d_y * v, d_y * one, d_w * u, d_w * v, by_tick]
-            jacobian = _without(given.trend_M6, np.stack(columns, axis=1))
-            centred = _without(given.trend_M6, seen)
-            norm = max(float(np.linalg.norm(centred)), 1e-12)
-            unit = centred / norm
-            residuals.append(unit - given.wanted_M)
-            derivatives.append((jacobian - np.outer(unit, unit @ jacobian)) / norm)
-            correlations.append(float(unit @ given.wanted_M))
+            by_space = np.stack([d_x * u, d_x * v, d_x * one, d_y * u, d_y * v, d_y * one, d_w * u, d_w * v], axis=1)
+            by_time = changes[number].ravel()[given.index_M].astype(np.float64)[:, None]
+            shown, shown_change = _normalised(frame, by_space, given.trend_M6)
+            spikes = pictures[number].ravel()[given.index_M].astype(np.float64)
+            seen, seen_change = _normalised(spikes, by_time, given.trend_M6)
+            residuals.append(shown - seen)
+            derivatives.append(np.column_stack([shown_change, -seen_change]))
+            correlations.append(float(shown @ seen))
         return np.concatenate(residuals), np.concatenate(derivatives), np.array(correlations)
 
     def _sensor_features(self, offset_ticks: float) -> Float[np.ndarray, "N h w"]:
@@ -257,40 +250,40 @@ class Level:
         roots = self._sensor_features(offset_ticks)  # d sqrt(x) = dx / (2 sqrt(x))
         return changes / (2 * np.maximum(roots, 0.05 * roots.mean()))
 
-    def _sensor_xy(self, p: Float[np.ndarray, " 8"], unit_M3: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Column and row (indices of this level's sensor picture), and the homogeneous coordinates before B."""
+    def _frame_xy(self, p: Float[np.ndarray, " 8"], unit_M3: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Column and row (indices of this level's frames) and the homogeneous coordinates before A is undone."""
         x, y, w = _departure(p) @ unit_M3.T
-        matrix = self.cameras.to_sensor
-        column = (matrix[0, 0] * x / w + matrix[0, 2]) * self._scale[0] - 0.5
-        row = (matrix[1, 1] * y / w + matrix[1, 2]) * self._scale[1] - 0.5
-        return column, row, x, y, w
+        gain_x, gain_y = np.diag(self.cameras.to_sensor)[:2] * self._scale
+        return gain_x * x / w + self.width / 2 - 0.5, gain_y * y / w + self.height / 2 - 0.5, x, y, w
 
     def _points(self, p: Float[np.ndarray, " 8"], frames: Sequence[int] | None, seed: int) -> dict[int, _Points] | None:
         """The points of each frame; None where too few are left."""
         rows, columns = np.mgrid[0 : self.height, 0 : self.width] + 0.5
-        to_frame = [self.cameras.width / self.width, self.cameras.height / self.height]
-        frame_xy = np.stack([columns.ravel(), rows.ravel()], axis=-1) * to_frame
-        unit_points = np.column_stack([frame_xy, np.ones(len(frame_xy))]) @ self.cameras.from_frame.T
-        column, row, _, _, w = self._sensor_xy(p, unit_points)
+        sensor_xy = np.stack([columns.ravel(), rows.ravel()], axis=-1) / self._scale
+        unit_points = np.column_stack([sensor_xy, np.ones(len(sensor_xy))]) @ np.linalg.inv(self.cameras.to_sensor).T
+        column, row, _, _, w = self._frame_xy(p, unit_points)
         inside = w > 0.1
         for index, side in ((column, self.width), (row, self.height)):
             inside &= (index > MARGIN_PX) & (index < side - 1 - MARGIN_PX)
         for index, side in ((columns.ravel(), self.width), (rows.ravel(), self.height)):
             inside &= (index > MARGIN_PX) & (index < side - MARGIN_PX)
+        nearest = (
+            np.clip(np.rint(row), 0, self.height - 1).astype(np.int64),
+            np.clip(np.rint(column), 0, self.width - 1),
+        )
         numbers = range(len(self.frame_features)) if frames is None else frames
         generator = np.random.default_rng(seed)
         points = {}
         for number in numbers:
-            chosen = np.flatnonzero(inside & ~self._is_saturated[number].ravel())
+            is_saturated = self._is_saturated[number][nearest[0], nearest[1].astype(np.int64)]
+            chosen = np.flatnonzero(inside & ~is_saturated)
             if len(chosen) < FEWEST_POINTS:
                 return None
             if len(chosen) > MAX_RESIDUALS // len(numbers):
                 chosen = np.sort(generator.choice(chosen, MAX_RESIDUALS // len(numbers), replace=False))
             u, v, one = unit_points[chosen].T
             trend, _ = np.linalg.qr(np.stack([one, u, v, u * u, u * v, v * v], axis=1))
-            wanted = _without(trend, self.frame_features[number].ravel()[chosen].astype(np.float64))
-            wanted /= max(float(np.linalg.norm(wanted)), 1e-12)
-            points[number] = _Points(unit_points[chosen], trend, wanted)
+            points[number] = _Points(chosen, unit_points[chosen], trend)
         return points
 
 
@@ -316,8 +309,25 @@ class _Objective:
         return self._last[1]
 
 
-def _without(trend: np.ndarray, values: np.ndarray) -> np.ndarray:
-    return values - trend @ (trend.T @ values)
+def _read(picture: np.ndarray, row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bilinear values, and their exact derivatives by row and by column (with others the solver stops too early)."""
+    height, width = picture.shape
+    row, column = np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)
+    top, left = np.minimum(row.astype(np.int64), height - 2), np.minimum(column.astype(np.int64), width - 2)
+    down, along = row - top, column - left
+    corner = picture.ravel().astype(np.float64)
+    at = top * width + left
+    a, b, c, d = corner[at], corner[at + 1], corner[at + width], corner[at + width + 1]
+    upper, lower = a + (b - a) * along, c + (d - c) * along
+    return upper + (lower - upper) * down, lower - upper, (b - a) * (1 - down) + (d - c) * down
+
+
+def _normalised(values: np.ndarray, derivatives: np.ndarray, trend: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values without their share of `trend` and of norm 1, and what becomes of their derivatives."""
+    centred, change = values - trend @ (trend.T @ values), derivatives - trend @ (trend.T @ derivatives)
+    norm = max(float(np.linalg.norm(centred)), 1e-12)
+    unit = centred / norm
+    return unit, (change - np.outer(unit, unit @ change)) / norm
 
 
 def num_levels(cameras: Cameras) -> int:

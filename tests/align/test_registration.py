@@ -174,3 +174,18 @@ def test_what_is_worse_than_the_same_field_is_not_kept(light: np.ndarray, monkey
     assert not found.is_better and found.corner_shift_px == 0
     np.testing.assert_array_equal(found.homography, CAMERAS.homography(np.zeros(8)))
     assert found.residual_after == found.residual_before
+
+
+def test_a_geometry_that_explains_hardly_more_than_the_same_field_is_not_kept(
+    light: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strong noise leaves half of everything unexplained, and a third of a pixel explains none of it."""
+    from spikevrt.align import estimate
+
+    nudge = np.array([0, 0, 0.3 / 160, 0, 0, 0, 0, 0])
+    monkeypatch.setattr(estimate, "fit_homography", lambda *_, **__: Fit(nudge, 0.0, np.ones(1)))
+    noise = np.random.default_rng(0).normal(0, light.std(), (1, 106, 160))
+    seen = _seen(light, CAMERAS.homography(nudge)) + noise
+    result = estimate_registration(_frame(light), seen)
+    assert not result.is_better and result.corner_shift_px == 0
+    np.testing.assert_array_equal(result.homography, CAMERAS.homography(np.zeros(8)))

@@ -28,6 +28,7 @@ MIN_CORRELATION = 0.3
 MIN_NEAR = 0.5  # share of the recognised patches that lie within two sensor pixels
 MIN_RECOGNISED = 4  # patches
 MAX_CORNER_SHARE = 0.25  # of the frame's longer side
+MIN_GAIN = 0.05  # of what does not correlate: a geometry that explains less of it is noise
 MIN_SHARPNESS = 1.5  # clock.ClockFit
 MAX_SIGMA_SHARE = 1 / 16  # of an exposure: an offset less certain than this is not written
 SMALL_SHIFT_PX = 0.1  # a homography that moves no corner by more is no news
@@ -274,7 +275,8 @@ def _judged(
         weak = f"corners would move by {corner:.0f} px; allowed: a quarter of the frame"
     if weak is not None:
         raise ValueError(f"{name}: cannot be aligned: {weak}; is it upright, and the same scene? (spikevrt inspect)")
-    is_better = correlation_after >= correlation_before
+    unexplained = 1 - (0 if corner == 0 else MIN_GAIN)  # what the found geometry may leave of what was unexplained
+    is_better = 1 - correlation_after <= unexplained * (1 - correlation_before)
     if not is_better:
         homography, corner, after = identity, 0.0, before
         correlation_after, residual_after = correlation_before, residual_before

@@ -31,7 +31,7 @@ ARROWS: dict[str, set[str]] = {
     "model": {"config"},
     "simulate": {"recording"},
     "align": {"recording", "represent"},
-    "data": {"config", "recording", "represent"},
+    "data": {"config", "recording", "represent", "align"},
     "restore": {"config", "runtime", "checkpoint", "recording", "represent", "align", "model"},
     "evaluate": {"config", "runtime", "checkpoint", "recording", "represent", "simulate", "data", "restore"},
     "train": {"config", "runtime", "checkpoint", "data", "model", "losses", "restore", "evaluate"},

@@ -19,7 +19,7 @@ import yaml
 from spikevrt import cli
 from spikevrt.verbs import options, simulate
 
-from .recording.test_layouts import make_spk_gopro
+from .recording.test_layouts import make_reference, make_s_vrt, make_spk_gopro
 
 ROOT = Path(__file__).resolve().parents[1]
 VERBS = ("simulate", "inspect", "convert", "prepare", "train", "restore", "evaluate", "demo")
@@ -249,6 +249,93 @@ def test_a_clip_of_a_dataset_folder_is_chosen_by_its_name(
     assert message == f"--clip: {recording_folder} is a recording, one clip"
     message = refused(capsys, tmp_path, "restore", recording_folder / "blur", "--clip", "a", "--out", out)
     assert message == f"--clip: {recording_folder / 'blur'} is no dataset folder of a known layout"
+
+
+def test_a_dataset_that_does_not_tell_its_sensor_opens_with_the_size_that_the_user_states(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    root, out = make_reference(tmp_path / "set", voxels=False), tmp_path / "out"
+    size = ["--spike-width", 14, "--spike-height", 10]
+    for verb in (["inspect"], ["restore", "--out", out]):
+        message = refused(capsys, tmp_path, *verb, root)
+        assert message.endswith("does not tell the size of its spikes; pass --spike-width, --spike-height")
+    message = refused(capsys, tmp_path, "restore", root, *size, "--out", out)
+    assert message.startswith(f"{root}: a dataset folder; name one of its clips with --clip; allowed: ")
+    assert cli.main(["inspect", str(root), *map(str, size)]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"{root}: dataset of layout reference\n") and "14 x 10 spikes" in told
+    message = refused(capsys, tmp_path, "inspect", root, "--spike-width", 14)
+    assert message == "spike_width, spike_height: one is missing; allowed: both or none"
+
+
+def test_evaluate_reads_a_dataset_folder_as_it_is_told_to(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    root = make_reference(tmp_path / "set", voxels=False)
+    weights = tmp_path / "none.safetensors"
+    arguments = ["evaluate", root, "--weights", weights, "--out", tmp_path / "out"]
+    message = refused(capsys, tmp_path, *arguments)
+    assert message.endswith("does not tell the size of its spikes; pass --spike-width, --spike-height")
+    size = ["--spike-width", 14, "--spike-height", 10, "--ignore-health", "orientation"]
+    assert cli.main([str(one) for one in [*arguments, *size]]) == 2
+    assert capsys.readouterr().err.endswith(f"spikevrt: {weights}: no such weights file\n")
+
+
+def test_a_dataset_that_fits_several_layouts_opens_as_the_one_that_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    root, out = make_s_vrt(make_spk_gopro(tmp_path / "set")), tmp_path / "out"
+    for verb in (["inspect"], ["restore", "--out", out]):
+        message = refused(capsys, tmp_path, *verb, root)
+        assert message == f"{root}: several layouts fit; allowed: --layout spk-gopro or s-vrt"
+    named = ["--layout", "spk-gopro", "--blur", "blur"]
+    message = refused(capsys, tmp_path, "restore", root, *named, "--out", out)
+    assert "name one of its clips with --clip; allowed: GOPR0372_07_00, " in message
+    assert cli.main(["inspect", str(root), *named]) == 0
+    assert capsys.readouterr().out.startswith(f"{root}: dataset of layout spk-gopro\n")
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "option", "message"),
+    [
+        ("inspect", "waves", ["--layout", "rsb"], "waves: no folders of layout rsb; docs/datasets.md draws"),
+        ("inspect", "waves", ["--blur", "33"], "waves: blur is for dataset folders of a known layout; this is none"),
+        ("inspect", "waves/spikes.dat", ["--exposure-ticks", "9"], "waves/spikes.dat: exposure_ticks is for dataset"),
+        ("inspect", ".", ["--blur", "33"], ".: blur is for dataset folders of a known layout; this is none"),
+        ("restore", "waves", ["--layout", "rsb"], "--layout: only with a dataset folder; waves is none"),
+        ("restore", "waves/blur", ["--blur", "33"], "--blur: only with a dataset folder; waves/blur is none"),
+        ("restore", "waves", ["--spike-width", "40"], "--spike-width: only with --spikes or a dataset folder"),
+        ("restore", "set", ["--tick-rate-hz", "1000"], "--tick-rate-hz: only with --spikes; set is a dataset folder"),
+        ("restore", "set", ["--blur", "33"], "blur: '33'; allowed for spk-gopro: blur_gamma, blur"),
+        ("prepare", "waves", ["--ignore-health", "colour"], "ignore: 'colour'; allowed: spikes, dead pixels, "),
+        (
+            "prepare",
+            "set",
+            ["--val", "waves"],
+            "val: waves, but set brings its own split; allowed: none with a dataset",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_an_option_of_dataset_folders_is_refused_where_it_means_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recording_folder: Path,
+    verb: str, path: str, option: list[str], message: str,
+):  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    make_spk_gopro(tmp_path / "set")
+    out = [] if verb == "inspect" else ["--out", "y"]
+    assert refused(capsys, tmp_path, verb, path, *option, *out).startswith(message)
+
+
+def test_a_stated_size_is_compared_with_an_array_of_spikes_and_not_taken_for_packed_bits(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path, micro_weights: Path
+):
+    array, out = tmp_path / "spikes.npy", tmp_path / "out"
+    assert cli.main(["convert", str(recording_folder), str(array)]) == 0
+    frames = [recording_folder / "blur", "--spikes", array, "--exposure-ticks", 19, "--period-ticks", 23]
+    arguments = ["restore", *frames, "--weights", micro_weights, "--out", out, "--device", "cpu"]
+    message = refused(capsys, tmp_path, *arguments, "--spike-width", 41, "--spike-height", 32)
+    assert message == f"{array}: 40x32 spikes, but what was stated says 41x32"
+    assert cli.main([str(one) for one in [*arguments, "--spike-width", 40, "--spike-height", 32]]) == 0
+    assert len(list(out.glob("*.png"))) == 3
 
 
 def test_prepare_says_how_many_frames_it_dropped(
@@ -488,6 +575,25 @@ def test_a_conversion_that_cannot_be_is_refused(
     assert refused(capsys, tmp_path, "convert", *arguments).startswith(message.format(a=recording_folder))
 
 
+def test_convert_refuses_a_size_that_a_sidecar_contradicts_and_a_stream_whose_checksum_differs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
+):
+    a, b = tmp_path / "a.dat", tmp_path / "b.dat"
+    assert cli.main(["convert", str(recording_folder), str(a)]) == 0
+    capsys.readouterr()
+    message = refused(capsys, tmp_path, "convert", a, b, "--width", "20", "--height", "64")
+    assert message.startswith(f"{a}: width: an option says 20, a.dat.json says 40; allowed: the same, or delete")
+    data = bytearray(a.read_bytes())
+    data[7] ^= 1
+    for path in (a, recording_folder / "spikes.dat"):
+        path.write_bytes(data)
+        source = a if path == a else recording_folder
+        assert refused(capsys, tmp_path, "convert", source, b).startswith(f"{path}: sha256 ")
+    assert refused(capsys, tmp_path, "convert", a, recording_folder / "spikes.dat", "--overwrite").endswith(
+        "recording.json names it as its spikes; choose another name"
+    )
+
+
 def test_the_variants_in_the_help_are_the_true_ones():
     from spikevrt.recording.formats import KINDS
     from spikevrt.verbs import convert
@@ -584,6 +690,24 @@ def test_a_message_of_several_lines_is_told_in_one(
 
     monkeypatch.setattr("spikevrt.align.inspect.inspect", wordy)
     assert refused(capsys, tmp_path, "inspect", "x") == "first second"
+
+
+def test_a_missing_name_of_several_lines_is_told_in_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    def missing(*_: object, **__: object) -> None:
+        raise FileNotFoundError(2, "No such file", "first\n  second")
+
+    monkeypatch.setattr("spikevrt.align.inspect.inspect", missing)
+    assert refused(capsys, tmp_path, "inspect", "x") == "first second: No such file"
+
+
+def test_a_name_that_is_no_utf8_is_shown_and_no_failure(tmp_path: Path, recording_folder: Path):
+    out = os.fsencode(tmp_path) + b"/\xff.dat"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8:strict"}
+    command = [sys.executable, "-m", "spikevrt", "convert", str(recording_folder), out]
+    answer = subprocess.run(command, capture_output=True, env=environment)
+    assert answer.returncode == 0 and b"\\udcff.dat" in answer.stdout, answer.stderr
 
 
 def test_a_reader_that_goes_away_is_no_error(recording_folder: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 from spikevrt.align.findings import VERDICTS
-from spikevrt.align.health import NAMES, HealthReport, check_health, gate
+from spikevrt.align.health import NAMES, TRUSTED_FIT, HealthReport, check_health, gate
+from spikevrt.align.pairing import linear_light, to_luminance
 from spikevrt.recording.frames import read_image, write_image
 from spikevrt.recording.loose import loose_recording
 from spikevrt.recording.recording import Exposure, Recording, open_recording, write_sidecar
@@ -84,8 +86,8 @@ def _square(tmp_path: Path, seed: int = 0) -> Recording:
     return open_recording(root)
 
 
-def write_image_in(path: Path, image: np.ndarray) -> None:
-    path.parent.mkdir(parents=True)
+def write_image_in(path: Path, image: np.ndarray, *, exist_ok: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=exist_ok)
     write_image(path, image)
 
 
@@ -285,6 +287,66 @@ def test_the_smallest_recordings_are_judged_without_a_crash_or_a_nan(
     report = check_health(recording)
     json.dumps([dataclasses.asdict(finding) for finding in report.findings], allow_nan=False)
     assert report.verdict in VERDICTS
+
+
+def _drawn(folder: Path, frames: list[np.ndarray]) -> Recording:
+    """Images of 128 x 96 and spikes of 64 x 48 that fire as they say, 64 ticks an image."""
+    folder.mkdir(parents=True)
+    for index, frame in enumerate(frames):
+        write_image_in(folder / "blur" / f"{index}.png", frame, exist_ok=True)
+    phase = np.random.default_rng(0).random((48, 64))
+    light = [to_luminance(linear_light(frame, (48, 64))) for frame in frames]
+    charge = np.concatenate([phase[None], np.repeat(np.stack(light), 64, axis=0)]).cumsum(axis=0)
+    geometry = SpikeGeometry(64, 48)
+    with SpikeWriter(folder / "a.dat", geometry) as writer:
+        writer.append(np.diff(np.floor(charge), axis=0).astype(np.uint8))
+    return loose_recording(folder / "blur", PackedStream(folder / "a.dat", geometry))
+
+
+def _dotted(ground: int, dot: int) -> np.ndarray:
+    """Dots of one spike pixel, ten frame pixels apart."""
+    frame = np.full((96, 128, 3), ground, dtype=np.uint8)
+    for row in range(6, 90, 10):
+        for column in range(6, 122, 10):
+            frame[row : row + 2, column : column + 2] = dot
+    return frame
+
+
+@pytest.mark.parametrize(("ground", "dot"), [(20, 253), (230, 3)], ids=["white dots", "black dots"])
+def test_dots_of_one_pixel_that_the_frames_show_are_no_broken_pixels(tmp_path: Path, ground: int, dot: int) -> None:
+    report = check_health(_drawn(tmp_path / "dots", [_dotted(ground, dot)] * 3))
+    assert report.finding("orientation").numbers["upright"] > TRUSTED_FIT
+    assert report.bad_pixels == ()
+
+
+def test_a_hot_pixel_beside_white_dots_is_found_though_no_gain_is_known(tmp_path: Path) -> None:
+    recording = _drawn(tmp_path / "dots", [_dotted(20, 253)] * 3)
+    assert recording.spikes is not None
+    spikes = recording.spikes.read(0, recording.num_ticks).copy()
+    spikes[:, 25, 30] = 1  # the next dots are two pixels away
+    with SpikeWriter(tmp_path / "hot.dat", SpikeGeometry(64, 48)) as writer:
+        writer.append(spikes)
+    stream = PackedStream(tmp_path / "hot.dat", SpikeGeometry(64, 48))
+    report = check_health(loose_recording(tmp_path / "dots" / "blur", stream))
+    assert not np.isfinite(report.evidence.gains).any() and report.bad_pixels == ((25, 30),)
+
+
+def test_a_cut_between_two_scenes_makes_no_pixel_stuck(tmp_path: Path) -> None:
+    one, other = (read_image(ASSETS / name)[100:196, 100:228] for name in ("astronaut.jpg", "coffee.jpg"))
+    assert check_health(_drawn(tmp_path / "cut", [one, one, other, other])).bad_pixels == ()
+
+
+CHECKS = np.repeat(np.where((np.indices((96, 128)) // 12).sum(axis=0) % 2, 200, 40)[..., None], 3, axis=2)
+PLAIN = {"two tones": CHECKS, "flat": CHECKS * 0 + 128, "one colour": CHECKS * (1, 0, 0), "black": CHECKS * 0}
+
+
+@pytest.mark.parametrize("frame", PLAIN.values(), ids=PLAIN.keys())
+def test_scenes_of_hardly_any_tone_are_judged_without_a_warning(tmp_path: Path, frame: np.ndarray) -> None:
+    recording = _drawn(tmp_path / "plain", [frame.astype(np.uint8)] * 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = check_health(recording)
+    assert report.finding("channel order").sentence.startswith("cannot tell")
 
 
 def test_frames_without_spikes_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,16 @@ def test_red_minus_blue_weighs_plus_one_minus_one_and_nothing() -> None:
 def test_a_grey_scene_has_no_evidence_of_colours() -> None:
     grey = np.repeat(_scene()[:, :, :1], 3, axis=2)
     assert colour_evidence(_pairs(grey)) is None
+
+
+@pytest.mark.parametrize("num_tones", [2, 3])
+def test_fewer_than_four_tones_have_no_evidence_of_colours_and_no_warning(num_tones: int) -> None:
+    tones = np.linspace(0.2, 0.8, num_tones, dtype=np.float32)
+    grey = tones[(np.indices((60, 60)) // 4).sum(axis=0) % num_tones][..., None]
+    light = grey * np.array([1, 0.5, 0.2], dtype=np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert colour_evidence(_pairs(light)) is None
 
 
 def test_the_gain_is_the_rate_over_the_light_and_unknown_in_the_dark() -> None:

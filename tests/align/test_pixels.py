@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from spikevrt.align.pixels import find_dead, find_hot, find_stuck
+from spikevrt.align.pixels import find_dead, find_hot, find_shown, find_stuck
 
 NUM_TICKS = 61
 
@@ -70,3 +71,53 @@ def test_the_bright_colour_of_a_bayer_sensor_is_not_hot_but_a_hot_pixel_in_it_is
     assert not find_hot(counts).any()
     counts[5, 7], counts[::2, ::2] = NUM_TICKS, 3
     assert np.argwhere(find_hot(counts)).tolist() == [[5, 7]]
+
+
+@pytest.mark.parametrize("promised_spikes", [4.0, 5.0])
+def test_a_silent_pixel_is_dead_where_5_spikes_are_promised_all_around_and_a_thin_dark_line_is_not(
+    promised_spikes: float,
+) -> None:
+    counts = _counts(np.full((17, 19), 0.5))
+    counts[:, 7] = 0
+    promised = np.full((17, 19), 30.0)
+    promised[:, 6] = promised_spikes  # half a pixel of registration off
+    assert find_dead(counts)[:, 7].all()
+    assert find_dead(counts, promised)[:, 7].all() == (promised_spikes >= 5)
+
+
+def test_infinitely_many_promised_spikes_excuse_a_hot_and_an_always_firing_pixel() -> None:
+    counts = _counts(np.full((7, 11), 0.1))
+    counts[3, 5] = NUM_TICKS
+    slices = np.repeat(counts[None] // 2, 2, axis=0)
+    promised = np.full((7, 11), np.nan, dtype=np.float32)
+    assert find_hot(counts, promised)[3, 5] and find_stuck(counts, slices, NUM_TICKS, promised)[3, 5]
+    promised[3, 5] = np.inf
+    assert not find_hot(counts, promised).any() and not find_stuck(counts, slices, NUM_TICKS, promised).any()
+
+
+def test_a_frame_shows_a_bright_point_where_it_outshines_its_surroundings_or_is_clipped_by_light() -> None:
+    light, clipped = np.full((9, 13), 0.004, dtype=np.float32), np.zeros((9, 13), dtype=np.float32)
+    light[2, 3] = 0.2
+    clipped[6:, :] = 1.0
+    light[6:, 8:] = 0.9
+    expected = np.zeros((9, 13), dtype=bool)
+    expected[2, 3] = expected[6:, 8:] = True  # the rest of the clipped rows is black
+    assert np.array_equal(find_shown(light, clipped), expected)
+
+
+def test_a_constant_pixel_between_changing_ones_is_sound_where_the_frames_promise_no_change() -> None:
+    """As after a cut between two scenes that happen to be alike in one pixel."""
+    slices = np.stack([np.full((7, 11), value) for value in (2, 12, 22, 7)])
+    slices[:, 3, 5] = 8
+    counts, promised = slices.sum(axis=0), np.full((7, 11), 20.0)
+    assert find_stuck(counts, slices, 4 * 32, None, promised)[3, 5]
+    promised[3, 5] = 0.5
+    assert not find_stuck(counts, slices, 4 * 32, None, promised).any()
+    promised[3, 5] = np.nan
+    assert find_stuck(counts, slices, 4 * 32, None, promised)[3, 5]
+
+
+def test_a_colour_of_a_bayer_sensor_that_does_not_change_is_not_stuck() -> None:
+    slices = np.stack([np.full((16, 18), value) for value in (2, 12, 22, 7)])
+    slices[:, ::2, ::2] = 8
+    assert not find_stuck(slices.sum(axis=0), slices, 4 * 32).any()

@@ -92,3 +92,11 @@ def test_a_slow_change_of_light_is_no_break() -> None:
 def test_streams_without_intervals_bear_no_witness(value: int) -> None:
     assert find_breaks_in(np.full((30, 7), value, dtype=np.uint8)) == ([], 0)
     assert find_breaks_in(np.zeros((0, 7), dtype=np.uint8)) == ([], 0)
+
+
+def test_one_half_of_the_picture_that_jumps_is_no_break_of_time() -> None:
+    whole = _steady(300)
+    spikes = np.concatenate([whole[:150], whole[161:]])
+    assert scan(_Stream(spikes), [(0, 289)]).breaks == (150,)
+    spikes[:, :8] = whole[:289, :8]
+    assert scan(_Stream(spikes), [(0, 289)]).breaks == ()

@@ -12,9 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spikevrt.data.dataset import open_dataset
-from spikevrt.data.prepare import prepare
 from spikevrt.data.sample import map_array
-from tests.data.conftest import NUM_BINS, MakeRecording
 
 SHAPE = (3, 5, 7)
 ARRAY = np.arange(105, dtype=np.uint8).reshape(SHAPE)
@@ -45,6 +43,19 @@ def test_any_bytes_are_an_array_or_refused(tmp_path: Path, content: bytes):
     assert reads_or_refuses(path) is None
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["{'descr': (), 'fortran_order': False, 'shape': (3,)}", "-" * 5000, "(" * 5000],
+    ids=lambda text: text[:9],
+)
+def test_a_header_that_breaks_its_reader_is_refused_in_one_line(tmp_path: Path, header: str):
+    path = tmp_path / "any.npy"
+    text = header.encode() + b"\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
+    with pytest.raises(ValueError, match=r"any\.npy: damaged array \(.+\)$"):
+        map_array(path, SHAPE, (np.uint8,))
+
+
 @WITH_FOLDER
 @given(st.integers(0, 127), st.binary(min_size=1, max_size=12), st.integers(0, 40))
 def test_a_header_that_was_written_over_gives_the_array_or_is_refused(tmp_path: Path, at: int, new: bytes, cut: int):
@@ -55,11 +66,6 @@ def test_a_header_that_was_written_over_gives_the_array_or_is_refused(tmp_path: 
     if array is not None:
         assert array.shape == SHAPE and array.dtype == np.uint8
         assert path.stat().st_size >= array.nbytes
-
-
-@pytest.fixture
-def root(make_recording: MakeRecording, tmp_path: Path) -> Path:
-    return prepare([make_recording("a", num_frames=2)], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
 
 
 @WITH_FOLDER

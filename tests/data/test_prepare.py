@@ -16,9 +16,13 @@ from spikevrt.data.prepare import log1p_mean_std, narrow, occurrences, prepare
 from spikevrt.recording.frames import read_image
 from spikevrt.recording.layouts import LayoutOptions
 from spikevrt.recording.recording import open_recording
-from spikevrt.recording.spike_file import read_spikes
+from spikevrt.recording.spike_file import SpikeWriter, read_spikes
+from spikevrt.restore.admission import admit, frame_counts
+from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 from tests.data.conftest import NUM_BINS, NUM_TICKS, MakeRecording
 from tests.recording.test_layouts import MAKERS, make_rsb, make_spk_gopro
+
+PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "demo" / "assets" / "chelsea.jpg"
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -98,7 +102,7 @@ def test_the_density_of_an_exposure_is_the_mean_log1p_count_of_its_whole_frame(m
 
 
 def test_shared_ticks_make_bins_of_fewer_ticks_than_bins(make_recording: MakeRecording, tmp_path):
-    recording = open_recording(make_recording("a", ticks=3, num_frames=2))
+    recording = open_recording(make_recording("a", ticks=3, num_frames=3))
     root = prepare([recording.root], tmp_path / "set", num_bins=4, split="fractional", val_fraction=0)
     assert open_dataset(root).bin_split == "fractional"
     counts = np.load(root / "train" / "a" / "spike_vox" / "000000.npy")
@@ -175,9 +179,8 @@ def test_a_frame_without_a_spike_is_dropped_with_the_reason(make_recording: Make
     spikes = np.ones((2 * (NUM_TICKS + 3), 7, 11), dtype=np.uint8)
     spikes[: NUM_TICKS + 3] = 0
     spikes[-9:, 0, 0] = 0
-    root = prepare(
-        [make_recording("a", num_frames=2, spikes=spikes)], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0
-    )
+    settings = {"num_bins": NUM_BINS, "val_fraction": 0, "ignore_health": ["empty ticks"]}
+    root = prepare([make_recording("a", num_frames=2, spikes=spikes)], tmp_path / "set", **settings)
     reason = "0 no spike in 17 ticks; is the shutter closed, or the stream dead?"
     assert (root / "train" / "a" / "dropped.log").read_text().splitlines()[1:] == [reason]
 
@@ -193,6 +196,97 @@ def test_a_frame_with_a_damaged_picture_is_dropped_with_the_reason(make_recordin
     (line,) = (root / "train" / "a" / "dropped.log").read_text().splitlines()[1:]
     assert line.startswith("1 ") and "000001.png: damaged image" in line
     assert len(open_dataset(root).train[0].exposures) == 1
+
+
+# --- the health gate ------------------------------------------------------------------------------------------------
+
+
+def test_a_dead_pixel_is_filled_in_the_voxels_as_the_restorer_fills_it(
+    recording_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    whole = open_recording(recording_folder)
+    spikes = whole.spikes.read(0, whole.num_ticks)
+    spikes[:, 13, 17] = 0
+    with SpikeWriter(whole.spikes.path, whole.spikes.geometry) as writer:
+        writer.append(spikes)
+    root = prepare([recording_folder], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+    told = f"spikevrt: {recording_folder}: 1 bad spike pixels, filled from their neighbours (see `inspect`)\n"
+    assert capsys.readouterr().err == told
+    assert json.loads((root / "train/waves/sequence.json").read_text())["spikes"]["bad_pixels"] == [[13, 17]]
+    admitted = admit(open_recording(recording_folder))
+    for frame in range(3):
+        counts = np.load(root / "train/waves/spike_vox" / f"{frame:06d}.npy").astype(np.float32)
+        np.testing.assert_array_equal(counts, frame_counts(admitted, frame, NUM_BINS, "whole").numpy())
+        assert counts[:, 13, 17].all()
+
+
+def test_a_sound_recording_is_prepared_without_a_word(
+    recording_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    prepare([recording_folder], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.fixture
+def flipped(tmp_path: Path) -> Path:
+    """Its recording.json says that the top row is stored first, which is not so."""
+    options = SimulateOptions(frames=2, width=96, height=64, exposure_ticks=32, period_ticks=32, num_layers=0)
+    root = simulate_recording(PHOTO, tmp_path / "cat", options).root
+    values = json.loads((root / "recording.json").read_text())
+    values["spikes"]["rows"] = "top-down"
+    (root / "recording.json").write_text(json.dumps(values))
+    return root
+
+
+def test_a_flipped_recording_is_refused_by_name_unless_the_finding_is_ignored(flipped: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"cat: orientation: .*; allowed: .* or to ignore 'orientation'"):
+        prepare([flipped], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+    assert not (tmp_path / "set").exists()
+    root = prepare(
+        [flipped], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0, ignore_health=["orientation", "channel order"]
+    )
+    assert open_dataset(root).num_frames == 2
+
+
+def test_a_damaged_blurry_picture_that_the_gate_would_look_at_drops_its_frame_alone(
+    make_recording: MakeRecording, tmp_path: Path
+):
+    path = make_recording("a", num_frames=3)
+
+    def damage(done: int, total: int) -> None:  # after the recording was opened and found whole
+        picture = path / "blur" / "000002.png"
+        picture.write_bytes(picture.read_bytes()[:-40])
+
+    root = prepare([path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0, progress=damage)
+    (line,) = (root / "train" / "a" / "dropped.log").read_text().splitlines()[1:]
+    assert line.startswith("2 ") and "000002.png: damaged image" in line
+
+
+def test_a_recording_whose_blurry_pictures_are_all_damaged_is_refused_with_the_reason(
+    make_recording: MakeRecording, tmp_path: Path
+):
+    path = make_recording("a", num_frames=2)
+
+    def damage(done: int, total: int) -> None:
+        for picture in (path / "blur").iterdir():
+            picture.write_bytes(picture.read_bytes()[:-40])
+
+    with pytest.raises(ValueError, match=r"a: no frame can be used; the first: .*000000\.png: damaged image"):
+        prepare([path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0, progress=damage)
+
+
+def test_a_warning_of_the_gate_is_told_in_one_line(
+    recording_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    whole = open_recording(recording_folder)
+    spikes = whole.spikes.read(0, whole.num_ticks)
+    spikes[30] = 0
+    with SpikeWriter(whole.spikes.path, whole.spikes.geometry) as writer:
+        writer.append(spikes)
+    prepare([recording_folder], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+    told = capsys.readouterr().err
+    assert told.startswith(f"spikevrt: {recording_folder}: warning: empty ticks: 1 of 65 ticks hold no spike")
+    assert told.count("\n") == 1
 
 
 # --- dataset folders of other layouts -------------------------------------------------------------------------------
@@ -234,6 +328,13 @@ def test_a_dataset_folder_and_recordings_make_one_set(make_recording: MakeRecord
     settings = {"num_bins": NUM_BINS, "val_fraction": 0}
     info = open_dataset(prepare([make_recording("a"), tmp_path / "gopro"], tmp_path / "set", **settings))
     assert [s.name for s in info.train] == ["GOPR0372_07_00", "GOPR0884_11_00", "a"]
+
+
+def test_recordings_for_validation_are_refused_beside_a_dataset_folder(make_recording: MakeRecording, tmp_path: Path):
+    make_spk_gopro(tmp_path / "gopro")
+    with pytest.raises(ValueError, match=r"val: .*/b, but .*gopro brings its own split; allowed: none with a dataset"):
+        prepare([make_recording("a"), tmp_path / "gopro"], tmp_path / "set", val=[make_recording("b")])
+    assert not (tmp_path / "set").exists()
 
 
 @pytest.mark.parametrize(("name", "value"), [("val_fraction", 0.2), ("seed", 5)])
@@ -304,6 +405,7 @@ def test_a_recording_without_sharp_frames_is_refused(make_recording: MakeRecordi
         ({"frames": "jpg"}, "frames: 'jpg'; allowed: npy, png"),
         ({"split": "half"}, "split: 'half'; allowed: whole, fractional"),
         ({"num_bins": 0}, "num_bins: 0; allowed: 1 or more"),
+        ({"ignore_health": ["colour"]}, "ignore: 'colour'; allowed: spikes, dead pixels, "),
         ({"layout": LayoutOptions(blur="blur")}, "a: a recording tells all by itself; allowed: options of layouts for"),
     ],
 )
@@ -321,10 +423,20 @@ def test_two_recordings_of_one_name_are_refused(make_recording: MakeRecording, t
         prepare(paths, tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
 
 
+def test_a_recording_whose_name_holds_control_characters_is_refused_before_anything_is_written(
+    make_recording: MakeRecording, tmp_path: Path
+):
+    path, told = make_recording("n\tame", num_frames=1), []
+    with pytest.raises(ValueError, match=r"n\\tame': cannot name a sequence; allowed: no control characters"):
+        prepare([path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0, progress=lambda *done: told.append(done))
+    assert not told
+
+
 def test_spikes_that_say_nothing_are_refused(make_recording: MakeRecording, tmp_path):
     spikes = np.ones((NUM_TICKS + 3, 7, 11), dtype=np.uint8)
     with pytest.raises(ValueError, match="every bin of the training set holds the same count"):
-        prepare([make_recording("a", num_frames=1, spikes=spikes)], tmp_path / "set", num_bins=1, val_fraction=0)
+        settings = {"num_bins": 1, "val_fraction": 0, "ignore_health": ["spikes"]}
+        prepare([make_recording("a", num_frames=1, spikes=spikes)], tmp_path / "set", **settings)
 
 
 def test_no_recordings_are_refused(tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +68,22 @@ def test_a_folder_that_is_not_ours_is_never_overwritten(tmp_path: Path) -> None:
         refuse_existing(out / "thesis.tex", marker="ours.json", overwrite=True)
     (out / "ours.json").write_text("{}")
     refuse_existing(out, marker="ours.json", overwrite=True)
+
+
+def test_what_killed_processes_left_goes_and_nothing_else(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    gone = [f".out.partial-{ended.pid}", f".out.partial-{ended.pid}.npy"]
+    kept = [
+        f".out.partial-{os.getppid()}",
+        f".out.old-{ended.pid}",
+        f".outer.partial-{ended.pid}",
+        f"out.partial-{ended.pid}",
+        f".out.partial-{ended.pid}.txt",
+    ]
+    (tmp_path / gone[0]).mkdir()
+    for name in (gone[1], *kept):
+        (tmp_path / name).touch()
+    with complete_or_absent(tmp_path / "out") as partial:
+        partial.touch()
+    assert {path.name for path in tmp_path.iterdir()} == {"out", *kept}

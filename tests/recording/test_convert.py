@@ -157,3 +157,70 @@ def test_reading_and_writing_spikes_loads_no_torch() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert (answer.returncode, answer.stdout) == (0, "False\n"), answer.stderr
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from tests.recording.test_convert import FORMATS, open_stream, write_stream
+folder = Path(sys.argv[1])
+source = open_stream(folder / "source.npy")
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+for name in sys.argv[2:]:
+    try:
+        write_stream(folder / name, source, FORMATS[name])
+        print("written", name)
+    except OSError as error:
+        print(type(error).__name__, error.filename)
+"""
+
+
+def test_a_disk_that_gets_full_is_an_error_that_names_the_file_and_leaves_nothing(tmp_path: Path) -> None:
+    """HDF5 and a mapped file would end the process."""
+    pytest.importorskip("h5py")
+    spikes = np.random.default_rng(5).integers(0, 2, (100, 64, 64), dtype=np.uint8)  # 51,200 bytes packed
+    np.save(tmp_path / "source.npy", spikes)
+    names = [name for name in FORMATS if "sps100" not in name]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path), *names]
+    answer = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert answer.returncode == 0 and answer.stderr == "", (answer.returncode, answer.stderr)
+    assert answer.stdout.splitlines() == [f"OSError {tmp_path / name}" for name in names]
+    assert [path.name for path in tmp_path.iterdir()] == ["source.npy"]
+
+
+def test_the_spikes_of_a_recording_are_never_written_over(tmp_path: Path, root: Path) -> None:
+    np.save(tmp_path / "source.npy", spikes_of(7, 5))
+    before = (root / "spikes.dat").read_bytes()
+    with pytest.raises(
+        FileExistsError, match=r"spikes\.dat: .*recording\.json names it as its spikes; choose another name"
+    ):
+        write_stream(root / "spikes.dat", open_stream(tmp_path / "source.npy"), StreamFormat(), overwrite=True)
+    assert (root / "spikes.dat").read_bytes() == before
+    write_stream(root / "other.dat", open_stream(tmp_path / "source.npy"), StreamFormat())  # not named there
+
+
+def test_a_source_whose_checksum_differs_is_refused_where_all_of_it_is_asked_for(tmp_path: Path) -> None:
+    np.save(tmp_path / "source.npy", spikes_of(13, 7))
+    stream, right = open_stream(tmp_path / "source.npy"), sha256_file(tmp_path / "source.npy")
+    write_stream(tmp_path / "a.dat", stream, StreamFormat(), source_sha256=right)
+    with pytest.raises(ValueError, match=r"source\.npy: sha256 [0-9a-f]{12}\.\.\., but 000000000000\.\.\. is written"):
+        write_stream(tmp_path / "b.dat", stream, StreamFormat(), source_sha256="0" * 64)
+    assert not (tmp_path / "b.dat").exists()
+    write_stream(tmp_path / "c.dat", stream, StreamFormat(), stop_tick=36, source_sha256="0" * 64)
+
+
+def test_a_sidecar_of_the_file_before_is_gone_when_the_new_one_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "source.npy", spikes_of(13, 7))
+    source = open_stream(tmp_path / "source.npy")
+    write_stream(tmp_path / "a.dat", source, StreamFormat())
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(convert, "write_stream_sidecar", fails)
+    with pytest.raises(OSError, match="no space left"):
+        write_stream(tmp_path / "a.dat", source, StreamFormat(), stop_tick=5, overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"source.npy", "a.dat"}

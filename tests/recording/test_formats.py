@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from spikevrt.recording.arrays import InflatedArray, MappedArray
 from spikevrt.recording.formats import (
     StreamFormat,
     find_format,
+    find_stated,
     open_stream,
     read_spikecv_config,
     stream_sidecar_path,
     write_stream_sidecar,
 )
+from spikevrt.recording.recording import open_recording
 from spikevrt.recording.stream import SpikeStream
 
 
@@ -472,3 +475,74 @@ def test_h5_without_its_library_names_the_extra(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(ValueError) as caught:
             open_stream(path, stated)
         assert str(caught.value) == f"{path}: needs h5py; pip install 'spikevrt[formats]'"
+
+
+def test_a_compressed_member_whose_checksum_differs_is_refused(tmp_path: Path) -> None:
+    path = npz(tmp_path / "a.npz", zipfile.ZIP_DEFLATED, spk=npy((2, 90, 50), bytes(9000)))  # more than its header
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 16] ^= 1  # the checksum in the archive's list of members
+    stream = open_stream(write(path, bytes(data)))
+    with pytest.raises(ValueError, match=r"a\.npz: Bad CRC-32"):
+        stream.read(0, 1)
+
+
+def test_a_compressed_member_is_unpacked_on_disk_and_not_in_memory(tmp_path: Path) -> None:
+    ticks = np.zeros((64, 1000, 1000), dtype=np.uint8)  # 64 MB
+    ticks[40, 3, 5] = 1
+    np.savez_compressed(tmp_path / "a.npz", spk=ticks)
+    del ticks
+    tracemalloc.start()
+    try:
+        assert np.argwhere(open_stream(tmp_path / "a.npz").read(40, 41)).tolist() == [[0, 3, 5]]
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()
+
+
+# --- who tells it, and who contradicts ---
+
+
+def contradicted(path: Path, message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        open_stream(path)
+    assert str(caught.value) == f"{path}: {message}; allowed: the same, or delete the one that is wrong"
+
+
+def test_a_sidecar_and_the_recording_around_it_must_say_the_same(root: Path) -> None:
+    path, geometry = root / "spikes.dat", StreamFormat("packed", 7, 5)
+    write_stream_sidecar(path, geometry, num_ticks=37, sha256=str(find_format(path).sha256))
+    assert find_format(path).source == "spikes.dat.json"  # without a rate: nobody contradicts
+    assert open_recording(root).num_ticks == 37
+    write_stream_sidecar(path, StreamFormat("packed", 5, 7), num_ticks=37, sha256="")
+    contradicted(path, "width: spikes.dat.json says 5, recording.json says 7")
+    with pytest.raises(ValueError, match=r"spikes\.dat\.json says 5, recording\.json says 7"):
+        open_recording(root)
+    write_stream_sidecar(path, StreamFormat("packed", 7, 5, bottom_up=False), num_ticks=37, sha256="")
+    contradicted(path, "rows: spikes.dat.json says top-down, recording.json says bottom-up")
+    write_stream_sidecar(path, geometry, num_ticks=37, tick_rate_hz=2000.0, sha256="")
+    contradicted(path, "tick_rate_hz: spikes.dat.json says 2000.0, recording.json says 1000.0")
+
+
+def test_a_sidecar_and_a_spikecv_config_must_say_the_same_size(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.dat", bytes(4))
+    write_stream_sidecar(path, StreamFormat("packed", 5, 3, bottom_up=False), num_ticks=2, sha256="")
+    (tmp_path / "config.yaml").write_text("optimizer: adam")  # of another program
+    assert find_format(path).format.width == 5
+    (tmp_path / "config.yaml").write_text("spike_w: 5\nspike_h: 3\n")
+    assert find_format(path).format.bottom_up is False
+    (tmp_path / "config.yaml").write_text("spike_w: 3\nspike_h: 5\n")
+    contradicted(path, "width: a.dat.json says 5, config.yaml says 3")
+
+
+def test_what_is_stated_fills_what_nobody_else_tells_and_contradicts_nobody(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.dat", bytes(4))
+    assert find_stated(path, {"width": 5, "height": 3}).format == StreamFormat("packed", 5, 3)
+    (tmp_path / "config.yaml").write_text("spike_w: 5\nspike_h: 3\n")
+    assert find_stated(path, {"bottom_up": False}).format == StreamFormat("packed", 5, 3, bottom_up=False)
+    write_stream_sidecar(path, StreamFormat("packed", 5, 3, False), num_ticks=2, tick_rate_hz=9.0, sha256="0a")
+    found = find_stated(path, {"width": 5, "height": 3})
+    assert (found.format.bottom_up, found.tick_rate_hz, found.sha256) == (False, 9.0, "0a")
+    with pytest.raises(ValueError, match=r"a\.dat: width: an option says 15, a\.dat\.json says 5; .* or delete"):
+        find_stated(path, {"width": 15, "height": 1})
+    with pytest.raises(FileNotFoundError, match=r"none\.dat: no such spike file"):
+        find_stated(tmp_path / "none.dat", {"width": 5})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +125,40 @@ def test_a_value_that_is_no_number_never_becomes_a_colour(bad: float) -> None:
     frames[0, 1, 1] = bad
     with pytest.raises(ValueError, match="1 of 12 values are NaN or infinite"):
         to_uint8(frames)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".bmp", ".ppm"])
+def test_a_picture_with_any_wrong_bytes_is_read_or_named_in_one_line(tmp_path: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "street"
+    path, random = tmp_path / f"a{suffix}", np.random.default_rng(7)
+    Image.fromarray(_image(24, 40)).save(path, **({} if suffix in (".bmp", ".ppm") else {"exif": exif}))
+    right = path.read_bytes()
+    for _ in range(300):
+        wrong = bytearray(right)
+        for _ in range(random.integers(1, 6)):
+            wrong[random.integers(min(len(wrong), random.choice([60, 200, len(wrong)])))] = random.integers(256)
+        path.write_bytes(wrong)
+        for read in (image_size, read_image):
+            try:
+                read(path)
+            except ValueError as error:
+                assert str(error).startswith(f"{path}: ") and len(str(error).splitlines()) == 1, repr(error)
+
+
+@pytest.mark.parametrize("error", [SyntaxError("not a TIFF"), struct.error("too\nshort"), OSError("broken")], ids=repr)
+def test_whatever_pillow_raises_for_a_damaged_picture_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(_image()).save(tmp_path / "a.png", exif=exif)
+    monkeypatch.setattr(Image.Image, "getexif", fails)
+    text = " ".join(str(error).split())
+    for read in (image_size, read_image):
+        with pytest.raises(ValueError, match=rf"a\.png: damaged image \({text}\)$"):
+            read(tmp_path / "a.png")

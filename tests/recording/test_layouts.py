@@ -392,9 +392,12 @@ def test_a_meta_info_line_that_contradicts_the_folders_is_refused(tmp_path: Path
 def test_damaged_voxels_do_not_tell_a_size(tmp_path: Path):
     make_reference(tmp_path)
     path = tmp_path / "train/a/spike_vox/000000.npy"
-    for content in (b"", b"\x93NUMPY\x01\x00\x05\x00{'a':"):
+    head = b"\x93NUMPY\x01\x00\xff\x0f"
+    tuple_type = b"{'descr': (), 'fortran_order': False, 'shape': (1, 2, 3), }".ljust(4095)
+    signs = b"{'descr': '|u1', 'fortran_order': False, 'shape': (" + b"-" * 4000 + b"1, 2, 3), }"
+    for content in (b"", b"\x93NUMPY\x01\x00\x05\x00{'a':", head + tuple_type, head + signs.ljust(4095)):
         path.write_bytes(content)
-        refused(tmp_path, r"000000\.npy: damaged array \(")
+        refused(tmp_path, r"000000\.npy: (not an \.npy array|a header that describes no plain array)")
     np.save(path, np.zeros((10, 14)))
     refused(tmp_path, r"000000\.npy: voxels of shape \(10, 14\); allowed: \(bins, height, width\)")
 

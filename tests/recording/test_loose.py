@@ -34,6 +34,14 @@ def test_stated_exposures_are_obeyed(root: Path) -> None:
     assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(0, 11), (13, 24), (26, 37)]
 
 
+def test_one_frame_has_the_rate_of_its_period_wherever_it_begins(root: Path) -> None:
+    for number in (1, 2):
+        (root / "blur" / f"{number:06d}.png").unlink()
+    recording = loose_recording(root / "blur", packed(root), first_tick=13, exposure_ticks=8, period_ticks=20)
+    assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(13, 21)]
+    assert recording.fps == 20000 / 20
+
+
 def test_rows_stored_top_down_are_obeyed(root: Path) -> None:
     recording = loose_recording(root / "blur", packed(root, bottom_up=False), first_tick=1)
     packed_flipped = recording.read_exposure_spikes(0)

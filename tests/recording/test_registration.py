@@ -113,3 +113,30 @@ def test_only_what_moves_positions_is_spatial(tmp_path: Path) -> None:
     assert not Alignment(offset_ticks=3).is_spatial
     assert Alignment(homography=_rows(np.eye(3))).is_spatial  # type: ignore[arg-type]
     assert Alignment(flow=tmp_path / "flow.npy").is_spatial
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        [[0.5, 0, 2], [0, 0.5, 0], [-1 / 6, 0, 1]],  # the horizon is x = 6, in the middle of the frame
+        [[0.5, 0, 2], [0, 0.5, 0], [-1 / 12, 0, 1]],  # x = 12, its right edge
+        [[1e308, 0, 2], [0, 1e308, 0], [0, 0, 1e-308]],
+        [[1e300, 0, 2], [0, 0.5, 0], [0, 0, 1]],  # more than float32 holds
+    ],
+    ids=str,
+)
+def test_a_homography_that_sends_a_part_of_the_frame_to_infinity_is_refused(matrix: list[list[float]]) -> None:
+    with pytest.raises(ValueError, match=r"^alignment\.homography: .* sends a part of the 12x8 frame to infinity"):
+        sensor_positions(Alignment(homography=_rows(np.array(matrix))), **SIZES)  # type: ignore[arg-type]
+
+
+def test_a_homography_and_its_negative_are_the_same_map() -> None:
+    matrix = np.array([[0.5, 0, 2], [0, 0.5, 0], [1 / 12, 0, 1]])
+    plus, minus = (sensor_positions(Alignment(homography=_rows(m)), **SIZES) for m in (matrix, -matrix))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(plus, minus)
+
+
+def test_an_offset_longer_than_any_recording_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^alignment.offset_ticks: 1e\+308; allowed: up to 2147483648 either way$"):
+        Alignment(offset_ticks=1e308)

@@ -60,6 +60,13 @@ def test_pixels_that_look_like_the_first_tag_do_not_start_a_tick(tmp_path: Path)
     assert (opened.start_byte, opened.num_ticks) == (192, 1)
 
 
+def test_pixels_that_all_look_like_the_first_tag_do_not_start_a_tick(tmp_path: Path) -> None:
+    looks = "00" * 14 + "2000"  # line 2 of channel 0 in the pixels of every half-row, which only one may carry
+    tick = lit(h0=looks, h1=looks, h2=looks, h3=looks, h4=looks, h5=looks, h6=looks, h7=looks)
+    opened = stream(tmp_path / "a.dat", tick[64:] + 2 * tick)
+    assert (opened.start_byte, opened.num_ticks) == (448, 2)
+
+
 def test_the_tick_at_which_bytes_were_lost_is_named(tmp_path: Path) -> None:
     opened = stream(tmp_path / "a.dat", 2 * DARK + DARK[:64] + DARK[80:] + 2 * DARK)
     assert opened.read(0, 2).max() == 0

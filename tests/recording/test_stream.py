@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spikevrt.recording.formats import open_stream
 from spikevrt.recording.spike_file import LONG_SLICE, SpikeGeometry, count_packed, pack, unpack
 from spikevrt.recording.stream import JoinedStream, PackedStream, count_slices
 
@@ -48,6 +49,24 @@ def test_a_slice_may_hold_65535_spikes_of_one_pixel(tmp_path: Path) -> None:
     (tmp_path / "a.dat").write_bytes(b"\x81" * 65535)
     stream = PackedStream(tmp_path / "a.dat", geometry)
     assert stream.count([0, 65535]).ravel().tolist() == [65535, 0, 0, 0, 0, 0, 0, 65535]
+
+
+def test_a_range_may_be_longer_than_65535_ticks_and_so_may_a_slice(tmp_path: Path) -> None:
+    geometry = SpikeGeometry(8, 1)
+    (tmp_path / "a.dat").write_bytes(b"\x81" * 140_000)
+    np.save(tmp_path / "a.npy", PackedStream(tmp_path / "a.dat", geometry).read(0, 140_000))
+    for stream in (
+        PackedStream(tmp_path / "a.dat", geometry),
+        JoinedStream((PackedStream(tmp_path / "a.dat", geometry), PackedStream(tmp_path / "a.dat", geometry))),
+        open_stream(tmp_path / "a.npy"),
+    ):
+        short = stream.count([0, 65_535, 131_070])
+        assert short.dtype == np.uint16 and short[:, 0, 0].tolist() == [65_535, 65_535]
+        long = stream.count([1, 70_001, 140_000])
+        assert long.dtype == np.uint32 and long[:, 0].tolist() == [
+            [70_000, 0, 0, 0, 0, 0, 0, 70_000],
+            [69_999, 0, 0, 0, 0, 0, 0, 69_999],
+        ]
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spikevrt.align.health import check_health
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.spike_file import SpikeWriter
 from spikevrt.recording.stream import PackedStream
 from spikevrt.restore.admission import admit, frame_counts
 from spikevrt.restore.restorer import RestoreOptions, restore_recording
+from spikevrt.simulate.sensor import sensor_preset
 from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 
 PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "demo" / "assets" / "chelsea.jpg"
@@ -56,6 +58,37 @@ def test_a_dead_pixel_is_told_and_filled_from_its_neighbours(
     counts = frame_counts(admitted, 1, 1, "whole")[0].numpy()
     around = np.delete(frame_counts(with_a_dead_pixel, 1, 1, "whole")[0, 12:15, 16:19].numpy().reshape(9), 4)
     assert counts[13, 17] == pytest.approx(around.mean(), rel=1e-3)  # rounded to float16
+
+
+def test_a_warning_is_told_in_one_line_unless_it_is_ignored(recording_folder: Path, capsys: pytest.CaptureFixture[str]):
+    sidecar = recording_folder / "recording.json"
+    values = json.loads(sidecar.read_text())
+    values["spikes"]["tick_rate_hz"] /= 2
+    sidecar.write_text(json.dumps(values))
+    admit(open_recording(recording_folder))
+    told = capsys.readouterr().err
+    assert told.startswith(f"spikevrt: {recording_folder}: warning: exposure times: 3 of 3 exposures last other than")
+    assert told.count("\n") == 1
+    admit(open_recording(recording_folder), ("exposure times",))
+    assert capsys.readouterr().err == ""
+
+
+def test_low_light_is_no_warning_here_because_sound_recordings_have_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    options = SimulateOptions(
+        frames=2,
+        width=96,
+        height=64,
+        exposure_ticks=64,
+        period_ticks=64,
+        num_layers=0,
+        sensor=sensor_preset("lowlight"),
+    )
+    recording = simulate_recording(PHOTO, tmp_path / "cat", options)
+    assert check_health(recording).finding("gain").verdict == "warning"
+    admit(recording)
+    assert "gain" not in capsys.readouterr().err
 
 
 def test_flipped_spikes_are_refused_before_anything_is_written(flipped: Recording, micro_weights: Path, tmp_path: Path):

@@ -207,6 +207,18 @@ def test_every_frame_comes_out_exactly_once_in_order_and_at_full_weight(make_rec
         torch.testing.assert_close(frame, torch.full((3, 22, 34), index / 255), rtol=0, atol=1e-6)  # as above
 
 
+@pytest.mark.parametrize("overlap", [3, 4])
+def test_clips_share_as_many_frames_as_asked_beyond_half_a_clip_too(make_recording, overlap):
+    network = identity()
+    options = RestoreOptions(tile_px=64, clip_frames=5, overlap_frames=overlap)
+    restored = list(restore_frames(network, info(RGB), make_recording(9), options))
+    starts = [round(blur[0, 0, 0, 0, 0].item() * 255) for blur, _ in network.calls]  # frame i has the grey level i
+    assert starts == list(range(0, 5, 5 - overlap))
+    assert [index for index, _ in restored] == list(range(9))
+    for index, frame in restored:
+        torch.testing.assert_close(frame, torch.full((3, 22, 34), index / 255), rtol=0, atol=1e-6)  # as above
+
+
 def test_a_recording_is_run_in_clips_of_the_asked_length(make_recording):
     """Fault 8: directory inference ran frame by frame."""
     network = identity()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 from spikevrt import cli
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import open_recording
+from spikevrt.simulate import batch
 from spikevrt.simulate.batch import simulate_many
 
 from .conftest import OPTIONS, fingerprint, textured
@@ -60,6 +62,73 @@ def test_many_refuse_recordings_made_with_other_settings(photo: Path, tmp_path: 
     write_image(photo, textured(149, 211, seed=9))
     with pytest.raises(FileExistsError, match=r"photo_000: exists, made otherwise"):
         simulate_many([photo], tmp_path / "out", OPTIONS, count=1)
+
+
+def test_many_refuse_recordings_whose_layers_may_come_from_another_photograph(
+    photo: Path, other_photo: Path, tmp_path: Path
+):
+    simulate_many([photo, other_photo], tmp_path / "out", OPTIONS, count=1)
+    with pytest.raises(FileExistsError, match=r"photo_000: exists, made otherwise"):
+        simulate_many([photo], tmp_path / "out", OPTIONS, count=1)  # the other one is held out now
+    simulate_many([photo], tmp_path / "out", OPTIONS, count=1, overwrite=True)
+    with pytest.raises(FileExistsError, match=r"photo_000: exists, made otherwise"):
+        simulate_many([photo, other_photo], tmp_path / "out", OPTIONS, count=2)
+    assert not (tmp_path / "out" / "other_001").exists()
+
+
+def test_recordings_without_layers_are_kept_whatever_other_photographs_there_are(
+    photo: Path, other_photo: Path, footage: Path, tmp_path: Path
+):
+    bare = dataclasses.replace(OPTIONS, num_layers=0)
+    for source, options in ((photo, bare), (footage, OPTIONS)):
+        out = tmp_path / f"of_{source.stem}"
+        (path,) = simulate_many([source], out, options, count=1)
+        before = (path / "recording.json").stat().st_mtime_ns
+        simulate_many([source, other_photo], out, options, count=2)
+        assert (path / "recording.json").stat().st_mtime_ns == before
+
+
+def test_a_recording_with_layers_that_does_not_say_from_what_counts_as_made_otherwise(photo: Path, tmp_path: Path):
+    (path,) = simulate_many([photo], tmp_path / "out", OPTIONS, count=1)
+    sidecar = path / "recording.json"
+    values = json.loads(sidecar.read_text())
+    assert values["provenance"].pop("layer_photos_sha256") == [values["provenance"]["source_sha256"]]
+    sidecar.write_text(json.dumps(values))
+    with pytest.raises(FileExistsError, match=r"photo_000: exists, made otherwise"):
+        simulate_many([photo], tmp_path / "out", OPTIONS, count=1)
+
+
+def test_a_file_where_the_folder_of_recordings_should_be_is_refused_and_kept(photo: Path, tmp_path: Path):
+    (tmp_path / "out").write_text("years")
+    with pytest.raises(FileExistsError, match=r"out: is a file; allowed with --count: a folder, for the recordings$"):
+        simulate_many([photo], tmp_path / "out", OPTIONS, count=1)
+    assert (tmp_path / "out").read_text() == "years"
+
+
+def test_what_already_stands_is_decided_only_once_nobody_else_is_at_work(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out, alone_in = tmp_path / "out", batch._alone_in
+
+    def after_another_call(folder: Path) -> contextlib.AbstractContextManager[None]:
+        monkeypatch.setattr(batch, "_alone_in", alone_in)
+        simulate_many([photo], out, OPTIONS, count=1)  # ends just before this call takes the lock
+        return alone_in(folder)
+
+    monkeypatch.setattr(batch, "_alone_in", after_another_call)
+    assert simulate_many([photo], out, OPTIONS, count=1) == [out / "photo_000"]
+
+
+@pytest.mark.parametrize("engine", ["processes", "ray"])
+def test_an_error_in_one_recording_leaves_no_half_of_another(photo: Path, tmp_path: Path, engine: str):
+    if engine == "ray":
+        pytest.importorskip("ray")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    longer = dataclasses.replace(OPTIONS, frames=40, num_layers=0)  # still at work when the other fails
+    with pytest.raises(ValueError, match=r"broken\.png"):
+        simulate_many([photo, broken], tmp_path / "out", longer, count=2, workers=2, engine=engine)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["photo_000"]
 
 
 def test_many_without_sources_or_count_is_refused(photo: Path, tmp_path: Path):

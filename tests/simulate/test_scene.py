@@ -97,6 +97,19 @@ def test_a_layer_is_painted_only_where_it_can_be_and_nothing_is_missed(photo: Pa
         assert float(big[2][:, 3, :, [0, -1]].max()) == 0
 
 
+@pytest.mark.parametrize("motion_px", [1000.0, 10000.0, 1e7, 1e300])
+def test_a_motion_that_leads_far_beyond_any_photograph_is_refused_by_name(photo: Path, motion_px: float):
+    with pytest.raises(ValueError, match=r"^motion_px: \S+; leads a view of 43x29 over \S+ pixels; allowed: 1024$"):
+        scene_of(photo, seed=1, motion_px=motion_px)
+
+
+def test_a_view_of_one_pixel_can_be_filmed_at_rest_and_is_refused_in_fast_motion(photo: Path):
+    light = scene_of(photo, seed=2, height=1, width=1, motion_px=0.0).light(torch.arange(3))
+    assert light.shape == (3, 3, 1, 1)
+    with pytest.raises(ValueError, match=r"^motion_px: 12\.0; leads a view of 1x1 over \S+ pixels; allowed: 1024$"):
+        scene_of(photo, seed=2, height=1, width=1, motion_px=12.0)
+
+
 def test_the_identity_homography_samples_the_texture_itself():
     texture = torch.rand((3, 7, 11), generator=torch.Generator().manual_seed(7))
     matrix = torch.diag(torch.tensor([1 / 5, 1 / 3, 1.0])).expand(2, 3, 3)

@@ -119,6 +119,18 @@ def test_overwrite_never_replaces_what_is_no_recording(photo: Path, tmp_path: Pa
     assert precious.read_text() == "years"
 
 
+@pytest.mark.parametrize("seed", [2**64, 10**23, -(2**63) - 1])
+def test_a_seed_out_of_range_is_named(seed: int):
+    with pytest.raises(ValueError, match=rf"^seed: {seed}; must be from -2\*\*63 to 2\*\*64 - 1$"):
+        dataclasses.replace(OPTIONS, seed=seed)
+
+
+@pytest.mark.parametrize("seed", [2**64 - 1, -(2**63)])
+def test_the_outermost_seeds_make_recordings(photo: Path, tmp_path: Path, seed: int):
+    options = dataclasses.replace(OPTIONS, seed=seed, camera=CameraConfig(read_noise=0.01))
+    assert simulate_recording(photo, tmp_path / "out", options).num_frames == 3
+
+
 def test_a_missing_source_is_named(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.png: no such photograph, video or folder of frames$"):
         simulate_recording(tmp_path / "nothing.png", tmp_path / "out", OPTIONS)

@@ -10,7 +10,7 @@ from pathlib import Path
 from spikevrt.recording.dataset_trees import find_layout
 from spikevrt.recording.formats import ARRAY_SUFFIXES, SPIKECV_CONFIG, Found, find_format, open_stream
 from spikevrt.recording.frames import IMAGE_SUFFIXES, image_size, list_images
-from spikevrt.recording.layouts import layout_recordings
+from spikevrt.recording.layouts import NO_OPTIONS, LayoutOptions, layout_recordings
 from spikevrt.recording.recording import Recording, open_recording, recordings_in
 from spikevrt.recording.sidecar import ROWS
 from spikevrt.recording.stream import PackedStream, SpikeStream
@@ -19,14 +19,14 @@ from spikevrt.recording.video import probe_video
 STATED = "the command line"  # the source of a format that the user states
 
 
-def folder_lines(path: Path) -> list[str]:
+def folder_lines(path: Path, options: LayoutOptions = NO_OPTIONS) -> list[str]:
     """Recordings, the clips of a dataset of a known layout, SpikeCV's spike files, or images."""
     inside = recordings_in(path)
     if inside:
         return [summary_line(open_recording(root)) for root in inside]
-    layout = find_layout(path)
+    layout = find_layout(path, options)
     if layout is not None:
-        parts = layout_recordings(path)
+        parts = layout_recordings(path, options)
         lines = [f"{path}: dataset of layout {layout.name}"]
         return lines + [
             f"{part}, clip {one.name}: {summary_line(one)}" for part, clips in parts.items() for one in clips

@@ -180,8 +180,9 @@ def judge_gaps(scan: Scan) -> Finding:
     if scan.breaks:
         ticks = ", ".join(map(str, scan.breaks[:5])) + (" ..." if len(scan.breaks) > 5 else "")
         sentence = (
-            f"before tick {ticks} the rhythm of all pixels breaks at once: ticks are missing there (or the scene was "
-            "cut), and frames behind it lie too late in the stream"
+            f"before tick {ticks} the rhythm of pixels all over the sensor breaks at once: ticks are missing there and "
+            "frames behind it lie too late in the stream, or the light changed at once, or the scene was cut, or a "
+            "repeating pattern moved past"
         )
         return Finding("gaps", "warning", sentence, numbers)
     if scan.num_witnesses < scan.num_ticks:

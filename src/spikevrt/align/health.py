@@ -9,6 +9,7 @@ Dimension key: F sampled frames, h sensor rows, w sensor columns, S slices of ti
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -41,7 +42,7 @@ from spikevrt.align.pairing import (
     registered,
     steadiness,
 )
-from spikevrt.align.pixels import find_dead, find_hot, find_stuck
+from spikevrt.align.pixels import find_dead, find_hot, find_shown, find_stuck
 from spikevrt.align.ticks import Scan, scan
 from spikevrt.recording.recording import Recording
 
@@ -57,6 +58,7 @@ NAMES = (
     *("spikes", "dead pixels", "hot pixels", "stuck pixels", "gain", "density", "orientation", "channel order"),
     *("empty ticks", "gaps", "exposure times", "time offset"),
 )
+UNTOLD = ("gain",)  # sound recordings in low light have this warning
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,36 @@ def gate(recording: Recording, *, ignore: Collection[str] = ()) -> Recording:
     Raises:
         ValueError: a finding refuses (the line names it and the remedy), an unknown name in `ignore`, or no spikes.
     """
+    return _passed(recording, ignore)[0]
+
+
+def admit(recording: Recording, *, ignore: Collection[str] = ()) -> Recording:
+    """`gate`, and on stderr one line for the pixels that it marked and one for each warning that nothing overrules.
+
+    Left out is the warning "gain": `restore` tells a spike density that its weights do not know; `inspect` tells all.
+    """
+    passed, report = _passed(recording, ignore)
+    num_new = len(passed.bad_pixels) - len(recording.bad_pixels)
+    lines = [f"{num_new} bad spike pixels, filled from their neighbours (see `inspect`)"] if num_new else []
+    lines += [
+        f"warning: {finding.name}: {finding.sentence}"
+        for finding in report.findings
+        if finding.verdict == "warning" and finding.name not in (*UNTOLD, *ignore)
+    ]
+    for line in lines:
+        print(f"spikevrt: {recording.root}: {line}", file=sys.stderr)
+    return passed
+
+
+def check_names(ignore: Collection[str]) -> None:
+    """Raises ValueError for a name that is no finding's."""
     for name in ignore:
         if name not in NAMES:
             raise ValueError(f"ignore: {name!r}; allowed: {', '.join(NAMES)}")
+
+
+def _passed(recording: Recording, ignore: Collection[str]) -> tuple[Recording, HealthReport]:
+    check_names(ignore)
     report = check_health(recording)
     for finding in report.findings:
         if finding.verdict == "refused" and finding.name not in ignore:
@@ -108,8 +137,8 @@ def gate(recording: Recording, *, ignore: Collection[str] = ()) -> Recording:
                 f"{finding.name!r}"
             )
     if report.bad_pixels == recording.bad_pixels:
-        return recording
-    return dataclasses.replace(recording, bad_pixels=report.bad_pixels)
+        return recording, report
+    return dataclasses.replace(recording, bad_pixels=report.bad_pixels), report
 
 
 def check_health(recording: Recording) -> HealthReport:
@@ -129,15 +158,16 @@ def check_health(recording: Recording) -> HealthReport:
     scores = orientation_scores(pairs.rate, pairs.luminance)
     upright = float(scores[:, 0].mean()) if np.isfinite(scores[:, 0]).all() else FIT_UNKNOWN
     gain = gains(pairs)
-    expected = _expected(recording, pairs, gain) if upright >= TRUSTED_FIT else None
-    if expected is not None:
-        expected = expected * found.num_ticks
+    promise = Promise()
+    if upright >= TRUSTED_FIT:
+        promise = _promise(recording, pairs, gain, found.num_ticks, lengths / SLICES)
     halves = [registered(recording, slices[:, k]) for k in (0, -1)]
     known = recording.bad_mask()
     unknown = np.ones(found.counts.shape, dtype=bool) if known is None else ~known
-    stuck = find_stuck(found.counts, slices.reshape(-1, *found.counts.shape), found.num_ticks, expected) & unknown
-    dead = find_dead(found.counts, expected) & unknown
-    hot = find_hot(found.counts, expected) & unknown & ~stuck
+    every_slice = slices.reshape(-1, *found.counts.shape)
+    stuck = find_stuck(found.counts, every_slice, found.num_ticks, promise.at_most, promise.span) & unknown
+    dead = find_dead(found.counts, promise.spikes) & unknown
+    hot = find_hot(found.counts, promise.at_most) & unknown & ~stuck
     if not found.counts.any() or found.counts.mean() >= FULL_RATE * found.num_ticks:  # the finding "spikes" says it all
         dead, hot, stuck = (np.zeros_like(unknown) for _ in range(3))
     num_pixels = found.counts.size
@@ -196,21 +226,39 @@ def _filled(rates: Float[np.ndarray, "F h w"], bad: Bool[np.ndarray, "h w"] | No
     return repair(torch.from_numpy(rates), torch.from_numpy(bad)).numpy()
 
 
-def _expected(recording: Recording, pairs: Pairs, gain: Float[np.ndarray, " F"]) -> Float[np.ndarray, "h w"] | None:
-    """Spikes per tick that the frames promise at each sensor pixel; NaN where no frame looks."""
+@dataclass(frozen=True)
+class Promise:
+    """What the frames promise at each sensor pixel, in spikes; NaN where not known, None where they tell nothing."""
+
+    spikes: Float[np.ndarray, "h w"] | None = None  # in all scanned ticks
+    at_most: Float[np.ndarray, "h w"] | None = None  # the same; without a gain infinite at bright points, else NaN
+    span: Float[np.ndarray, "h w"] | None = None  # highest less lowest of the slices
+
+
+def _promise(
+    recording: Recording, pairs: Pairs, gain: Float[np.ndarray, " F"], num_ticks: int, slice_ticks: np.ndarray
+) -> Promise:
+    light = pairs.luminance
     if not np.isfinite(gain).any():
-        return None
+        shown = find_shown(light.mean(axis=0), pairs.clipped.mean(axis=0))
+        return Promise(at_most=_on_sensor(recording, np.where(shown, np.float32(np.inf), np.float32(np.nan))))
+    rate = light * np.float32(np.nanmedian(gain))
+    spikes = _on_sensor(recording, rate.mean(axis=0) * num_ticks)
+    return Promise(spikes, spikes, _on_sensor(recording, np.ptp(rate * slice_ticks[:, None, None], axis=0)))
+
+
+def _on_sensor(recording: Recording, values: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "h w"]:
+    """From the frames' grid to the sensor's; NaN where no frame looks."""
     assert recording.spikes is not None
-    light = (pairs.luminance * np.nanmedian(gain)).mean(axis=0)
     positions = recording.sensor_positions
     if positions is None:
-        return light
+        return values
     size = (recording.spikes.height, recording.spikes.width)
     columns, rows = np.floor(positions).astype(np.int64).reshape(-1, 2).T
     inside = (rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])
-    expected = np.full(size, np.nan, dtype=np.float32)
-    expected[rows[inside], columns[inside]] = light.reshape(-1)[inside]
-    return expected
+    moved = np.full(size, np.nan, dtype=np.float32)
+    moved[rows[inside], columns[inside]] = values.reshape(-1)[inside]
+    return moved
 
 
 def _offset_scores(recording: Recording, pairs: Pairs) -> tuple[Float[np.ndarray, " S"] | None, list[int]]:

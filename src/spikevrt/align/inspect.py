@@ -41,6 +41,7 @@ from spikevrt.recording.formats import (
     write_stream_sidecar,
 )
 from spikevrt.recording.frames import IMAGE_SUFFIXES
+from spikevrt.recording.layouts import NO_OPTIONS, LayoutOptions, find_layout
 from spikevrt.recording.recording import Recording, open_recording, recordings_in
 from spikevrt.recording.registration import Alignment
 from spikevrt.recording.sidecar import SIDECAR
@@ -66,7 +67,8 @@ class InspectOptions:
     without a header. rgb: a picture, folder or video of the same scene, to hold its readings against. confirm: the
     number of the reading that is right; with tick_rate_hz (20000) it is written into <file>.json. out: a preview (PNG),
     of which centre (tick; the middle) and half_window (ticks; 20) choose the window. report: the health page (HTML) of
-    a recording. overwrite: what lies at out, report or <file>.json may be replaced.
+    a recording. overwrite: what lies at out, report or <file>.json may be replaced. layout: how to read a dataset
+    folder.
     """
 
     stated: StreamFormat | None = None
@@ -79,6 +81,7 @@ class InspectOptions:
     half_window: int | None = None
     report: Path | None = None
     overwrite: bool = False
+    layout: LayoutOptions = NO_OPTIONS
 
     def __post_init__(self) -> None:
         if self.out is None:
@@ -124,6 +127,9 @@ def inspect(path: Path, options: InspectOptions | None = None) -> Inspection:
         raise FileNotFoundError(f"{path}: no such recording, spike file, image folder or video")
     suffix = path.suffix.lower()
     is_recording = (path / SIDECAR).is_file()
+    if options.layout != NO_OPTIONS and (recordings_in(path) or find_layout(path, options.layout) is None):
+        stated = next(name for name, value in vars(options.layout).items() if value is not None)
+        raise ValueError(f"{path}: {stated} is for dataset folders of a known layout; this is none")
     if is_recording or path.is_dir() or suffix in VIDEO_SUFFIXES + IMAGE_SUFFIXES:
         _refuse_geometry(path, options)
         if is_recording:
@@ -132,7 +138,7 @@ def inspect(path: Path, options: InspectOptions | None = None) -> Inspection:
             if value is not None:
                 what = "a folder of recordings; name one of them" if recordings_in(path) else "plain footage"
                 raise ValueError(f"{path}: {name} is for spikes; this is {what}")
-        return Inspection(folder_lines(path) if path.is_dir() else footage_lines(path))
+        return Inspection(folder_lines(path, options.layout) if path.is_dir() else footage_lines(path))
     if options.report is not None:
         raise ValueError(f"{path}: report is for recordings; this is a spike file without frames")
     found = _known_format(path, options)
@@ -281,7 +287,8 @@ def _tick_lines(health: Scan) -> list[str]:
         lines.append(f"warning: {health.num_empty} ticks without any spike")
     if health.breaks:
         ticks = ", ".join(map(str, health.breaks[:5]))
-        lines.append(f"warning: the rhythm of all pixels breaks before tick {ticks}: ticks are missing there")
+        why = "ticks are missing, or the light changed at once"
+        lines.append(f"warning: the rhythm of all pixels breaks before tick {ticks}: {why}")
     return lines
 
 

@@ -30,6 +30,7 @@ COLOUR_PX = 32  # the colours are compared on a grid of about so many cells a si
 TILES = 5  # the colours' evidence is weighed over TILES x TILES parts of the picture
 MIN_CELLS = 200  # fewer usable cells tell nothing about colour
 MIN_RANGE = 0.01  # of brightness, in full scales: below, a curve cannot be fitted
+LEAST_SPREAD = 1e-6  # of the curve's singular values: below, fewer than four brightnesses differ
 FIT_UNKNOWN = -1.0  # stands for a correlation that cannot be computed
 UPRIGHT = "upright"
 ORIENTATIONS = (
@@ -147,7 +148,10 @@ def colour_evidence(pairs: Pairs) -> ColourEvidence | None:
     m, d, e, y = (values[usable].astype(np.float64) for values in (middle, red_blue, green, rate))
     if np.ptp(m) < MIN_RANGE:
         return None
-    slope = np.polynomial.Polynomial.fit(m, y, 3).deriv()(m)
+    curve, (_, rank, _, _) = np.polynomial.Polynomial.fit(m, y, 3, rcond=LEAST_SPREAD, full=True)
+    if rank < 4:  # fewer than four different brightnesses
+        return None
+    slope = curve.deriv()(m)
     design = np.stack([np.ones_like(m), m, m**2, m**3, slope * e, slope * d])
     moments = np.stack([_moments(design[:, tile == k], y[tile == k]) for k in range(TILES * TILES)])
     total = moments.sum(axis=0)

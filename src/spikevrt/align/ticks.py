@@ -16,13 +16,13 @@ import numpy as np
 from spikevrt.recording.stream import SpikeStream
 
 if TYPE_CHECKING:
-    from jaxtyping import Int, UInt8
+    from jaxtyping import Float, Int, UInt8
 
 CHUNK_BITS = 1 << 25  # pixels times ticks that are unpacked at once
 MAX_PROBES = 4096  # pixels whose intervals are looked at, evenly spread
 LEAST_INTERVAL_TICKS = 4  # shorter ones cannot show a break
-LEAST_WITNESSES = 60  # intervals across a border, fewer tell nothing
-BREAK_SHARE = 0.4  # of the intervals across a border
+LEAST_WITNESSES = 60  # intervals across a border, fewer tell nothing; half of them in each half of the sensor
+BREAK_SHARE = 0.4  # of the intervals across a border, in each half
 SEARCH_TICKS, OVERLAP_TICKS = 4096, 128  # of one search for breaks, and of two that follow each other
 NEAR_TICKS = 24  # either side: motion breaks intervals too, but over many ticks and not at once
 
@@ -108,7 +108,9 @@ def find_breaks_in(spikes: UInt8[np.ndarray, "T P"]) -> tuple[list[int], int]:
 
     An interval is a witness when those before and after it agree within one tick and last 4 ticks or more; it is broken
     when it differs from both by more than one. At a jump of g ticks about all witnesses break whose interval does not
-    divide g. Of neighbouring borders that pass (an interval spans several) the one with the largest share stands.
+    divide g. The pixels are parted in two halves with equally many witnesses, in their order, and both must break: what
+    moves in one part of the picture is no jump. Of neighbouring borders that pass (an interval spans several) the one
+    with the largest share stands.
     """
     pixel, tick = np.nonzero(spikes.T)
     num_ticks = len(spikes)
@@ -121,14 +123,27 @@ def find_breaks_in(spikes: UInt8[np.ndarray, "T P"]) -> tuple[list[int], int]:
     opens, closes = tick[1:-2][inside], tick[2:-1][inside]
     is_witness = (np.abs(before - after) <= 1) & (np.minimum(before, after) >= LEAST_INTERVAL_TICKS)
     is_broken = is_witness & ((own < np.minimum(before, after) - 1) | (own > np.maximum(before, after) + 1))
-    witnesses = _crossings(opens[is_witness], closes[is_witness], num_ticks)
-    broken = _crossings(opens[is_broken], closes[is_broken], num_ticks)
-    share = np.divide(broken, witnesses, out=np.zeros(num_ticks + 1), where=witnesses >= LEAST_WITNESSES)
+    owner = pixel[3:][inside]
+    is_early = owner < np.median(owner[is_witness]) if is_witness.any() else is_witness
+    early, late = (
+        _shares(opens, closes, is_witness & half, is_broken & half, num_ticks, LEAST_WITNESSES // 2)
+        for half in (is_early, ~is_early)
+    )
+    share = _shares(opens, closes, is_witness, is_broken, num_ticks, LEAST_WITNESSES)
     near = np.lib.stride_tricks.sliding_window_view(np.pad(share, NEAR_TICKS, mode="symmetric"), 2 * NEAR_TICKS + 1)
-    passing = np.flatnonzero(share >= BREAK_SHARE)
+    passing = np.flatnonzero(np.minimum(early, late) >= BREAK_SHARE)
     passing = passing[share[passing] > 2 * np.median(near[passing], axis=1)]
     groups = np.split(passing, np.flatnonzero(np.diff(passing) > 2 * LEAST_INTERVAL_TICKS) + 1) if len(passing) else []
     return [int(group[share[group].argmax()]) for group in groups], int(is_witness.sum())
+
+
+def _shares(
+    opens: np.ndarray, closes: np.ndarray, is_witness: np.ndarray, is_broken: np.ndarray, num_ticks: int, least: int
+) -> Float[np.ndarray, " B"]:
+    """For each border the broken share of the witnesses across it; 0 where they are fewer than `least`."""
+    witnesses = _crossings(opens[is_witness], closes[is_witness], num_ticks)
+    broken = _crossings(opens[is_broken], closes[is_broken], num_ticks)
+    return np.divide(broken, witnesses, out=np.zeros(num_ticks + 1), where=witnesses >= least)
 
 
 def _crossings(opens: np.ndarray, closes: np.ndarray, num_ticks: int) -> Int[np.ndarray, " B"]:

@@ -78,7 +78,7 @@ def open_dataset(root: str | Path) -> DatasetInfo:
     sequences = {}
     for split in get_args(Split):
         names = fields.get(split, list)
-        if not all(isinstance(name, str) and _is_file_name(name) for name in names):
+        if not all(isinstance(name, str) and is_sequence_name(name) for name in names):
             raise ValueError(f"{path}: {split}: {str(names)[:80]}; allowed: names of sequences")
         sequences[split] = tuple(open_sequence(root / split / name) for name in names)
     return DatasetInfo(
@@ -93,7 +93,8 @@ def open_dataset(root: str | Path) -> DatasetInfo:
     )
 
 
-def _is_file_name(name: str) -> bool:
+def is_sequence_name(name: str) -> bool:
+    """Whether a sequence can be called so: a file's name without control characters."""
     try:
         return min(os.fsencode(name), default=0) >= 32 and Path(name).name == name  # below are control characters
     except UnicodeEncodeError:

@@ -11,19 +11,21 @@ Dimension key: K bins, H x W colour pixels, h x w spike cells, N distinct counts
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from torch import Tensor
 
-from spikevrt.data.dataset import DATASET_FILE, DATASET_FORMAT, Split
+from spikevrt.align.health import admit, check_names, sampled_frames
+from spikevrt.data.dataset import DATASET_FILE, DATASET_FORMAT, Split, is_sequence_name
 from spikevrt.data.sample import (
     COUNT_TYPES,
     POSITIONS_FILE,
@@ -92,10 +94,14 @@ def prepare(
     val: Sequence[str | Path] = (),
     seed: int | None = None,
     layout: LayoutOptions = NO_OPTIONS,
+    ignore_health: Collection[str] = (),
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a dataset folder; it appears under its name only when it is complete.
+
+    Every recording passes the health gate (`align.health.admit`), as it would to be restored: what is marked there is
+    filled in the voxels, and told on stderr.
 
     Args:
         recordings: recordings, folders of recordings, or dataset folders of a known layout, which bring their split.
@@ -104,21 +110,24 @@ def prepare(
         split: how ticks fall into bins: "whole", or "fractional", which shares a tick among the bins it overlaps.
         frames: "npy", of which a clip reads its crop alone; "png", which takes less room and is decoded whole.
         val_fraction: share of the recordings for validation (0.1), whole sources at a time; not with `val`.
-        val: recordings (or folders of them) for validation; all of `recordings` are then for training.
+        val: recordings (or folders of them) for validation; all of `recordings` are then for training. Not with
+            dataset folders, which bring their split.
         seed: decides the split (123).
         layout: how to read dataset folders of a known layout.
+        ignore_health: names of findings (`align.health.NAMES`) that shall not refuse a recording.
         overwrite: replace an existing dataset folder (and nothing but a dataset).
         progress: called with (recordings done, recordings in all).
 
     Raises:
         FileExistsError: `out` exists.
         FileNotFoundError: a recording is missing.
-        ValueError: a recording cannot be used at all, or a setting cannot be obeyed.
+        ValueError: a recording cannot be used at all or is refused by the gate, or a setting cannot be obeyed.
     """
     out = Path(out)
     spec = VoxelSpec(num_bins, split)
     if frames not in get_args(FrameKind):
         raise ValueError(f"frames: {frames!r}; allowed: {', '.join(get_args(FrameKind))}")
+    check_names(ignore_health)
     refuse_existing(out, marker=DATASET_FILE, overwrite=overwrite)
     opened = _open(recordings, val_fraction=val_fraction, val=val, seed=seed, layout=layout)
     _check_names([recording for recording, _ in opened])
@@ -128,7 +137,8 @@ def prepare(
         for done, (recording, part) in enumerate(opened):
             if progress:
                 progress(done, len(opened))
-            kept, counted = _prepare_sequence(recording, partial / part / recording.name, spec, frames)
+            passed = _admitted(recording, ignore_health)
+            kept, counted = _prepare_sequence(passed, partial / part / recording.name, spec, frames)
             num_kept += kept
             if part == "train":
                 often.update(counted)
@@ -178,6 +188,9 @@ def _open(
         raise ValueError("recordings: none given; allowed: one or more")
     if not own and layout != NO_OPTIONS:
         raise ValueError(f"{paths[0]}: {TAKES_NONE}")
+    if own and val:
+        theirs = next(path for path in map(Path, paths) if find_layout(path, layout) is not None)
+        raise ValueError(f"val: {val[0]}, but {theirs} brings its own split; allowed: none with a dataset folder")
     for name, value in (("val_fraction", val_fraction), ("seed", seed)):
         if not loose and value is not None:
             raise ValueError(f"{name}: {value}, but {paths[0]} brings its own split; allowed: none")
@@ -221,6 +234,36 @@ def narrow(counts: Float[Tensor, "K h w"]) -> Num[np.ndarray, "K h w"]:
     return wide
 
 
+def _admitted(recording: Recording, ignore_health: Collection[str]) -> Recording:
+    """The recording with its broken pixels marked. Raises ValueError where it has no sharp frames, or the gate refuses.
+
+    A frame whose picture is damaged is dropped later; the gate looks at others.
+    """
+    if not recording.sharp:
+        raise ValueError(f"{recording.root}: has no sharp frames; training and validation need them")
+    if recording.spikes is None:
+        raise ValueError(f"{recording.root}: no spikes in this recording")
+    seen = recording
+    while damaged := {index for index in sampled_frames(seen.num_frames) if not _reads(seen, index)}:
+        kept = [index for index in range(seen.num_frames) if index not in damaged]
+        if not kept:
+            return recording  # nothing of it will be kept, and that is told with the reason
+        seen = dataclasses.replace(
+            seen,
+            exposures=tuple(seen.exposures[index] for index in kept),
+            blur=seen.blur if isinstance(seen.blur, Path) else tuple(seen.blur[index] for index in kept),
+        )
+    return dataclasses.replace(recording, bad_pixels=admit(seen, ignore=ignore_health).bad_pixels)
+
+
+def _reads(recording: Recording, index: int) -> bool:
+    try:
+        recording.read_blur(index)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
 def _prepare_sequence(
     recording: Recording, folder: Path, spec: VoxelSpec, frames: FrameKind
 ) -> tuple[int, Counter[float]]:
@@ -230,10 +273,7 @@ def _prepare_sequence(
         ValueError: the recording has no frame that can be used.
     """
     name = str(recording.root)
-    if not recording.sharp:
-        raise ValueError(f"{name}: has no sharp frames; training and validation need them")
-    if recording.spikes is None:
-        raise ValueError(f"{name}: no spikes in this recording")
+    assert recording.sharp and recording.spikes is not None, name
     geometry = SpikeGeometry(recording.spikes.width, recording.spikes.height)
     positions = recording.sensor_positions
     for kind in ("blur", "sharp", "spike", "spike_vox"):
@@ -317,6 +357,8 @@ def _check_alignment(exposure: Exposure, tick_rate_hz: float) -> None:
 def _check_names(recordings: Sequence[Recording]) -> None:
     seen: dict[str, Path] = {}
     for recording in recordings:
+        if not is_sequence_name(recording.name):
+            raise ValueError(f"{str(recording.root)!r}: cannot name a sequence; allowed: no control characters")
         if recording.name in seen:
             raise ValueError(f"{recording.root}: its name is taken by {seen[recording.name]}; rename one of the two")
         seen[recording.name] = recording.root

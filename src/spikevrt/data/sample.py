@@ -11,7 +11,6 @@ pixels of the sensor or, where the recording was registered, of the grid that li
 from __future__ import annotations
 
 import json
-import tokenize
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,10 +39,6 @@ PREPARED_VERSION = 2  # of sequences and datasets alike
 CELLS = {True: "registered", False: "sensor"}  # what a cell of the counts is
 FrameKind = Literal["npy", "png"]
 COUNT_TYPES = (np.uint8, np.uint16, np.float16, np.float32)  # the smallest that holds an exposure's counts exactly
-
-
-# what NumPy raises at a header that it cannot read
-DAMAGED_ARRAY = (ValueError, TypeError, OverflowError, OSError, EOFError, SyntaxError, MemoryError, tokenize.TokenError)
 
 
 class Meta(TypedDict):
@@ -248,8 +243,9 @@ def map_array(path: Path, shape: tuple[int, ...], dtypes: tuple[type, ...]) -> n
         array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; run `spikevrt prepare` again") from None
-    except DAMAGED_ARRAY as error:
-        raise ValueError(f"{path}: damaged array ({' '.join(str(error).split())})") from None
+    except Exception as error:  # NumPy has no end of ways to say that a header is damaged
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path}: damaged array ({told})") from None
     if array.shape != shape or array.dtype not in dtypes or not array.flags.c_contiguous:
         names = " or ".join(np.dtype(dtype).name for dtype in dtypes)
         raise ValueError(f"{path}: {array.dtype} of shape {array.shape}; allowed: {names} of shape {shape}")

@@ -29,7 +29,7 @@ from spikevrt.evaluate import metrics, report
 from spikevrt.evaluate.baselines import SPIKE_RATIO, short_window, spike_ratio
 from spikevrt.recording.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.frames import to_float, to_uint8, write_image
-from spikevrt.recording.layouts import open_recordings
+from spikevrt.recording.layouts import NO_OPTIONS, LayoutOptions, open_recordings
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.registration import alignment_values
 from spikevrt.recording.spike_file import sha256_file
@@ -62,19 +62,20 @@ def evaluate(
     *,
     overwrite: bool = False,
     keep_frames: bool = False,
+    layout: LayoutOptions = NO_OPTIONS,
 ) -> dict[str, Any]:
     """Score the blurry input, the spike-ratio baseline (where there are spikes) and each network on each recording;
     print the table, return what results.json holds.
 
     `out` becomes a folder with results.json, report.html and one picture (blur | restored | sharp) per network and
-    recording; with `keep_frames` also the restored frames, and videos of them.
+    recording; with `keep_frames` also the restored frames, and videos of them. `layout`: how to read dataset folders.
 
     Raises:
         FileNotFoundError, ValueError: an input that is missing, damaged, or has no sharp frames.
         FileExistsError: `out` exists and `overwrite` is not set.
     """
     with results_folder(out, overwrite=overwrite) as folder:
-        results = write_results(weights, recordings, folder, options, keep_frames=keep_frames)
+        results = write_results(weights, recordings, folder, options, keep_frames=keep_frames, layout=layout)
     return results
 
 
@@ -87,9 +88,10 @@ def write_results(
     keep_frames: bool,
     title: str = "SpikeVRT: evaluation",
     credits: str = "",
+    layout: LayoutOptions = NO_OPTIONS,
 ) -> dict[str, Any]:
     """What `evaluate` does, into a folder that exists. `credits` (plain text) goes under the report."""
-    weights, opened = [Path(path) for path in weights], _open(recordings, options.ignore_health)
+    weights, opened = [Path(path) for path in weights], _open(recordings, options.ignore_health, layout)
     names = method_names(weights)
     for path in weights:  # now, and not after the first networks have run
         if not path.is_file():
@@ -159,8 +161,8 @@ def results_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
         yield partial
 
 
-def _open(recordings: Sequence[Path], ignore_health: tuple[str, ...]) -> list[Recording]:
-    opened = open_recordings(recordings, part="val")  # of a dataset folder the part that nothing was trained on
+def _open(recordings: Sequence[Path], ignore_health: tuple[str, ...], layout: LayoutOptions) -> list[Recording]:
+    opened = open_recordings(recordings, layout, part="val")  # of a dataset folder the part that nothing was trained on
     if not opened:
         raise ValueError("recordings: none for validation found")
     names = [recording.name for recording in opened]

@@ -13,6 +13,7 @@ import contextlib
 import math
 import re
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -26,9 +27,9 @@ import numpy as np
 from spikevrt.recording.stream import check_window, count_slices
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8, UInt16
+    from jaxtyping import Float, UInt, UInt8
 
-MAX_INFLATED_BYTES = 1 << 32  # of a compressed array, which must be unpacked whole
+MAX_INFLATED_BYTES = 1 << 32  # of a compressed array, which takes as much of the temporary folder
 MAX_RATIO = 1040  # deflate cannot shrink further (zlib's technical details: 1032 to 1)
 MAX_CHUNK_BYTES = 1 << 28  # of an HDF5 dataset: what one read unpacks at least
 _NPY_MAGIC, _NPY_HEADER_BYTES = b"\x93NUMPY", 4096
@@ -76,7 +77,7 @@ class MappedArray:
 
 @dataclass(frozen=True)
 class InflatedArray:
-    """A compressed member of an .npz; unpacked whole at the first read, then kept."""
+    """A compressed member of an .npz; unpacked whole at the first read, into a temporary file that is then mapped."""
 
     path: Path
     shape: tuple[int, int, int]
@@ -93,19 +94,22 @@ class InflatedArray:
 
     @cached_property
     def values(self) -> UInt8[np.ndarray, "a b c"]:
-        flat = np.empty(math.prod(self.shape), dtype=np.uint8)
-        with _one_line(self.path, _DAMAGED_ZIP), zipfile.ZipFile(self.path) as archive:
-            with archive.open(self.member) as file:
-                file.read(self.offset)
-                filled = 0
-                while filled < flat.size:
-                    piece = file.read(min(1 << 20, flat.size - filled))
-                    if not piece:
-                        raise ValueError(f"{self.member} ends after {filled} of {flat.size} bytes")
-                    flat[filled : filled + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
-                    filled += len(piece)
-                file.read(1)  # the end: here the checksum is compared
-        return flat.reshape(self.shape, order="F" if self.column_major else "C")
+        size = math.prod(self.shape)
+        with tempfile.TemporaryFile() as unpacked:  # without a name: it goes with the last who uses it
+            with _one_line(self.path, _DAMAGED_ZIP), zipfile.ZipFile(self.path) as archive:
+                with archive.open(self.member) as file:
+                    file.read(self.offset)
+                    filled = 0
+                    while filled < size:
+                        piece = file.read(min(1 << 20, size - filled))
+                        if not piece:
+                            raise ValueError(f"{self.member} ends after {filled} of {size} bytes")
+                        unpacked.write(piece)
+                        filled += len(piece)
+                    file.read(1)  # the end: here the checksum is compared
+                    unpacked.flush()
+            order = "F" if self.column_major else "C"
+            return np.asarray(np.memmap(unpacked, np.uint8, "r", 0, self.shape, order))  # type: ignore[call-overload]
 
     def along(self, axis: int, start: int, stop: int) -> UInt8[np.ndarray, "a b c"]:
         return self.values[_window(axis, start, stop)]
@@ -158,7 +162,7 @@ class ArrayStream:
         upright = np.moveaxis(window, self.axes.index("T"), 0)
         return (upright[:, ::-1] if self.bottom_up else upright).copy()
 
-    def count(self, edges: Sequence[int]) -> UInt16[np.ndarray, "K h w"]:
+    def count(self, edges: Sequence[int]) -> UInt[np.ndarray, "K h w"]:
         return count_slices(self.read(edges[0], edges[-1]), edges)
 
 
@@ -189,7 +193,7 @@ class TimePackedStream:
         ticks = np.unpackbits(planes, axis=0, bitorder="little")[start_tick - 8 * first : stop_tick - 8 * first]
         return (ticks[:, ::-1] if self.bottom_up else ticks).copy()
 
-    def count(self, edges: Sequence[int]) -> UInt16[np.ndarray, "K h w"]:
+    def count(self, edges: Sequence[int]) -> UInt[np.ndarray, "K h w"]:
         return count_slices(self.read(edges[0], edges[-1]), edges)
 
 
@@ -210,6 +214,13 @@ def read_npy_float32(path: Path) -> Float[np.ndarray, " *n"]:
         raise ValueError(f"{path}: {descr} {shape} in {path.stat().st_size} bytes; allowed: a whole array of float32")
     values = np.fromfile(path, "<f4", math.prod(shape), offset=offset)
     return values.reshape(shape, order="F" if column_major else "C")
+
+
+def npy_shape(path: Path) -> tuple[int, ...]:
+    """The shape that an .npy file declares, of any plain type. Raises ValueError when it is none."""
+    with open(path, "rb") as file:
+        head = file.read(_NPY_HEADER_BYTES)
+    return _npy_header(str(path), head)[2]
 
 
 def npz_keys(path: Path) -> list[str]:

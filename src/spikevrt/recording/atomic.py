@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,13 +28,19 @@ def refuse_existing(out: Path, *, marker: str, overwrite: bool) -> None:
 def complete_or_absent(out: Path) -> Iterator[Path]:
     """A hidden sibling path for a file or folder; it takes the name `out` when the block ends well, else it goes.
 
-    What stood under that name before steps aside only then. Folders above `out` are made.
+    What stood under that name before steps aside only then. Folders above `out` are made. What killed processes of
+    this machine left of the same output is removed.
     """
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     suffix = out.suffix if out.suffix.lower() == ".mp4" else ""
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}{suffix}")
     _remove(partial)  # of a process that had this number and was killed
+    for left in out.parent.iterdir():
+        match = re.fullmatch(rf"\.{re.escape(out.name)}\.partial-([0-9]{{1,9}})(\.mp4|\.npy)?", left.name)
+        if match is not None and not _is_alive(int(match[1])):
+            with contextlib.suppress(OSError):  # it only takes space
+                _remove(left)
     try:
         yield partial
         _put_in_place(partial, out)
@@ -54,6 +61,16 @@ def _put_in_place(partial: Path, out: Path) -> None:
         os.replace(old, out)
         raise
     shutil.rmtree(old)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of somebody else
+        return True
+    return True
 
 
 def _remove(path: Path) -> None:

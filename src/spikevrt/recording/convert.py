@@ -7,13 +7,16 @@ Dimension key: T ticks, h sensor rows, w sensor columns.
 
 from __future__ import annotations
 
+import errno
 import io
+import math
+import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +29,7 @@ from spikevrt.recording.formats import (
     NPZ_KEYS,
     TIME_PACKED_KEY,
     StreamFormat,
+    refuse_named_by_recording,
     stream_sidecar_path,
     write_stream_sidecar,
 )
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 25  # pixels times ticks that are unpacked at once
 H5_CHUNK_BYTES = 1 << 20  # what reading one tick of an HDF5 file unpacks
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NPZ_TIME = (1980, 1, 1, 0, 0, 0)  # equal spikes, equal bytes
 
 
@@ -59,17 +64,20 @@ def write_stream(
     start_tick: int = 0,
     stop_tick: int | None = None,
     tick_rate_hz: float | None = None,
+    source_sha256: str | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Written:
     """Write ticks [start_tick, stop_tick) of a stream in another format, and its sidecar.
 
     `progress` is called with (ticks done, ticks in all). The width and height of `format` are those of the stream;
-    stated, they must be equal.
+    stated, they must be equal. `source_sha256` is what the stream's one file had when it was written; it is compared
+    where all ticks are asked for.
 
     Raises:
-        FileExistsError: the file exists, and `overwrite` is not set.
+        FileExistsError: the file exists, and `overwrite` is not set; or a recording.json beside it names it.
         ValueError: a window outside the stream or without a tick, a size that the format cannot hold, damaged spikes.
+        OSError: no space for it.
     """
     path = Path(path)
     stop_tick = stream.num_ticks if stop_tick is None else stop_tick
@@ -85,14 +93,32 @@ def write_stream(
         raise FileExistsError(
             f"{path}: exists; choose another name" + (" or pass --overwrite" if path.is_file() else "")
         )
+    refuse_named_by_recording(path)
     known = _complete(replace(format, width=size[0], height=size[1], bottom_up=format.is_bottom_up))
     num_ticks = stop_tick - start_tick
+    if source_sha256 is not None and num_ticks == stream.num_ticks:
+        _check_sha256(stream, source_sha256)
     with complete_or_absent(path) as partial:
-        _write(partial, _pieces(stream, start_tick, stop_tick, known, progress), known, num_ticks)
+        try:
+            _write(partial, _pieces(stream, start_tick, stop_tick, known, progress), known, num_ticks)
+        except OSError as error:
+            if error.errno not in _DISK_FULL:
+                raise
+            raise OSError(error.errno, error.strerror, str(path)) from None
         sha256 = sha256_file(partial)
         stream_sidecar_path(path).unlink(missing_ok=True)  # from here on it would tell of another file
     write_stream_sidecar(path, known, num_ticks=num_ticks, tick_rate_hz=tick_rate_hz, sha256=sha256)
     return Written(path, known, num_ticks, sha256)
+
+
+def _check_sha256(stream: SpikeStream, stated: str) -> None:
+    (source,) = stream.files
+    measured = sha256_file(source)
+    if measured != stated:
+        raise ValueError(
+            f"{source}: sha256 {measured[:12]}..., but {stated[:12]}... is written beside it: damaged, or changed "
+            f"since; allowed: the file as it was"
+        )
 
 
 def _complete(format: StreamFormat) -> StreamFormat:
@@ -150,15 +176,22 @@ def _write(out: Path, pieces: Iterator[UInt8[np.ndarray, "T h w"]], format: Stre
 
 def _write_npy(out: Path, pieces: Iterator[UInt8[np.ndarray, "T h w"]], shape: tuple[int, int, int], axes: str) -> None:
     stored = shape if axes == "THW" else (shape[1], shape[2], shape[0])
-    array = np.lib.format.open_memmap(out, mode="w+", dtype=np.uint8, shape=stored)
-    first = 0
-    for spikes in pieces:
+    with open(out, "w+b") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": stored}
+        np.lib.format.write_array_header_1_0(file, header)
         if axes == "THW":
-            array[first : first + len(spikes)] = spikes
-        else:
+            for spikes in pieces:
+                file.write(spikes.tobytes())
+            return
+        file.flush()
+        offset, num_bytes = file.tell(), math.prod(stored)
+        os.posix_fallocate(file.fileno(), offset, num_bytes)  # a full disk under a mapped file ends the process
+        array = np.memmap(file, np.uint8, "r+", offset, stored)
+        first = 0
+        for spikes in pieces:
             array[:, :, first : first + len(spikes)] = np.moveaxis(spikes, 0, -1)
-        first += len(spikes)
-    array.flush()
+            first += len(spikes)
+        array.flush()
 
 
 def _write_npz(out: Path, pieces: Iterator[UInt8[np.ndarray, "T h w"]], format: StreamFormat, num_ticks: int) -> None:
@@ -191,9 +224,39 @@ def _member(key: str) -> zipfile.ZipInfo:
 def _write_h5(out: Path, pieces: Iterator[UInt8[np.ndarray, "T h w"]], shape: tuple[int, int, int], key: str) -> None:
     """One dataset (T, h, w) in compressed chunks of a few ticks."""
     chunks = (min(shape[0], max(1, H5_CHUNK_BYTES // (shape[1] * shape[2]))), shape[1], shape[2])
-    with load_h5py(out).File(out, "w") as file:
-        data = file.create_dataset(key, shape, np.uint8, chunks=chunks, compression="gzip", track_times=False)
-        first = 0
-        for spikes in pieces:
-            data[first : first + len(spikes)] = spikes
-            first += len(spikes)
+    h5py = load_h5py(out)
+    with _WriteErrorsKept(out, "w+") as disk:
+        try:
+            with h5py.File(disk, "w") as file:
+                data = file.create_dataset(key, shape, np.uint8, chunks=chunks, compression="gzip", track_times=False)
+                first = 0
+                for spikes in pieces:
+                    data[first : first + len(spikes)] = spikes
+                    first += len(spikes)
+                    if disk.error is not None:
+                        break
+        finally:
+            if disk.error is not None:
+                raise disk.error
+
+
+class _WriteErrorsKept(io.FileIO):
+    """A file that keeps its first write error and goes on: HDF5 ends the process when it meets one while it closes."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view, done = memoryview(data).cast("B"), 0
+        try:
+            while self.error is None and done < len(view):
+                done += super().write(view[done:])
+        except OSError as error:
+            self.error = error
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return self.tell() if size is None else size

@@ -9,7 +9,7 @@ Dimension key: T ticks, H sensor rows, W sensor columns.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,29 +137,47 @@ def find_format(path: Path) -> Found:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: nobody tells the geometry of a file without a header, or what tells it is damaged.
+        ValueError: nobody tells the geometry of a file without a header, what tells it is damaged, or two that tell it
+            contradict each other.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such spike file")
-    sidecar = stream_sidecar_path(path)
-    if sidecar.is_file():
-        return _found(read_fields(sidecar, STREAM_FORMAT, STREAM_VERSION), sidecar.name)
-    recording = path.parent / SIDECAR
-    if recording.is_file():
-        spikes = read_fields(recording, FORMAT, VERSION).inside("spikes")
-        if spikes.get("file", str) == path.name:
-            return _found(spikes, SIDECAR)
-    if not is_headerless(path):
-        return Found(StreamFormat(SUFFIX_KINDS[path.suffix.lower()]), "the file itself")
-    config = path.parent / SPIKECV_CONFIG
-    if config.is_file():
-        width, height = read_spikecv_config(config)
-        return Found(StreamFormat("packed", width, height), SPIKECV_CONFIG)
-    raise ValueError(
-        f"{path}: a spike file without a header does not tell its geometry; state width and height, or see what fits "
-        f"with: spikevrt inspect {path}"
-    )
+    tellers = _tellers(path)
+    if not tellers:
+        raise ValueError(
+            f"{path}: a spike file without a header does not tell its geometry; state width and height, or see what "
+            f"fits with: spikevrt inspect {path}"
+        )
+    for other in tellers[1:]:
+        _refuse_contradiction(path, _said(tellers[0]), tellers[0].source, _said(other), other.source)
+    return tellers[0]
+
+
+def find_stated(path: Path, stated: dict[str, Any]) -> Found:
+    """`find_format` where the caller states some fields of a `StreamFormat`: they fill what nobody else tells.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: as `find_format`; or what is stated contradicts a sidecar, a recording.json or a config.yaml.
+    """
+    path = Path(path)
+    if not path.is_file() or _tellers(path):
+        found = find_format(path)
+        _refuse_contradiction(path, stated, "an option", _said(found), found.source)
+        if found.source not in ("the file itself", SPIKECV_CONFIG):
+            return replace(found, format=replace(found.format, **stated))
+    else:
+        found = Found(StreamFormat(), "what was stated")
+    known = {"width": found.format.width, "height": found.format.height} | stated
+    return Found(StreamFormat(**{"kind": SUFFIX_KINDS.get(path.suffix.lower(), "packed"), **known}), "what was stated")
+
+
+def refuse_named_by_recording(path: Path) -> None:
+    """Raises FileExistsError where the recording.json beside a file names it: writing it would destroy a recording."""
+    spikes = _recording_fields(path)
+    if spikes is not None:
+        raise FileExistsError(f"{path}: {spikes.path} names it as its spikes; choose another name")
 
 
 def open_stream(path: Path, format: StreamFormat | None = None) -> SpikeStream:
@@ -239,6 +257,58 @@ def _whole_number(path: Path, text: bytes, key: str) -> int:
         said = f"{lines[0].strip()[:80]!r}" if len(lines) == 1 else f"{len(lines)} lines of it"
         raise ValueError(f"{path}: {key}: {said}; allowed: one line with a whole number of pixels")
     return int(values[0][1])
+
+
+def _tellers(path: Path) -> list[Found]:
+    """Everybody who tells something of a file, the one who is believed first."""
+    tellers = []
+    sidecar, spikes, config = stream_sidecar_path(path), _recording_fields(path), path.parent / SPIKECV_CONFIG
+    if sidecar.is_file():
+        tellers.append(_found(read_fields(sidecar, STREAM_FORMAT, STREAM_VERSION), sidecar.name))
+    if spikes is not None:
+        tellers.append(_found(spikes, SIDECAR))
+    if not is_headerless(path):
+        tellers.append(Found(StreamFormat(SUFFIX_KINDS[path.suffix.lower()]), "the file itself"))
+    elif config.is_file():
+        try:
+            width, height = read_spikecv_config(config)
+            tellers.append(Found(StreamFormat("packed", width, height), SPIKECV_CONFIG))
+        except ValueError:
+            if not tellers:  # where others tell, it may be any program's config
+                raise
+    return tellers
+
+
+def _recording_fields(path: Path) -> Fields | None:
+    """What the recording.json of its folder says of a file; None when there is none, or it names another file."""
+    recording = path.parent / SIDECAR
+    if not recording.is_file():
+        return None
+    spikes = read_fields(recording, FORMAT, VERSION).inside("spikes")
+    return spikes if spikes.get("file", str) == path.name else None
+
+
+def _said(found: Found) -> dict[str, Any]:
+    """Only what somebody says; what follows from a kind or a suffix is left out."""
+    format = found.format
+    if found.source == "the file itself":
+        return {}
+    if found.source == SPIKECV_CONFIG:
+        return {"width": format.width, "height": format.height}
+    also = {"num_ticks": found.num_ticks, "tick_rate_hz": found.tick_rate_hz, "sha256": found.sha256}
+    return vars(format) | {"bottom_up": format.is_bottom_up} | also
+
+
+def _refuse_contradiction(path: Path, a: dict[str, Any], a_name: str, b: dict[str, Any], b_name: str) -> None:
+    for name, value in a.items():
+        other = b.get(name)
+        if value is not None and other is not None and value != other:
+            if name == "bottom_up":
+                name, value, other = "rows", ROWS[value], ROWS[other]
+            raise ValueError(
+                f"{path}: {name}: {a_name} says {value}, {b_name} says {other}; allowed: the same, or delete the one "
+                f"that is wrong"
+            )
 
 
 def _found(fields: Fields, source: str) -> Found:

@@ -5,8 +5,11 @@ Dimension key: H rows, W columns, 3 colours (RGB, never BGR). Images are uint8 (
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,8 +54,7 @@ def image_size(path: Path) -> tuple[int, int]:
         FileNotFoundError: no such file.
         ValueError: not an image.
     """
-    image = _open(Path(path))
-    with image:
+    with _opened(Path(path)) as image:
         width, height = image.size
         # asking a PNG without EXIF for it would decode the whole picture
         if "exif" in image.info and image.getexif().get(EXIF_ORIENTATION, 1) >= 5:
@@ -70,12 +72,9 @@ def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     from PIL import ImageOps
 
     path = Path(path)
-    with _open(path) as image:
-        try:
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            raise ValueError(f"{path}: damaged image ({_one_line(error)})") from None
+    with _opened(path) as image:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith("I;16"):
             grey = (np.asarray(upright) >> 8).astype(np.uint8)
             return np.repeat(grey[:, :, None], 3, axis=2)
@@ -135,24 +134,32 @@ def to_uint8(frames: Float[Tensor, "... 3 H W"]) -> UInt8[np.ndarray, "... H W 3
     return levels.movedim(-3, -1).contiguous().numpy()
 
 
-def _open(path: Path) -> Image:
-    from PIL import Image, UnidentifiedImageError
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image]:
+    """A picture. Pillow has no end of errors and warnings for a damaged one: here each is one line with its name."""
+    from PIL import Image
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such image")
-    try:
-        image = Image.open(path)
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError):
-        raise ValueError(f"{path}: not an image, or a damaged one") from None
-    if image.width * image.height > MAX_IMAGE_PIXELS:
-        raise ValueError(f"{path}: claims {image.width}x{image.height} pixels; allowed: at most {MAX_IMAGE_PIXELS}")
-    return image
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(path)
+        except Exception as error:
+            if isinstance(error, OSError) and error.filename is not None:
+                raise  # not to be opened at all
+            raise ValueError(f"{path}: not an image, or a damaged one") from None
+        with image:
+            if image.width * image.height > MAX_IMAGE_PIXELS:
+                claims = f"{path}: claims {image.width}x{image.height} pixels"
+                raise ValueError(f"{claims}; allowed: at most {MAX_IMAGE_PIXELS}")
+            try:
+                yield image
+            except Exception as error:
+                text = " ".join(str(error).split()) or type(error).__name__
+                raise ValueError(text if text.startswith(str(path)) else f"{path}: damaged image ({text})") from None
 
 
 def _natural_key(path: Path) -> tuple[list[str | int], str]:
     parts = re.split(r"([0-9]+)", path.name.lower())
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], path.name
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

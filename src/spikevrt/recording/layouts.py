@@ -9,14 +9,12 @@ Words: part ("train", "val"), clip (a folder of consecutive frames), stem (a fil
 from __future__ import annotations
 
 import re
-import tokenize
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-
+from spikevrt.recording.arrays import npy_shape
 from spikevrt.recording.dataset_trees import (
     GOPRO_TICKS,
     LAYOUTS,
@@ -251,11 +249,8 @@ def _geometry(
 def _voxel_size(folder: Path) -> tuple[int, int] | None:
     """Width and height of the first precomputed voxels (K, h, w); None when there are none. Raises ValueError."""
     for path in sorted(folder.glob("*.npy")):
-        try:
-            shape = np.lib.format.open_memmap(path, mode="r").shape
-        except (ValueError, TypeError, OverflowError, OSError, EOFError, SyntaxError, tokenize.TokenError) as error:
-            raise ValueError(f"{path}: damaged array ({' '.join(str(error).split())})") from None
-        if len(shape) != 3:
+        shape = npy_shape(path)
+        if len(shape) != 3 or 0 in shape:
             raise ValueError(f"{path}: voxels of shape {shape}; allowed: (bins, height, width)")
         return shape[2], shape[1]
     return None

@@ -52,10 +52,8 @@ def loose_recording(
     else:
         if not 0 < tick_rate_hz < math.inf:
             raise ValueError(f"tick_rate_hz: {tick_rate_hz}; allowed: above 0")
-        exposures = _lay_out(spikes, num_frames, tick_rate_hz, first_tick, exposure_ticks, period_ticks)
-        if fps is None:
-            step_ticks = exposures[1].start_tick - exposures[0].start_tick if num_frames > 1 else exposures[0].stop_tick
-            fps = tick_rate_hz / step_ticks
+        exposures, step_ticks = _lay_out(spikes, num_frames, tick_rate_hz, first_tick, exposure_ticks, period_ticks)
+        fps = fps or tick_rate_hz / step_ticks
     return Recording(
         root=frames,
         width=width,
@@ -77,7 +75,8 @@ def _lay_out(
     first_tick: int,
     exposure_ticks: int | None,
     period_ticks: int | None,
-) -> tuple[Exposure, ...]:
+) -> tuple[tuple[Exposure, ...], int]:
+    """The exposures, and the ticks from one to the next."""
     name, num_ticks = spikes.files[0], spikes.num_ticks
     if not 0 <= first_tick < num_ticks:
         raise ValueError(f"first_tick: {first_tick}; allowed: 0 to {num_ticks - 1}, {name} has {num_ticks} ticks")
@@ -101,4 +100,4 @@ def _lay_out(
     return tuple(
         Exposure(i, start, start + exposure_ticks, start / tick_rate_hz, (start + exposure_ticks) / tick_rate_hz)
         for i, start in enumerate(starts)
-    )
+    ), period_ticks

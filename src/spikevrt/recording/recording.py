@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikevrt.recording.formats import format_from, open_stream
+from spikevrt.recording.formats import find_format, format_from, open_stream
 from spikevrt.recording.frames import image_size, list_images, read_image
 from spikevrt.recording.registration import Alignment, alignment_values, read_alignment, sensor_positions
 from spikevrt.recording.sidecar import (
@@ -40,7 +40,7 @@ from spikevrt.recording.stream import SpikeStream
 from spikevrt.recording.video import VIDEO_SUFFIXES, VideoReader
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, UInt8, UInt16
+    from jaxtyping import Bool, Float, UInt, UInt8
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Recording:
         assert self.spikes is not None
         return self.spikes.read(exposure.start_tick, exposure.stop_tick)
 
-    def count_exposure(self, index: int, edges: Sequence[int]) -> UInt16[np.ndarray, "K h w"]:
+    def count_exposure(self, index: int, edges: Sequence[int]) -> UInt[np.ndarray, "K h w"]:
         """Spikes per pixel between the edges (ticks from the start of exposure `index`); not registered, not repaired.
 
         Raises ValueError when there are no spikes.
@@ -147,9 +147,12 @@ class Recording:
         ratio = nearest_ratio(self.height, self.width, height, width)
         if not self.alignment.is_spatial and (height * ratio, width * ratio) == (self.height, self.width):
             return None
-        return sensor_positions(
-            self.alignment, width=self.width, height=self.height, sensor_width=width, sensor_height=height, ratio=ratio
-        )
+        sizes = {"width": self.width, "height": self.height, "sensor_width": width, "sensor_height": height}
+        try:
+            return sensor_positions(self.alignment, **sizes, ratio=ratio)
+        except ValueError as error:
+            text = str(error)
+            raise ValueError(f"{self.root / SIDECAR}: {text}" if text.startswith("alignment.") else text) from None
 
     @cached_property
     def _video(self) -> VideoReader:
@@ -338,7 +341,9 @@ def write_alignment(root: Path, alignment: Alignment | None) -> None:
 
 def _read_stream(root: Path, fields: Fields) -> SpikeStream:
     spikes = fields.inside("spikes")
-    stream = open_stream(root / spikes.file_name("file"), format_from(spikes))
+    path = root / spikes.file_name("file")
+    find_format(path)  # refuses what contradicts recording.json
+    stream = open_stream(path, format_from(spikes))
     if stream.num_ticks != spikes.get("num_ticks", int):
         stated = spikes.get("num_ticks", int)
         raise ValueError(f"{stream.files[0]}: {stream.num_ticks} ticks, but {SIDECAR} says {stated}")

@@ -22,6 +22,7 @@ from spikevrt.recording.sidecar import Fields
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+MAX_OFFSET_TICKS = 1 << 31  # a day at 20 kHz
 Homography = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 
 
@@ -44,9 +45,15 @@ class Alignment:
     def __post_init__(self) -> None:
         if not math.isfinite(self.offset_ticks):
             raise ValueError(f"alignment.offset_ticks: {self.offset_ticks}; allowed: a finite number")
+        if abs(self.offset_ticks) > MAX_OFFSET_TICKS:
+            raise ValueError(
+                f"alignment.offset_ticks: {self.offset_ticks}; allowed: up to {MAX_OFFSET_TICKS} either way"
+            )
         if self.homography is not None:
             matrix = np.array(self.homography, dtype=np.float64)
-            if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
+            with np.errstate(all="ignore"):
+                is_invertible = matrix.shape == (3, 3) and abs(np.linalg.det(matrix)) >= 1e-12
+            if not is_invertible or not np.isfinite(matrix).all():
                 raise ValueError("alignment.homography: not an invertible 3x3 matrix of finite numbers")
 
     @property
@@ -109,13 +116,23 @@ def sensor_positions(
 
     Raises:
         FileNotFoundError: the displacement's file is missing.
-        ValueError: it is no float32 array (2, rows, columns) of finite numbers.
+        ValueError: it is no float32 array (2, rows, columns) of finite numbers; or the homography sends a part of the
+            frame to infinity.
     """
     x = (np.arange(-(-width // ratio)) + 0.5) * ratio
     y = (np.arange(-(-height // ratio)) + 0.5) * ratio
     centres_hw2 = np.stack(np.meshgrid(x, y), axis=-1)
-    matrix = alignment.homography or same_field(width, height, sensor_width, sensor_height)
-    positions_hw2 = apply_homography(np.array(matrix, dtype=np.float64), centres_hw2)
+    matrix = np.array(alignment.homography or same_field(width, height, sensor_width, sensor_height), dtype=np.float64)
+    with np.errstate(all="ignore"):
+        corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]])
+        sides = np.sign(corners @ matrix[2])  # 0 is the horizon
+        positions_hw2 = apply_homography(matrix, centres_hw2)
+        is_finite = np.isfinite(positions_hw2.astype(np.float32)).all()
+    if not is_finite or sides[0] == 0 or (sides != sides[0]).any():
+        raise ValueError(
+            f"alignment.homography: {matrix.tolist()} sends a part of the {width}x{height} frame to infinity; "
+            f"allowed: all of it to finite points; run `spikevrt align` again"
+        )
     if alignment.flow is not None:
         flow_2rc = _read_flow(alignment.flow)
         rows, columns = flow_2rc.shape[1:]

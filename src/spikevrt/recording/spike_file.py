@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 import numpy as np
 
 if TYPE_CHECKING:
-    from jaxtyping import UInt8, UInt16
+    from jaxtyping import UInt, UInt8
 
 MAX_ADDED = 255  # ticks whose sum fits a byte
 LONG_SLICE = 64  # ticks from which adding packed bits is the faster way (benchmarks/bench_unpack.py)
@@ -97,25 +97,31 @@ def unpack(data: UInt8[np.ndarray, " N"] | bytes, geometry: SpikeGeometry) -> UI
 
 def count_packed(
     packed: UInt8[np.ndarray, "T B"], geometry: SpikeGeometry, edges: Sequence[int]
-) -> UInt16[np.ndarray, "K H W"]:
+) -> UInt[np.ndarray, "K H W"]:
     """Upright spikes per pixel between the edges; edges[0] is the first tick of `packed`. `unpack` and `count_slices`
     in one, without the unpacked stream: short slices add one unpacked tick after the other while it is in the cache,
     long ones are added as packed bits (`_add_bits`) and only the sums are unpacked.
     """
     num_bits = geometry.row_bits * geometry.height
-    counts = np.empty((len(edges) - 1, geometry.height, geometry.width), dtype=np.uint16)
+    dtype = counts_dtype(edges)
+    counts = np.empty((len(edges) - 1, geometry.height, geometry.width), dtype=dtype)
     for k, (start, stop) in enumerate(itertools.pairwise(edges)):
         total: np.ndarray | None = None
         for first in range(start - edges[0], stop - edges[0], MAX_ADDED):
             ticks = packed[first : min(first + MAX_ADDED, stop - edges[0])]
             part = _sum_of_planes(_add_bits(ticks), num_bits) if len(ticks) >= LONG_SLICE else _sum(ticks, num_bits)
-            total = part if total is None else np.add(total, part, dtype=np.uint16)
+            total = part if total is None else np.add(total, part, dtype=dtype)
         if total is None:
             counts[k] = 0
             continue
         rows = total.reshape(geometry.height, geometry.row_bits)[:, : geometry.width]
         counts[k] = rows[::-1] if geometry.bottom_up else rows
     return counts
+
+
+def counts_dtype(edges: Sequence[int]) -> type[np.uint16] | type[np.uint32]:
+    """The type that holds a spike in every tick of the longest slice."""
+    return np.uint16 if max(b - a for a, b in itertools.pairwise(edges)) < 1 << 16 else np.uint32
 
 
 def _sum(ticks: UInt8[np.ndarray, "T B"], num_bits: int) -> UInt8[np.ndarray, " N"]:

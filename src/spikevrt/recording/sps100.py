@@ -23,7 +23,7 @@ import numpy as np
 from spikevrt.recording.stream import check_window, count_slices
 
 if TYPE_CHECKING:
-    from jaxtyping import UInt8, UInt16
+    from jaxtyping import UInt, UInt8, UInt16
 
 WIDTH, HEIGHT = 1000, 1000
 HALF_ROW_BYTES, HALF_ROW_PIXELS = 64, 500
@@ -105,7 +105,7 @@ class Sps100Stream:
         bits = np.unpackbits(halves, axis=2, count=HALF_ROW_PIXELS, bitorder="little")
         return bits.reshape(num_ticks, self.height, WIDTH)
 
-    def count(self, edges: Sequence[int]) -> UInt16[np.ndarray, "K h w"]:
+    def count(self, edges: Sequence[int]) -> UInt[np.ndarray, "K h w"]:
         return count_slices(self.read(edges[0], edges[-1]), edges)
 
     def _mapped(self, begin: int, num_bytes: int) -> UInt8[np.ndarray, " B"]:

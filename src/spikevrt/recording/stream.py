@@ -14,10 +14,17 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from spikevrt.recording.spike_file import SpikeGeometry, count_packed, count_ticks, map_ticks, read_spikes
+from spikevrt.recording.spike_file import (
+    SpikeGeometry,
+    count_packed,
+    count_ticks,
+    counts_dtype,
+    map_ticks,
+    read_spikes,
+)
 
 if TYPE_CHECKING:
-    from jaxtyping import UInt8, UInt16
+    from jaxtyping import UInt, UInt8
 
 
 class SpikeStream(Protocol):
@@ -41,8 +48,11 @@ class SpikeStream(Protocol):
         """The upright spikes, 0 or 1, of ticks [start_tick, stop_tick). Raises ValueError outside the stream."""
         ...
 
-    def count(self, edges: Sequence[int]) -> UInt16[np.ndarray, "K h w"]:
-        """Spikes per pixel in ticks [edges[k], edges[k + 1]), for rising edges inside the stream."""
+    def count(self, edges: Sequence[int]) -> UInt[np.ndarray, "K h w"]:
+        """Spikes per pixel in ticks [edges[k], edges[k + 1]), for rising edges inside the stream.
+
+        uint16, but uint32 when one of the slices has more than 65535 ticks.
+        """
         ...
 
 
@@ -72,7 +82,7 @@ class PackedStream:
     def read(self, start_tick: int, stop_tick: int) -> UInt8[np.ndarray, "T h w"]:
         return read_spikes(self.path, self.geometry, start_tick, stop_tick)
 
-    def count(self, edges: Sequence[int]) -> UInt16[np.ndarray, "K h w"]:
+    def count(self, edges: Sequence[int]) -> UInt[np.ndarray, "K h w"]:
         """Equal to `count_slices` of what `read` gives, and faster: the bits are counted where they lie."""
         check_edges(edges)
         return count_packed(map_ticks(self.path, self.geometry, edges[0], edges[-1]), self.geometry, edges)
@@ -125,11 +135,11 @@ class JoinedStream:
             return np.zeros((0, self.height, self.width), dtype=np.uint8)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
-    def count(self, edges: Sequence[int]) -> UInt16[np.ndarray, "K h w"]:
+    def count(self, edges: Sequence[int]) -> UInt[np.ndarray, "K h w"]:
         """Every part counts what falls into it; nothing is unpacked here."""
         check_edges(edges)
         check_window(str(self.files[0].parent), edges[0], edges[-1], self.num_ticks)
-        counts = np.zeros((len(edges) - 1, self.height, self.width), dtype=np.uint16)
+        counts = np.zeros((len(edges) - 1, self.height, self.width), dtype=counts_dtype(edges))
         for part, start in zip(self.parts, self.starts, strict=False):
             inside = [min(max(edge - start, 0), part.num_ticks) for edge in edges]
             if inside[0] < inside[-1]:
@@ -137,17 +147,16 @@ class JoinedStream:
         return counts
 
 
-def count_slices(spikes: UInt8[np.ndarray, "T h w"], edges: Sequence[int]) -> UInt16[np.ndarray, "K h w"]:
+def count_slices(spikes: UInt8[np.ndarray, "T h w"], edges: Sequence[int]) -> UInt[np.ndarray, "K h w"]:
     """Sums of unpacked spikes between the edges; edges[0] is the first tick of `spikes`. The plain way to count."""
     check_edges(edges)
     assert edges[-1] - edges[0] == len(spikes), (edges[0], edges[-1], len(spikes))
     slices = [spikes[a - edges[0] : b - edges[0]] for a, b in itertools.pairwise(edges)]
-    return np.stack([piece.sum(axis=0, dtype=np.uint16) for piece in slices])
+    return np.stack([piece.sum(axis=0, dtype=counts_dtype(edges)) for piece in slices])
 
 
 def check_edges(edges: Sequence[int]) -> None:
     assert len(edges) > 1 and all(a <= b for a, b in itertools.pairwise(edges)), edges
-    assert edges[-1] - edges[0] < 1 << 16, "counts of 65535 ticks at most"
 
 
 def check_window(name: str, start_tick: int, stop_tick: int, num_ticks: int) -> None:

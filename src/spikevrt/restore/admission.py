@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from spikevrt.align.health import gate
+from spikevrt.align import health
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.recording.recording import Recording, nearest_ratio
 from spikevrt.represent.exposure import exposure_counts
@@ -26,21 +26,14 @@ NUM_DENSITY_SAMPLES = 5
 
 
 def admit(recording: Recording, ignore_health: Collection[str] = ()) -> Recording:
-    """The recording with its broken pixels marked, told on stderr in one line; or a refusal, as `align.health.gate`.
+    """The recording with its broken pixels marked, told on stderr; or a refusal: `align.health.admit`.
 
     Raises:
         ValueError: there are no spikes, or a finding that is not in `ignore_health` refuses.
     """
     if recording.spikes is None:
         raise ValueError(f"{recording.root}: no spikes, but these weights need them; choose weights without spikes")
-    passed = gate(recording, ignore=ignore_health)
-    num_new = len(passed.bad_pixels) - len(recording.bad_pixels)
-    if num_new:
-        print(
-            f"spikevrt: {recording.root}: {num_new} bad spike pixels, filled from their neighbours (see `inspect`)",
-            file=sys.stderr,
-        )
-    return passed
+    return health.admit(recording, ignore=ignore_health)
 
 
 def check_spikes(info: WeightsInfo, recording: Recording) -> None:

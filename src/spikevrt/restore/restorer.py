@@ -184,8 +184,8 @@ def _restored_frames(
 ) -> Iterator[tuple[int, Tensor]]:
     total = recording.num_frames
     clip = min(options.clip_frames or total, total)
-    overlap = min(options.overlap_frames, clip // 2)
-    starts, weights = tile_starts(total, clip, overlap), tile_weights(total, clip, overlap)
+    starts = tile_starts(total, clip, options.overlap_frames)
+    weights = tile_weights(total, clip, options.overlap_frames)
     inputs: dict[int, tuple[Tensor, Tensor | None]] = {}
     blended: dict[int, Tensor] = {}
     for start, next_start, clip_weights in zip(starts, [*starts[1:], total], weights, strict=True):

@@ -6,19 +6,19 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
-import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from spikevrt.recording.recording import open_recording
 from spikevrt.simulate.engine import check_engine, run_jobs
 from spikevrt.simulate.source import count_frames, is_photo, sha256_source
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.synthesise import LAYERS_FROM, SimulateOptions, simulate_recording
 
 
 def simulate_many(
@@ -37,15 +37,15 @@ def simulate_many(
 
     Each recording has a seed of its own, derived from `options.seed` and its number; a video longer than needed starts
     at a place drawn from that seed. Cut-outs come from the photographs among the sources. A recording that already
-    stands complete with the same settings is kept, so that an interrupted call, killed even, is taken up by repeating
-    it; what a killed call left half-written is removed. Neither `workers` nor `engine` (`engine.run_jobs`) changes a
-    byte. `progress` is told (recordings done, recordings in all).
+    stands complete with the same settings, source and photographs for layers is kept, so that an interrupted call,
+    killed even, is taken up by repeating it; what a killed call left half-written is removed. Neither `workers` nor
+    `engine` (`engine.run_jobs`) changes a byte. `progress` is told (recordings done, recordings in all).
 
     Raises:
         ValueError: if there are no sources, `count` or `workers` is below 1, or the engine is not to be had.
         FileNotFoundError: if a source does not exist.
-        FileExistsError: if a recording stands that was made otherwise, and `overwrite` is false, or if another call is
-            at work in `out`.
+        FileExistsError: if a recording stands that was made otherwise, and `overwrite` is false, if another call is at
+            work in `out`, or if `out` is a file.
     """
     if not sources:
         raise ValueError("sources: none given")
@@ -57,22 +57,16 @@ def simulate_many(
     if engine == "ray":  # its workers run in another folder
         sources, out = [source.absolute() for source in sources], out.absolute()
     photos = tuple(source for source in sources if is_photo(source))
-    jobs, paths = [], []
+    wanted = []
     for number in range(count):
         source = sources[number % len(sources)]
-        own = _own_options(source, options, number)
         path = out / f"{source.stem}_{number:03d}"
-        paths.append(path)
-        if path.exists() and not overwrite:
-            if not _made_with(path, source, own):
-                raise FileExistsError(f"{path}: exists, made otherwise; choose another --out or pass --overwrite")
-            continue
-        jobs.append((source, path, own, photos))
-    jobs.sort(key=lambda job: sources.index(job[0]))  # a photograph is decoded once
+        wanted.append(Job(source, path, _own_options(source, options, number), photos if is_photo(source) else ()))
     run = functools.partial(_run_job, overwrite=overwrite)
-    with _alone_in(out):
-        for path in paths:
-            _remove_leftovers(path)
+    paths = [job.path for job in wanted]
+    with _alone_in(out), _without_leftovers(out, paths):
+        jobs = [job for job in wanted if overwrite or not _stands(job)]
+        jobs.sort(key=lambda job: sources.index(job.source))  # a photograph is decoded once
         done = count - len(jobs)
         for _ in run_jobs(run, jobs, engine=engine, workers=workers, ray_address=ray_address):
             done += 1
@@ -81,14 +75,33 @@ def simulate_many(
     return paths
 
 
-def _run_job(job: tuple[Path, Path, SimulateOptions, tuple[Path, ...]], *, overwrite: bool) -> None:
-    source, path, options, photos = job
-    simulate_recording(source, path, options, overwrite=overwrite, layer_photos=photos if is_photo(source) else ())
+class Job(NamedTuple):
+    """One recording to be made, `path`, and the photographs that its layers are cut from."""
+
+    source: Path
+    path: Path
+    options: SimulateOptions
+    layer_photos: tuple[Path, ...]
+
+
+def _run_job(job: Job, *, overwrite: bool) -> None:
+    simulate_recording(job.source, job.path, job.options, overwrite=overwrite, layer_photos=job.layer_photos)
+
+
+def _stands(job: Job) -> bool:
+    """Whether the recording is there already; refuses one that was made otherwise."""
+    if not job.path.exists():
+        return False
+    if not _made_with(job):
+        raise FileExistsError(f"{job.path}: exists, made otherwise; choose another --out or pass --overwrite")
+    return True
 
 
 @contextlib.contextmanager
 def _alone_in(out: Path) -> Iterator[None]:
     """Hold a lock on the folder `out`, made if need be; the system frees it however this process ends."""
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out}: is a file; allowed with --count: a folder, for the recordings")
     is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     handle = os.open(out, os.O_RDONLY)
@@ -104,11 +117,22 @@ def _alone_in(out: Path) -> Iterator[None]:
             out.rmdir()
 
 
-def _remove_leftovers(path: Path) -> None:
-    """What killed calls left of a recording: complete_or_absent writes under these hidden names."""
-    for what in ("partial", "old"):
-        for left in path.parent.glob(f".{glob.escape(path.name)}.{what}-*"):
-            shutil.rmtree(left)
+@contextlib.contextmanager
+def _without_leftovers(out: Path, paths: Sequence[Path]) -> Iterator[None]:
+    """Remove what killed calls left of these recordings in `out`; at the end, what this one's killed workers left."""
+    names = {path.name for path in paths}
+    _remove_leftovers(out, names)
+    try:
+        yield
+    finally:
+        _remove_leftovers(out, names)
+
+
+def _remove_leftovers(out: Path, names: set[str]) -> None:
+    for path in list(out.iterdir()):
+        left = re.fullmatch(r"\.(.+)\.(partial|old)-\d+", path.name)  # as complete_or_absent names them
+        if left and left[1] in names:
+            shutil.rmtree(path, ignore_errors=True)  # it only takes space
 
 
 def _own_options(source: Path, options: SimulateOptions, number: int) -> SimulateOptions:
@@ -122,17 +146,19 @@ def _own_options(source: Path, options: SimulateOptions, number: int) -> Simulat
     return dataclasses.replace(options, seed=seed, start_frame=start_frame)
 
 
-def _made_with(path: Path, source: Path, options: SimulateOptions) -> bool:
-    """Whether the recording at `path` is complete and was made from this source with these options."""
+def _made_with(job: Job) -> bool:
+    """Whether a recording is complete and was made from this source and these photographs with these options."""
     try:
-        provenance = open_recording(path).provenance
+        provenance = open_recording(job.path).provenance
     except (OSError, ValueError):
         return False
-    recorded, wanted = provenance.get("options"), _in_json(options)
+    recorded, wanted = provenance.get("options"), _in_json(job.options)
+    has_layers = is_photo(job.source) and job.options.num_layers > 0
     return (
         isinstance(recorded, dict)
         and _completed(recorded, _in_json(SimulateOptions())) == wanted
-        and provenance.get("source_sha256") == sha256_source(source)
+        and provenance.get("source_sha256") == sha256_source(job.source)
+        and provenance.get(LAYERS_FROM) == ([sha256_source(path) for path in job.layer_photos] if has_layers else None)
     )
 
 

@@ -42,7 +42,8 @@ def run_jobs(
 ) -> Iterator[None]:
     """Call `run` for every job, at most `workers` at a time, and yield once for each that is done.
 
-    The first error ends it: jobs that have not begun are not begun. With one worker, `processes` stays in this process.
+    The first error ends it: jobs that have not begun are not begun, those that have are waited for. With one worker,
+    `processes` stays in this process.
     `ray` starts a local Ray of `workers` workers, or joins the cluster at `ray_address`, whose machines must see the
     same files under the same paths.
 
@@ -93,9 +94,9 @@ def _with_ray(run: Callable[[Job], None], jobs: Sequence[Job], workers: int, add
             raise ValueError(
                 f"ray_address: {address}; what answers there is no Ray cluster, or wants a token (RAY_AUTH_MODE)"
             ) from None
+    waiting, running = list(reversed(jobs)), list[Any]()
     try:
         task: Any = ray.remote(num_cpus=1, max_retries=2)(_ray_task)
-        waiting, running = list(reversed(jobs)), list[Any]()
         while waiting or running:
             while waiting and len(running) < workers:
                 running.append(task.remote(run, waiting.pop()))
@@ -106,6 +107,8 @@ def _with_ray(run: Callable[[Job], None], jobs: Sequence[Job], workers: int, add
                 raise error.cause from None
             yield None
     finally:
+        if running:  # shutdown kills, and a killed job leaves half a recording
+            ray.wait(running, num_returns=len(running))
         ray.shutdown()
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SPEED_RANGE = (0.5, 1.5)  # a recording's speed, relative to motion_px
+MOST_VIEWS = 16  # the camera sees at most so many view sides of the photograph along each axis
+LEAST_VIEW_PX = 64  # a smaller view counts as this one
 TICKS_AT_ONCE = 4096  # of a camera's path, so that memory does not grow with a recording's length
 
 
@@ -163,6 +165,9 @@ def photo_scene(
     between 0.5 and 1.5 times that. Layers are cut from `layer_photos`, or from the photograph itself without them. A
     photograph too small for the view and its motion continues mirrored at its border. The scene shows `pad_px` more on
     every side than the view of height x width, which alone decides what happens in it.
+
+    Raises:
+        ValueError: the motion is so large that the camera would see a multiple of what any photograph holds.
     """
     generator = torch.Generator().manual_seed(seed)
     speed_px = motion_px * uniform(generator, *SPEED_RANGE)
@@ -189,6 +194,11 @@ def photo_scene(
         seen_N2P = seen_N3P[:, :2] / seen_N3P[:, 2:]
         low_2, high_2 = torch.minimum(low_2, seen_N2P.amin((0, 2))), torch.maximum(high_2, seen_N2P.amax((0, 2)))
     bounds = (float(low_2[0]) - 2, float(low_2[1]) - 2, float(high_2[0]) + 2, float(high_2[1]) + 2)
+    seen_px, most_px = max(bounds[2] - bounds[0], bounds[3] - bounds[1]), MOST_VIEWS * max(height, width, LEAST_VIEW_PX)
+    if not seen_px <= most_px:  # nan too
+        raise ValueError(
+            f"motion_px: {motion_px}; leads a view of {width}x{height} over {seen_px:.3g} pixels; allowed: {most_px}"
+        )
     max_side_px = max(1280, 4 * max(height, width))
     texture = cut_texture(
         load_photo(photo, max_side_px), width_px=bounds[2] - bounds[0], height_px=bounds[3] - bounds[1],

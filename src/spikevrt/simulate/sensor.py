@@ -205,7 +205,8 @@ class SpikeSensor:
         """Integrate N ticks of linear light in [0, 1] and return the spikes, 0 or 1.
 
         A spike takes one threshold from the integral and leaves the rest. Light beyond one threshold a tick cannot be
-        told (the pixel saturates): what exceeds one threshold after a spike is lost.
+        told (the pixel saturates): what exceeds one threshold after a spike, or two
+        where noise kept the pixel from firing, is lost.
         """
         config, charge_hw, dead_hw = self.config, self._charge_hw, self._dead_hw
         spikes_Nhw = torch.empty(light_Nhw.shape, dtype=torch.uint8)
@@ -229,7 +230,10 @@ class SpikeSensor:
                 continue
             fired_hw = self._compare(charge_hw)
             charge_hw -= fired_hw.to(charge_hw.dtype)
-            charge_hw.clamp_max_(1.0)
+            if config.threshold_jitter == 0:
+                charge_hw.clamp_max_(1.0)
+            else:  # where the threshold was above the charge all of it stays
+                torch.minimum(charge_hw, 2.0 - fired_hw.to(charge_hw.dtype), out=charge_hw)
             if config.dead_ticks > 0:
                 dead_hw.masked_fill_(fired_hw, config.dead_ticks)
             spikes_Nhw[tick] = fired_hw

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -30,4 +31,11 @@ def sha256_source(source: Path) -> str:
     """The checksum of a file; of a folder of frames, the checksum of its frames' checksums."""
     if source.is_dir():
         return hashlib.sha256("".join(sha256_file(path) for path in list_images(source)).encode()).hexdigest()
-    return sha256_file(source)
+    state = source.stat()
+    return _sha256_once(source, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=4096)
+def _sha256_once(path: Path, _mtime_ns: int, _num_bytes: int) -> str:
+    """A batch asks for the same photographs again for every recording."""
+    return sha256_file(path)

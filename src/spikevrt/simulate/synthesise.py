@@ -31,6 +31,7 @@ from spikevrt.simulate.sensor import SensorConfig, SpikeSensor, sensor_light
 from spikevrt.simulate.source import is_photo, sha256_source
 
 CHUNK_PIXELS = 1 << 20  # light is added up in chunks of about this many pixels (12 bytes each), 16 ticks at most
+LAYERS_FROM = "layer_photos_sha256"  # provenance: the photographs that layers could be cut from, in order
 MOST_THREADS = 4  # torch renders ticks in parallel: a chunk is made long enough for so many threads
 
 
@@ -70,6 +71,8 @@ class SimulateOptions:
         for name, value in (("num_layers", self.num_layers), ("start_frame", self.start_frame)):
             if value < 0:
                 raise ValueError(f"{name}: {value}; must be 0 or more")
+        if not -(2**63) <= self.seed < 2**64:
+            raise ValueError(f"seed: {self.seed}; must be from -2**63 to 2**64 - 1")
         if self.interpolate < 1 or self.interpolate & (self.interpolate - 1):
             raise ValueError(f"interpolate: {self.interpolate}; must be a power of two: 1, 2, 4, 8 ...")
         if not 0 <= self.motion_px < float("inf"):
@@ -152,7 +155,10 @@ def _open_scene(
             layer_photos=tuple(Path(path) for path in layer_photos), pad_px=pad_px, seed=options.seed,
         )  # fmt: skip
         cut_from = [{"name": path.name, "sha256": sha256_source(path)} for path in scene.layer_photos]
-        return scene, origin | {"scene": "photo", "speed_px": scene.speed_px, "layers": cut_from}
+        origin |= {"scene": "photo", "speed_px": scene.speed_px, "layers": cut_from}
+        if options.num_layers:
+            origin[LAYERS_FROM] = [sha256_source(Path(path)) for path in layer_photos or (source,)]
+        return scene, origin
     if layer_photos:
         raise ValueError(f"layer_photos: {source} is no photograph; a video is filmed as it is, without layers")
     filmed = video_scene(

@@ -47,22 +47,23 @@ def _convert(parsed: argparse.Namespace) -> None:
     start_s = time.perf_counter()
     if parsed.tick_rate_hz is not None and not 0 < parsed.tick_rate_hz < float("inf"):
         raise ValueError(f"--tick-rate-hz: {parsed.tick_rate_hz}; allowed: above 0")
-    stream, tick_rate_hz = _open_source(parsed)
+    stream, tick_rate_hz, sha256 = _open_source(parsed)
     if parsed.to == "packed-416" and stream.width != 400:
         raise ValueError(f"--to: packed-416 for spikes {stream.width} wide; allowed: 400 pixels and 16 tag bits a row")
     with progress_bar("ticks") as progress:
         written = write_stream(
             parsed.out, stream, _target(parsed), start_tick=parsed.start or 0, stop_tick=parsed.stop,
-            tick_rate_hz=parsed.tick_rate_hz or tick_rate_hz, overwrite=parsed.overwrite, progress=progress,
+            tick_rate_hz=parsed.tick_rate_hz or tick_rate_hz, source_sha256=sha256, overwrite=parsed.overwrite,
+            progress=progress,
         )  # fmt: skip
     for note in stream.notes if isinstance(stream, Sps100Stream) else ():
         print(f"{parsed.source}: {note}")
     say_made(f"{written.num_ticks} ticks ({written.format.describe()})", parsed.out, start_s)
 
 
-def _open_source(parsed: argparse.Namespace) -> tuple[SpikeStream, float | None]:
-    """The stream, and its tick rate where one is known."""
-    from spikevrt.recording.formats import SUFFIX_KINDS, StreamFormat, find_format, open_stream
+def _open_source(parsed: argparse.Namespace) -> tuple[SpikeStream, float | None, str | None]:
+    """The stream, and its tick rate and checksum where they are known."""
+    from spikevrt.recording.formats import find_format, find_stated, open_stream
 
     about = given(parsed, ABOUT_SOURCE)
     path = parsed.source
@@ -73,13 +74,14 @@ def _open_source(parsed: argparse.Namespace) -> tuple[SpikeStream, float | None]
 
         recording = open_recording(path)
         assert recording.spikes is not None, "a recording folder always has spikes"
-        return recording.spikes, recording.tick_rate_hz
+        return recording.spikes, recording.tick_rate_hz, recording.stored_sha256
     if not about:
         found = find_format(path)
-        return open_stream(path), found.tick_rate_hz
+        return open_stream(path), found.tick_rate_hz, found.sha256
     if "rows" in about:
         about["bottom_up"] = about.pop("rows") == "bottom-up"
-    return open_stream(path, StreamFormat(**{"kind": SUFFIX_KINDS.get(path.suffix.lower(), "packed"), **about})), None
+    found = find_stated(path, about)
+    return open_stream(path, found.format), found.tick_rate_hz, found.sha256
 
 
 def _target(parsed: argparse.Namespace) -> StreamFormat:

@@ -7,7 +7,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from spikevrt.verbs.options import add_out, add_restore_options, add_verb, restore_options, say_made, shipped_weights
+from spikevrt.verbs.options import (
+    add_layout_options,
+    add_out,
+    add_restore_options,
+    add_verb,
+    layout_options,
+    restore_options,
+    say_made,
+    shipped_weights,
+)
 
 
 def add(verbs: Any) -> None:
@@ -17,11 +26,18 @@ def add(verbs: Any) -> None:
         _evaluate,
         "spikevrt evaluate recordings --weights runs/tiny/best.safetensors --out out/scores",
     )
-    parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="recording, or folder of them")
+    parser.add_argument(
+        "recordings",
+        nargs="+",
+        type=Path,
+        metavar="RECORDING",
+        help="recording, folder of them, or dataset folder of a known layout (docs/datasets.md)",
+    )
     add_out(parser, "folder of results.json, report.html and pictures")
     parser.add_argument("--weights", nargs="+", type=Path, metavar="FILE", help="networks (the two shipped ones)")
     parser.add_argument("--keep-frames", action="store_true", help="keep the restored frames, and videos of them")
     add_restore_options(parser)
+    add_layout_options(parser.add_argument_group("dataset folders (docs/datasets.md)"))
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
@@ -32,6 +48,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     weights = parsed.weights or [shipped_weights("vrt_tiny"), shipped_weights("spikevrt_tiny")]
     options = restore_options(parsed)
     evaluate(
-        weights, parsed.recordings, parsed.out, options, overwrite=parsed.overwrite, keep_frames=parsed.keep_frames
-    )
+        weights, parsed.recordings, parsed.out, options,
+        overwrite=parsed.overwrite, keep_frames=parsed.keep_frames, layout=layout_options(parsed),
+    )  # fmt: skip
     say_made("scores", parsed.out / "results.json", start_s)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikevrt.verbs.options import add_verb, given
+from spikevrt.verbs.options import add_layout_options, add_verb, given, layout_options
 
 if TYPE_CHECKING:
     from spikevrt.recording.formats import StreamFormat
@@ -36,6 +36,7 @@ def add(verbs: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace what --out, --report or --confirm writes")
     parser.add_argument("--centre", type=int, metavar="TICK", help="tick of the preview (the middle)")
     parser.add_argument("--half-window", type=int, metavar="TICKS", help="ticks either side (20)")
+    add_layout_options(parser.add_argument_group("dataset folders (docs/datasets.md)"))
 
 
 def _inspect(parsed: argparse.Namespace) -> None:
@@ -47,7 +48,7 @@ def _inspect(parsed: argparse.Namespace) -> None:
         InspectOptions(
             stated=_stated(parsed), sizes=tuple(parsed.size or ()), rgb=parsed.rgb, confirm=parsed.confirm,
             tick_rate_hz=parsed.tick_rate_hz, out=parsed.out, centre=parsed.centre, half_window=parsed.half_window,
-            report=parsed.report, overwrite=parsed.overwrite,
+            report=parsed.report, overwrite=parsed.overwrite, layout=layout_options(parsed),
         ),
     )  # fmt: skip
     print("\n".join(inspection.lines), flush=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spikevrt.recording.layouts import LayoutOptions
     from spikevrt.restore.restorer import RestoreOptions
 
 LAYOUT = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=32, width=110)
@@ -53,13 +54,42 @@ RESTORE = (  # RestoreOptions
 )
 
 
+LAYOUT_FIELDS = ("layout", "blur", "exposure_ticks", "spike_width", "spike_height")  # LayoutOptions
+
+
+def add_layout_choice(parser: Any) -> None:
+    """Those options of dataset folders whose names mean nothing else."""
+    parser.add_argument("--layout", metavar="NAME", help="of a dataset folder (told from its folders)")
+    parser.add_argument(
+        "--blur", metavar="KIND", help="which blurry frames, where a dataset has several (blur_gamma, 33)"
+    )
+
+
+def add_layout_options(parser: Any) -> None:
+    """Options of dataset folders, as `LayoutOptions` has them."""
+    add_layout_choice(parser)
+    parser.add_argument("--exposure-ticks", type=int, help="ticks in the middle of each spike file (the layout's)")
+    parser.add_argument("--spike-width", type=int, help="columns of the sensor, where the dataset does not tell")
+    parser.add_argument("--spike-height", type=int, help="rows of the sensor")
+
+
+def layout_options(parsed: argparse.Namespace) -> LayoutOptions:
+    from spikevrt.recording.layouts import LayoutOptions
+
+    return LayoutOptions(**given(parsed, LAYOUT_FIELDS))
+
+
+def add_ignore_health(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ignore-health", nargs="+", metavar="FINDING", help="findings of `inspect` that shall not refuse (none)"
+    )
+
+
 def add_restore_options(parser: argparse.ArgumentParser) -> None:
     for name, kind, text in RESTORE:
         parser.add_argument(dashed(name), type=kind, help=text)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="auto takes a GPU where there is one (auto)")
-    parser.add_argument(
-        "--ignore-health", nargs="+", metavar="FINDING", help="findings of `inspect` that shall not refuse (none)"
-    )
+    add_ignore_health(parser)
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="of the network's arithmetic (fp32)")
 
 

@@ -7,9 +7,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from spikevrt.verbs.options import add_out, add_verb, dashed, given, say_made
-
-LAYOUT = ("layout", "blur", "exposure_ticks", "spike_width", "spike_height")  # LayoutOptions
+from spikevrt.verbs.options import (
+    add_ignore_health,
+    add_layout_options,
+    add_out,
+    add_verb,
+    dashed,
+    given,
+    layout_options,
+    say_made,
+)
 
 
 def add(verbs: Any) -> None:
@@ -33,25 +40,14 @@ def add(verbs: Any) -> None:
     parser.add_argument("--val-fraction", type=float, help="share of the sources kept for validation (0.1)")
     parser.add_argument("--val", nargs="+", type=Path, metavar="RECORDING", help="exactly these for validation instead")
     parser.add_argument("--seed", type=int, help="of the choice of sources for validation (123)")
+    add_ignore_health(parser)
     add_layout_options(parser)
-
-
-def add_layout_options(parser: argparse.ArgumentParser) -> None:
-    """Options of dataset folders, as `LayoutOptions` has them."""
-    parser.add_argument("--layout", help="of a dataset folder (told from its folders)")
-    parser.add_argument(
-        "--blur", metavar="KIND", help="which blurry frames, where a dataset has several (blur_gamma, 33)"
-    )
-    parser.add_argument("--exposure-ticks", type=int, help="ticks in the middle of each spike file (the layout's)")
-    parser.add_argument("--spike-width", type=int, help="columns of the sensor, where the dataset does not tell")
-    parser.add_argument("--spike-height", type=int, help="rows of the sensor")
 
 
 def _prepare(parsed: argparse.Namespace) -> None:
     """Turn recordings into a training set: voxels, alignment log, mean and standard deviation."""
     from spikevrt.data.dataset import open_dataset
     from spikevrt.data.prepare import prepare
-    from spikevrt.recording.layouts import LayoutOptions
     from spikevrt.restore.output import progress_bar
 
     chosen = given(parsed, ("val_fraction", "seed"))
@@ -61,8 +57,8 @@ def _prepare(parsed: argparse.Namespace) -> None:
     with progress_bar("recordings") as progress:
         root = prepare(
             parsed.recordings, parsed.out, num_bins=parsed.num_bins, split=parsed.split, frames=parsed.frames,
-            val=parsed.val or (), layout=LayoutOptions(**given(parsed, LAYOUT)), overwrite=parsed.overwrite,
-            progress=progress, **chosen,
+            val=parsed.val or (), layout=layout_options(parsed), ignore_health=parsed.ignore_health or (),
+            overwrite=parsed.overwrite, progress=progress, **chosen,
         )  # fmt: skip
     info = open_dataset(root)
     dropped = f", {info.num_dropped} dropped (each sequence's dropped.log says why)" if info.num_dropped else ""

@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikevrt.verbs.options import (
+    LAYOUT_FIELDS,
+    add_layout_choice,
     add_out,
     add_restore_options,
     add_verb,
     dashed,
     given,
+    layout_options,
     restore_options,
     shipped_weights,
 )
 
 if TYPE_CHECKING:
+    from spikevrt.recording.layouts import LayoutOptions
     from spikevrt.recording.recording import Recording
 
 
@@ -29,14 +33,15 @@ def add(verbs: Any) -> None:
     parser.add_argument("--weights", type=Path, metavar="FILE", help="trained network (the shipped tiny one)")
     parser.add_argument("--video", action="store_true", default=None, help="beside the frames, a video of them")
     parser.add_argument("--clip", metavar="NAME", help="of a dataset folder of a known layout (docs/datasets.md)")
-    spikes = parser.add_argument_group("frames and spikes that are no recording")
+    add_layout_choice(parser)
+    spikes = parser.add_argument_group("frames and spikes that are no recording; * of a dataset folder, too")
     spikes.add_argument("--spikes", type=Path, metavar="FILE", help="spike file beside RECORDING's frames")
-    spikes.add_argument("--spike-width", type=int, help="spike columns (a packed file without sidecar has no size)")
-    spikes.add_argument("--spike-height", type=int, help="spike rows")
+    spikes.add_argument("--spike-width", type=int, help="* spike columns (a packed file without sidecar has no size)")
+    spikes.add_argument("--spike-height", type=int, help="* spike rows")
     spikes.add_argument("--top-down", action="store_true", default=None, help="the first stored row is the top one")
     spikes.add_argument("--tick-rate-hz", type=float, help="spike read-outs per second (20000)")
     spikes.add_argument("--first-tick", type=int, help="tick at which the first exposure starts (0)")
-    spikes.add_argument("--exposure-ticks", type=int, help="exposure of a frame (the period)")
+    spikes.add_argument("--exposure-ticks", type=int, help="* exposure of a frame (the period; the layout's)")
     spikes.add_argument("--period-ticks", type=int, help="ticks from frame to frame (all ticks over all frames)")
     add_restore_options(parser)
 
@@ -67,16 +72,25 @@ _ABOUT_SPIKES = (
 
 def _open_footage(parsed: argparse.Namespace) -> Recording:
     """The recording at the given path, or one made up from loose frames and what the user said of the spikes."""
-    from spikevrt.recording.formats import StreamFormat, find_format, open_stream
+    from spikevrt.recording.formats import SUFFIX_KINDS, StreamFormat, find_format, is_headerless, open_stream
     from spikevrt.recording.layouts import find_layout
     from spikevrt.recording.loose import loose_recording
     from spikevrt.recording.recording import open_recording, recordings_in
     from spikevrt.recording.sidecar import SIDECAR
 
-    about = given(parsed, _ABOUT_SPIKES)
-    path = parsed.recording
+    path, about = parsed.recording, given(parsed, _ABOUT_SPIKES)
+    is_footage = path.exists() and not (path / SIDECAR).is_file() and not recordings_in(path)
+    layout = layout_options(parsed) if is_footage and parsed.spikes is None else None
+    if layout is not None and find_layout(path, layout) is not None:
+        for name in about:
+            if name not in LAYOUT_FIELDS:
+                raise ValueError(f"{dashed(name)}: only with --spikes; {path} is a dataset folder")
+        return _chosen_clip(path, parsed.clip, layout)
     if parsed.spikes is None and about:
-        raise ValueError(f"{dashed(next(iter(about)))}: only with --spikes")
+        name = next(iter(about))
+        raise ValueError(f"{dashed(name)}: only with --spikes{' or a dataset folder' * (name in LAYOUT_FIELDS)}")
+    for name in given(parsed, ("layout", "blur")):
+        raise ValueError(f"{dashed(name)}: only with a dataset folder; {path} is none, or is given --spikes")
     if not path.exists() or (path / SIDECAR).is_file():
         recording = open_recording(path)
         if parsed.clip is not None:
@@ -86,8 +100,6 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
         return recording
     if recordings_in(path):
         raise ValueError(f"{path}: a folder of recordings; name one of them")
-    if parsed.spikes is None and find_layout(path) is not None:
-        return _chosen_clip(path, parsed.clip)
     if parsed.clip is not None:
         raise ValueError(f"--clip: {path} is no dataset folder of a known layout")
     if parsed.spikes is None:
@@ -98,17 +110,21 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
         if found.tick_rate_hz is not None:
             about.setdefault("tick_rate_hz", found.tick_rate_hz)
         return loose_recording(path, open_stream(parsed.spikes), **about)
-    if not stated.keys() >= {"spike_width", "spike_height"}:
+    if is_headerless(parsed.spikes) and not stated.keys() >= {"spike_width", "spike_height"}:
         raise ValueError(f"{dashed(next(iter(stated)))}: only with both --spike-width and --spike-height")
-    width, height = stated["spike_width"], stated["spike_height"]
-    packed = StreamFormat("packed", width, height, bottom_up=not stated.get("top_down", False))
-    return loose_recording(path, open_stream(parsed.spikes, packed), **about)
+    format = StreamFormat(
+        SUFFIX_KINDS.get(parsed.spikes.suffix.lower(), "packed"),
+        stated.get("spike_width"),
+        stated.get("spike_height"),
+        bottom_up=False if stated.get("top_down") else None,
+    )
+    return loose_recording(path, open_stream(parsed.spikes, format), **about)
 
 
-def _chosen_clip(root: Path, name: str | None) -> Recording:
+def _chosen_clip(root: Path, name: str | None, layout: LayoutOptions) -> Recording:
     from spikevrt.recording.layouts import open_recordings
 
-    clips = {clip.name: clip for clip in open_recordings([root])}
+    clips = {clip.name: clip for clip in open_recordings([root], layout)}
     if name is None and len(clips) == 1:
         return next(iter(clips.values()))
     if name not in clips:

@@ -110,7 +110,7 @@ def make_recording(picture: np.ndarray, root: Path, frames: int) -> None:
     geometry = SpikeGeometry(WIDTH // RATIO, HEIGHT // RATIO)
     for kind in (BLUR_FOLDER, SHARP_FOLDER):
         (root / kind).mkdir(parents=True)
-    small = picture[::RATIO, ::RATIO].mean(axis=-1, dtype=np.float32) / 255
+    small = (picture[::RATIO, ::RATIO] / 255 @ (0.299, 0.587, 0.114)).astype(np.float32)
     charge = np.random.default_rng(2).random((geometry.height, geometry.width), dtype=np.float32)
     with SpikeWriter(root / SPIKE_FILE, geometry) as writer:
         for frame in range(frames):

@@ -212,6 +212,7 @@ def judge_offset(scores: Float[np.ndarray, " S"] | None, shifts_ticks: Sequence[
     shift = shifts_ticks[best]
     numbers = {"offset_ticks": float(shift), "correlation": float(scores[best]), "correlation_at_0": at_zero}
     if shift and scores[best] - at_zero >= OFFSET_GAIN:
-        sentence = f"spikes from about {shift} ticks later fit the frames better; run `spikevrt align`"
+        when = f"{abs(shift)} ticks {'later' if shift > 0 else 'earlier'}"
+        sentence = f"spikes from about {when} fit the frames better; run `spikevrt align`"
         return Finding(name, "warning", sentence, numbers)
     return Finding(name, "ok", "the spikes fit the frames best where they are", numbers)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from spikevrt.align.compare import LUMINANCE
 from spikevrt.recording.recording import Recording
 from spikevrt.represent.warp import warp
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
 
 DISPLAY_GAMMA = 2.2  # the camera's curve is not known; near enough to compare, not to simulate
-LUMINANCE = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)  # ITU-R BT.709
 SQUARE_PX = 48  # orientations are compared on a square of this side: errors of registration of 3 % stay below 2 cells
 REACH_PX = 3  # and tried at shifts of up to so many cells
 COLOUR_PX = 32  # the colours are compared on a grid of about so many cells a side

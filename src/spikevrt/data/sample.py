@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from spikevrt.recording.frames import read_image, to_float
-from spikevrt.recording.recording import Exposure, check_size
+from spikevrt.recording.recording import Exposure, check_size, read_bad_pixels, read_exposure
 from spikevrt.recording.sidecar import ROWS, Fields
 from spikevrt.recording.spike_file import SpikeGeometry
 from spikevrt.recording.stream import PackedStream
@@ -191,30 +191,12 @@ def open_sequence(folder: Path) -> PreparedSequence:
         ratio=fields.get("spikes.ratio", int),
         geometry=geometry,
         tick_rate_hz=fields.positive("spikes.tick_rate_hz"),
-        exposures=tuple(
-            Exposure(
-                frame_idx=entry.get("frame_idx", int),
-                start_tick=entry.get("start_tick", int),
-                stop_tick=entry.get("stop_tick", int),
-                t0_s=entry.get("t0_s", float),
-                t1_s=entry.get("t1_s", float),
-            )
-            for entry in exposures
-        ),
+        exposures=tuple(read_exposure(entry) for entry in exposures),
         densities=tuple(entry.get("density", float) for entry in exposures),
         frames=frames,
-        bad_pixels=_bad_pixels(fields, geometry),
+        bad_pixels=read_bad_pixels(fields, geometry.height, geometry.width),
         registered=cells == CELLS[True],
     )
-
-
-def _bad_pixels(fields: Fields, geometry: SpikeGeometry) -> tuple[tuple[int, int], ...]:
-    pixels = fields.get("spikes.bad_pixels", list)
-    for pixel in pixels:
-        is_pair = isinstance(pixel, list) and len(pixel) == 2 and all(type(value) is int for value in pixel)
-        if not is_pair or not (0 <= pixel[0] < geometry.height and 0 <= pixel[1] < geometry.width):
-            raise ValueError(f"{fields.path}: spikes.bad_pixels: {str(pixel)[:80]}; allowed: [row, column]")
-    return tuple((row, column) for row, column in pixels)
 
 
 def read_prepared(path: Path, expected_format: str) -> Fields:

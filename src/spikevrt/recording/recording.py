@@ -194,16 +194,7 @@ def open_recording(path: Path, *, apply_alignment: bool = True) -> Recording:
         raise FileNotFoundError(f"{root}: no recording (it has no {SIDECAR})")
     fields = read_fields(sidecar, FORMAT, VERSION)
     spikes = _read_stream(root, fields)
-    exposures = tuple(
-        Exposure(
-            frame_idx=entry.get("frame_idx", int),
-            start_tick=entry.get("start_tick", int),
-            stop_tick=entry.get("stop_tick", int),
-            t0_s=entry.get("t0_s", float),
-            t1_s=entry.get("t1_s", float),
-        )
-        for entry in fields.each("exposures")
-    )
+    exposures = tuple(read_exposure(entry) for entry in fields.each("exposures"))
     check_exposures(sidecar, exposures, spikes.num_ticks)
     if len(exposures) != fields.get("frames.count", int):
         raise ValueError(f"{sidecar}: {fields.get('frames.count', int)} frames, but {len(exposures)} exposures")
@@ -223,7 +214,7 @@ def open_recording(path: Path, *, apply_alignment: bool = True) -> Recording:
         fps=fields.positive("frames.fps"),
         provenance=fields.get("provenance", dict),
         stored_sha256=fields.get("spikes.sha256", str),
-        bad_pixels=_read_bad_pixels(fields, spikes),
+        bad_pixels=read_bad_pixels(fields, spikes.height, spikes.width),
     )
     is_aligned = apply_alignment and fields.has("alignment")
     return with_alignment(recording, read_alignment(root, fields)) if is_aligned else recording
@@ -350,16 +341,23 @@ def _read_stream(root: Path, fields: Fields) -> SpikeStream:
     return stream
 
 
-def _read_bad_pixels(fields: Fields, spikes: SpikeStream) -> tuple[tuple[int, int], ...]:
+def read_exposure(entry: Fields) -> Exposure:
+    """One entry of a sidecar's `exposures`."""
+    ticks = entry.get("frame_idx", int), entry.get("start_tick", int), entry.get("stop_tick", int)
+    return Exposure(*ticks, entry.get("t0_s", float), entry.get("t1_s", float))
+
+
+def read_bad_pixels(fields: Fields, height: int, width: int) -> tuple[tuple[int, int], ...]:
+    """`spikes.bad_pixels` of a sidecar, (row, column) each. Raises ValueError for one outside the sensor."""
     if not fields.has("spikes.bad_pixels"):
         return ()
     pixels = fields.get("spikes.bad_pixels", list)
     for pixel in pixels:
         is_pair = isinstance(pixel, list) and len(pixel) == 2 and all(type(value) is int for value in pixel)
-        if not is_pair or not (0 <= pixel[0] < spikes.height and 0 <= pixel[1] < spikes.width):
+        if not is_pair or not (0 <= pixel[0] < height and 0 <= pixel[1] < width):
             raise ValueError(
                 f"{fields.path}: spikes.bad_pixels: {str(pixel)[:80]}; allowed: [row, column] inside "
-                f"{spikes.height} rows and {spikes.width} columns"
+                f"{height} rows and {width} columns"
             )
     return tuple((row, column) for row, column in pixels)
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 import yaml
 
 CHECKPOINT_PARTS = ("attention", "mlp", "deform", "spikes", "fusion")
+STAGES = (1, 2, 3, 4, 5, 6, 7, 8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +110,12 @@ class ModelConfig:
     vrt: VrtConfig = VrtConfig()
     spikes: SpikeConfig | None = SpikeConfig()
     checkpoint: tuple[str, ...] = ()  # parts recomputed in the backward pass to save memory
+    checkpoint_stages: tuple[int, ...] = STAGES  # VRT's stages where they are; fusion and spikes: scales 1 to 4
 
     def __post_init__(self) -> None:
+        for stage in self.checkpoint_stages:
+            if stage not in STAGES:
+                raise ValueError(f"model.checkpoint_stages: {stage}; allowed: {', '.join(map(str, STAGES))}")
         for part in self.checkpoint:
             if part not in CHECKPOINT_PARTS:
                 raise ValueError(f"model.checkpoint: {part!r}; allowed: {', '.join(CHECKPOINT_PARTS)}")
@@ -124,6 +129,18 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DegradeConfig:
+    """A worse spike stream than the recorded one, drawn anew for every training sample; `data/degrade.py` says how."""
+
+    probability: float = 0.0  # share of the samples with spikes that are degraded
+    threshold: tuple[float, float] = (1.0, 1.0)  # firing threshold relative to the recorded one, from and to
+    dropped_ticks: float = 0.0  # largest share of ticks that are lost
+    noise: float = 0.0  # largest share of spikes that are missed, and of spikes that nothing caused
+    shift_px: float = 0.0  # largest shift against the frames along each axis, colour pixels
+    shift_ticks: float = 0.0  # largest shift in time
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """What is read: a dataset folder made by `spikevrt prepare`, clips of `clip_frames`, random crops of `crop_px`."""
 
@@ -134,21 +151,28 @@ class DataConfig:
     batch: int = 8
     workers: int = 0
     augment: bool = True
+    spike_dropout: float = 0.0  # share of the training samples whose spikes are absent altogether
+    degrade: DegradeConfig = DegradeConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Charbonnier plus a VGG-19 relu3_3 feature distance (weight 0 turns it off)."""
+    """Charbonnier plus further terms, each with a weight; 0 turns a term off (docs/losses.md)."""
 
     charbonnier_eps: float = 1e-3
-    perceptual_weight: float = 0.1
+    perceptual_weight: float = 0.1  # VGG-19 relu3_3 feature distance
     perceptual_file: str | None = None  # VGG-19 weights; null: download torchvision's public file
+    edge_weight: float = 0.0  # Charbonnier counts a pixel 1 + this x the strength of the sharp picture's edge there
+    fft_weight: float = 0.0  # difference of the magnitudes of the two spectra
+    lpips_weight: float = 0.0  # LPIPS, AlexNet, weights shipped
+    reblur_weight: float = 0.0  # restored frames averaged over the exposure, against the blurry input
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW under a cosine with linear warm-up."""
+    """The optimiser, its rate over the steps, and how much each part of the network follows it."""
 
+    kind: Literal["adamw", "adam", "adamw8bit"] = "adamw"  # adamw8bit needs the extra `lowmem` (torchao)
     lr: float = 2e-4
     lr_min: float = 0.0
     betas: tuple[float, float] = (0.9, 0.99)
@@ -156,7 +180,14 @@ class OptimConfig:
     steps: int = 300_000
     warmup_steps: int = 5_000
     clip_norm: float = 1.0
-    flow_lr_factor: float = 1.0  # learning rate of SpyNet and of the deformable alignment, relative to lr
+    schedule: Literal["cosine", "cosine_restart"] = "cosine"
+    restart_steps: tuple[int, ...] = ()  # cosine_restart: length of each period; the last one repeats
+    vrt_lr_factor: float = 1.0  # rate of a part relative to lr; 0: the part is frozen
+    flow_lr_factor: float = 1.0  # SpyNet and the deformable alignment
+    spikes_lr_factor: float = 1.0  # spike encoder and its attention over time
+    fusion_lr_factor: float = 1.0
+    flow_fixed_steps: int = 0  # steps at the start during which SpyNet and the deformable alignment stand still
+    ema_decay: float = 0.0  # of the averaged weights that are validated and saved; 0: no average
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,11 +198,19 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     accumulate: int = 1
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # under torchrun: whole copies, or parameters shared out among the ranks
+    compile: bool = False  # torch.compile the network
+    channels_last: bool = False  # kernels of convolutions in channels_last memory
+    deterministic: bool = False  # the same bits on a GPU too (docs/training.md: what it costs)
+    self_supervised: bool = False  # no sharp frames: the re-blur term alone
+    init: str | None = None  # weights of SpikeVRT to start from
     init_vrt: str | None = None  # a published VRT deblurring checkpoint to start from
     validate_every: int = 1_000
     picture_every: int = 10_000
     checkpoint_every: int = 1_000
+    keep_every: int = 0  # states of steps that are multiples of this stay for good; 0: the newest two alone
     log_every: int = 10
+    max_skipped: int = 10  # steps in a row without a finite loss and gradient that end the run
 
 
 @dataclass(frozen=True, kw_only=True)

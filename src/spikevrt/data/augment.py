@@ -51,6 +51,8 @@ def augment(sample: Sample, augmentation: Augmentation) -> Sample:
     }
     if "spike_vox" in sample:
         result["spike_vox"] = _move(sample["spike_vox"], augmentation, bins=True)
+    if "spikes_present" in sample:
+        result["spikes_present"] = sample["spikes_present"]
     return result
 
 

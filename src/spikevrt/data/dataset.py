@@ -8,15 +8,19 @@ Dimension key: T frames, K bins, H x W colour pixels, h x w spike pixels.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from spikevrt.config import DegradeConfig
 from spikevrt.data.augment import augment as apply_augmentation
 from spikevrt.data.augment import draw_augmentation
+from spikevrt.data.degrade import degrade, draw_degradation
 from spikevrt.data.sample import (
     Crop,
     PreparedSequence,
@@ -26,6 +30,7 @@ from spikevrt.data.sample import (
     read_prepared,
     read_sample,
 )
+from spikevrt.recording.recording import Exposure
 from spikevrt.represent.voxel import Normalize, VoxelSpec, VoxelStats
 from spikevrt.represent.voxel import Split as BinSplit
 
@@ -118,6 +123,8 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
             dataset was prepared, to that of the training set.
         spikes: without, samples have no `spike_vox` and no spike file is opened.
         augment: random mirrors, transposition and time reversal; needs `crop_px`, which makes clips square.
+        spike_dropout: share of the clips whose spikes are absent (`spikes_present` False, no spike file opened).
+        degradation: how the spikes of the others may be worse than recorded.
         seed: together with epoch and item it decides crop and augmentation.
 
     Raises:
@@ -138,6 +145,8 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
         normalize: Normalize = "none",
         spikes: bool = True,
         augment: bool = False,
+        spike_dropout: float = 0.0,
+        degradation: DegradeConfig = DegradeConfig(),
         seed: int = 123,
     ) -> None:
         self.info = open_dataset(root)
@@ -164,6 +173,7 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
         self.split = split
         self.crop_px, self.voxels, self.spikes, self.augment, self.seed = crop_px, voxels, spikes, augment, seed
         self.normalize: Normalize = normalize
+        self.spike_dropout, self.degradation = spike_dropout, degradation
         self.sequences = self.info.sequences(split)
         if crop_px is not None:
             self._check_crop(crop_px)
@@ -212,18 +222,49 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
         item %= len(self.clips)
         state = np.random.SeedSequence([self.seed, self.epoch, item]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(state[0]))
+        crop = None if self.crop_px is None else draw_crop(sequence, self.crop_px, generator)
+        augmentation = draw_augmentation(generator) if self.augment else None
+        present, worsen = self._draw_spikes(sequence, generator)
         sample = read_sample(
             sequence,
             positions,
-            None if self.crop_px is None else draw_crop(sequence, self.crop_px, generator),
-            spikes=self.spikes,
+            crop,
+            spikes=present,
             num_bins=self.info.num_bins,
             bin_split=self.info.bin_split,
             stats=self.info.stats,
             normalize=self.normalize,
             voxels=self.voxels,
+            worsen=worsen,
         )
-        return apply_augmentation(sample, draw_augmentation(generator)) if self.augment else sample
+        if self.spikes and self.spike_dropout > 0:
+            sample["spikes_present"] = torch.tensor(present)
+            if not present:
+                height, width = sample["blur"].shape[-2:]
+                cells = (-(-height // sequence.ratio), -(-width // sequence.ratio))
+                sample["spike_vox"] = torch.zeros(len(positions), self.info.num_bins, *cells)
+        return sample if augmentation is None else apply_augmentation(sample, augmentation)
+
+    def _draw_spikes(
+        self, sequence: PreparedSequence, generator: torch.Generator
+    ) -> tuple[bool, Callable[[Tensor, Exposure], Tensor] | None]:
+        """Whether this clip has spikes, and what makes them worse. Draws nothing where both settings are off."""
+        if not self.spikes:
+            return False, None
+        if self.spike_dropout > 0 and float(torch.rand((), generator=generator)) < self.spike_dropout:
+            return False, None
+        if self.degradation.probability == 0:
+            return True, None
+        how = draw_degradation(self.degradation, sequence.ratio, generator)
+        if how is None:
+            return True, None
+
+        def worsen(counts: Tensor, exposure: Exposure) -> Tensor:
+            return degrade(
+                counts, how, num_ticks=exposure.num_ticks, split=self.info.bin_split, generator=generator
+            )
+
+        return True, worsen
 
 
 def draw_crop(sequence: PreparedSequence, crop_px: int, generator: torch.Generator) -> Crop:

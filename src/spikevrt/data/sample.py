@@ -11,6 +11,7 @@ pixels of the sensor or, where the recording was registered, of the grid that li
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from spikevrt.recording.stream import PackedStream
 from spikevrt.represent.exposure import exposure_counts
 from spikevrt.represent.voxel import Normalize, VoxelStats, normalise
 from spikevrt.represent.voxel import Split as BinSplit
+from spikevrt.represent.voxel import density as crop_density
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Float32, UInt8
@@ -51,11 +53,16 @@ class Meta(TypedDict):
 
 
 class Sample(TypedDict):
-    """One clip. Frames are RGB in [0, 1]; voxels are log1p bin counts, standardised by the training set."""
+    """One clip. Frames are RGB in [0, 1]; voxels are log1p bin counts, standardised by the training set.
+
+    `spikes_present` stands in samples of a training set with spike dropout: where it is False, the voxels are zeros
+    that nothing was read for, and the network must not look at them.
+    """
 
     blur: Float[Tensor, "T 3 H W"]
     sharp: Float[Tensor, "T 3 H W"]
     spike_vox: NotRequired[Float[Tensor, "T K h w"]]
+    spikes_present: NotRequired[Bool[Tensor, ""]]
     meta: Meta
 
 
@@ -65,6 +72,7 @@ class Batch(TypedDict):
     blur: Float[Tensor, "B T 3 H W"]
     sharp: Float[Tensor, "B T 3 H W"]
     spike_vox: NotRequired[Float[Tensor, "B T K h w"]]
+    spikes_present: NotRequired[Bool[Tensor, " B"]]
     meta: list[Meta]
 
 
@@ -297,8 +305,13 @@ def read_sample(
     stats: VoxelStats,
     normalize: Normalize,
     voxels: Literal["precomputed", "raw"],
+    worsen: Callable[[Tensor, Exposure], Tensor] | None = None,
 ) -> Sample:
-    """Read the exposures at `positions` and cut one field of view from frames and spikes alike (None: all of it)."""
+    """Read the exposures at `positions` and cut one field of view from frames and spikes alike (None: all of it).
+
+    `worsen` (counts of an exposure -> worse counts) stands before log1p. The density that normalises an exposure then
+    changes by as much as that of the crop did.
+    """
     r = sequence.ratio
     if crop is None:
         crop = Crop(0, 0, sequence.height, sequence.width)
@@ -328,6 +341,10 @@ def read_sample(
         for position, exposure in zip(positions, exposures, strict=True):
             counts = read_counts(sequence, exposure, crop, num_bins=num_bins, bin_split=bin_split, voxels=voxels)
             density = sequence.densities[position] if normalize == "density" else None
+            if worsen is not None:
+                before, counts = crop_density(counts), worsen(counts, exposure)
+                if density is not None and before > 0:
+                    density *= float(crop_density(counts) / before)
             frames.append(normalise(counts, stats, density=density))
         sample["spike_vox"] = torch.stack(frames)
     return sample
@@ -342,4 +359,6 @@ def collate(samples: list[Sample]) -> Batch:
     }
     if "spike_vox" in samples[0]:
         batch["spike_vox"] = default_collate([sample["spike_vox"] for sample in samples])
+    if "spikes_present" in samples[0]:
+        batch["spikes_present"] = default_collate([sample["spikes_present"] for sample in samples])
     return batch

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from spikevrt.config import ModelConfig
@@ -18,7 +19,7 @@ from spikevrt.model.spike_encoder import SpikeEncoder3D, SpikeTemporalSA, over_p
 from spikevrt.model.vrt import VRT
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
 
 FLOW_MIN_SIZE_PX = 64  # SpyNet needs more than 32 pixels
 
@@ -29,12 +30,11 @@ class SpikeVRT(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.vrt = VRT(config.vrt, config.checkpoint)
+        self.vrt = VRT(config.vrt, config.checkpoint, config.checkpoint_stages)
         spikes = config.spikes
         if spikes is not None:
-            self.spike_encoder = SpikeEncoder3D(
-                spikes.num_bins, spikes.dims, spikes.num_blocks, "spikes" in config.checkpoint
-            )
+            recomputed = tuple(self._recomputes("spikes", index) for index in range(len(spikes.dims)))
+            self.spike_encoder = SpikeEncoder3D(spikes.num_bins, spikes.dims, spikes.num_blocks, recomputed)
             self.spike_attention = nn.ModuleList(
                 SpikeTemporalSA(dim, spikes.attention_heads, spikes.attention_mlp_ratio) for dim in spikes.dims
             )
@@ -64,9 +64,14 @@ class SpikeVRT(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(
-        self, blur: Float[Tensor, "B T 3 H W"], spike_vox: Float[Tensor, "B T K h w"] | None = None
+        self,
+        blur: Float[Tensor, "B T 3 H W"],
+        spike_vox: Float[Tensor, "B T K h w"] | None = None,
+        spikes_present: Bool[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "B T 3 H W"]:
         """Restore a clip with values in [0, 1]; the output is not clamped. Without spikes it runs as VRT.
+
+        A sample whose `spikes_present` is False runs as VRT too, whatever its voxels; None: all samples have spikes.
 
         Raises:
             ValueError: spikes for a network without a spike branch, or voxels of another shape than it reads.
@@ -74,7 +79,17 @@ class SpikeVRT(nn.Module):
         if spike_vox is None:
             return self.vrt(blur)
         pyramid = self._spike_pyramid(blur, spike_vox)
-        return self.vrt(blur, fuse=lambda index, rgb: self._fuse(index, rgb, pyramid[index]))
+
+        def fuse(index: int, rgb: Tensor) -> Tensor:
+            fused = self._fuse(index, rgb, pyramid[index])
+            if spikes_present is None:
+                return fused
+            return torch.where(spikes_present.view(-1, 1, 1, 1, 1), fused, rgb)
+
+        return self.vrt(blur, fuse=fuse)
+
+    def _recomputes(self, part: str, index: int) -> bool:
+        return part in self.config.checkpoint and index + 1 in self.config.checkpoint_stages
 
     def _spike_pyramid(self, blur: Tensor, spike_vox: Tensor) -> list[Tensor]:
         spikes = self.config.spikes
@@ -89,13 +104,15 @@ class SpikeVRT(nn.Module):
             recompute(
                 functools.partial(over_pixels, attention, max_tokens=spikes.max_tokens),
                 features,
-                when="spikes" in self.config.checkpoint,
+                when=self._recomputes("spikes", index),
             )
-            for attention, features in zip(self.spike_attention, self.spike_encoder(spike_vox), strict=True)
+            for index, (attention, features) in enumerate(
+                zip(self.spike_attention, self.spike_encoder(spike_vox), strict=True)
+            )
         ]
 
     def _fuse(self, index: int, rgb: Tensor, spikes: Tensor) -> Tensor:
         assert self.config.spikes is not None
         spikes = resize_features(spikes, rgb.shape[2], rgb.shape[3])
         fuse = functools.partial(over_pixels, self.fusion[index], max_tokens=self.config.spikes.max_tokens)
-        return recompute(fuse, rgb, spikes, when="fusion" in self.config.checkpoint)
+        return recompute(fuse, rgb, spikes, when=self._recomputes("fusion", index))

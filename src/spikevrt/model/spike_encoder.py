@@ -36,9 +36,9 @@ class SpikeEncoder3D(nn.Module):
     The first scale has the sensor's own resolution; each further one halves rows and columns.
     """
 
-    def __init__(self, num_bins: int, dims: tuple[int, ...], num_blocks: int, checkpoint: bool) -> None:
+    def __init__(self, num_bins: int, dims: tuple[int, ...], num_blocks: int, recomputed: tuple[bool, ...]) -> None:
         super().__init__()
-        self.checkpoint = checkpoint
+        self.recomputed = recomputed  # scales whose intermediate values are recomputed in the backward pass
         widths = (num_bins, *dims)
         self.scales = nn.ModuleList(
             nn.Sequential(
@@ -52,8 +52,8 @@ class SpikeEncoder3D(nn.Module):
     def forward(self, voxels: Float[Tensor, "B T K H W"]) -> list[Float[Tensor, "B T h w C"]]:
         x = voxels.transpose(1, 2)
         pyramid = []
-        for scale in self.scales:
-            x = recompute(scale, x, when=self.checkpoint)
+        for scale, recomputed in zip(self.scales, self.recomputed, strict=True):
+            x = recompute(scale, x, when=recomputed)
             pyramid.append(x.permute(0, 2, 3, 4, 1))
         return pyramid
 

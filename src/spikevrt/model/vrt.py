@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spikevrt.config import VrtConfig
+from spikevrt.config import STAGES, VrtConfig
 from spikevrt.model.blocks import RTMSA
 from spikevrt.model.flow import Flows, SpyNet, align_neighbours, at_least_float32, clip_flows, full_precision
 from spikevrt.model.stage import Stage, as_features, as_pictures
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 SCALES = (1, 2, 4, 8, 4, 2, 1)  # resolution divisor of stages 1 to 7
-NUM_ENCODER_STAGES = 4
+NUM_ENCODER_STAGES, LAST_STAGE = 4, 8
 UPSAMPLE_DIM = 64
 
 Fuse = Callable[[int, Tensor], Tensor]
@@ -37,7 +37,9 @@ def conv_per_frame(conv: nn.Conv3d, x: Float[Tensor, "N C H W"]) -> Float[Tensor
 class VRT(nn.Module):
     """The network that `config` describes: deblurring, super-resolution, denoising, or (pa_frames 0) interpolation."""
 
-    def __init__(self, config: VrtConfig, checkpoint: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, config: VrtConfig, checkpoint: tuple[str, ...] = (), checkpoint_stages: tuple[int, ...] = STAGES
+    ) -> None:
         super().__init__()
         self.config = config
         dims, depths = config.dims, config.depths
@@ -66,7 +68,7 @@ class VRT(nn.Module):
                 drop_rates(index),
                 config.pa_frames,
                 config.deform_groups,
-                checkpoint,
+                checkpoint if index + 1 in checkpoint_stages else (),
             )
             self.add_module(f"stage{index + 1}", stage)
         last: list[nn.Module] = [nn.Sequential(nn.Identity(), nn.LayerNorm(dims[6]), nn.Linear(dims[6], dims[7]))]
@@ -80,7 +82,7 @@ class VRT(nn.Module):
                     config.num_heads[index],
                     config.mlp_ratio,
                     drop_rates(index),
-                    checkpoint,
+                    checkpoint if LAST_STAGE in checkpoint_stages else (),
                 )
             )
         self.stage8 = nn.ModuleList(last)

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from spikevrt import runtime
 from spikevrt.config import Config
 from spikevrt.data.dataset import ClipDataset, DatasetInfo, collate
+from spikevrt.data.degrade import check_degrade
 from spikevrt.losses import VggRelu33, charbonnier, feature_distance
 from spikevrt.model.network import SpikeVRT
 from spikevrt.model.weights import load_strict, load_vrt_checkpoint
@@ -74,6 +75,7 @@ def train(
 
 def _check(config: Config) -> None:
     check_optim(config.optim)
+    check_degrade(config.data)
     counts = {
         "data.batch": (config.data.batch, 1),
         "data.workers": (config.data.workers, 0),
@@ -211,8 +213,9 @@ class _Run:
         config = self.config.loss
         blur, sharp = (batch[key].to(self.device, non_blocking=True) for key in ("blur", "sharp"))
         spike_vox = batch["spike_vox"].to(self.device, non_blocking=True) if "spike_vox" in batch else None
+        spikes_present = batch["spikes_present"].to(self.device) if "spikes_present" in batch else None
         with runtime.autocast(self.device, self.config.train.precision):
-            restored = self.trained(blur, spike_vox).float()
+            restored = self.trained(blur, spike_vox, spikes_present).float()
         loss = charbonnier(restored, sharp, config.charbonnier_eps)
         if self.vgg is not None:
             with runtime.autocast(self.device, self.config.train.precision):
@@ -336,6 +339,8 @@ def _datasets(config: Config) -> tuple[ClipDataset, ClipDataset]:
         normalize=normalize,
         spikes=spikes is not None,
         augment=data.augment,
+        spike_dropout=data.spike_dropout,
+        degradation=data.degrade,
         seed=config.train.seed,
     )
     val_clips = ClipDataset(

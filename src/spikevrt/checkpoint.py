@@ -1,14 +1,15 @@
 """Files that hold a trained network, or a training run in the middle.
 
 Weights are one safetensors file with everything needed to use them inside: the network's settings, the voxel
-statistics and where they come from. The state of a run (optimiser, step, generators) is a torch file that is read
-without executing anything. Both appear under their name only when complete.
+statistics and where they come from. The state of a run (optimiser, step, best score) is a torch file that is read
+without executing anything and carries a digest of what it holds. Both appear under their name only when complete.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -111,9 +112,13 @@ def read_info(path: str | Path) -> WeightsInfo:
 
 
 def save_state(path: str | Path, state: dict[str, Any]) -> None:
-    """Write the state of a run, complete or not at all: tensors and plain values, nested in dicts and lists."""
+    """Write the state of a run, complete or not at all: tensors and plain values, nested in dicts and lists.
+
+    Raises:
+        OSError: it cannot be written; what stood at `path` still does.
+    """
     with _complete_or_absent(Path(path)) as partial:
-        torch.save(state, partial)
+        torch.save({"digest": digest(state), "state": state}, partial)
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
@@ -121,19 +126,50 @@ def load_state(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: truncated, no torch file, or one that holds more than tensors and plain values.
+        ValueError: truncated, altered, no torch file, or one that holds more than tensors and plain values.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such state file")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        saved = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path}: not a complete training state ({reason})") from None
-    if not isinstance(state, dict):
-        raise ValueError(f"{path}: not a training state (holds {type(state).__name__}, expected dict)")
+    if not isinstance(saved, dict) or not isinstance(saved.get("state"), dict):
+        raise ValueError(f"{path}: not a training state of this SpikeVRT")
+    state: dict[str, Any] = saved["state"]
+    if digest(state) != saved.get("digest"):
+        raise ValueError(f"{path}: damaged: its content is not what was written")
     return state
+
+
+def digest(value: Any) -> str:
+    """SHA-256 over tensors and plain values, nested in dicts, lists and tuples: names, types, shapes and every bit."""
+    sha = hashlib.sha256()
+
+    def add(item: Any) -> None:
+        if isinstance(item, torch.Tensor) and hasattr(item, "__tensor_flatten__"):  # such as 8-bit optimiser states
+            for name in item.__tensor_flatten__()[0]:
+                add(getattr(item, name))
+        elif isinstance(item, torch.Tensor):
+            sha.update(f"{item.dtype}{tuple(item.shape)}".encode())
+            plain = item.detach().cpu().contiguous()
+            sha.update(plain.reshape(-1).view(torch.uint8).numpy().data if plain.numel() else b"")
+        elif isinstance(item, dict):
+            sha.update(f"dict{len(item)}".encode())
+            for key, inner in item.items():
+                sha.update(repr(key).encode())
+                add(inner)
+        elif isinstance(item, list | tuple):
+            sha.update(f"list{len(item)}".encode())
+            for inner in item:
+                add(inner)
+        else:
+            sha.update(repr(item).encode())
+
+    add(value)
+    return sha.hexdigest()
 
 
 def _check_finite(path: Path, name: str, value: Tensor) -> None:
@@ -152,7 +188,10 @@ def _complete_or_absent(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        yield partial
+        try:
+            yield partial
+        except (RuntimeError, SafetensorError) as error:  # how torch and safetensors tell that a write failed
+            raise OSError(f"{path}: cannot be written ({(str(error).splitlines() or ['?'])[0][:160]})") from None
         with open(partial, "rb+") as file:  # the name must not survive a power cut that the bytes did not
             os.fsync(file.fileno())
         os.replace(partial, path)

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import functools
 import importlib.metadata
+import os
 import platform
 import random
 import subprocess
@@ -60,6 +61,19 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     if precision == "fp16" and device.type != "cuda":
         raise ValueError(f"precision: 'fp16' on {device.type}; allowed there: fp32, bf16")
     return torch.autocast(device.type, dtype=AUTOCAST_DTYPES[precision])
+
+
+def make_deterministic(device: torch.device) -> None:
+    """Ask torch for kernels that give the same bits every time, for the rest of this process. A CPU's always do.
+
+    Raises:
+        ValueError: on a GPU, without the environment variable that cuBLAS reads when it starts.
+    """
+    if device.type == "cuda":
+        if os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in (":4096:8", ":16:8"):
+            raise ValueError("deterministic: on a GPU set the environment variable CUBLAS_WORKSPACE_CONFIG=:4096:8")
+        torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)
 
 
 def synchronise(device: torch.device) -> None:

@@ -44,8 +44,8 @@ def test_a_damaged_line_is_named(tmp_path: Path):
 
 def test_the_meter_averages_the_loss_and_begins_again():
     meter = Meter(torch.device("cpu"))
-    meter.count(2, 1.0, 0.0)
-    meter.count(2, 3.0, 0.0)
+    meter.count(2, {"charbonnier": 1.0}, 0.0)
+    meter.count(2, {"charbonnier": 3.0}, 0.0)
     values = meter.read()
     assert values["loss"] == 2.0 and values["clips_per_s"] > 0 and values["peak_bytes"] > 0
     meter.count(2, 5.0, 0.0)

@@ -64,10 +64,10 @@ def test_the_real_network_resumed_equals_itself_never_stopped(
     train(config, tmp_path / "whole")
     take_step = loop._Run.take_step
 
-    def crash_in_step_three(self: Any, batches: Any) -> Any:
+    def crash_in_step_three(self: Any, micro_batches: Any) -> Any:
         if self.step == 2:
             raise RuntimeError("power cut")
-        return take_step(self, batches)
+        return take_step(self, micro_batches)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop._Run, "take_step", crash_in_step_three)
@@ -95,7 +95,7 @@ def test_every_parameter_of_the_real_network_is_trained(dataset: Path):
     batches = iter(run.loader())
     for _ in range(5):  # what starts at zero (last convolution, fusion) lets gradients in one step after the other
         loop.set_lr(run.optimizer, 1, run.config.optim)
-        run.take_step(batches)
+        run.take_step(run.fetch(batches)[0])
         run.step += 1
     still = [name for name, p in run.network.named_parameters() if torch.equal(p, before[name])]
     assert still == []

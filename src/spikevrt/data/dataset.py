@@ -7,6 +7,7 @@ Dimension key: T frames, K bins, H x W colour pixels, h x w spike pixels.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ __all__ = ["ClipDataset", "DatasetInfo", "Split", "collate", "open_dataset"]
 
 DATASET_FILE = "dataset.json"
 DATASET_FORMAT = "spikevrt-dataset"
+NOT_DEGRADED = DegradeConfig()
 Split = Literal["train", "val"]
 
 
@@ -125,6 +127,7 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
         augment: random mirrors, transposition and time reversal; needs `crop_px`, which makes clips square.
         spike_dropout: share of the clips whose spikes are absent (`spikes_present` False, no spike file opened).
         degradation: how the spikes of the others may be worse than recorded.
+        stats: mean and std that normalise, of the data that a network was trained on; None: this dataset's.
         seed: together with epoch and item it decides crop and augmentation.
 
     Raises:
@@ -146,10 +149,13 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
         spikes: bool = True,
         augment: bool = False,
         spike_dropout: float = 0.0,
-        degradation: DegradeConfig = DegradeConfig(),
+        degradation: DegradeConfig = NOT_DEGRADED,
+        stats: VoxelStats | None = None,
         seed: int = 123,
     ) -> None:
         self.info = open_dataset(root)
+        if stats is not None:
+            self.info = dataclasses.replace(self.info, stats=stats)
         if split not in get_args(Split):
             raise ValueError(f"split: {split!r}; allowed: train, val")
         if voxels not in ("precomputed", "raw"):
@@ -260,9 +266,7 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
             return True, None
 
         def worsen(counts: Tensor, exposure: Exposure) -> Tensor:
-            return degrade(
-                counts, how, num_ticks=exposure.num_ticks, split=self.info.bin_split, generator=generator
-            )
+            return degrade(counts, how, num_ticks=exposure.num_ticks, split=self.info.bin_split, generator=generator)
 
         return True, worsen
 

@@ -72,7 +72,7 @@ def check_degrade(config: DataConfig) -> None:
 
 
 def draw_degradation(config: DegradeConfig, ratio: int, generator: torch.Generator) -> Degradation | None:
-    """With `config.probability` a degradation, else None. Thresholds are uniform in their logarithm, the rest uniform."""
+    """With `config.probability` a degradation, else None. Thresholds are uniform in their logarithm."""
 
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))

@@ -1,6 +1,7 @@
 """The folder of a run: what it is made of, who may write into it, and what a resumed run must agree with.
 
-`config.yaml run.json journal.jsonl tensorboard/ pictures/ best.safetensors last.safetensors last.state`
+`config.yaml run.json journal.jsonl curves.png tensorboard/ pictures/ best.safetensors last.safetensors last.state
+previous.state kept/ skipped/`
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import json
 import os
 import shutil
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -20,18 +22,25 @@ from spikevrt.config import Config
 from spikevrt.train.journal import JOURNAL_FILE, TENSORBOARD_FOLDER
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor
 
     from spikevrt.data.dataset import DatasetInfo
 
 CONFIG, RUN_INFO = "config.yaml", "run.json"
-BEST_WEIGHTS, LAST_WEIGHTS, STATE = "best.safetensors", "last.safetensors", "last.state"
-PICTURES = "pictures"
-STATE_FORMAT = 1
+BEST_WEIGHTS, LAST_WEIGHTS = "best.safetensors", "last.safetensors"
+STATE, PREVIOUS_STATE, KEPT = "last.state", "previous.state", "kept"
+PICTURES, SKIPPED, CURVES = "pictures", "skipped", "curves.png"
+STATE_FORMAT = 2
+MAX_SKIPPED_BATCHES = 4  # that are saved to be looked at
+
+Resume = bool | Literal["auto"]
 
 
-def check(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that must not be written to.
+def check(out: Path, *, resume: Resume, overwrite: bool) -> bool:
+    """Refuse a folder that must not be written to; returns whether a run in it is to be resumed.
+
+    `resume` "auto" resumes where there is a state and starts anew where there is none, also over a run that was ended
+    before it saved one: what a scheduler that restarts the same command needs.
 
     Raises:
         FileExistsError: it exists and is neither to be resumed nor overwritten.
@@ -40,26 +49,30 @@ def check(out: Path, *, resume: bool, overwrite: bool) -> None:
     """
     if resume and overwrite:
         raise ValueError("--resume and --overwrite: choose one")
-    if resume:
-        if not (out / STATE).is_file():
-            raise FileNotFoundError(f"{out / STATE}: no such state; there is nothing to resume")
-    elif out.exists():
-        if not overwrite:
+    has_state = (out / STATE).is_file() or (out / PREVIOUS_STATE).is_file()
+    if resume is True and not has_state:
+        raise FileNotFoundError(f"{out / STATE}: no such state; there is nothing to resume")
+    if resume and has_state:
+        return True
+    if out.exists():
+        if not overwrite and resume != "auto":
             raise FileExistsError(f"{out}: exists; choose another --out or pass --overwrite")
         if not out.is_dir() or (any(out.iterdir()) and not (out / CONFIG).is_file()):
             raise ValueError(f"{out}: is no folder of a run (no {CONFIG}); --overwrite replaces nothing else")
+    return False
 
 
 def create(out: Path, config: Config, info: DatasetInfo, world: int, *, resume: bool) -> None:
     """Make the folder (an earlier run in it is removed unless resumed); write `config.yaml` and `run.json`."""
     out.mkdir(parents=True, exist_ok=True)
     if not resume:
-        for name in (RUN_INFO, JOURNAL_FILE, BEST_WEIGHTS, LAST_WEIGHTS, STATE):
+        for name in (RUN_INFO, JOURNAL_FILE, CURVES, BEST_WEIGHTS, LAST_WEIGHTS, STATE, PREVIOUS_STATE):
             (out / name).unlink(missing_ok=True)
-        for name in (PICTURES, TENSORBOARD_FOLDER):
+        for name in (PICTURES, TENSORBOARD_FOLDER, KEPT, SKIPPED):
             shutil.rmtree(out / name, ignore_errors=True)
     _write(out / CONFIG, yaml.safe_dump(config.to_dict(), sort_keys=False))
     about = _provenance(config, info) | {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "num_ranks": world,
         "environment": runtime.environment(runtime.pick_device(config.train.device)),
     }
@@ -67,39 +80,78 @@ def create(out: Path, config: Config, info: DatasetInfo, world: int, *, resume: 
 
 
 def save_weights(
-    path: Path, network: nn.Module, config: Config, info: DatasetInfo, step: int, psnr_rgb: float | None
+    path: Path, tensors: dict[str, Tensor], config: Config, info: DatasetInfo, step: int, score: dict[str, float]
 ) -> None:
     """Weights with all that is needed to use them and to know where they come from."""
     mean, std = _statistics(config, info)
     provenance = _provenance(config, info) | {
         "step": step,
-        "val_psnr_rgb": psnr_rgb,
+        **{f"val_{name}": value for name, value in score.items()},
         "commit": runtime.git_commit(),
         "versions": runtime.versions(),
     }
-    checkpoint.save_weights(path, network.state_dict(), WeightsInfo(config.model, mean, std, provenance))
+    checkpoint.save_weights(path, tensors, WeightsInfo(config.model, mean, std, provenance))
 
 
 def save(out: Path, config: Config, info: DatasetInfo, state: dict[str, Any]) -> None:
-    """Write the state to resume from, with what it must agree with."""
+    """Write the state to resume from, with what it must agree with; the one before it stays as `previous.state`.
+
+    At any moment one of the two is there and complete. Raises OSError where it cannot be written.
+    """
     agree = {"format": STATE_FORMAT, "config": config.to_dict(), "statistics": list(_statistics(config, info))}
-    checkpoint.save_state(out / STATE, state | agree)
+    checkpoint.save_state(out / f"{STATE}.new", state | agree)
+    if (out / STATE).exists():
+        os.replace(out / STATE, out / PREVIOUS_STATE)
+    os.replace(out / f"{STATE}.new", out / STATE)
+    if config.train.keep_every and state["step"] % config.train.keep_every == 0:
+        kept = out / KEPT / f"{state['step']:06d}.state"
+        kept.parent.mkdir(exist_ok=True)
+        kept.unlink(missing_ok=True)
+        try:
+            os.link(out / STATE, kept)  # a name more, no byte more
+        except OSError:  # a file system without links
+            shutil.copyfile(out / STATE, kept)
 
 
-def load(out: Path, config: Config) -> dict[str, Any]:
-    """Read the state. Every setting is obeyed; those that differ from the saved run's are named on stderr.
+def save_skipped(out: Path, step: int, rank: int, batches: list[dict[str, Any]]) -> Path | None:
+    """Keep the micro-batches of a skipped step to be looked at, the first few of a run; None where there are enough."""
+    path = out / SKIPPED / f"step{step:06d}_rank{rank}.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if len(list(path.parent.iterdir())) >= MAX_SKIPPED_BATCHES:
+        return None
+    checkpoint.save_state(path, {"step": step, "rank": rank, "batches": batches})
+    return path
+
+
+def load(out: Path, config: Config, *, told: bool = True) -> dict[str, Any]:
+    """Read the newest state that is whole. Every setting is obeyed; those that differ from the saved run's are named
+    on stderr (if `told`).
 
     Raises:
-        ValueError: damaged, of another format, or for another network.
+        ValueError: every state is damaged or of another format, or it is for another network.
     """
-    state = checkpoint.load_state(out / STATE)
+    state, path = _newest(out, told)
     if state.get("format") != STATE_FORMAT:
-        raise ValueError(f"{out / STATE}: training state format {state.get('format')}; expected {STATE_FORMAT}")
+        raise ValueError(f"{path}: training state format {state.get('format')}; expected {STATE_FORMAT}")
     for name, before, now in _differences(state["config"], config.to_dict()):
-        if name.startswith("model.") and name != "model.checkpoint":
+        if name.startswith("model.") and not name.startswith("model.checkpoint"):
             raise ValueError(f"{name}: {now}, but {out} was trained with {before}; a resumed run keeps its network")
-        print(f"spikevrt: resuming with {name} {now} (was {before})", file=sys.stderr)
+        if told:
+            print(f"spikevrt: resuming with {name} {now} (was {before})", file=sys.stderr)
     return state
+
+
+def _newest(out: Path, told: bool) -> tuple[dict[str, Any], Path]:
+    names = [name for name in (STATE, PREVIOUS_STATE) if (out / name).is_file()]
+    for older, name in zip([*names[1:], None], names, strict=True):
+        try:
+            return checkpoint.load_state(out / name), out / name
+        except ValueError as error:
+            if older is None:
+                raise
+            if told:
+                print(f"spikevrt: {error}; going on from {out / older}", file=sys.stderr)
+    raise FileNotFoundError(f"{out / STATE}: no such state; there is nothing to resume")
 
 
 def check_statistics(state: dict[str, Any], config: Config, info: DatasetInfo) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
+import numpy as np
 import torch
 
 from spikevrt import runtime
@@ -30,24 +32,48 @@ class Journal:
         partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
         partial.write_text("".join(_line(row) for row in kept), encoding="utf-8")
         os.replace(partial, path)
-        self._file = path.open("a", encoding="utf-8")
+        self._file: BinaryIO = path.open("ab")
+        self._pending = b""  # rows that a full disk did not take yet
         self._tensorboard = _tensorboard(out / TENSORBOARD_FOLDER, start_step)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """Append one row, written when this returns. Numbers that are not finite become null."""
+        """Append one row, written when this returns. Numbers that are not finite become null.
+
+        What a full disk does not take is kept and written with a later row.
+        """
         row = {"kind": kind, "step": step} | {name: _finite(value) for name, value in values.items()}
-        self._file.write(_line(row))
-        self._file.flush()
-        if self._tensorboard is not None:
-            for name, value in row.items():
+        self._pending += _line(row).encode()
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            self._file.write(self._pending)
+            self._file.flush()
+            self._pending = b""
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(self._file.fileno(), end)  # no half row
+            self._file = _reopened(self._file)
+        with contextlib.suppress(OSError):  # its writer fails on a full disk; the journal goes on
+            for name, value in row.items() if self._tensorboard is not None else ():
                 if isinstance(value, float | int) and not isinstance(value, bool) and name != "step":
                     self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
+
+    def pictures(self, prefix: Path, step: int) -> None:
+        """Show the picture files PREFIX_<sequence>_<frame>.png in TensorBoard."""
+        if self._tensorboard is None:
+            return
+        from PIL import Image
+
+        for path in sorted(prefix.parent.glob(f"{prefix.name}_*.png")):
+            with contextlib.suppress(OSError), Image.open(path) as image:
+                name = path.stem.removeprefix(f"{prefix.name}_")
+                self._tensorboard.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close both."""
         self._file.close()
         if self._tensorboard is not None:
-            self._tensorboard.close()
+            with contextlib.suppress(OSError):
+                self._tensorboard.close()
 
 
 def read_journal(out: str | Path) -> list[dict[str, Any]]:
@@ -117,19 +143,25 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
+        self.losses: list[dict[str, float]] = []  # the terms of each step, since the last reading
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Leave out the time that has passed, on validation for example."""
         self.began, self.cpu_began = time.perf_counter(), time.process_time()
-        self.losses: list[float] = []
         self.num_clips, self.wait_s = 0, 0.0
 
-    def count(self, num_clips: int, loss: float, wait_s: float) -> None:
+    def count(self, num_clips: int, terms: dict[str, float], wait_s: float) -> None:
         self.num_clips += num_clips
-        self.losses.append(loss)
+        self.losses.append(terms)
         self.wait_s += wait_s
 
     def read(self) -> dict[str, Any]:
         seconds = time.perf_counter() - self.began
+        means = {name: sum(terms[name] for terms in self.losses) / len(self.losses) for name in self.losses[-1]}
         values = {
-            "loss": sum(self.losses) / len(self.losses),
+            "loss": sum(means.values()),
+            **({f"loss_{name}": value for name, value in means.items()} if len(means) > 1 else {}),
             "clips_per_s": self.num_clips / seconds,
             "data_wait": self.wait_s / seconds,
             "device_load": self._load(seconds),
@@ -148,11 +180,31 @@ class Meter:
             return None
 
 
+def in_words(row: dict[str, Any]) -> str:
+    """A row of the journal as progress shows it."""
+    terms = [f"{name[5:]} {value:.4f}" for name, value in row.items() if name.startswith("loss_")]
+    shown = f" ({', '.join(terms)})" if terms else ""
+    load = "" if row["device_load"] is None else f", load {row['device_load']:.0%}"
+    return (
+        f"loss {row['loss']:.4f}{shown}, lr {row['lr']:.1e}, "
+        f"grad {row['grad_norm']:.2f}, {row['clips_per_s']:.2f} clips/s, {row['data_wait']:.0%} data wait{load}, "
+        f"{row['peak_bytes'] / 1e9:.1f} GB"
+    )
+
+
 def clock(seconds: float) -> str:
     """Seconds as h:mm:ss."""
     minutes, second = divmod(round(seconds), 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour}:{minute:02d}:{second:02d}"
+
+
+def _reopened(file: BinaryIO) -> BinaryIO:
+    """The same file without what its buffer holds."""
+    path = file.name
+    with contextlib.suppress(OSError):
+        file.close()
+    return open(path, "ab")
 
 
 def _finite(value: Any) -> Any:

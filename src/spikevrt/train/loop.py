@@ -1,4 +1,4 @@
-"""The training loop, in one piece: a clip goes in at the top and a step has been taken at the bottom.
+"""The training loop: a clip goes in at the top and a step has been taken at the bottom.
 
 Step n is a function of the weights after step n - 1, of (seed, n) and of the clips at its place in the stream. So a run
 that was stopped and resumed has taken the same steps as one that never stopped.
@@ -8,93 +8,80 @@ Dimension key: B samples of one micro-batch, T frames, H image rows, W image col
 
 from __future__ import annotations
 
-import contextlib
 import math
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from spikevrt import runtime
 from spikevrt.config import Config
 from spikevrt.data.dataset import ClipDataset, DatasetInfo, collate
-from spikevrt.data.degrade import check_degrade
 from spikevrt.losses import VggRelu33, charbonnier, feature_distance
 from spikevrt.model.network import SpikeVRT
-from spikevrt.model.weights import load_strict, load_vrt_checkpoint
 from spikevrt.restore.restorer import RestoreOptions
-from spikevrt.train import folder
-from spikevrt.train.journal import Journal, Meter, Progress, clock
-from spikevrt.train.optim import check_optim, make_optimizer, set_lr
+from spikevrt.train import folder, state
+from spikevrt.train.average import Average
+from spikevrt.train.checks import check, check_crop
+from spikevrt.train.folder import Resume
+from spikevrt.train.initial import read_initial
+from spikevrt.train.journal import Journal, Meter, Progress, clock, in_words
+from spikevrt.train.optim import make_optimizer, set_lr, set_trained
+from spikevrt.train.parallel import channels_last, clip_gradients, compiled, copies, gradients_stay, shard
 from spikevrt.train.ranks import Ranks, join_ranks
 from spikevrt.train.sampler import ClipStream, StreamedDataset
 from spikevrt.train.signals import StopRequest, reset_worker_signals
 from spikevrt.train.validation import validate
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
     from torch import Tensor
 
-MAX_SKIPPED_IN_A_ROW = 10
+    from spikevrt.represent.voxel import VoxelStats
+
+Batch = dict[str, Any]
+INPUTS = ("blur", "spike_vox", "spikes_present")  # what the network takes, in this order
 
 
 def train(
-    config: Config, out: str | Path, *, resume: bool = False, dry_run: bool = False, overwrite: bool = False
+    config: Config,
+    out: str | Path,
+    *,
+    resume: Resume = False,
+    dry_run: bool = False,
+    overwrite: bool = False,
+    resume_command: str = "--resume",
 ) -> Path | None:
     """Train `config` into the folder `out`; returns the best weights, or None after a dry run (which writes nothing).
 
-    `resume` continues the run in `out` from its last saved step; `overwrite` discards it. Under torchrun every process
-    calls this. SIGINT and SIGTERM save the state after the step in hand and end the run.
+    `resume` continues the run in `out` from its newest whole state ("auto": where there is one); `overwrite` discards
+    it. Under torchrun every process calls this. SIGINT and SIGTERM save the state after the step in hand and end the
+    run; `resume_command` is then told.
 
     Raises:
         FileExistsError: `out` exists and neither `resume` nor `overwrite` was given.
         FileNotFoundError: no dataset, no state to resume, no initial or perceptual weights.
         ValueError: a setting that cannot be obeyed, or a loss that stays NaN.
+        OSError: the last state cannot be written.
     """
     out = Path(out)
-    _check(config)
-    if not dry_run:
-        folder.check(out, resume=resume, overwrite=overwrite)
+    check(config, world=int(os.environ.get("WORLD_SIZE", "1")))
+    resuming = False if dry_run else folder.check(out, resume=resume, overwrite=overwrite)
     with join_ranks(config.train.device) as ranks:
         if dry_run:
             _Run(config, ranks, None).measure()
             return None
-        saved = folder.load(out, config) if resume else None
+        saved = folder.load(out, config, told=ranks.is_first) if resuming else None
         run = _Run(config, ranks, saved)
         if ranks.is_first:
-            folder.create(out, config, run.info, ranks.world, resume=resume)
+            folder.create(out, config, run.info, ranks.world, resume=resuming)
         ranks.wait()
-        run.loop(out)
+        run.loop(out, resume_command)
     best = out / folder.BEST_WEIGHTS
     return best if best.is_file() else out / folder.LAST_WEIGHTS
-
-
-def _check(config: Config) -> None:
-    check_optim(config.optim)
-    check_degrade(config.data)
-    counts = {
-        "data.batch": (config.data.batch, 1),
-        "data.workers": (config.data.workers, 0),
-        **{
-            f"train.{name}": (getattr(config.train, name), 1)
-            for name in ("accumulate", "validate_every", "picture_every", "checkpoint_every", "log_every")
-        },
-    }
-    vrt, loss = config.model.vrt, config.loss
-    if vrt.upscale != 1 or vrt.nonblind_denoising or vrt.pa_frames == 0:
-        raise ValueError("model.vrt: training is for deblurring: upscale 1, no noise map, pa_frames 2, 4 or 6")
-    counts["data.clip_frames"] = (config.data.clip_frames, max(2, 1 + vrt.pa_frames // 2))
-    if loss.perceptual_weight < 0:
-        raise ValueError(f"loss.perceptual_weight: {loss.perceptual_weight}; allowed: 0 (off) or more")
-    if loss.perceptual_weight == 0 and loss.perceptual_file is not None:
-        raise ValueError("loss.perceptual_file: given, but loss.perceptual_weight is 0, which turns the term off")
-    for name, (value, least) in counts.items():
-        if value < least:
-            raise ValueError(f"{name}: {value}; allowed: {least} or more")
 
 
 class _Run:
@@ -104,187 +91,255 @@ class _Run:
         self.config, self.ranks = config, ranks
         self.device = runtime.pick_device(config.train.device)
         runtime.autocast(self.device, config.train.precision)  # refuses what the device cannot do
+        if config.train.deterministic:
+            runtime.make_deterministic(self.device)
         if self.device.type == "cpu":
             runtime.tune_allocator()
         runtime.seed_everything(config.train.seed)
-        self.clips, self.val_clips = _datasets(config)
+        initial = read_initial(config, saved)
+        self.clips, self.val_clips = _datasets(config, initial.stats)
         self.info: DatasetInfo = self.clips.info
         self.network = SpikeVRT(config.model)
-        _check_crop(config.data.crop_px, self.network)
-        if config.train.init_vrt is None:
-            self.network.start_at_identity()
-        elif saved is None:
-            load_vrt_checkpoint(self.network.vrt, config.train.init_vrt)
+        check_crop(config.data.crop_px, least_px=self.network.min_size_px, multiple=self.network.pad_multiple)
+        if saved is None:
+            initial.load(self.network)
         self.network.to(self.device)
+        if config.train.channels_last:
+            channels_last(self.network)
         self.vgg = None
         if config.loss.perceptual_weight > 0:
             self.vgg = VggRelu33(config.loss.perceptual_file).to(self.device)
+        self.step = self.samples = self.skipped = self.skipped_in_a_row = 0
+        self.best_score = -math.inf
+        self.meter = Meter(self.device)
+        # what the last step trained has a state in the optimiser, and nothing else
+        set_trained(self.network, max((saved["step"] if saved else 0) - 1, 0), config.optim)
+        self.is_sharded = ranks.world > 1 and config.train.parallel == "fsdp"
+        if self.is_sharded:
+            shard(self.network, ranks.mesh(self.device))
         self.optimizer = make_optimizer(self.network, config.optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.train.precision == "fp16")
-        self.step = self.samples = self.skipped = 0
-        self.best_psnr = -math.inf
+        self.average = Average(self.network, config.optim.ema_decay) if config.optim.ema_decay > 0 else None
         if saved is not None:
             folder.check_statistics(saved, config, self.info)
             self.restore_state(saved)
-        self.trained: nn.Module = self.network
-        if ranks.world > 1:
-            device_ids = [self.device] if self.device.type == "cuda" else None
-            self.trained = DistributedDataParallel(self.network, device_ids=device_ids)
+        self.judge: SpikeVRT | None = None  # a whole network for validation, where `network` is not what is judged
+        self.module: nn.Module = self.network
+        if config.train.compile:
+            self.module = compiled(self.network, self.trial, visible=ranks.is_first)
+        self.trained = self.wrapped()
 
-    def loop(self, out: Path) -> None:
+    def wrapped(self) -> nn.Module:
+        """What a step calls: the network, compiled or not, and under torchrun inside what averages its gradients."""
+        set_trained(self.network, self.step, self.config.optim)  # what is exchanged is settled when DDP wraps
+        is_copied = self.ranks.world > 1 and not self.is_sharded
+        return copies(self.module, self.device) if is_copied else self.module
+
+    def loop(self, out: Path, resume_command: str) -> None:
         """Take every step that is left; validate, save and tell on the way."""
-        config, ranks = self.config, self.ranks
+        config, ranks, meter = self.config, self.ranks, self.meter
         steps = config.optim.steps
         journal = Journal(out, start_step=self.step) if ranks.is_first else None
         progress = Progress(start_step=self.step, stop_step=steps, visible=ranks.is_first)
-        skipped_in_a_row, stopped, began, meter = 0, 0.0, time.perf_counter(), Meter(self.device)
+        stopped, began = 0.0, time.perf_counter()
         runtime.reset_peak_memory(self.device)
         batches = iter(self.loader())
         self.trained.train()
+        meter.go_on()
         with StopRequest() as stop, progress:
             while self.step < steps:
+                if self.step == config.optim.flow_fixed_steps > 0:
+                    self.trained = self.wrapped()
                 lr = set_lr(self.optimizer, self.step, config.optim)
-                loss, grad_norm, wait_s = self.take_step(batches)
-                loss, stopped = ranks.mean([loss, float(bool(stop.signal_name))], self.device)
+                micro_batches, wait_s = self.fetch(batches)
+                terms, grad_norm = self.take_step(micro_batches)
+                *values, stopped = ranks.mean([*terms.values(), float(bool(stop.signal_name))], self.device)
                 self.step += 1
-                meter.count(config.data.batch * config.train.accumulate * ranks.world, loss, wait_s)
-                if math.isfinite(loss) and math.isfinite(grad_norm):
-                    skipped_in_a_row = 0
+                meter.count(self.clips_per_step, dict(zip(terms, values, strict=True)), wait_s)
+                if math.isfinite(sum(values)) and math.isfinite(grad_norm):
+                    self.skipped_in_a_row = 0
                 else:
-                    self.skipped += 1
-                    # a finite loss whose gradient is not, in fp16: the scaler has gone too high and comes down
-                    overflow = self.scaler.is_enabled() and math.isfinite(loss)
-                    skipped_in_a_row += not overflow
-                    if skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
-                        raise ValueError(_divergence(out, self.step))
+                    self.skip(out, sum(values), micro_batches, progress)
                 if journal and (self.step % config.train.log_every == 0 or self.step == steps):
                     row = meter.read() | {"lr": lr, "grad_norm": grad_norm, "skipped": self.skipped}
                     journal.write("train", self.step, **row)
-                    told = f"loss {row['loss']:.4f}, {row['clips_per_s']:.2f} clips/s, {row['data_wait']:.0%} data wait"
-                    progress.update(self.step, told)
+                    progress.update(self.step, in_words(row))
                 last = self.step == steps
                 if last or self.step % config.train.validate_every == 0 or self.step % config.train.picture_every == 0:
                     self.score(out, journal, progress)
-                    meter.restart()
+                    meter.go_on()
                 if last or stopped or self.step % config.train.checkpoint_every == 0:
-                    self.save(out)
+                    self.save(out, progress, must=bool(last or stopped))
                 if stopped:
                     break
         if journal:
             journal.close()
-            reason = f"stopped by {stop.signal_name or 'another rank'}, --resume continues" if stopped else "done"
-            spent = clock(time.perf_counter() - began)
-            best = f"best psnr_rgb {self.best_psnr:.2f} dB" if self.best_psnr > -math.inf else "not validated yet"
-            progress.say(f"{reason}: step {self.step}/{steps}, {best}, {spent}")
+            reason = f"stopped by {stop.signal_name or 'another rank'}" if stopped else "done"
+            best = f"best {self.best_score:.2f} dB" if self.best_score > -math.inf else "not validated yet"
+            progress.say(f"{reason}: step {self.step}/{steps}, {best}, {clock(time.perf_counter() - began)}")
+            if stopped:
+                progress.say(f"go on with: {resume_command}")
 
-    def take_step(self, batches: Any) -> tuple[float, float, float]:
-        """One optimiser step over `accumulate` micro-batches, skipped where loss or gradient is not finite.
+    @property
+    def clips_per_step(self) -> int:
+        return self.config.data.batch * self.config.train.accumulate * self.ranks.world
 
-        Returns this rank's loss, the gradient norm before clipping, and seconds spent waiting for data.
+    def fetch(self, batches: Any) -> tuple[list[Batch], float]:
+        """The micro-batches of one step, and the seconds spent waiting for them."""
+        asked = time.perf_counter()
+        micro_batches = [next(batches) for _ in range(self.config.train.accumulate)]
+        return micro_batches, time.perf_counter() - asked
+
+    def take_step(self, micro_batches: list[Batch]) -> tuple[dict[str, float], float]:
+        """One optimiser step, skipped where loss or gradient is not finite.
+
+        Returns this rank's loss, term by term, and the gradient norm before clipping.
         """
         config = self.config
         torch.manual_seed(_step_seed(config.train.seed, self.step, self.ranks.rank))
-        loss_sum, wait_s = 0.0, 0.0
-        for micro in range(config.train.accumulate):
-            asked = time.perf_counter()
-            batch = next(batches)
-            wait_s += time.perf_counter() - asked
-            is_last = micro == config.train.accumulate - 1
-            with contextlib.nullcontext() if is_last else self.no_sync():
-                loss = self.loss(batch) / config.train.accumulate
+        sums: dict[str, float] = {}
+        for index, batch in enumerate(micro_batches):
+            with gradients_stay(self.trained, self.network, when=index < len(micro_batches) - 1):
+                terms = self.terms(batch, self.trained)
+                loss = torch.stack(list(terms.values())).sum() / len(micro_batches)
                 self.scaler.scale(loss).backward()
-            loss_sum += loss.item()
-        self.samples += config.data.batch * config.train.accumulate * self.ranks.world
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0.0) + term.item() / len(micro_batches)
+        self.samples += self.clips_per_step
         self.scaler.unscale_(self.optimizer)
-        grad_norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.optim.clip_norm).item()
+        grad_norm = clip_gradients(self.network, config.optim.clip_norm)
         # Averaged gradients make the norm the same on every rank, so all of them skip or none does.
         if math.isfinite(grad_norm) or self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
             self.scaler.update()
+        if math.isfinite(grad_norm) and self.average is not None:
+            self.average.update(self.network, self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        return loss_sum, grad_norm, wait_s
+        return sums, grad_norm
 
-    def no_sync(self) -> contextlib.AbstractContextManager[Any]:
-        """Several ranks: keep the gradients of this micro-batch here; the last one's exchange covers all."""
-        return self.trained.no_sync() if isinstance(self.trained, DistributedDataParallel) else contextlib.nullcontext()
-
-    def loss(self, batch: dict[str, Any]) -> Float[Tensor, ""]:
-        """Charbonnier plus, where asked for, the weighted VGG feature distance of one micro-batch."""
+    def terms(self, batch: Batch, network: nn.Module) -> dict[str, Tensor]:
+        """The loss of one micro-batch, term by term, each with its weight."""
         config = self.config.loss
-        blur, sharp = (batch[key].to(self.device, non_blocking=True) for key in ("blur", "sharp"))
-        spike_vox = batch["spike_vox"].to(self.device, non_blocking=True) if "spike_vox" in batch else None
-        spikes_present = batch["spikes_present"].to(self.device) if "spikes_present" in batch else None
+        inputs = [batch[name].to(self.device, non_blocking=True) for name in INPUTS if name in batch]
+        sharp = batch["sharp"].to(self.device, non_blocking=True)
         with runtime.autocast(self.device, self.config.train.precision):
-            restored = self.trained(blur, spike_vox, spikes_present).float()
-        loss = charbonnier(restored, sharp, config.charbonnier_eps)
+            restored = network(*inputs).float()
+        terms = {"charbonnier": charbonnier(restored, sharp, config.charbonnier_eps)}
         if self.vgg is not None:
             with runtime.autocast(self.device, self.config.train.precision):
                 distance = feature_distance(self.vgg, restored.flatten(0, 1), sharp.flatten(0, 1))
-            loss = loss + config.perceptual_weight * distance
-        return loss
+            terms["perceptual"] = config.perceptual_weight * distance
+        return terms
+
+    def skip(self, out: Path, loss: float, micro_batches: list[Batch], progress: Progress) -> None:
+        """Count a step that was not taken and keep its batch; too many in a row end the run. Raises ValueError."""
+        self.skipped += 1
+        if self.scaler.is_enabled() and math.isfinite(loss):
+            return  # in fp16 the scaler has gone too high and comes down
+        self.skipped_in_a_row += 1
+        try:
+            path = folder.save_skipped(out, self.step, self.ranks.rank, micro_batches)
+        except OSError:  # a full disk is no reason to end the run
+            path = None
+        if path is not None:
+            progress.say(f"step {self.step}: loss or gradient not finite, step skipped; its batch: {path}")
+        if self.skipped_in_a_row == self.config.train.max_skipped:
+            raise ValueError(_divergence(out, self.step, self.skipped_in_a_row))
 
     def score(self, out: Path, journal: Journal | None, progress: Progress) -> None:
         """Validate through the restorer, on all ranks; keep the weights if they are the best so far."""
         pictures = None
         if self.step % self.config.train.picture_every == 0 or self.step == self.config.optim.steps:
             pictures = out / folder.PICTURES / f"{self.step:06d}"
-        score = validate(self.network, self.val_clips, RestoreOptions(), self.ranks, pictures=pictures)
-        is_best = score.psnr_rgb > self.best_psnr
+        tensors = state.weights(self.network, self.average)
+        score = validate(self.judged(tensors), self.val_clips, RestoreOptions(), self.ranks, pictures=pictures)
+        is_best = score.psnr_rgb > self.best_score
         if is_best:
-            self.best_psnr = score.psnr_rgb
+            self.best_score = score.psnr_rgb
         if journal is None:
             return
         if is_best:
-            folder.save_weights(
-                out / folder.BEST_WEIGHTS, self.network, self.config, self.info, self.step, score.psnr_rgb
-            )
+            self.write_weights(out / folder.BEST_WEIGHTS, tensors, progress, {"psnr_rgb": score.psnr_rgb})
         journal.write("validation", self.step, **vars(score), best=is_best)
+        if pictures is not None:
+            journal.pictures(pictures, self.step)
         progress.say(
             f"step {self.step}: psnr_rgb {score.psnr_rgb:.2f} dB (blur {score.psnr_rgb_blur:.2f}), "
             f"{score.num_frames} frames in {score.seconds:.1f} s{', best so far' if is_best else ''}"
         )
 
-    def save(self, out: Path) -> None:
-        """`last.safetensors` and the state to resume from; the first rank writes, the others wait."""
+    def judged(self, tensors: dict[str, Tensor]) -> SpikeVRT:
+        """The network that validation sees: the trained one, or a whole copy with the averaged or gathered weights."""
+        if self.average is None and not self.is_sharded:
+            return self.network
+        if self.judge is None:
+            self.judge = SpikeVRT(self.config.model).to(self.device)
+        self.judge.load_state_dict(tensors)
+        return self.judge
+
+    def save(self, out: Path, progress: Progress, *, must: bool) -> None:
+        """`last.safetensors` and the state to resume from; the first rank writes, the others wait.
+
+        On a full disk the run goes on with what was saved before, unless it `must` be saved. Raises OSError.
+        """
+        tensors, values = state.weights(self.network, self.average), self.state()
+        failure = None
         if self.ranks.is_first:
-            folder.save_weights(out / folder.LAST_WEIGHTS, self.network, self.config, self.info, self.step, None)
-            folder.save(out, self.config, self.info, self.state())
-        self.ranks.wait()
+            try:
+                folder.save(out, self.config, self.info, values)
+            except OSError as error:
+                failure = " ".join(str(error).split())
+            self.write_weights(out / folder.LAST_WEIGHTS, tensors, progress, {})
+        failure = self.ranks.gather(failure)[0]
+        if failure is not None and must:
+            raise OSError(f"step {self.step}: the state was not saved: {failure}")
+        if failure is not None:
+            progress.say(f"step {self.step}: the state was not saved, going on: {failure}")
+
+    def write_weights(
+        self, path: Path, tensors: dict[str, Tensor], progress: Progress, score: dict[str, float]
+    ) -> None:
+        """Write weights; where that fails, say so and go on."""
+        try:
+            folder.save_weights(path, tensors, self.config, self.info, self.step, score)
+        except OSError as error:
+            progress.say(f"step {self.step}: weights were not saved, going on: {' '.join(str(error).split())}")
 
     def state(self) -> dict[str, Any]:
-        """All that the next step depends on. Random numbers are drawn from (seed, step), so no generator is in it."""
+        """All that the next step and the next row of the journal depend on."""
         return {
             "step": self.step,
             "samples": self.samples,
             "skipped": self.skipped,
-            "best_psnr": self.best_psnr,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            "skipped_in_a_row": self.skipped_in_a_row,
+            "best_score": self.best_score,
+            "losses": self.meter.losses,
+            **state.gather(self.network, self.optimizer, self.scaler, self.average),
         }
 
     def restore_state(self, saved: dict[str, Any]) -> None:
         """The inverse of `state`, strictly."""
-        self.step, self.samples, self.skipped = saved["step"], saved["samples"], saved["skipped"]
-        self.best_psnr = saved["best_psnr"]
-        load_strict(self.network, saved["network"], folder.STATE)
-        fresh = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(saved["optimizer"])
-        for group, settings in zip(self.optimizer.param_groups, fresh, strict=True):
-            group.update(settings)  # the config's, which may have changed, and not the saved ones
-        if self.scaler.is_enabled() and saved["scaler"]:
-            self.scaler.load_state_dict(saved["scaler"])
+        self.step, self.samples, self.best_score = saved["step"], saved["samples"], saved["best_score"]
+        self.skipped, self.skipped_in_a_row = saved["skipped"], saved["skipped_in_a_row"]
+        self.meter.losses = saved["losses"]
+        state.restore(saved, folder.STATE, self.network, self.optimizer, self.scaler, self.average)
+
+    def trial(self, module: nn.Module) -> None:
+        """Forward and backward through `module` at the sizes of training, without a step."""
+        batch: Any = collate([self.clips[0]] * self.config.data.batch)
+        module.train()
+        torch.stack(list(self.terms(batch, module).values())).sum().backward()
+        self.network.zero_grad(set_to_none=True)
 
     def loader(self) -> DataLoader[Any]:
         """Micro-batches of this rank from the current position of the stream to the last step."""
         config, ranks = self.config, self.ranks
-        per_step = config.data.batch * config.train.accumulate * ranks.world
         start = self.samples - self.samples % ranks.world  # only another number of ranks than before leaves a rest
         stream = ClipStream(
             len(self.clips),
             seed=config.train.seed,
             start=start,
-            stop=start + (config.optim.steps - self.step) * per_step,
+            stop=start + (config.optim.steps - self.step) * self.clips_per_step,
             rank=ranks.rank,
             world=ranks.world,
         )
@@ -305,74 +360,56 @@ class _Run:
         batches = iter(self.loader())
         self.trained.train()
         began = time.perf_counter()
-        loss, grad_norm, wait_s = self.take_step(batches)
+        micro_batches, wait_s = self.fetch(batches)
+        terms, grad_norm = self.take_step(micro_batches)
         runtime.synchronise(self.device)
         step_s = time.perf_counter() - began
         score = validate(self.network, self.val_clips, RestoreOptions(), self.ranks, max_clips=self.ranks.world)
         if self.ranks.is_first:
-            num_clips = config.data.batch * config.train.accumulate * self.ranks.world
             size = f"{config.data.clip_frames}x{config.data.crop_px}x{config.data.crop_px}"
             num_params = sum(p.numel() for p in self.network.parameters())
             print(f"network      {num_params:,} parameters, {config.train.precision} on {self.device.type}")
             print(f"data         {len(self.clips)} training clips, {len(self.val_clips)} validation clips")
-            print(f"one step     {num_clips} clips of {size} in {step_s:.2f} s ({wait_s:.2f} s of it waiting for data)")
-            print(f"             loss {loss:.4f}, gradient norm {grad_norm:.3f}")
+            print(f"one step     {self.clips_per_step} clips of {size} in {step_s:.2f} s ({wait_s:.2f} s for data)")
+            print(f"             loss {sum(terms.values()):.4f}, gradient norm {grad_norm:.3f}")
             print(f"validation   {score.seconds / self.ranks.world:.2f} s a clip, psnr_rgb {score.psnr_rgb:.2f} dB")
             print(f"peak memory  {runtime.peak_memory_bytes(self.device) / 1e9:.2f} GB")
             total = clock(step_s * config.optim.steps)
             print(f"dry run: {config.optim.steps} steps would take about {total}; nothing was written")
 
 
-def _datasets(config: Config) -> tuple[ClipDataset, ClipDataset]:
+def _datasets(config: Config, stats: VoxelStats | None) -> tuple[ClipDataset, ClipDataset]:
     data, spikes = config.data, config.model.spikes
-    num_bins = None if spikes is None else spikes.num_bins
-    bin_split = None if spikes is None else spikes.split
-    normalize = "none" if spikes is None else spikes.normalize
+    common: dict[str, Any] = {
+        "clip_frames": data.clip_frames,
+        "voxels": data.voxels,
+        "num_bins": None if spikes is None else spikes.num_bins,
+        "bin_split": None if spikes is None else spikes.split,
+        "normalize": "none" if spikes is None else spikes.normalize,
+        "spikes": spikes is not None,
+        "stats": stats,
+        "seed": config.train.seed,
+    }
     train_clips = ClipDataset(
         data.root,
         "train",
-        clip_frames=data.clip_frames,
         crop_px=data.crop_px,
-        voxels=data.voxels,
-        num_bins=num_bins,
-        bin_split=bin_split,
-        normalize=normalize,
-        spikes=spikes is not None,
         augment=data.augment,
         spike_dropout=data.spike_dropout,
         degradation=data.degrade,
-        seed=config.train.seed,
+        **common,
     )
-    val_clips = ClipDataset(
-        data.root,
-        "val",
-        clip_frames=data.clip_frames,
-        crop_px=None,
-        voxels=data.voxels,
-        num_bins=num_bins,
-        bin_split=bin_split,
-        normalize=normalize,
-        spikes=spikes is not None,
-        augment=False,
-        seed=config.train.seed,
-    )
-    return train_clips, val_clips
-
-
-def _check_crop(crop_px: int, network: SpikeVRT) -> None:
-    least, multiple = network.min_size_px, network.pad_multiple
-    if crop_px < least or crop_px % multiple:
-        raise ValueError(f"data.crop_px: {crop_px}; this network needs a multiple of {multiple}, at least {least}")
+    return train_clips, ClipDataset(data.root, "val", crop_px=None, augment=False, **common)
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
     return ((seed * 1_000_003 + step) * 1_009 + rank) % 2**63
 
 
-def _divergence(out: Path, step: int) -> str:
-    state = out / folder.STATE
-    kept = f"the last good state is {state}" if state.is_file() else "no state was saved yet"
+def _divergence(out: Path, step: int, num_skipped: int) -> str:
+    state_file = out / folder.STATE
+    kept = f"the last good state is {state_file}" if state_file.is_file() else "no state was saved yet"
     return (
-        f"train: loss or gradient was not finite in {MAX_SKIPPED_IN_A_ROW} steps in a row, up to step {step}; {kept}; "
-        "try a lower optim.lr or train.precision fp32"
+        f"train: loss or gradient was not finite in {num_skipped} steps in a row, up to step {step}; {kept}; "
+        f"the first such batches are in {out / folder.SKIPPED}; try a lower optim.lr or train.precision fp32"
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class Ranks:
         values: list[Any] = [None] * self.world
         dist.all_gather_object(values, value)
         return values
+
+    def mesh(self, device: torch.device) -> DeviceMesh:
+        """All ranks in a row, as FSDP wants them."""
+        return init_device_mesh(device.type, (self.world,))
 
     def wait(self) -> None:
         """Go on when all are here."""

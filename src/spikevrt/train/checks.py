@@ -1,0 +1,83 @@
+"""What a run refuses before anything is read or written: settings that cannot be obeyed, or contradict each other."""
+
+from __future__ import annotations
+
+from spikevrt.config import Config
+from spikevrt.data.degrade import check_degrade
+from spikevrt.train.optim import check_optim
+
+
+def check(config: Config, *, world: int = 1) -> None:
+    """Refuse what no run can do. Raises ValueError (one line)."""
+    check_optim(config.optim)
+    check_degrade(config.data)
+    vrt, loss, train, data = config.model.vrt, config.loss, config.train, config.data
+    if vrt.upscale != 1 or vrt.nonblind_denoising or vrt.pa_frames == 0:
+        raise ValueError("model.vrt: training is for deblurring: upscale 1, no noise map, pa_frames 2, 4 or 6")
+    counts = {
+        "data.batch": (data.batch, 1),
+        "data.workers": (data.workers, 0),
+        "data.clip_frames": (data.clip_frames, max(2, 1 + vrt.pa_frames // 2)),
+        "train.accumulate": (train.accumulate, 1),
+        "train.validate_every": (train.validate_every, 1),
+        "train.picture_every": (train.picture_every, 1),
+        "train.checkpoint_every": (train.checkpoint_every, 1),
+        "train.keep_every": (train.keep_every, 0),
+        "train.log_every": (train.log_every, 1),
+        "train.max_skipped": (train.max_skipped, 1),
+    }
+    for name, (value, least) in counts.items():
+        if value < least:
+            raise ValueError(f"{name}: {value}; allowed: {least} or more")
+    if train.keep_every % train.checkpoint_every:
+        raise ValueError(
+            f"train.keep_every: {train.keep_every}; allowed: 0 or a multiple of train.checkpoint_every "
+            f"= {train.checkpoint_every}"
+        )
+    weights = {
+        "loss.perceptual_weight": loss.perceptual_weight,
+        "loss.edge_weight": loss.edge_weight,
+        "loss.fft_weight": loss.fft_weight,
+        "loss.lpips_weight": loss.lpips_weight,
+        "loss.reblur_weight": loss.reblur_weight,
+    }
+    for name, weight in weights.items():
+        if weight < 0:
+            raise ValueError(f"{name}: {weight}; allowed: 0 (off) or more")
+    if loss.perceptual_weight == 0 and loss.perceptual_file is not None:
+        raise ValueError("loss.perceptual_file: given, but loss.perceptual_weight is 0, which turns the term off")
+    if config.model.spikes is None:
+        if data.spike_dropout:
+            raise ValueError(f"data.spike_dropout: {data.spike_dropout}, but model.spikes is null; allowed: 0")
+        if data.degrade.probability:
+            raise ValueError("data.degrade: given, but model.spikes is null; allowed: probability 0")
+    if train.init is not None and train.init_vrt is not None:
+        raise ValueError("train.init and train.init_vrt: choose one")
+    if train.self_supervised:
+        sharp = [name for name, weight in weights.items() if weight and name != "loss.reblur_weight"]
+        if sharp:
+            raise ValueError(f"train.self_supervised: has no sharp frames for {', '.join(sharp)}; allowed: 0")
+        if not loss.reblur_weight:
+            raise ValueError("train.self_supervised: loss.reblur_weight is 0, so nothing would be learnt")
+    if train.parallel == "fsdp":
+        _check_fsdp(config, world)
+
+
+def check_crop(crop_px: int, *, least_px: int, multiple: int) -> None:
+    """Refuse a crop that the network cannot take. Raises ValueError."""
+    if crop_px < least_px or crop_px % multiple:
+        raise ValueError(f"data.crop_px: {crop_px}; this network needs a multiple of {multiple}, at least {least_px}")
+
+
+def _check_fsdp(config: Config, world: int) -> None:
+    if world == 1:
+        raise ValueError("train.parallel: fsdp shares parameters out among ranks; start it with torchrun")
+    others = {
+        "train.precision": (config.train.precision == "fp16", "bf16 or fp32"),
+        "train.compile": (config.train.compile, "false"),
+        "optim.kind": (config.optim.kind == "adamw8bit", "adamw or adam"),
+        "optim.flow_fixed_steps": (config.optim.flow_fixed_steps > 0, "0"),
+    }
+    for name, (is_set, allowed) in others.items():
+        if is_set:
+            raise ValueError(f"{name}: not with train.parallel fsdp; allowed there: {allowed}")

@@ -9,16 +9,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from spikevrt.config import Config, ModelConfig
 from spikevrt.data.dataset import DatasetInfo
+from spikevrt.data.prepare import prepare
+from spikevrt.recording.frames import write_image
 from spikevrt.represent.voxel import VoxelStats
+from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 from spikevrt.train import loop
 
 NUM_BINS = 3
+REAL_BINS = 4
 
 
 class FakeClips:
@@ -93,4 +98,48 @@ def small_config(**changes: Any) -> Config:
     for name, value in changes.items():
         section, key = name.split("__")
         values.setdefault(section, {})[key] = value
+    return Config.from_dict(values)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two simulated recordings, prepared: three training clips of two frames, and three clips for validation."""
+    root = tmp_path_factory.mktemp("captures")
+    rng = np.random.default_rng(3)
+    write_image(root / "photo.png", np.kron(rng.integers(0, 256, (24, 32, 3)), np.ones((8, 8, 1))).astype(np.uint8))
+    recordings = []
+    for name, frames in (("first", 4), ("second", 5)):
+        options = SimulateOptions(
+            frames=frames, exposure_ticks=8, period_ticks=10, width=64, height=64, num_layers=0, motion_px=6
+        )
+        recordings.append(simulate_recording(root / "photo.png", root / name, options).root)
+    return prepare(recordings[:1], root / "dataset", num_bins=REAL_BINS, val=recordings[1:])
+
+
+def real_config(dataset: Path, **changes: Any) -> Config:
+    """The smallest SpikeVRT, 3 steps of one clip; `changes` as in `small_config`."""
+    eight = [8] * 11
+    values: dict[str, Any] = {
+        "model": {
+            "vrt": {
+                "window": [2, 4, 4],
+                "depths": [1] * 11,
+                "dims": eight,
+                "num_heads": [2] * 11,
+                "deform_groups": 4,
+                "flow_widths": [4, 4, 4, 4],
+            },
+            "spikes": {"num_bins": REAL_BINS, "dims": eight[:4]},
+        },
+        "data": {"root": str(dataset), "clip_frames": 2, "crop_px": 64, "batch": 1},
+        "loss": {"perceptual_weight": 0.0},
+        "optim": {"lr": 1e-3, "steps": 3, "warmup_steps": 1},
+        "train": {"device": "cpu", "precision": "fp32", "log_every": 1, "checkpoint_every": 1},
+    }
+    for name, value in changes.items():
+        *parents, key = name.split("__")
+        node = values
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[key] = value
     return Config.from_dict(values)

@@ -48,8 +48,9 @@ def test_the_meter_averages_the_loss_and_begins_again():
     meter.count(2, {"charbonnier": 3.0}, 0.0)
     values = meter.read()
     assert values["loss"] == 2.0 and values["clips_per_s"] > 0 and values["peak_bytes"] > 0
-    meter.count(2, 5.0, 0.0)
-    assert meter.read()["loss"] == 5.0
+    meter.count(2, {"charbonnier": 4.0, "fft": 1.0}, 0.0)
+    values = meter.read()
+    assert (values["loss"], values["loss_charbonnier"], values["loss_fft"]) == (5.0, 4.0, 1.0)
 
 
 def test_progress_goes_to_stderr_and_only_where_visible(capsys: pytest.CaptureFixture[str]):

@@ -6,55 +6,16 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from spikevrt.checkpoint import load_weights
-from spikevrt.config import Config
-from spikevrt.data.prepare import prepare
 from spikevrt.model.network import SpikeVRT
-from spikevrt.recording.frames import write_image
 from spikevrt.restore.restorer import load_network
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 from spikevrt.train import loop
 from spikevrt.train.journal import read_journal
 from spikevrt.train.loop import train
-
-NUM_BINS = 4
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("captures")
-    rng = np.random.default_rng(3)
-    write_image(root / "photo.png", np.kron(rng.integers(0, 256, (24, 32, 3)), np.ones((8, 8, 1))).astype(np.uint8))
-    options = SimulateOptions(frames=2, exposure_ticks=8, period_ticks=10, width=64, height=64, num_layers=0)
-    recordings = [simulate_recording(root / "photo.png", root / name, options).root for name in ("first", "second")]
-    return prepare(recordings[:1], root / "dataset", num_bins=NUM_BINS, val=recordings[1:])
-
-
-def real_config(dataset: Path, **train_values: Any) -> Config:
-    eight = [8] * 11
-    return Config.from_dict(
-        {
-            "model": {
-                "vrt": {
-                    "window": [2, 4, 4],
-                    "depths": [1] * 11,
-                    "dims": eight,
-                    "num_heads": [2] * 11,
-                    "deform_groups": 4,
-                    "flow_widths": [4, 4, 4, 4],
-                },
-                "spikes": {"num_bins": NUM_BINS, "dims": eight[:4]},
-            },
-            "data": {"root": str(dataset), "clip_frames": 2, "crop_px": 64, "batch": 1},
-            "loss": {"perceptual_weight": 0.0},
-            "optim": {"lr": 1e-3, "steps": 3, "warmup_steps": 1},
-            "train": {"device": "cpu", "precision": "fp32", "log_every": 1, "checkpoint_every": 1} | train_values,
-        }
-    )
+from tests.train.conftest import real_config
 
 
 def test_the_real_network_resumed_equals_itself_never_stopped(

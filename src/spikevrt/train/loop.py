@@ -80,6 +80,7 @@ def train(
             folder.create(out, config, run.info, ranks.world, resume=resuming)
         ranks.wait()
         run.loop(out, resume_command)
+        del run  # DDP goes before the group of processes that it talks through (ranks.py)
     best = out / folder.BEST_WEIGHTS
     return best if best.is_file() else out / folder.LAST_WEIGHTS
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,4 +74,7 @@ def join_ranks(device: str) -> Iterator[Ranks]:
     try:
         yield Ranks(rank=dist.get_rank(), world=world)
     finally:
+        # Gloo's own thread needs the GIL to let go of the last exchange; DDP's destructor would wait for that thread
+        # without giving the GIL up, for ever. A moment without the GIL is enough.
+        time.sleep(0.05)
         dist.destroy_process_group()

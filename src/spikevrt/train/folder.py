@@ -95,7 +95,7 @@ def load(out: Path, config: Config) -> dict[str, Any]:
     state = checkpoint.load_state(out / STATE)
     if state.get("format") != STATE_FORMAT:
         raise ValueError(f"{out / STATE}: training state format {state.get('format')}; expected {STATE_FORMAT}")
-    for name, before, now in _differences(state["config"], config.to_dict()):
+    for name, before, now in differences(state["config"], config.to_dict()):
         if name.startswith("model.") and name != "model.checkpoint":
             raise ValueError(f"{name}: {now}, but {out} was trained with {before}; a resumed run keeps its network")
         print(f"spikevrt: resuming with {name} {now} (was {before})", file=sys.stderr)
@@ -117,11 +117,12 @@ def _provenance(config: Config, info: DatasetInfo) -> dict[str, Any]:
     return {"seed": config.train.seed, "data_hash": info.data_hash, "config": config.to_dict()}
 
 
-def _differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted name, value before, value now) of every plain value that differs; None where one has none."""
     if isinstance(before, dict) and isinstance(now, dict):
         prefix = f"{name}." if name else ""
         pairs = ((f"{prefix}{key}", before.get(key), now.get(key)) for key in [*now, *(before.keys() - now.keys())])
-        return [row for key, b, n in pairs for row in _differences(b, n, key)]
+        return [row for key, b, n in pairs for row in differences(b, n, key)]
     return [] if before == now else [(name, before, now)]
 
 

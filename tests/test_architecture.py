@@ -23,6 +23,9 @@ MAX_LINES = 400
 # A part of the package -> the parts that it may import (docs/index.md draws the same).
 ARROWS: dict[str, set[str]] = {
     "config": set(),
+    "config_rules": set(),
+    "config_keys": {"config_rules"},
+    "config_import": {"config", "config_keys", "config_rules"},
     "runtime": set(),
     "losses": set(),
     "recording": set(),
@@ -40,7 +43,7 @@ ARROWS: dict[str, set[str]] = {
 ENTRANCES = {"cli", "verbs", "__main__", "__init__"}  # the command line may import everything; nobody imports it
 
 CORE = {"torch", "numpy", "yaml", "safetensors"}  # the rest is imported inside the function that needs it
-LAZY = {"PIL", "av", "rich", "tensorboard", "h5py", "scipy", "cv2", "ray"}
+LAZY = {"PIL", "av", "rich", "tensorboard", "h5py", "scipy", "cv2", "ray", "matplotlib"}
 TYPES_ONLY = {"jaxtyping"}
 
 

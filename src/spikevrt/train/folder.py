@@ -72,7 +72,7 @@ def create(out: Path, config: Config, info: DatasetInfo, world: int, *, resume: 
             shutil.rmtree(out / name, ignore_errors=True)
     _write(out / CONFIG, yaml.safe_dump(config.to_dict(), sort_keys=False))
     about = _provenance(config, info) | {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": _started(out) if resume else _now(),
         "num_ranks": world,
         "environment": runtime.environment(runtime.pick_device(config.train.device)),
     }
@@ -133,7 +133,7 @@ def load(out: Path, config: Config, *, told: bool = True) -> dict[str, Any]:
     state, path = _newest(out, told)
     if state.get("format") != STATE_FORMAT:
         raise ValueError(f"{path}: training state format {state.get('format')}; expected {STATE_FORMAT}")
-    for name, before, now in _differences(state["config"], config.to_dict()):
+    for name, before, now in differences(state["config"], config.to_dict()):
         if name.startswith("model.") and not name.startswith("model.checkpoint"):
             raise ValueError(f"{name}: {now}, but {out} was trained with {before}; a resumed run keeps its network")
         if told:
@@ -161,6 +161,18 @@ def check_statistics(state: dict[str, Any], config: Config, info: DatasetInfo) -
         raise ValueError(f"{info.root}: voxel mean and std {now}, but the run was trained with {before}")
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _started(out: Path) -> str:
+    """When the run that is resumed was started first."""
+    try:
+        return str(json.loads((out / RUN_INFO).read_text(encoding="utf-8"))["started"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return _now()
+
+
 def _statistics(config: Config, info: DatasetInfo) -> tuple[float, float]:
     return (0.0, 1.0) if config.model.spikes is None else (info.stats.mean, info.stats.std)
 
@@ -169,11 +181,12 @@ def _provenance(config: Config, info: DatasetInfo) -> dict[str, Any]:
     return {"seed": config.train.seed, "data_hash": info.data_hash, "config": config.to_dict()}
 
 
-def _differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted name, value before, value now) of every plain value that differs; None where one has none."""
     if isinstance(before, dict) and isinstance(now, dict):
         prefix = f"{name}." if name else ""
         pairs = ((f"{prefix}{key}", before.get(key), now.get(key)) for key in [*now, *(before.keys() - now.keys())])
-        return [row for key, b, n in pairs for row in _differences(b, n, key)]
+        return [row for key, b, n in pairs for row in differences(b, n, key)]
     return [] if before == now else [(name, before, now)]
 
 

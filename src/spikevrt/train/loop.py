@@ -8,6 +8,7 @@ Dimension key: B samples of one micro-batch, T frames, H image rows, W image col
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -27,9 +28,10 @@ from spikevrt.restore.restorer import RestoreOptions
 from spikevrt.train import folder, state
 from spikevrt.train.average import Average
 from spikevrt.train.checks import check, check_crop
+from spikevrt.train.curves import draw_curves
 from spikevrt.train.folder import Resume
 from spikevrt.train.initial import read_initial
-from spikevrt.train.journal import Journal, Meter, Progress, clock, in_words
+from spikevrt.train.journal import Journal, Meter, Progress, clock, in_words, read_journal
 from spikevrt.train.optim import make_optimizer, set_lr, set_trained
 from spikevrt.train.parallel import channels_last, clip_gradients, compiled, copies, gradients_stay, shard
 from spikevrt.train.ranks import Ranks, join_ranks
@@ -262,6 +264,8 @@ class _Run:
         if is_best:
             self.write_weights(out / folder.BEST_WEIGHTS, tensors, progress, {"psnr_rgb": score.psnr_rgb})
         journal.write("validation", self.step, **vars(score), best=is_best)
+        with contextlib.suppress(OSError):  # the curves can be drawn at any time from the journal
+            draw_curves(read_journal(out), out / folder.CURVES, title=out.name)
         if pictures is not None:
             journal.pictures(pictures, self.step)
         progress.say(

@@ -63,9 +63,10 @@ def test_an_unknown_precision_is_refused():
         runtime.autocast(CPU, "int8")
 
 
-def test_fp16_on_a_cpu_is_refused():
-    with pytest.raises(ValueError, match=r"precision: 'fp16' on cpu; allowed there: fp32, bf16"):
-        runtime.autocast(CPU, "fp16")
+def test_fp16_multiplies_in_fp16_on_a_cpu_too():
+    x = torch.ones(2, 2)
+    with runtime.autocast(CPU, "fp16"):
+        assert (x @ x).dtype == torch.float16
 
 
 PEAK_OF_A_CLEAN_PROCESS = """

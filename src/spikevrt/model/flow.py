@@ -55,10 +55,54 @@ def sample(
     mode: Literal["bilinear", "nearest"] = "bilinear",
     padding: Literal["zeros", "border"] = "zeros",
 ) -> Float[Tensor, "N C h w"]:
-    """Read `x` at positions in pixels."""
+    """Read `x` at positions in pixels.
+
+    Where the same bits are asked for (`train.deterministic`) a GPU goes by index: grid_sample's gradient adds up there
+    in any order, and torch refuses it.
+    """
+    if x.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return sample_by_index(x, columns, rows, mode, padding)
     height, width = x.shape[-2:]
     grid = torch.stack((2 * columns / max(width - 1, 1) - 1, 2 * rows / max(height - 1, 1) - 1), -1)
     return F.grid_sample(x, grid, mode=mode, padding_mode=padding, align_corners=True)
+
+
+def sample_by_index(
+    x: Float[Tensor, "N C H W"],
+    columns: Float[Tensor, "N h w"],
+    rows: Float[Tensor, "N h w"],
+    mode: Literal["bilinear", "nearest"] = "bilinear",
+    padding: Literal["zeros", "border"] = "zeros",
+) -> Float[Tensor, "N C h w"]:
+    """The plain twin of `sample`: pixels are picked by their index, and its gradient is the same in every run.
+
+    `sample` rounds positions when it normalises them, by about 1e-6 pixels; this does not. What is read at a position
+    that is not finite is NaN (nearest: zero).
+    """
+    height, width = x.shape[-2:]
+    if padding == "border":
+        columns, rows = _into(columns, width - 1), _into(rows, height - 1)
+    if mode == "nearest":
+        return _pixels(x, columns.round(), rows.round())
+    left, top = columns.detach().floor(), rows.detach().floor()
+    across, down = (columns - left)[:, None], (rows - top)[:, None]
+    upper = _pixels(x, left, top) * (1 - across) + _pixels(x, left + 1, top) * across
+    lower = _pixels(x, left, top + 1) * (1 - across) + _pixels(x, left + 1, top + 1) * across
+    return upper * (1 - down) + lower * down
+
+
+def _into(positions: Tensor, last: int) -> Tensor:
+    """Positions brought to [0, last]; those on or beyond an end get no gradient, as in grid_sample."""
+    return torch.where((positions <= 0) | (positions >= last), positions.detach().clamp(0, last), positions)
+
+
+def _pixels(x: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
+    """The pixels at whole positions, zero outside the picture."""
+    height, width = x.shape[-2:]
+    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+    column, row = (torch.where(inside, positions, 0).long() for positions in (columns, rows))
+    picture = torch.arange(x.shape[0], device=x.device).view(-1, 1, 1)
+    return x.permute(0, 2, 3, 1)[picture, row, column].permute(0, 3, 1, 2) * inside[:, None]
 
 
 def flow_warp(

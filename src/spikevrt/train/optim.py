@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spikevrt.config import OptimConfig
 
@@ -15,6 +16,7 @@ Part = Literal["vrt", "flow", "spikes", "fusion"]
 PARTS: tuple[Part, ...] = ("vrt", "flow", "spikes", "fusion")
 FLOW_NAMES = ("spynet", "pa_deform")  # names of what estimates or follows the flow
 SPIKE_NAMES = ("spike_encoder", "spike_attention")
+BYTES = ("codes", "scale", "qmap")  # what an average in bytes consists of
 
 
 def check_optim(config: OptimConfig) -> None:
@@ -121,17 +123,74 @@ def make_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Optim
     settings: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "weight_decay": config.weight_decay}
     optimizer: torch.optim.Optimizer
     if config.kind == "adamw8bit":
-        try:
-            from torchao.optim import AdamW8bit
-        except ImportError:
-            raise ValueError("optim.kind: adamw8bit needs torchao; install spikevrt[lowmem], or choose adamw") from None
-        optimizer = AdamW8bit(groups, **settings)
+        optimizer = _adamw8bit(groups, settings)
     elif config.kind == "adam":
         optimizer = torch.optim.Adam(groups, **settings, fused=True)
     else:
         optimizer = torch.optim.AdamW(groups, **settings, fused=True)
     set_lr(optimizer, 0, config)
     return optimizer
+
+
+def _adamw8bit(groups: list[dict[str, Any]], settings: dict[str, Any]) -> torch.optim.Optimizer:
+    """AdamW whose two averages take a byte a weight; those of small tensors (`has_bytes`) stay in float32."""
+    for name in ("torchao", "torch.utils._pytree"):  # which tell of kernels for other machines, and of old habits
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        from torchao.optim import AdamW8bit
+    except ImportError:
+        raise ValueError("optim.kind: adamw8bit needs torchao; install spikevrt[lowmem], or choose adamw") from None
+
+    class Uncompiled(AdamW8bit):
+        """torchao compiles the step once for every shape of a parameter: minutes on a CPU, and other roundings."""
+
+        def step(self, closure: Any = None) -> Any:
+            with torch.compiler.set_stance("force_eager"):
+                return super().step(closure)
+
+    optimizer: torch.optim.Optimizer = Uncompiled(groups, **settings)
+    return optimizer
+
+
+def has_bytes(parameter: Tensor) -> bool:
+    """Whether `adamw8bit` keeps this parameter's averages in bytes: whole blocks of 256 weights, 4096 or more."""
+    return parameter.numel() >= 4096 and parameter.numel() % 256 == 0
+
+
+def packed(optimizer_state: dict[str, Any]) -> dict[str, Any]:
+    """The state of an optimiser as plain tensors: a file of it is read without torchao, and by no class of it."""
+
+    def pack(value: Any) -> Any:
+        if isinstance(value, Tensor) and hasattr(value, "__tensor_flatten__"):
+            return {name: getattr(value, name).cpu() for name in BYTES} | {"signed": value.signed}
+        return value
+
+    state = optimizer_state["state"]
+    return optimizer_state | {
+        "state": {name: {key: pack(value) for key, value in values.items()} for name, values in state.items()}
+    }
+
+
+def unpacked(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The inverse of `packed`, for `optimizer`. Raises ValueError where one is adamw8bit and the other is not."""
+    is_8bit = not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW)
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    wants = is_8bit and any(has_bytes(p) for p in parameters)
+    holds = any(isinstance(value, dict) for values in saved["state"].values() for value in values.values())
+    if saved["state"] and wants != holds:
+        raise ValueError(f"saved {'with' if holds else 'without'} adamw8bit")
+    if not holds:
+        return saved
+    from torchao.optim.subclass_8bit import OptimState8bit
+
+    def unpack(value: Any) -> Any:
+        if isinstance(value, dict):
+            return OptimState8bit(*(value[name] for name in BYTES), value["signed"], dtype=torch.float32)
+        return value
+
+    return saved | {
+        "state": {name: {key: unpack(value) for key, value in values.items()} for name, values in saved["state"].items()}
+    }
 
 
 def set_lr(optimizer: torch.optim.Optimizer, step: int, config: OptimConfig) -> float:

@@ -17,11 +17,13 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from spikevrt.model.blocks import RTMSA
+from spikevrt.model.blocks import RTMSA, TMSA
 from spikevrt.model.stage import Stage
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
+
+MAX_KINDS_OF_BLOCK = 256  # by width, size, window, shift; torch's own limit of 8 would leave the others uncompiled
 
 
 def shard(network: nn.Module, mesh: DeviceMesh) -> None:
@@ -33,20 +35,26 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def compiled(network: nn.Module, trial: Callable[[nn.Module], None], *, visible: bool) -> nn.Module:
-    """`torch.compile` of the network, or the network itself where that fails, which is told in one line.
+    """`torch.compile` of the transformer blocks, in place; where that fails, which is told in one line, without it.
 
-    `trial` runs a step through what it is given, so that a failure comes now and not in the middle of a run.
+    Blocks alone: blocks alike share a kernel, so a deep network takes no longer than a shallow one, and the rest (flow,
+    sampling) gains nothing. `trial` runs a step through the network, so that a failure comes now and not in the middle
+    of a run. Shapes are fixed; validation, whose sizes are others, runs what is not compiled (validation.py).
     """
+    blocks = [module for module in network.modules() if isinstance(module, TMSA)]
     try:
-        module: nn.Module = torch.compile(network)  # type: ignore[assignment]
-        trial(module)
-        return module
+        for block in blocks:
+            block.compile(dynamic=False, recompile_limit=MAX_KINDS_OF_BLOCK)
+        trial(network)
     except Exception as error:  # no compiler, an operator it does not know: dynamo and inductor raise many kinds
         if visible:
             reason = " ".join(str(error).split())[:160] or type(error).__name__
             print(f"spikevrt: train.compile: torch.compile failed, going on without it ({reason})", file=sys.stderr)
         torch.compiler.reset()
-        return network
+        for block in blocks:
+            block._compiled_call_impl = None  # where nn.Module.compile puts it; there is no call to undo it
+        network.zero_grad(set_to_none=True)
+    return network
 
 
 def channels_last(network: nn.Module) -> None:

@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from spikevrt.model.weights import load_strict
 from spikevrt.train.average import Average
+from spikevrt.train.optim import packed, unpacked
 from spikevrt.train.parallel import whole
 
 _SAVED = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -39,7 +40,7 @@ def gather(
     """The tensors of a run (all ranks must call; the first one's is complete)."""
     return {
         "network": get_model_state_dict(network, options=_SAVED),
-        "optimizer": get_optimizer_state_dict(network, optimizer, options=_SAVED),
+        "optimizer": packed(get_optimizer_state_dict(network, optimizer, options=_SAVED)),
         "scaler": scaler.state_dict(),
         "average": {} if average is None else {name: whole(value).cpu() for name, value in average.values.items()},
     }
@@ -65,7 +66,8 @@ def restore(
     fresh = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     if saved["optimizer"]["state"]:  # empty where every step so far was skipped
         try:
-            set_optimizer_state_dict(network, optimizer, saved["optimizer"], options=_LOADED)
+            optimizer_state = unpacked(saved["optimizer"], optimizer)
+            set_optimizer_state_dict(network, optimizer, optimizer_state, options=_LOADED)
         except (RuntimeError, KeyError, ValueError, AssertionError) as error:
             reason = " ".join(str(error).split())[:160]
             raise ValueError(

@@ -63,7 +63,8 @@ def validate(
     try:
         for index in range(ranks.rank, num_clips, ranks.world):
             sample = clips[index]
-            with torch.no_grad():
+            # frames have other sizes than crops: what was compiled for training stays out of it
+            with torch.no_grad(), torch.compiler.set_stance("force_eager"):
                 restored = restore_clip(network, sample["blur"], sample.get("spike_vox"), options).float().cpu()
             values = zip(
                 sample["meta"]["frame_idx"],

@@ -4,6 +4,7 @@ import urllib.error
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -22,6 +23,7 @@ from spikevrt.losses import (
     frame_motion,
     reblur,
 )
+from tests.golden.make_vgg_golden import GOLDEN, formula, pictures
 
 CONVS = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128), 12: (256, 256), 14: (256, 256)}
 REST = [f"features.{n}.{part}" for n in (16, 34) for part in ("weight", "bias")] + ["classifier.6.bias"]
@@ -79,6 +81,22 @@ def test_features_are_those_of_the_layers_written_out(vgg19: dict[str, torch.Ten
     out = VggRelu33(vgg_file)(frames)
     assert out.shape == (2, 256, 3, 4) and (out >= 0).all()
     torch.testing.assert_close(out, x, rtol=1e-5, atol=1e-6)
+
+
+def test_features_and_their_gradient_are_those_of_torchvisions_vgg19(tmp_path: Path):
+    """Tolerance: 1e-5 of the largest value, for sums of up to 2304 products in another order."""
+    golden = np.load(GOLDEN, allow_pickle=False)
+    state = {name: torch.zeros(1) for name in golden["names"].tolist()}
+    for index, (out_channels, in_channels) in CONVS.items():
+        for name, shape in {"weight": (out_channels, in_channels, 3, 3), "bias": (out_channels,)}.items():
+            state[f"features.{index}.{name}"] = formula(f"features.{index}.{name}", shape)
+    assert len(state) == 38 and np.array_equal(pictures(), golden["pictures"])
+    x = (torch.from_numpy(golden["pictures"]).float() / 255).requires_grad_()
+    features = VggRelu33(saved(tmp_path, state))(x)
+    features.square().mean().backward()
+    for ours, key in ((features.detach(), "features"), (x.grad, "gradient")):
+        theirs = torch.from_numpy(golden[key])
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * theirs.abs().max().item())
 
 
 def test_the_distance_is_zero_for_equal_frames_and_its_gradient_reaches_only_the_first(vgg_file: Path):

@@ -15,7 +15,6 @@ from spikevrt.losses import (
     Losses,
     VggRelu33,
     charbonnier,
-    check_losses,
     edge_strength,
     exposure_duty,
     feature_distance,
@@ -353,30 +352,3 @@ def test_the_gradient_of_every_term_reaches_the_restored_frames(vgg_file: Path):
     for name, term in terms.items():
         (gradient,) = torch.autograd.grad(term, restored, retain_graph=True)
         assert bool(gradient.isfinite().all()) and gradient.abs().sum() > 0, name
-
-
-@pytest.mark.parametrize("name", ["perceptual_weight", "edge_weight", "fft_weight", "lpips_weight", "reblur_weight"])
-def test_a_negative_weight_is_refused(name: str):
-    with pytest.raises(ValueError, match=rf"^loss\.{name}: -1\.0; allowed: 0 \(off\) or more$"):
-        check_losses(LossConfig(**(OFF | {name: -1.0})), self_supervised=False)
-
-
-def test_an_epsilon_of_zero_is_refused():
-    with pytest.raises(ValueError, match=r"^loss\.charbonnier_eps: 0\.0; allowed: above 0$"):
-        check_losses(LossConfig(charbonnier_eps=0.0), self_supervised=False)
-
-
-def test_a_vgg_file_for_a_term_that_is_off_is_refused():
-    with pytest.raises(ValueError, match=r"^loss\.perceptual_file: given, but loss\.perceptual_weight is 0"):
-        check_losses(LossConfig(**OFF, perceptual_file="vgg19.pth"), self_supervised=False)
-
-
-def test_a_term_that_needs_sharp_frames_is_refused_without_them():
-    with pytest.raises(ValueError, match=r"^loss\.perceptual_weight: 0\.1, but train\.self_supervised has no sharp"):
-        check_losses(LossConfig(reblur_weight=1.0), self_supervised=True)
-
-
-def test_self_supervised_without_the_reblur_term_is_refused():
-    with pytest.raises(ValueError, match=r"^loss\.reblur_weight: 0, but train\.self_supervised has no other term"):
-        check_losses(LossConfig(**OFF), self_supervised=True)
-    check_losses(LossConfig(**OFF, reblur_weight=1.0), self_supervised=True)

@@ -8,7 +8,6 @@ Dimension key: N frames (batch and time flattened), B samples, T frames, C chann
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,29 +36,6 @@ REBLUR_TIMES = 9  # moments of an exposure over which `reblur` averages
 Flow = Callable[
     [Tensor, Tensor], Tensor
 ]  # (N 3 H W, N 3 H W) -> N 2 H W: the field that brings the second to the first
-
-
-def check_losses(config: LossConfig, *, self_supervised: bool) -> None:
-    """Refuse settings that cannot be obeyed. Raises ValueError."""
-    supervised = {
-        "perceptual_weight": config.perceptual_weight,
-        "edge_weight": config.edge_weight,
-        "fft_weight": config.fft_weight,
-        "lpips_weight": config.lpips_weight,
-    }
-    for name, value in (supervised | {"reblur_weight": config.reblur_weight}).items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"loss.{name}: {value}; allowed: 0 (off) or more")
-        if self_supervised and value > 0 and name in supervised:
-            raise ValueError(
-                f"loss.{name}: {value}, but train.self_supervised has no sharp frames to compare with; allowed: 0"
-            )
-    if not 0 < config.charbonnier_eps < math.inf:
-        raise ValueError(f"loss.charbonnier_eps: {config.charbonnier_eps}; allowed: above 0")
-    if config.perceptual_weight == 0 and config.perceptual_file is not None:
-        raise ValueError("loss.perceptual_file: given, but loss.perceptual_weight is 0, which turns the term off")
-    if self_supervised and config.reblur_weight == 0:
-        raise ValueError("loss.reblur_weight: 0, but train.self_supervised has no other term; allowed: above 0")
 
 
 class Losses(nn.Module):

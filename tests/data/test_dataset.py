@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +216,44 @@ def test_without_spikes_no_spike_file_is_opened(root: Path):
 def test_the_twin_without_spikes_sees_the_same_pictures(root: Path):
     with_spikes, without = clips(root)[4], clips(root, spikes=False)[4]
     assert torch.equal(with_spikes["blur"], without["blur"]) and with_spikes["meta"] == without["meta"]
+
+
+def without_sharp(root: Path) -> Path:
+    """What `prepare` would have made of the same recordings, had they had no sharp frames."""
+    for path in root.glob("*/*/sequence.json"):
+        shutil.rmtree(path.parent / "sharp")
+        values = json.loads(path.read_text())
+        values["frames"]["sharp"] = "none"
+        path.write_text(json.dumps(values))
+    return root
+
+
+def test_without_sharp_frames_samples_and_batches_have_none_and_are_else_the_same(root: Path):
+    before, had = [clips(root)[item] for item in (0, 5)], clips(root).has_sharp
+    dataset = clips(without_sharp(root))
+    after = [dataset[item] for item in (0, 5)]
+    assert (had, dataset.has_sharp, clips(root, "val").has_sharp) == (True, False, False)
+    for old, new in zip(before, after, strict=True):
+        del old["sharp"]
+        assert_same(old, new)
+    assert set(collate(after)) == {"blur", "spike_vox", "meta"}
+
+
+def test_a_split_in_which_only_some_sequences_have_sharp_frames_is_refused(root: Path):
+    whole = (root / "train/b/sequence.json").read_text()
+    without_sharp(root)
+    (root / "train/b/sequence.json").write_text(whole)
+    with pytest.raises(ValueError, match=r"set/train: only some sequences have sharp frames; allowed: all, or none"):
+        clips(root)
+
+
+def test_sharp_frames_that_are_neither_there_nor_none_are_refused(root: Path):
+    path = root / "train/a/sequence.json"
+    values = json.loads(path.read_text())
+    values["frames"]["sharp"] = "some"
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"sequence\.json: frames\.sharp: 'some'; allowed: none, or no such key"):
+        open_dataset(root)
 
 
 # --- randomness -----------------------------------------------------------------------------------------------------

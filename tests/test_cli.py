@@ -353,6 +353,17 @@ def test_prepare_says_how_many_frames_it_dropped(
     assert capsys.readouterr().out.startswith(expected)
 
 
+def test_prepare_without_sharp_says_which_parts_have_none(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
+):
+    shutil.rmtree(recording_folder / "sharp", ignore_errors=True)
+    arguments = ["prepare", str(recording_folder), "--num-bins", "16", "--val-fraction", "0"]
+    assert cli.main([*arguments, "--out", str(tmp_path / "set")]) == 2
+    assert "has no sharp frames; training and validation need them, unless --without-sharp" in capsys.readouterr().err
+    assert cli.main([*arguments, "--out", str(tmp_path / "set"), "--without-sharp"]) == 0
+    assert capsys.readouterr().out.startswith(f"3 frames, without sharp frames: train -> {tmp_path / 'set'} (")
+
+
 def test_a_preview_is_replaced_only_when_told(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
 ):

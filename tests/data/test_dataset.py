@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -274,6 +275,44 @@ def test_a_higher_threshold_leaves_the_density_that_normalisation_promises(root:
     for item in range(len(worse)):
         for frame, expected in zip(worse[item]["spike_vox"], same[item]["spike_vox"], strict=True):
             assert float(frame.mean()) == pytest.approx(float(expected.mean()), abs=1e-5)
+
+
+def without_sharp(root: Path) -> Path:
+    """What `prepare` would have made of the same recordings, had they had no sharp frames."""
+    for path in root.glob("*/*/sequence.json"):
+        shutil.rmtree(path.parent / "sharp")
+        values = json.loads(path.read_text())
+        values["frames"]["sharp"] = "none"
+        path.write_text(json.dumps(values))
+    return root
+
+
+def test_without_sharp_frames_samples_and_batches_have_none_and_are_else_the_same(root: Path):
+    before, had = [clips(root)[item] for item in (0, 5)], clips(root).has_sharp
+    dataset = clips(without_sharp(root))
+    after = [dataset[item] for item in (0, 5)]
+    assert (had, dataset.has_sharp, clips(root, "val").has_sharp) == (True, False, False)
+    for old, new in zip(before, after, strict=True):
+        del old["sharp"]
+        assert_same(old, new)
+    assert set(collate(after)) == {"blur", "spike_vox", "meta"}
+
+
+def test_a_split_in_which_only_some_sequences_have_sharp_frames_is_refused(root: Path):
+    whole = (root / "train/b/sequence.json").read_text()
+    without_sharp(root)
+    (root / "train/b/sequence.json").write_text(whole)
+    with pytest.raises(ValueError, match=r"set/train: only some sequences have sharp frames; allowed: all, or none"):
+        clips(root)
+
+
+def test_sharp_frames_that_are_neither_there_nor_none_are_refused(root: Path):
+    path = root / "train/a/sequence.json"
+    values = json.loads(path.read_text())
+    values["frames"]["sharp"] = "some"
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"sequence\.json: frames\.sharp: 'some'; allowed: none, or no such key"):
+        open_dataset(root)
 
 
 # --- randomness -----------------------------------------------------------------------------------------------------

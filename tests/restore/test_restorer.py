@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from spikevrt import checkpoint
+from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import ModelConfig, SpikeConfig
 from spikevrt.recording.frames import list_images, read_image
 from spikevrt.recording.loose import loose_recording

@@ -223,7 +223,9 @@ class _Run:
     def terms(self, batch: Batch, network: nn.Module) -> dict[str, Tensor]:
         """The loss of one micro-batch, term by term, each with its weight."""
         inputs = [batch[name].to(self.device, non_blocking=True) for name in INPUTS if name in batch]
-        sharp = batch["sharp"].to(self.device, non_blocking=True) if "sharp" in batch else None
+        sharp = None
+        if not self.config.train.self_supervised:
+            sharp = batch["sharp"].to(self.device, non_blocking=True)
         duty = None
         if self.config.loss.reblur_weight > 0:
             times = [[meta[name] for meta in batch["meta"]] for name in ("t0", "t1")]

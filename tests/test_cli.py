@@ -136,7 +136,12 @@ def test_every_option_of_a_stage_can_be_given():
     assert {name for name, _, _ in simulate.SIMULATE} == names(SimulateOptions) - {"sensor", "camera", "rig"}
     assert {name for name, _, _ in simulate.CAMERA} == names(CameraConfig)
     assert {name for name, _, _ in simulate.RIG} == names(RigConfig)
-    assert {name for name, _, _ in options.RESTORE} | {"device", "precision", "ignore_health"} == names(RestoreOptions)
+    assert {name for name, _, _ in options.RESTORE} | {
+        "device",
+        "precision",
+        "ignore_health",
+        "without_spikes",
+    } == names(RestoreOptions)
 
 
 # --- mistakes in the command itself ---

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class Journal:
         partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
         partial.write_text("".join(_line(row) for row in kept), encoding="utf-8")
         os.replace(partial, path)
-        self._file: BinaryIO = path.open("ab")
+        self._file = path.open("ab", buffering=0)
         self._pending = b""  # rows that a full disk did not take yet
         self._tensorboard = _tensorboard(out / TENSORBOARD_FOLDER, start_step)
 
@@ -43,15 +43,13 @@ class Journal:
         """
         row = {"kind": kind, "step": step} | {name: _finite(value) for name, value in values.items()}
         self._pending += _line(row).encode()
-        end = self._file.seek(0, os.SEEK_END)
-        try:
-            self._file.write(self._pending)
-            self._file.flush()
+        end, written = self._file.seek(0, os.SEEK_END), 0
+        with contextlib.suppress(OSError):
+            written = self._file.write(self._pending)
+        if written == len(self._pending):
             self._pending = b""
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.truncate(self._file.fileno(), end)  # no half row
-            self._file = _reopened(self._file)
+        else:
+            os.ftruncate(self._file.fileno(), end)  # no half row
         with contextlib.suppress(OSError):  # its writer fails on a full disk; the journal goes on
             for name, value in row.items() if self._tensorboard is not None else ():
                 if isinstance(value, float | int) and not isinstance(value, bool) and name != "step":
@@ -197,14 +195,6 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour}:{minute:02d}:{second:02d}"
-
-
-def _reopened(file: BinaryIO) -> BinaryIO:
-    """The same file without what its buffer holds."""
-    path = file.name
-    with contextlib.suppress(OSError):
-        file.close()
-    return open(path, "ab")
 
 
 def _finite(value: Any) -> Any:

@@ -72,7 +72,7 @@ def test_rows_that_a_full_disk_did_not_take_are_written_when_there_is_room(
 ):
     monkeypatch.setattr(
         journal_module, "_tensorboard", lambda folder, start_step: None
-    )  # its own thread would complain
+    )
     journal = Journal(tmp_path, start_step=0)
     journal.write("train", 1, loss=1.0)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -163,11 +163,12 @@ class _Run:
                     self.skipped_in_a_row = 0
                 else:
                     self.skip(out, sum(values), micro_batches, progress)
-                if journal and (self.step % config.train.log_every == 0 or self.step == steps):
-                    row = meter.read() | {"lr": lr, "grad_norm": grad_norm, "skipped": self.skipped}
-                    journal.write("train", self.step, **row)
-                    progress.update(self.step, in_words(row))
                 last = self.step == steps
+                if last or self.step % config.train.log_every == 0:
+                    row = meter.read() | {"lr": lr, "grad_norm": grad_norm, "skipped": self.skipped}
+                    progress.update(self.step, in_words(row))
+                    if journal:
+                        journal.write("train", self.step, **row)
                 if last or self.step % config.train.validate_every == 0 or self.step % config.train.picture_every == 0:
                     self.score(out, journal, progress)
                     meter.go_on()

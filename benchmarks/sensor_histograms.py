@@ -19,9 +19,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
+from spikevrt.light import srgb_to_linear
 from spikevrt.recording.frames import read_image
 from spikevrt.recording.spike_file import SpikeGeometry, read_spikes
-from spikevrt.simulate.exposure import srgb_to_linear
 from spikevrt.simulate.sensor import SENSOR_PRESETS, SensorConfig, SpikeSensor, sensor_preset
 from spikevrt.simulate.statistics import (
     flat_field_cv,

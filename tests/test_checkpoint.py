@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spikevrt.checkpoint import WeightsInfo, load_state, load_weights, read_info, save_state, save_weights
+from spikevrt.checkpoint import WeightsInfo, digest, load_state, load_weights, read_info, save_state, save_weights
 from spikevrt.config import ModelConfig
 
 INFO = WeightsInfo(ModelConfig(spikes=None), 0.25, 0.5, {"seed": 123, "commit": None})
@@ -145,7 +146,7 @@ def test_a_state_that_would_run_code_is_refused_and_does_not_run(tmp_path):
 
 def test_a_state_that_is_no_mapping_is_refused(tmp_path):
     torch.save([1, 2], tmp_path / "last.state")
-    with pytest.raises(ValueError, match=r"not a training state \(holds list, expected dict\)"):
+    with pytest.raises(ValueError, match="not a training state of this SpikeVRT"):
         load_state(tmp_path / "last.state")
 
 
@@ -173,3 +174,48 @@ def test_a_process_killed_while_it_saves_leaves_the_old_state_under_the_name(tmp
     killed = subprocess.run([sys.executable, "-c", code, str(path)])
     assert killed.returncode == -9
     assert load_state(path) == {"step": 1}
+
+
+def test_one_flipped_bit_of_a_state_is_seen(tmp_path):
+    """The zip file that torch writes has checksums which torch does not look at."""
+    path = tmp_path / "last.state"
+    save_state(path, {"a": torch.zeros(101)})
+    content = bytearray(path.read_bytes())
+    content[content.index(bytes(101 * 4)) + 200] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"last\.state: damaged: its content is not what was written"):
+        load_state(path)
+
+
+def test_the_digest_sees_values_types_shapes_and_names_and_not_the_order_of_names():
+    tensor = torch.arange(6, dtype=torch.float32)
+    base = digest({"a": tensor, "b": [1, None]})
+    assert base == digest({"b": [1, None], "a": tensor.clone()})
+    others = [
+        {"a": tensor.view(2, 3), "b": [1, None]},
+        {"a": tensor.double(), "b": [1, None]},
+        {"a": tensor.flip(0), "b": [1, None]},
+        {"c": tensor, "b": [1, None]},
+        {"a": tensor, "b": [2, None]},
+        {"a": tensor, "b": [[1], None]},
+    ]
+    assert base not in {digest(other) for other in others}
+
+
+def test_a_write_that_the_disk_refuses_is_an_error_of_the_system_and_leaves_the_old_file(tmp_path):
+    """torch and safetensors tell it as errors of their own kinds; the limit of a file's size stands for a full disk."""
+    big = {"a": torch.ones(100_003)}
+    save_state(tmp_path / "last.state", {"a": 1})
+    save_weights(tmp_path / "w.safetensors", {"a": torch.ones(3)}, INFO)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"last\.state"):
+            save_state(tmp_path / "last.state", big)
+        with pytest.raises(OSError, match=r"w\.safetensors"):
+            save_weights(tmp_path / "w.safetensors", big, INFO)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert load_state(tmp_path / "last.state") == {"a": 1}
+    assert load_weights(tmp_path / "w.safetensors")[0]["a"].shape == (3,)
+    assert names(tmp_path) == ["last.state", "w.safetensors"]

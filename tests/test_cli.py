@@ -136,7 +136,12 @@ def test_every_option_of_a_stage_can_be_given():
     assert {name for name, _, _ in simulate.SIMULATE} == names(SimulateOptions) - {"sensor", "camera", "rig"}
     assert {name for name, _, _ in simulate.CAMERA} == names(CameraConfig)
     assert {name for name, _, _ in simulate.RIG} == names(RigConfig)
-    assert {name for name, _, _ in options.RESTORE} | {"device", "precision", "ignore_health"} == names(RestoreOptions)
+    assert {name for name, _, _ in options.RESTORE} | {
+        "device",
+        "precision",
+        "ignore_health",
+        "without_spikes",
+    } == names(RestoreOptions)
 
 
 # --- mistakes in the command itself ---
@@ -351,6 +356,17 @@ def test_prepare_says_how_many_frames_it_dropped(
     assert cli.main(["prepare", *arguments, "--out", str(tmp_path / "some")]) == 0
     expected = f"2 frames, 1 dropped (each sequence's dropped.log says why) -> {tmp_path / 'some'} ("
     assert capsys.readouterr().out.startswith(expected)
+
+
+def test_prepare_without_sharp_says_which_parts_have_none(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
+):
+    shutil.rmtree(recording_folder / "sharp", ignore_errors=True)
+    arguments = ["prepare", str(recording_folder), "--num-bins", "16", "--val-fraction", "0"]
+    assert cli.main([*arguments, "--out", str(tmp_path / "set")]) == 2
+    assert "has no sharp frames; training and validation need them, unless --without-sharp" in capsys.readouterr().err
+    assert cli.main([*arguments, "--out", str(tmp_path / "set"), "--without-sharp"]) == 0
+    assert capsys.readouterr().out.startswith(f"3 frames, without sharp frames: train -> {tmp_path / 'set'} (")
 
 
 def test_a_preview_is_replaced_only_when_told(

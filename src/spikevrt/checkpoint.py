@@ -145,7 +145,10 @@ def load_state(path: str | Path) -> dict[str, Any]:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 over tensors and plain values, nested in dicts, lists and tuples: names, types, shapes and every bit."""
+    """SHA-256 over tensors and plain values, nested in dicts, lists and tuples: names, types, shapes and every bit.
+
+    The order of a dict does not count.
+    """
     sha = hashlib.sha256()
 
     def add(item: Any) -> None:
@@ -158,9 +161,9 @@ def digest(value: Any) -> str:
             sha.update(plain.reshape(-1).view(torch.uint8).numpy().data if plain.numel() else b"")
         elif isinstance(item, dict):
             sha.update(f"dict{len(item)}".encode())
-            for key, inner in item.items():
+            for key in sorted(item, key=repr):
                 sha.update(repr(key).encode())
-                add(inner)
+                add(item[key])
         elif isinstance(item, list | tuple):
             sha.update(f"list{len(item)}".encode())
             for inner in item:

@@ -88,6 +88,12 @@ def test_a_sample_without_spikes_gets_none():
     assert "spike_vox" not in augment(sample, EVERY[-1])
 
 
+def test_a_sample_without_sharp_frames_gets_none():
+    sample = make_sample()
+    del sample["sharp"]
+    assert set(augment(sample, EVERY[-1])) == {"blur", "spike_vox", "meta"}
+
+
 def test_draws_reach_all_sixteen_and_repeat_with_the_seed():
     draws = [[draw_augmentation(g) for _ in range(200)] for g in (torch.Generator().manual_seed(3) for _ in range(2))]
     assert set(draws[0]) == set(EVERY) and draws[0] == draws[1]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from spikevrt.config import DegradeConfig
 from spikevrt.data.dataset import ClipDataset, collate, draw_crop, open_dataset
 from spikevrt.data.prepare import prepare
 from spikevrt.recording.frames import write_image
@@ -215,6 +217,102 @@ def test_without_spikes_no_spike_file_is_opened(root: Path):
 def test_the_twin_without_spikes_sees_the_same_pictures(root: Path):
     with_spikes, without = clips(root)[4], clips(root, spikes=False)[4]
     assert torch.equal(with_spikes["blur"], without["blur"]) and with_spikes["meta"] == without["meta"]
+
+
+# --- spikes that are absent or worse ----------------------------------------------------------------------------------
+
+WORSE = DegradeConfig(
+    probability=1.0, threshold=(1.5, 3.0), noise=0.1, dropped_ticks=0.2, shift_px=2.0, shift_ticks=4.0
+)
+
+
+def test_dropped_spikes_are_zeros_that_say_so_and_no_file_is_opened(root: Path):
+    for path in [*root.glob("train/*/spike/*"), *root.glob("train/*/spike_vox/*")]:
+        path.unlink()
+    sample = clips(root, spike_dropout=1.0)[0]
+    assert sample["spikes_present"].dtype == torch.bool and not sample["spikes_present"]
+    assert sample["spike_vox"].shape == (3, NUM_BINS, 3, 3) and not sample["spike_vox"].any()
+
+
+def test_dropout_takes_its_share_and_changes_neither_pictures_nor_other_voxels(root: Path):
+    whole, dropping = clips(root), clips(root, spike_dropout=0.5)
+    present = []
+    for epoch in range(12):
+        whole.set_epoch(epoch)
+        dropping.set_epoch(epoch)
+        for item in range(len(whole)):
+            expected, found = whole[item], dropping[item]
+            present.append(bool(found.pop("spikes_present")))
+            assert torch.equal(expected["blur"], found["blur"]) and torch.equal(expected["sharp"], found["sharp"])
+            if present[-1]:
+                assert_same(expected, found)
+    assert 0.3 < sum(present) / len(present) < 0.7
+
+
+@pytest.mark.parametrize("normalize", ["none", "density"])
+def test_worse_voxels_are_the_same_by_both_paths_and_with_any_number_of_workers(root: Path, normalize: str):
+    settings = {"degradation": WORSE, "spike_dropout": 0.25, "normalize": normalize}
+    cached, streamed = (clips(root, voxels=voxels, **settings) for voxels in ("precomputed", "raw"))
+    for item in range(len(cached)):
+        assert_same(cached[item], streamed[item])
+    assert not torch.equal(cached[0]["spike_vox"], clips(root, normalize=normalize)[0]["spike_vox"])
+    loader = torch.utils.data.DataLoader(clips(root, **settings), batch_size=2, num_workers=2, collate_fn=collate)
+    for number, batch in enumerate(loader):
+        alone = collate([cached[item] for item in range(2 * number, 2 * number + len(batch["meta"]))])
+        assert_same(alone, batch)
+
+
+def test_a_higher_threshold_leaves_the_density_that_normalisation_promises(root: Path):
+    """Fault 14: with `normalize: density` the mean of log1p is the training set's at any threshold."""
+    worse = clips(
+        root,
+        crop_px=14,
+        augment=False,
+        normalize="density",
+        degradation=DegradeConfig(probability=1.0, threshold=(2, 2)),
+    )
+    same = clips(root, crop_px=14, augment=False, normalize="density")
+    for item in range(len(worse)):
+        for frame, expected in zip(worse[item]["spike_vox"], same[item]["spike_vox"], strict=True):
+            assert float(frame.mean()) == pytest.approx(float(expected.mean()), abs=1e-5)
+
+
+def without_sharp(root: Path) -> Path:
+    """What `prepare` would have made of the same recordings, had they had no sharp frames."""
+    for path in root.glob("*/*/sequence.json"):
+        shutil.rmtree(path.parent / "sharp")
+        values = json.loads(path.read_text())
+        values["frames"]["sharp"] = "none"
+        path.write_text(json.dumps(values))
+    return root
+
+
+def test_without_sharp_frames_samples_and_batches_have_none_and_are_else_the_same(root: Path):
+    before, had = [clips(root)[item] for item in (0, 5)], clips(root).has_sharp
+    dataset = clips(without_sharp(root))
+    after = [dataset[item] for item in (0, 5)]
+    assert (had, dataset.has_sharp, clips(root, "val").has_sharp) == (True, False, False)
+    for old, new in zip(before, after, strict=True):
+        del old["sharp"]
+        assert_same(old, new)
+    assert set(collate(after)) == {"blur", "spike_vox", "meta"}
+
+
+def test_a_split_in_which_only_some_sequences_have_sharp_frames_is_refused(root: Path):
+    whole = (root / "train/b/sequence.json").read_text()
+    without_sharp(root)
+    (root / "train/b/sequence.json").write_text(whole)
+    with pytest.raises(ValueError, match=r"set/train: only some sequences have sharp frames; allowed: all, or none"):
+        clips(root)
+
+
+def test_sharp_frames_that_are_neither_there_nor_none_are_refused(root: Path):
+    path = root / "train/a/sequence.json"
+    values = json.loads(path.read_text())
+    values["frames"]["sharp"] = "some"
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"sequence\.json: frames\.sharp: 'some'; allowed: none, or no such key"):
+        open_dataset(root)
 
 
 # --- randomness -----------------------------------------------------------------------------------------------------

@@ -447,3 +447,48 @@ def test_no_recordings_are_refused(tmp_path):
 def test_a_missing_recording_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="stret: no such recording"):
         prepare([tmp_path / "stret"], tmp_path / "set")
+
+
+# --- recordings without sharp frames ----------------------------------------------------------------------------------
+
+
+def test_recordings_without_sharp_frames_make_a_dataset_that_says_so(make_recording: MakeRecording, tmp_path: Path):
+    a, b, c = (make_recording(name, seed=i, num_frames=3, sharp=False) for i, name in enumerate("abc"))
+    root = prepare([a, b], tmp_path / "set", num_bins=NUM_BINS, val=[c], without_sharp=True)
+    assert not list(root.rglob("sharp")) and len(list(root.glob("train/a/blur/*.npy"))) == 3
+    assert json.loads((root / "train/a/sequence.json").read_text())["frames"]["sharp"] == "none"
+    assert not any(sequence.has_sharp for sequence in (*open_dataset(root).train, *open_dataset(root).val))
+
+
+def test_recordings_with_sharp_frames_give_the_same_bytes_with_and_without_leave(
+    make_recording: MakeRecording, tmp_path: Path
+):
+    path = make_recording("a", num_frames=2)
+    settings = {"num_bins": NUM_BINS, "val_fraction": 0}
+    plain = contents(prepare([path], tmp_path / "one", **settings))
+    assert contents(prepare([path], tmp_path / "two", without_sharp=True, **settings)) == plain
+    assert b'"sharp"' not in plain["train/a/sequence.json"]  # as it was before: no dataset is to be prepared again
+
+
+def test_validation_may_have_sharp_frames_where_training_has_none(make_recording: MakeRecording, tmp_path: Path):
+    a, b = make_recording("a", num_frames=2, sharp=False), make_recording("b", num_frames=2)
+    info = open_dataset(prepare([a], tmp_path / "set", num_bins=NUM_BINS, val=[b], without_sharp=True))
+    assert [sequence.has_sharp for sequence in (*info.train, *info.val)] == [False, True]
+
+
+def test_a_split_in_which_only_some_have_sharp_frames_is_refused(make_recording: MakeRecording, tmp_path: Path):
+    a, b = make_recording("a", num_frames=2, sharp=False), make_recording("b", num_frames=2)
+    with pytest.raises(
+        ValueError, match=r"a: has no sharp frames, but .*b has, for train too; allowed: all of a split"
+    ):
+        prepare([a, b], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0, without_sharp=True)
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_test_set_without_sharp_frames_is_split_like_recordings(tmp_path: Path):
+    make_rsb(tmp_path / "rsb")
+    options = LayoutOptions(exposure_ticks=40)
+    root = prepare([tmp_path / "rsb"], tmp_path / "set", val_fraction=0, without_sharp=True, layout=options)
+    info = open_dataset(root)
+    assert [s.name for s in info.train] == ["car"] and info.val == ()
+    assert {exposure.num_ticks for exposure in info.train[0].exposures} == {40}

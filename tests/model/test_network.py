@@ -55,6 +55,27 @@ def test_a_trained_network_uses_the_spikes_and_without_them_runs_as_its_vrt():
         assert (network(blur, spikes) - network.vrt(blur)).abs().max() > 1e-3
 
 
+def test_a_sample_without_spikes_runs_as_vrt_beside_one_that_has_them():
+    network = make(trained=True)
+    blur, spikes = clip(batch=2)
+    with torch.no_grad():
+        both = network(blur, spikes)
+        mixed = network(blur, spikes, torch.tensor([True, False]))
+        alone = network.vrt(blur)
+    assert torch.equal(mixed[0], both[0]) and torch.equal(mixed[1], alone[1])
+    assert not torch.equal(mixed[1], both[1])
+
+
+def test_a_batch_without_any_spikes_has_gradients_of_zero_in_the_spike_branch():
+    """Not none: the ranks of a distributed run exchange the same gradients whatever their samples."""
+    network = make(trained=True)
+    blur, spikes = clip()
+    network(blur, spikes, torch.tensor([False])).sum().backward()
+    branch = [p.grad for name, p in network.named_parameters() if not name.startswith("vrt.")]
+    assert branch and all(grad is not None and not grad.any() for grad in branch)
+    assert network.vrt.conv_last.weight.grad.any()
+
+
 def test_fusion_happens_in_the_four_encoder_stages_and_nowhere_else():
     network = make(trained=True)
     calls = []

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import os
@@ -11,12 +12,14 @@ import pytest
 import torch
 
 from spikevrt import checkpoint
+from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import ModelConfig, SpikeConfig
 from spikevrt.recording.frames import list_images, read_image
 from spikevrt.recording.loose import loose_recording
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.video import probe_video
 from spikevrt.restore import restorer
+from spikevrt.restore.admission import tell_without_spikes
 from spikevrt.restore.plan import predict_peak_bytes
 from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip, restore_frames, restore_recording
 
@@ -262,8 +265,30 @@ def test_a_bad_tile_of_a_recording_is_named_with_its_frames(make_recording):
 
 def test_a_recording_without_spikes_is_refused_before_the_first_frame(make_recording):
     frames_only = loose_recording(make_recording(2).root / "blur", None)
-    with pytest.raises(ValueError, match=r"blur: no spikes, but these weights need them"):
+    with pytest.raises(ValueError, match=r"blur: no spikes, but these weights read them"):
         restore_frames(voxels_as_frames(), info(SPIKES), frames_only, SMALL)
+
+
+def test_told_to_do_without_spikes_a_network_gets_none_and_the_gate_is_not_asked(make_recording):
+    frames_only = loose_recording(make_recording(2).root / "blur", None)
+    network = FakeNetwork(SPIKES, lambda blur, vox: blur.clone())
+    alone = dataclasses.replace(SMALL, without_spikes=True)
+    assert len(list(restore_frames(network, info(SPIKES), frames_only, alone))) == 2
+    assert len(list(restore_frames(network, info(SPIKES), make_recording(3, ticks=2), alone))) == 3
+    assert {vox for _, vox in network.calls} == {None}
+
+
+def test_weights_that_never_learnt_to_do_without_spikes_are_told(capsys):
+    tell_without_spikes(info(SPIKES), "run/best.safetensors")
+    assert capsys.readouterr().err.startswith("spikevrt: warning: run/best.safetensors was not trained to do without")
+    trained = WeightsInfo(SPIKES, 0.5, 1.0, {"config": {"data": {"spike_dropout": 0.25}}})
+    tell_without_spikes(trained, "run/best.safetensors")
+    assert capsys.readouterr().err == ""
+
+
+def test_doing_without_spikes_is_refused_where_there_are_none():
+    with pytest.raises(ValueError, match="without_spikes: a is a network without spikes; allowed: false"):
+        tell_without_spikes(info(RGB), "a")
 
 
 def test_fewer_ticks_than_bins_are_refused_before_the_first_frame(make_recording):
@@ -419,6 +444,7 @@ import sys, time, torch
 from pathlib import Path
 from spikevrt.recording.recording import open_recording
 from spikevrt.restore import restorer
+from spikevrt.restore.admission import tell_without_spikes
 from spikevrt.restore.plan import predict_peak_bytes
 from tests.restore.conftest import RGB, FakeNetwork, info
 def slow(blur, vox):

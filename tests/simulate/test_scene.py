@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from spikevrt.light import image_to_linear
 from spikevrt.recording.frames import read_image, write_image
-from spikevrt.simulate.exposure import image_to_linear
 from spikevrt.simulate.footage import video_scene
 from spikevrt.simulate.scene import PhotoScene, camera_matrix, photo_scene, sample
 

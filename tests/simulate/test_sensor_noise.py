@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spikevrt.simulate.exposure import luminance
+from spikevrt.light import luminance
 from spikevrt.simulate.sensor import SensorConfig, SpikeSensor, sensor_light
 
 EVERYTHING = SensorConfig(

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from spikevrt.light import linear_to_srgb, luminance
 from spikevrt.recording.video import write_video
 from spikevrt.simulate.camera import CameraConfig
-from spikevrt.simulate.exposure import linear_to_srgb, luminance
 from spikevrt.simulate.scene import photo_scene
 from spikevrt.simulate.sensor import SensorConfig, sensor_preset
 from spikevrt.simulate.synthesise import _chunks, simulate_recording

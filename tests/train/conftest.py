@@ -41,6 +41,8 @@ class FakeClips:
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
+    has_sharp = True
+
     def __len__(self) -> int:
         return self.num_items
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
 import torch
 
-from spikevrt.train.journal import Journal, Meter, Progress, clock, read_journal
+from spikevrt.train import journal as journal_module
+from spikevrt.train.journal import Journal, Meter, Progress, clock, in_words, read_journal
 
 
 def test_rows_come_back_and_what_is_not_finite_is_null(tmp_path: Path):
@@ -63,3 +65,42 @@ def test_progress_goes_to_stderr_and_only_where_visible(capsys: pytest.CaptureFi
 
 def test_the_clock_reads_hours_minutes_seconds():
     assert clock(3 * 3600 + 5 * 60 + 7) == "3:05:07"
+
+
+def test_rows_that_a_full_disk_did_not_take_are_written_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        journal_module, "_tensorboard", lambda folder, start_step: None
+    )
+    journal = Journal(tmp_path, start_step=0)
+    journal.write("train", 1, loss=1.0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (tmp_path / "journal.jsonl").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, limits[1]))  # not even half a row more
+    try:
+        journal.write("train", 2, loss=2.0)
+        journal.write("train", 3, loss=3.0)
+        assert [row["step"] for row in read_journal(tmp_path)] == [1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    journal.write("train", 4, loss=4.0)
+    journal.close()
+    assert [row["step"] for row in read_journal(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_a_row_in_words_names_the_terms_where_there_are_several():
+    row = {
+        "loss": 0.5,
+        "loss_charbonnier": 0.25,
+        "loss_fft": 0.25,
+        "clips_per_s": 2.0,
+        "data_wait": 0.0,
+        "device_load": None,
+        "peak_bytes": 3_000_000_000,
+        "lr": 1e-4,
+        "grad_norm": 0.125,
+    }
+    assert in_words(row) == (
+        "loss 0.5000 (charbonnier 0.2500, fft 0.2500), lr 1.0e-04, grad 0.12, 2.00 clips/s, 0% data wait, 3.0 GB"
+    )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -261,6 +262,100 @@ def test_ten_bad_steps_in_a_row_end_the_run_with_one_line(tmp_path: Path, monkey
     assert "\n" not in str(error.value)
 
 
+def test_the_batch_of_a_skipped_step_is_kept_to_be_looked_at_and_only_the_first_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class AllBad(Poisoned):
+        def __init__(self, root: str, split: str, **settings: Any) -> None:
+            super().__init__(root, split, **settings)
+            self.poisoned = set(range(5)) if split == "train" else set()
+
+    monkeypatch.setattr(loop, "ClipDataset", AllBad)
+    with pytest.raises(ValueError, match="not finite in 6 steps in a row"):
+        train(small_config(optim__steps=31, train__max_skipped=6, train__accumulate=2), tmp_path / "run")
+    saved = sorted((tmp_path / "run" / "skipped").iterdir())
+    assert [path.name for path in saved] == [f"step{step:06d}_rank0.pt" for step in (1, 2, 3, 4)]
+    state = load_state(saved[0])
+    assert (state["step"], state["rank"], len(state["batches"])) == (1, 0, 2)
+    assert state["batches"][0]["blur"].isnan().any() and state["batches"][0]["meta"][0]["seq"].startswith("scene")
+
+
+def test_a_run_folder_says_what_it_takes_to_repeat_it(tmp_path: Path):
+    train(small_config(), tmp_path / "run")
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert {"seed", "data_hash", "config", "started", "num_ranks", "environment"} <= about.keys()
+    assert {"commit", "versions", "command", "device"} <= about["environment"].keys()
+    started = about["started"]
+    train(small_config(optim__steps=9), tmp_path / "run", resume=True)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["started"] == started
+
+
+def test_the_curves_are_drawn_at_every_validation(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    train(small_config(), tmp_path / "run")
+    assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_reach_tensorboard(tmp_path: Path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(small_config(), tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert events.Tags()["images"] == ["scene0_000001", "scene1_000001"]
+    assert "validation/psnr_rgb" in events.Tags()["scalars"]
+
+
+def test_states_of_chosen_steps_stay_and_of_the_others_the_newest_two(tmp_path: Path):
+    out = tmp_path / "run"
+    train(small_config(train__checkpoint_every=1, train__keep_every=3), out)
+    assert sorted(path.name for path in (out / "kept").iterdir()) == ["000003.state", "000006.state"]
+    steps = [load_state(out / name)["step"] for name in ("previous.state", "last.state", "kept/000003.state")]
+    assert steps == [6, 7, 3]
+
+
+def test_to_resume_if_there_is_a_state_starts_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, _crash)  # before the first state at step 3
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(small_config(), out, resume="auto")
+    assert not (out / "last.state").exists()
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5, _crash)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(small_config(), out, resume="auto")
+    train(small_config(), out, resume="auto")
+    train(small_config(), tmp_path / "whole")
+    assert losses(out) == losses(tmp_path / "whole")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.png").write_text("")
+    with pytest.raises(ValueError, match="photos: is no folder of a run"):
+        train(small_config(), tmp_path / "photos", resume="auto")
+
+
+def test_both_states_damaged_is_an_error_that_names_the_older_one(tmp_path: Path):
+    out = tmp_path / "run"
+    train(small_config(train__checkpoint_every=1), out)
+    for name in ("last.state", "previous.state"):
+        (out / name).write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"previous\.state: not a complete training state"):
+        train(small_config(), out, resume=True)
+
+
+def test_a_part_can_be_frozen_on_the_way_but_not_come_to_life_without_a_state(tmp_path: Path):
+    out = tmp_path / "run"
+    train(small_config(optim__flow_lr_factor=0.0), out)
+    with pytest.raises(ValueError, match=r"its optimiser state does not fit optim\.kind and the lr factors"):
+        train(small_config(optim__steps=9), out, resume=True)
+    train(small_config(optim__steps=5), tmp_path / "other")
+    before = load_weights(tmp_path / "other" / "last.safetensors")[0]
+    train(small_config(optim__flow_lr_factor=0.0), tmp_path / "other", resume=True)
+    after = load_weights(tmp_path / "other" / "last.safetensors")[0]
+    assert torch.equal(after["spynet.weight"], before["spynet.weight"])
+    assert not torch.equal(after["colour.weight"], before["colour.weight"])
+
+
 def test_a_dry_run_reports_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert train(small_config(), tmp_path / "run", dry_run=True) is None
     assert list(tmp_path.iterdir()) == []
@@ -350,6 +445,19 @@ def test_a_resumed_run_keeps_its_voxel_statistics(tmp_path: Path, monkeypatch: p
         ({"train__accumulate": 0}, "train.accumulate: 0; allowed: 1 or more"),
         ({"train__precision": "fp16"}, "precision: 'fp16' on cpu; allowed there: fp32, bf16"),
         ({"optim__warmup_steps": 7}, "optim.warmup_steps: 7; allowed: 0 to optim.steps - 1 = 6"),
+        ({"train__keep_every": 4}, "train.keep_every: 4; allowed: 0 or a multiple of train.checkpoint_every = 3"),
+        ({"train__max_skipped": 0}, "train.max_skipped: 0; allowed: 1 or more"),
+        ({"loss__fft_weight": -1.0}, "loss.fft_weight: -1.0; allowed: 0 (off) or more"),
+        ({"loss__charbonnier_eps": 0.0}, "loss.charbonnier_eps: 0.0; allowed: above 0"),
+        ({"train__init": "a", "train__init_vrt": "b"}, "train.init and train.init_vrt: choose one"),
+        (
+            {"model__spikes": None, "data__spike_dropout": 0.5},
+            "data.spike_dropout: 0.5, but model.spikes is null; allowed: 0",
+        ),
+        (
+            {"model__spikes": None, "data__degrade": {"probability": 0.5, "noise": 0.1}},
+            "data.degrade: given, but model.spikes is null; allowed: probability 0",
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_obeyed_is_refused_before_anything_is_written(

@@ -79,7 +79,7 @@ def test_two_ranks_take_the_steps_of_one_and_one_goes_on_from_their_state(
     network, info = load_network(out / "best.safetensors", torch.device("cpu"))
     clips = ClipDataset(dataset, "val", clip_frames=2, num_bins=REAL_BINS)
     assert len(clips) == 3  # one rank has two, the other one
-    assert validate(network, clips, RestoreOptions(), Ranks()).psnr_rgb == score["psnr_rgb"] > 0
+    assert validate(network, clips, RestoreOptions(), Ranks()).value == score["psnr_rgb"] > 0
 
     told = run(ALONE, config_of(dataset, steps=MORE_STEPS, batch=2), out, "--resume")
     assert "resuming with data.batch 2 (was 1)" in told

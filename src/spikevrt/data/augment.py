@@ -41,7 +41,6 @@ def augment(sample: Sample, augmentation: Augmentation) -> Sample:
     step = -1 if augmentation.reverse_time else 1
     result: Sample = {
         "blur": _move(sample["blur"], augmentation, bins=False),
-        "sharp": _move(sample["sharp"], augmentation, bins=False),
         "meta": {
             "seq": meta["seq"],
             "frame_idx": meta["frame_idx"][::step],
@@ -49,6 +48,8 @@ def augment(sample: Sample, augmentation: Augmentation) -> Sample:
             "t1": meta["t1"][::step],
         },
     }
+    if "sharp" in sample:
+        result["sharp"] = _move(sample["sharp"], augmentation, bins=False)
     if "spike_vox" in sample:
         result["spike_vox"] = _move(sample["spike_vox"], augmentation, bins=True)
     if "spikes_present" in sample:

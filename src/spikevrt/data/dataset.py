@@ -109,7 +109,7 @@ def is_sequence_name(name: str) -> bool:
 
 
 class ClipDataset(torch.utils.data.Dataset[Sample]):
-    """Clips of a prepared dataset.
+    """Clips of a prepared dataset. `has_sharp`: the samples of this split have sharp frames.
 
     The training split offers every stretch of `clip_frames` consecutive frames. The validation split holds every frame
     exactly once, in clips of at most `clip_frames` frames of nearly equal length.
@@ -181,6 +181,9 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
         self.normalize: Normalize = normalize
         self.spike_dropout, self.degradation = spike_dropout, degradation
         self.sequences = self.info.sequences(split)
+        self.has_sharp = all(sequence.has_sharp for sequence in self.sequences)
+        if not self.has_sharp and any(sequence.has_sharp for sequence in self.sequences):
+            raise ValueError(f"{Path(root) / split}: only some sequences have sharp frames; allowed: all, or none")
         if crop_px is not None:
             self._check_crop(crop_px)
         self.clips = [

@@ -1,7 +1,7 @@
 """Turn recordings into a dataset: split, cut out each exposure, count its spikes, measure the training set, log it all.
 
     ROOT/dataset.json                                                bins, mean, std, data hash, sequences
-    ROOT/{train,val}/SEQ/{blur,sharp}/NNNNNN.{npy,png}               uint8 (H, W, 3), or PNG
+    ROOT/{train,val}/SEQ/{blur,sharp}/NNNNNN.{npy,png}               uint8 (H, W, 3), or PNG; sharp: where recorded
     ROOT/{train,val}/SEQ/{spike,spike_vox}/NNNNNN.{dat,npy}          packed ticks; counts (K, h, w)
     ROOT/{train,val}/SEQ/{sequence.json,alignment.log,dropped.log}   sizes and exposures; what was kept; what was not
     ROOT/{train,val}/SEQ/positions.npy                               of a registered recording: where each cell looks
@@ -95,6 +95,7 @@ def prepare(
     seed: int | None = None,
     layout: LayoutOptions = NO_OPTIONS,
     ignore_health: Collection[str] = (),
+    without_sharp: bool = False,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -115,6 +116,8 @@ def prepare(
         seed: decides the split (123).
         layout: how to read dataset folders of a known layout.
         ignore_health: names of findings (`align.health.NAMES`) that shall not refuse a recording.
+        without_sharp: take recordings without sharp frames too, for self-supervised training; all of a split have them,
+            or none. Dataset folders that bring a test set alone are then split like recordings.
         overwrite: replace an existing dataset folder (and nothing but a dataset).
         progress: called with (recordings done, recordings in all).
 
@@ -129,7 +132,8 @@ def prepare(
         raise ValueError(f"frames: {frames!r}; allowed: {', '.join(get_args(FrameKind))}")
     check_names(ignore_health)
     refuse_existing(out, marker=DATASET_FILE, overwrite=overwrite)
-    opened = _open(recordings, val_fraction=val_fraction, val=val, seed=seed, layout=layout)
+    opened = _open(recordings, without_sharp, val_fraction=val_fraction, val=val, seed=seed, layout=layout)
+    _check_sharp(opened, without_sharp)
     _check_names([recording for recording, _ in opened])
 
     with complete_or_absent(out) as partial:
@@ -169,6 +173,7 @@ def prepare(
 
 def _open(
     paths: Sequence[str | Path],
+    without_sharp: bool,
     *,
     val_fraction: float | None,
     val: Sequence[str | Path],
@@ -178,15 +183,19 @@ def _open(
     """Every recording with the part of the dataset that it goes to."""
     own: list[tuple[Recording, Split]] = []
     loose: list[Recording] = []
+    has_layout = False
     for path in map(Path, paths):
         if find_layout(path, layout) is not None:
-            parts = layout_recordings(path, layout)
-            own += [(recording, part) for part in get_args(Split) for recording in parts[part]]
+            parts, has_layout = layout_recordings(path, layout), True
+            if without_sharp and not parts["train"]:
+                loose += parts["val"]
+            else:
+                own += [(recording, part) for part in get_args(Split) for recording in parts[part]]
         else:
             loose += [open_recording(found) for found in find_recordings([path])]
     if not own and not loose:
         raise ValueError("recordings: none given; allowed: one or more")
-    if not own and layout != NO_OPTIONS:
+    if not has_layout and layout != NO_OPTIONS:
         raise ValueError(f"{paths[0]}: {TAKES_NONE}")
     if own and val:
         theirs = next(path for path in map(Path, paths) if find_layout(path, layout) is not None)
@@ -235,12 +244,10 @@ def narrow(counts: Float[Tensor, "K h w"]) -> Num[np.ndarray, "K h w"]:
 
 
 def _admitted(recording: Recording, ignore_health: Collection[str]) -> Recording:
-    """The recording with its broken pixels marked. Raises ValueError where it has no sharp frames, or the gate refuses.
+    """The recording with its broken pixels marked. Raises ValueError where it has no spikes, or the gate refuses.
 
     A frame whose picture is damaged is dropped later; the gate looks at others.
     """
-    if not recording.sharp:
-        raise ValueError(f"{recording.root}: has no sharp frames; training and validation need them")
     if recording.spikes is None:
         raise ValueError(f"{recording.root}: no spikes in this recording")
     seen = recording
@@ -273,10 +280,10 @@ def _prepare_sequence(
         ValueError: the recording has no frame that can be used.
     """
     name = str(recording.root)
-    assert recording.sharp and recording.spikes is not None, name
+    assert recording.spikes is not None, name
     geometry = SpikeGeometry(recording.spikes.width, recording.spikes.height)
     positions = recording.sensor_positions
-    for kind in ("blur", "sharp", "spike", "spike_vox"):
+    for kind in ("blur", *(["sharp"] if recording.sharp else []), "spike", "spike_vox"):
         (folder / kind).mkdir(parents=True)
     if positions is not None:
         np.save(folder / POSITIONS_FILE, positions)
@@ -301,13 +308,15 @@ def _prepare_sequence(
             )
             if not counts.any():
                 raise ValueError(f"no spike in {len(spikes)} ticks; is the shutter closed, or the stream dead?")
-            blur, sharp = recording.read_blur(position), recording.read_sharp(position)
+            blur = recording.read_blur(position)
+            sharp = recording.read_sharp(position) if recording.sharp else None
         except (ValueError, OSError) as error:
             dropped.append(f"{exposure.frame_idx} {error}")
             continue
         stem = f"{exposure.frame_idx:06d}"
         _write_frame(folder / "blur" / f"{stem}.{frames}", blur)
-        _write_frame(folder / "sharp" / f"{stem}.{frames}", sharp)
+        if sharp is not None:
+            _write_frame(folder / "sharp" / f"{stem}.{frames}", sharp)
         (folder / "spike" / f"{stem}.dat").write_bytes(pack(spikes, geometry))
         stored = narrow(counts)
         np.save(folder / "spike_vox" / f"{stem}.npy", stored)
@@ -333,6 +342,7 @@ def _prepare_sequence(
             frames=frames,
             bad_pixels=recording.bad_pixels,
             registered=positions is not None,
+            has_sharp=bool(recording.sharp),
         ),
         {"name": recording.name, "provenance": recording.provenance},
     )
@@ -352,6 +362,17 @@ def _check_alignment(exposure: Exposure, tick_rate_hz: float) -> None:
     clock_ticks = (exposure.t1_s - exposure.t0_s) * tick_rate_hz
     if abs(clock_ticks - num_ticks) > 1:
         raise ValueError(f"lasts {clock_ticks:.2f} ticks by the clock, but its window holds {num_ticks}")
+
+
+def _check_sharp(opened: Sequence[tuple[Recording, Split]], without_sharp: bool) -> None:
+    """Raises ValueError where sharp frames are missing and must be there, or only some of a split have them."""
+    having = {part: recording for recording, part in opened if recording.sharp}
+    for recording, part in opened:
+        lacks = f"{recording.root}: has no sharp frames"
+        if not recording.sharp and not without_sharp:
+            raise ValueError(f"{lacks}; training and validation need them, unless --without-sharp (self-supervised)")
+        if not recording.sharp and part in having:
+            raise ValueError(f"{lacks}, but {having[part].root} has, for {part} too; allowed: all of a split, or none")
 
 
 def _check_names(recordings: Sequence[Recording]) -> None:

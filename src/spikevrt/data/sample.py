@@ -1,8 +1,9 @@
 """One prepared sequence on disk, and the sample that is cut from it.
 
-A sequence folder is `ROOT/{train,val}/SEQ/{blur,sharp,spike,spike_vox}/NNNNNN.*` plus `sequence.json`. NNNNNN is the
-frame's index in its recording, so a dropped frame leaves a gap and no clip runs across it. Arrays (.npy) are mapped:
-only the pages under the crop are read, nothing is kept, and loader workers share what the system caches.
+A sequence folder is `ROOT/{train,val}/SEQ/{blur,sharp,spike,spike_vox}/NNNNNN.*` plus `sequence.json`; without sharp
+frames there is no `sharp`. NNNNNN is the frame's index in its recording, so a dropped frame leaves a gap and no clip
+runs across it. Arrays (.npy) are mapped: only the pages under the crop are read, nothing is kept, and loader workers
+share what the system caches.
 
 Dimension key: B samples, T frames, K bins, H x W colour pixels, h x w spike cells (H = ratio * h, W = ratio * w): the
 pixels of the sensor or, where the recording was registered, of the grid that lies on the frame.
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 SEQUENCE_FILE, POSITIONS_FILE = "sequence.json", "positions.npy"
 SEQUENCE_FORMAT = "spikevrt-sequence"
 PREPARED_VERSION = 2  # of sequences and datasets alike
+NO_SHARP = "none"  # frames.sharp of a sequence without sharp frames; the others have no such key
 CELLS = {True: "registered", False: "sensor"}  # what a cell of the counts is
 FrameKind = Literal["npy", "png"]
 COUNT_TYPES = (np.uint8, np.uint16, np.float16, np.float32)  # the smallest that holds an exposure's counts exactly
@@ -56,11 +58,11 @@ class Sample(TypedDict):
     """One clip. Frames are RGB in [0, 1]; voxels are log1p bin counts, standardised by the training set.
 
     `spikes_present` stands in samples of a training set with spike dropout: where it is False, the voxels are zeros
-    that nothing was read for, and the network must not look at them.
+    that nothing was read for, and the network must not look at them. `sharp` is absent where none was recorded.
     """
 
     blur: Float[Tensor, "T 3 H W"]
-    sharp: Float[Tensor, "T 3 H W"]
+    sharp: NotRequired[Float[Tensor, "T 3 H W"]]
     spike_vox: NotRequired[Float[Tensor, "T K h w"]]
     spikes_present: NotRequired[Bool[Tensor, ""]]
     meta: Meta
@@ -70,7 +72,7 @@ class Batch(TypedDict):
     """Several samples of one size; `meta` stays a list, one entry a sample."""
 
     blur: Float[Tensor, "B T 3 H W"]
-    sharp: Float[Tensor, "B T 3 H W"]
+    sharp: NotRequired[Float[Tensor, "B T 3 H W"]]
     spike_vox: NotRequired[Float[Tensor, "B T K h w"]]
     spikes_present: NotRequired[Bool[Tensor, " B"]]
     meta: list[Meta]
@@ -105,6 +107,7 @@ class PreparedSequence:
     frames: FrameKind = "npy"
     bad_pixels: tuple[tuple[int, int], ...] = ()
     registered: bool = False
+    has_sharp: bool = True
 
     @property
     def name(self) -> str:
@@ -149,6 +152,7 @@ def write_sequence(sequence: PreparedSequence, recording: dict[str, Any]) -> Non
             "height": sequence.height,
             "count": len(sequence.exposures),
             "format": sequence.frames,
+            **({} if sequence.has_sharp else {"sharp": NO_SHARP}),
         },
         "spikes": {
             "width": sequence.geometry.width,
@@ -180,6 +184,9 @@ def open_sequence(folder: Path) -> PreparedSequence:
     frames = fields.get("frames.format", str)
     if frames not in ("npy", "png"):
         raise ValueError(f"{path}: frames.format: {frames!r}; allowed: npy, png")
+    if fields.has("frames.sharp") and fields.get("frames.sharp", str) != NO_SHARP:
+        found = fields.get("frames.sharp", str)
+        raise ValueError(f"{path}: frames.sharp: {found[:40]!r}; allowed: {NO_SHARP}, or no such key")
     cells = fields.get("spikes.cells", str)
     if cells not in CELLS.values():
         raise ValueError(f"{path}: spikes.cells: {cells!r}; allowed: {', '.join(CELLS.values())}")
@@ -204,6 +211,7 @@ def open_sequence(folder: Path) -> PreparedSequence:
         frames=frames,
         bad_pixels=read_bad_pixels(fields, geometry.height, geometry.width),
         registered=cells == CELLS[True],
+        has_sharp=not fields.has("frames.sharp"),
     )
 
 
@@ -327,7 +335,6 @@ def read_sample(
 
     sample: Sample = {
         "blur": pictures("blur"),
-        "sharp": pictures("sharp"),
         "meta": {
             "seq": sequence.name,
             "frame_idx": [exposure.frame_idx for exposure in exposures],
@@ -335,6 +342,8 @@ def read_sample(
             "t1": [exposure.t1_s for exposure in exposures],
         },
     }
+    if sequence.has_sharp:
+        sample["sharp"] = pictures("sharp")
     if spikes:
         # One frame at a time through the one normalisation, on either path: so that both give the same bits.
         frames = []
@@ -354,9 +363,10 @@ def collate(samples: list[Sample]) -> Batch:
     """Stack samples of one size into a batch; in a loader worker straight into the memory that it shares."""
     batch: Batch = {
         "blur": default_collate([sample["blur"] for sample in samples]),
-        "sharp": default_collate([sample["sharp"] for sample in samples]),
         "meta": [sample["meta"] for sample in samples],
     }
+    if "sharp" in samples[0]:
+        batch["sharp"] = default_collate([sample["sharp"] for sample in samples])
     if "spike_vox" in samples[0]:
         batch["spike_vox"] = default_collate([sample["spike_vox"] for sample in samples])
     if "spikes_present" in samples[0]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor
 
-from spikevrt.simulate.exposure import linear_to_srgb, srgb_to_linear
+from spikevrt.light import linear_to_srgb, srgb_to_linear
 
 if TYPE_CHECKING:
     from jaxtyping import Float

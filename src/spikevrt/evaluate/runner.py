@@ -36,7 +36,7 @@ from spikevrt.recording.spike_file import sha256_file
 from spikevrt.represent.exposure import place_counts
 from spikevrt.restore.admission import admit
 from spikevrt.restore.output import progress_bar
-from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip, restore_frames
+from spikevrt.restore.restorer import RestoreOptions, load_network, reads_spikes, restore_clip, restore_frames
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -91,7 +91,7 @@ def write_results(
     layout: LayoutOptions = NO_OPTIONS,
 ) -> dict[str, Any]:
     """What `evaluate` does, into a folder that exists. `credits` (plain text) goes under the report."""
-    weights, opened = [Path(path) for path in weights], _open(recordings, options.ignore_health, layout)
+    weights, opened = [Path(path) for path in weights], _open(recordings, options, layout)
     names = method_names(weights)
     for path in weights:  # now, and not after the first networks have run
         if not path.is_file():
@@ -161,7 +161,7 @@ def results_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
         yield partial
 
 
-def _open(recordings: Sequence[Path], ignore_health: tuple[str, ...], layout: LayoutOptions) -> list[Recording]:
+def _open(recordings: Sequence[Path], options: RestoreOptions, layout: LayoutOptions) -> list[Recording]:
     opened = open_recordings(recordings, layout, part="val")  # of a dataset folder the part that nothing was trained on
     if not opened:
         raise ValueError("recordings: none for validation found")
@@ -171,7 +171,7 @@ def _open(recordings: Sequence[Path], ignore_health: tuple[str, ...], layout: La
             raise ValueError(f"{recording.root}: no sharp frames to compare with")
         if names.count(recording.name) > 1:
             raise ValueError(f"{recording.root}: two recordings are called {recording.name}; rename one")
-    return [recording if recording.spikes is None else admit(recording, ignore_health) for recording in opened]
+    return [recording if recording.spikes is None else admit(recording, options.ignore_health) for recording in opened]
 
 
 def _describe(recordings: Sequence[Recording]) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def _score_network(
 ) -> dict[str, Any]:
     device = runtime.pick_device(options.device)
     network, info = load_network(path, device)
-    warm_up_px, spikes = network.min_size_px, info.model.spikes
+    warm_up_px, spikes = network.min_size_px, info.model.spikes if reads_spikes(info, options) else None
     voxels = None if spikes is None else torch.zeros(2, spikes.num_bins, warm_up_px // 2, warm_up_px // 2)
     restore_clip(network, torch.full((2, 3, warm_up_px, warm_up_px), 0.5), voxels, options)
     sequences: list[dict[str, Any]] = []
@@ -277,7 +277,7 @@ def _score_network(
         "weights": path.name,
         "weights_sha256": sha256_file(path),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "spikes": info.model.spikes is not None,
+        "spikes": reads_spikes(info, options),
         "device": str(device),
         "model": dataclasses.asdict(info.model),
         "training": info.provenance,

@@ -21,6 +21,7 @@ from spikevrt.represent.voxel import density as voxel_density
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+NO_SPIKES = "{}: no spikes, but these weights read them; choose weights without spikes, or --without-spikes"
 MAX_DENSITY_RATIO = 2.0  # beyond this, a recording's spikes are unlike those that the network learnt from
 NUM_DENSITY_SAMPLES = 5
 
@@ -32,15 +33,31 @@ def admit(recording: Recording, ignore_health: Collection[str] = ()) -> Recordin
         ValueError: there are no spikes, or a finding that is not in `ignore_health` refuses.
     """
     if recording.spikes is None:
-        raise ValueError(f"{recording.root}: no spikes, but these weights need them; choose weights without spikes")
+        raise ValueError(NO_SPIKES.format(recording.root))
     return health.admit(recording, ignore=ignore_health)
+
+
+def tell_without_spikes(info: WeightsInfo, weights: str) -> None:
+    """Without spikes a network that never learnt to do without them restores badly: one line on stderr.
+
+    Raises:
+        ValueError: the network reads none anyway.
+    """
+    if info.model.spikes is None:
+        raise ValueError(f"without_spikes: {weights} is a network without spikes; allowed: false")
+    if not info.provenance.get("config", {}).get("data", {}).get("spike_dropout", 0):
+        print(
+            f"spikevrt: warning: {weights} was not trained to do without spikes (data.spike_dropout 0); "
+            "expect poor frames",
+            file=sys.stderr,
+        )
 
 
 def check_spikes(info: WeightsInfo, recording: Recording) -> None:
     """Refuse what cannot work; say what will work badly, once, on stderr."""
     assert info.model.spikes is not None
     if recording.spikes is None:
-        raise ValueError(f"{recording.root}: no spikes, but these weights need them; choose weights without spikes")
+        raise ValueError(NO_SPIKES.format(recording.root))
     spec = info.model.spikes
     for index, exposure in enumerate(recording.exposures):
         if exposure.num_ticks < (spec.num_bins if spec.split == "whole" else 1):

@@ -27,7 +27,7 @@ from spikevrt.recording.recording import Recording
 from spikevrt.recording.video import write_video
 from spikevrt.represent.voxel import VoxelStats, normalise
 from spikevrt.represent.voxel import density as voxel_density
-from spikevrt.restore.admission import admit, check_spikes, frame_counts
+from spikevrt.restore.admission import admit, check_spikes, frame_counts, tell_without_spikes
 from spikevrt.restore.output import SUMMARY_FILE, check_out, progress_bar
 from spikevrt.restore.plan import largest_tile_px
 from spikevrt.restore.tiling import (
@@ -53,7 +53,8 @@ class RestoreOptions:
 
     0 for `tile_px` or `clip_frames` takes the whole picture or recording at once. `max_memory_gb` (1e9 bytes) lowers
     the tile until the predicted peak fits; None keeps `tile_px`. `ignore_health` names findings of the health gate
-    (`align.health.NAMES`) that shall not refuse a recording.
+    (`align.health.NAMES`) that shall not refuse a recording. `without_spikes` runs a network that reads spikes on the
+    frames alone, as one trained with `data.spike_dropout` has learnt to.
     """
 
     tile_px: int = 256
@@ -64,6 +65,7 @@ class RestoreOptions:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     max_memory_gb: float | None = None
     ignore_health: tuple[str, ...] = ()
+    without_spikes: bool = False
 
     def __post_init__(self) -> None:
         if self.tile_px < 0:
@@ -120,7 +122,7 @@ def restore_clip(
             to one without; a `tile_px` that the network cannot take.
     """
     assert not network.training, "call network.eval() first"
-    _check_clip(network, frames, voxels)
+    _check_clip(network, frames, voxels, options)
     num_frames, _, height, width = frames.shape
     multiple: int = network.pad_multiple
     ratio = 1
@@ -170,7 +172,7 @@ def restore_frames(
     Raises:
         ValueError: the recording has no spikes or too few ticks for a network that needs them; and as `restore_clip`.
     """
-    if info.model.spikes is not None:
+    if reads_spikes(info, options):
         check_spikes(info, recording)
     return _restored_frames(network, info, recording, options, progress)
 
@@ -189,7 +191,9 @@ def _restored_frames(
     inputs: dict[int, tuple[Tensor, Tensor | None]] = {}
     blended: dict[int, Tensor] = {}
     for start, next_start, clip_weights in zip(starts, [*starts[1:], total], weights, strict=True):
-        inputs = {i: inputs[i] if i in inputs else _read(info, recording, i) for i in range(start, start + clip)}
+        inputs = {
+            i: inputs[i] if i in inputs else _read(info, recording, i, options) for i in range(start, start + clip)
+        }
         frames = torch.stack([frame for frame, _ in inputs.values()])
         voxels = [v for _, v in inputs.values() if v is not None]
         try:
@@ -235,8 +239,10 @@ def restore_recording(
     runtime.reset_peak_memory(device)
     start_s = time.perf_counter()
     network, info = load_network(weights, device)
-    if info.model.spikes is not None:
+    if reads_spikes(info, options):
         recording = admit(recording, options.ignore_health)
+    elif options.without_spikes:
+        tell_without_spikes(info, str(weights))
     if recording.dropped:
         frame_idx, why = recording.dropped[0]
         more = f", and {len(recording.dropped) - 1} more" if len(recording.dropped) > 1 else ""
@@ -268,12 +274,17 @@ def restore_recording(
     return summary
 
 
-def _check_clip(network: SpikeVRT, frames: Tensor, voxels: Tensor | None) -> None:
+def reads_spikes(info: WeightsInfo, options: RestoreOptions) -> bool:
+    """Whether restoring with these weights and options looks at a recording's spikes."""
+    return info.model.spikes is not None and not options.without_spikes
+
+
+def _check_clip(network: SpikeVRT, frames: Tensor, voxels: Tensor | None, options: RestoreOptions) -> None:
     assert frames.ndim == 4 and frames.shape[1] == 3 and len(frames) > 0, tuple(frames.shape)
     spikes = network.config.spikes
     if spikes is None and voxels is not None:
         raise ValueError("voxels: given, but this network has no spike branch; allowed: None")
-    if spikes is not None:
+    if spikes is not None and not options.without_spikes:
         expected = f"({len(frames)}, {spikes.num_bins}, h, w)"
         if voxels is None:
             raise ValueError(f"voxels: none given, but this network reads spikes; allowed: {expected}")
@@ -311,10 +322,10 @@ def _tile_px(network: SpikeVRT, options: RestoreOptions, frames: Tensor, voxels:
     )
 
 
-def _read(info: WeightsInfo, recording: Recording, index: int) -> tuple[Tensor, Tensor | None]:
+def _read(info: WeightsInfo, recording: Recording, index: int, options: RestoreOptions) -> tuple[Tensor, Tensor | None]:
     frame = to_float(recording.read_blur(index))
     spec = info.model.spikes
-    if spec is None:
+    if spec is None or options.without_spikes:
         return frame, None
     counts = frame_counts(recording, index, spec.num_bins, spec.split)
     own_density = voxel_density(counts) if spec.normalize == "density" else None

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from spikevrt.light import linear_to_srgb
 from spikevrt.recording.frames import to_uint8
-from spikevrt.simulate.exposure import linear_to_srgb
 
 if TYPE_CHECKING:
     import numpy as np

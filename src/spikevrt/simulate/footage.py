@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from spikevrt.light import image_to_linear
 from spikevrt.recording.frames import image_size, list_images, read_image
 from spikevrt.recording.video import iter_video, probe_video
-from spikevrt.simulate.exposure import image_to_linear
 from spikevrt.simulate.interpolate import find_weights, load_network, with_frames_between
 from spikevrt.simulate.texture import fit
 

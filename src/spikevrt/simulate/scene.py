@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch.nn import functional as F
 
-from spikevrt.simulate.exposure import image_to_linear
+from spikevrt.light import image_to_linear
 from spikevrt.simulate.path import SmoothPath, smooth_path
 from spikevrt.simulate.texture import cut_texture, integer, load_photo, uniform
 

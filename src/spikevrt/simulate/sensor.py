@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from spikevrt.simulate.exposure import LUMINANCE, luminance
+from spikevrt.light import LUMINANCE, luminance
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, UInt8

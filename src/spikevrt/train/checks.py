@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from spikevrt.config import Config
 from spikevrt.data.degrade import check_degrade
 from spikevrt.train.optim import check_optim
@@ -42,8 +44,10 @@ def check(config: Config, *, world: int = 1) -> None:
         "loss.reblur_weight": loss.reblur_weight,
     }
     for name, weight in weights.items():
-        if weight < 0:
+        if not 0 <= weight < math.inf:
             raise ValueError(f"{name}: {weight}; allowed: 0 (off) or more")
+    if not 0 < loss.charbonnier_eps < math.inf:
+        raise ValueError(f"loss.charbonnier_eps: {loss.charbonnier_eps}; allowed: above 0")
     if loss.perceptual_weight == 0 and loss.perceptual_file is not None:
         raise ValueError("loss.perceptual_file: given, but loss.perceptual_weight is 0, which turns the term off")
     if config.model.spikes is None:
@@ -77,6 +81,8 @@ def _check_fsdp(config: Config, world: int) -> None:
         "train.compile": (config.train.compile, "false"),
         "optim.kind": (config.optim.kind == "adamw8bit", "adamw or adam"),
         "optim.flow_fixed_steps": (config.optim.flow_fixed_steps > 0, "0"),
+        "train.channels_last": (config.train.channels_last, "false"),
+        "loss.reblur_weight": (config.loss.reblur_weight > 0, "0"),
     }
     for name, (is_set, allowed) in others.items():
         if is_set:

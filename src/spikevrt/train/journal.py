@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class Journal:
         partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
         partial.write_text("".join(_line(row) for row in kept), encoding="utf-8")
         os.replace(partial, path)
-        self._file: BinaryIO = path.open("ab")
+        self._file = path.open("ab", buffering=0)
         self._pending = b""  # rows that a full disk did not take yet
         self._tensorboard = _tensorboard(out / TENSORBOARD_FOLDER, start_step)
 
@@ -43,15 +43,13 @@ class Journal:
         """
         row = {"kind": kind, "step": step} | {name: _finite(value) for name, value in values.items()}
         self._pending += _line(row).encode()
-        end = self._file.seek(0, os.SEEK_END)
-        try:
-            self._file.write(self._pending)
-            self._file.flush()
+        end, written = self._file.seek(0, os.SEEK_END), 0
+        with contextlib.suppress(OSError):
+            written = self._file.write(self._pending)
+        if written == len(self._pending):
             self._pending = b""
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.truncate(self._file.fileno(), end)  # no half row
-            self._file = _reopened(self._file)
+        else:
+            os.ftruncate(self._file.fileno(), end)  # no half row
         with contextlib.suppress(OSError):  # its writer fails on a full disk; the journal goes on
             for name, value in row.items() if self._tensorboard is not None else ():
                 if isinstance(value, float | int) and not isinstance(value, bool) and name != "step":
@@ -101,27 +99,26 @@ def read_journal(out: str | Path) -> list[dict[str, Any]]:
 
 
 class Progress:
-    """Steps done, time left and the last loss on stderr: a bar on a terminal, a line now and then elsewhere."""
+    """Steps done and time left on stderr, and under it how it goes: a bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, *, start_step: int, stop_step: int, visible: bool) -> None:
         self._start, self._stop, self._visible = start_step, stop_step, visible
         self._began = self._spoke = time.monotonic()
-        self._bar = _rich_bar() if visible and sys.stderr.isatty() else None
+        self._live = _Bar.of_rich(start_step, stop_step) if visible and sys.stderr.isatty() else None
 
     def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
-            self._task = self._bar.add_task("training", total=self._stop, completed=self._start)
+        if self._live is not None:
+            self._live.live.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._live is not None:
+            self._live.live.stop()
 
     def update(self, step: int, text: str) -> None:
         """`step` steps are done; `text` says how it goes."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step, description=text)
+        if self._live is not None:
+            self._live.show(step, text)
         elif self._visible and time.monotonic() - self._spoke >= PLAIN_LINE_EVERY_S:
             self._spoke = time.monotonic()
             left_s = (self._spoke - self._began) / max(1, step - self._start) * (self._stop - step)
@@ -129,8 +126,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        if self._bar is not None:
-            self._bar.console.print(text, highlight=False)
+        if self._live is not None:
+            self._live.live.console.print(text, highlight=False)
         elif self._visible:
             print(text, file=sys.stderr, flush=True)
 
@@ -199,14 +196,6 @@ def clock(seconds: float) -> str:
     return f"{hour}:{minute:02d}:{second:02d}"
 
 
-def _reopened(file: BinaryIO) -> BinaryIO:
-    """The same file without what its buffer holds."""
-    path = file.name
-    with contextlib.suppress(OSError):
-        file.close()
-    return open(path, "ab")
-
-
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
@@ -223,11 +212,28 @@ def _tensorboard(folder: Path, start_step: int) -> Any:
     return SummaryWriter(str(folder), purge_step=start_step + 1)
 
 
-def _rich_bar() -> Any:
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    except ImportError:
-        return None
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True))
+class _Bar:
+    """rich's bar, with a line of text below it."""
+
+    def __init__(self, live: Any, bar: Any, task: Any) -> None:
+        self.live, self._bar, self._task = live, bar, task
+
+    @classmethod
+    def of_rich(cls, start_step: int, stop_step: int) -> Self | None:
+        """None where rich is not installed."""
+        try:
+            from rich.console import Console
+            from rich.live import Live
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        except ImportError:
+            return None
+        bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        task = bar.add_task("training", total=stop_step, completed=start_step)
+        return cls(Live(bar, console=Console(stderr=True)), bar, task)
+
+    def show(self, step: int, text: str) -> None:
+        from rich.console import Group
+        from rich.text import Text
+
+        self._bar.update(self._task, completed=step)
+        self.live.update(Group(self._bar, Text(text, style="dim")))

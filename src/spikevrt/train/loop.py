@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from spikevrt import runtime
 from spikevrt.config import Config
 from spikevrt.data.dataset import ClipDataset, DatasetInfo, collate
-from spikevrt.losses import VggRelu33, charbonnier, feature_distance
+from spikevrt.losses import Losses, exposure_duty
 from spikevrt.model.network import SpikeVRT
 from spikevrt.restore.restorer import RestoreOptions
 from spikevrt.train import folder, state
@@ -42,7 +42,7 @@ from spikevrt.train.validation import validate
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from spikevrt.represent.voxel import VoxelStats
+    from spikevrt.data.dataset import VoxelStats
 
 Batch = dict[str, Any]
 INPUTS = ("blur", "spike_vox", "spikes_present")  # what the network takes, in this order
@@ -102,6 +102,8 @@ class _Run:
         initial = read_initial(config, saved)
         self.clips, self.val_clips = _datasets(config, initial.stats)
         self.info: DatasetInfo = self.clips.info
+        if not self.clips.has_sharp and not config.train.self_supervised:
+            raise ValueError(f"{config.data.root}: has no sharp frames to train on; train.self_supervised does without")
         self.network = SpikeVRT(config.model)
         check_crop(config.data.crop_px, least_px=self.network.min_size_px, multiple=self.network.pad_multiple)
         if saved is None:
@@ -109,9 +111,7 @@ class _Run:
         self.network.to(self.device)
         if config.train.channels_last:
             channels_last(self.network)
-        self.vgg = None
-        if config.loss.perceptual_weight > 0:
-            self.vgg = VggRelu33(config.loss.perceptual_file).to(self.device)
+        self.losses = Losses(config.loss, self.flow).to(self.device)
         self.step = self.samples = self.skipped = self.skipped_in_a_row = 0
         self.best_score = -math.inf
         self.meter = Meter(self.device)
@@ -163,11 +163,12 @@ class _Run:
                     self.skipped_in_a_row = 0
                 else:
                     self.skip(out, sum(values), micro_batches, progress)
-                if journal and (self.step % config.train.log_every == 0 or self.step == steps):
-                    row = meter.read() | {"lr": lr, "grad_norm": grad_norm, "skipped": self.skipped}
-                    journal.write("train", self.step, **row)
-                    progress.update(self.step, in_words(row))
                 last = self.step == steps
+                if last or self.step % config.train.log_every == 0:
+                    row = meter.read() | {"lr": lr, "grad_norm": grad_norm, "skipped": self.skipped}
+                    progress.update(self.step, in_words(row))
+                    if journal:
+                        journal.write("train", self.step, **row)
                 if last or self.step % config.train.validate_every == 0 or self.step % config.train.picture_every == 0:
                     self.score(out, journal, progress)
                     meter.go_on()
@@ -222,17 +223,22 @@ class _Run:
 
     def terms(self, batch: Batch, network: nn.Module) -> dict[str, Tensor]:
         """The loss of one micro-batch, term by term, each with its weight."""
-        config = self.config.loss
         inputs = [batch[name].to(self.device, non_blocking=True) for name in INPUTS if name in batch]
-        sharp = batch["sharp"].to(self.device, non_blocking=True)
+        sharp = None
+        if not self.config.train.self_supervised:
+            sharp = batch["sharp"].to(self.device, non_blocking=True)
+        duty = None
+        if self.config.loss.reblur_weight > 0:
+            times = [[meta[name] for meta in batch["meta"]] for name in ("t0", "t1")]
+            duty = exposure_duty(*times).to(self.device)
         with runtime.autocast(self.device, self.config.train.precision):
             restored = network(*inputs).float()
-        terms = {"charbonnier": charbonnier(restored, sharp, config.charbonnier_eps)}
-        if self.vgg is not None:
-            with runtime.autocast(self.device, self.config.train.precision):
-                distance = feature_distance(self.vgg, restored.flatten(0, 1), sharp.flatten(0, 1))
-            terms["perceptual"] = config.perceptual_weight * distance
+            terms: dict[str, Tensor] = self.losses(restored, inputs[0], sharp, duty)
         return terms
+
+    def flow(self, first: Tensor, second: Tensor) -> Tensor:
+        """The optical flow that the network sees, for the re-blur term."""
+        return self.network.vrt.spynet(first, second)[0]
 
     def skip(self, out: Path, loss: float, micro_batches: list[Batch], progress: Progress) -> None:
         """Count a step that was not taken and keep its batch; too many in a row end the run. Raises ValueError."""
@@ -256,22 +262,19 @@ class _Run:
             pictures = out / folder.PICTURES / f"{self.step:06d}"
         tensors = state.weights(self.network, self.average)
         score = validate(self.judged(tensors), self.val_clips, RestoreOptions(), self.ranks, pictures=pictures)
-        is_best = score.psnr_rgb > self.best_score
+        is_best = score.value > self.best_score
         if is_best:
-            self.best_score = score.psnr_rgb
+            self.best_score = score.value
         if journal is None:
             return
         if is_best:
-            self.write_weights(out / folder.BEST_WEIGHTS, tensors, progress, {"psnr_rgb": score.psnr_rgb})
-        journal.write("validation", self.step, **vars(score), best=is_best)
+            self.write_weights(out / folder.BEST_WEIGHTS, tensors, progress, {score.metric: score.value})
+        journal.write("validation", self.step, **score.row(), best=is_best)
         with contextlib.suppress(OSError):  # the curves can be drawn at any time from the journal
             draw_curves(read_journal(out), out / folder.CURVES, title=out.name)
         if pictures is not None:
             journal.pictures(pictures, self.step)
-        progress.say(
-            f"step {self.step}: psnr_rgb {score.psnr_rgb:.2f} dB (blur {score.psnr_rgb_blur:.2f}), "
-            f"{score.num_frames} frames in {score.seconds:.1f} s{', best so far' if is_best else ''}"
-        )
+        progress.say(f"step {self.step}: {score.in_words()}{', best so far' if is_best else ''}")
 
     def judged(self, tensors: dict[str, Tensor]) -> SpikeVRT:
         """The network that validation sees: the trained one, or a whole copy with the averaged or gathered weights."""
@@ -377,7 +380,7 @@ class _Run:
             print(f"data         {len(self.clips)} training clips, {len(self.val_clips)} validation clips")
             print(f"one step     {self.clips_per_step} clips of {size} in {step_s:.2f} s ({wait_s:.2f} s for data)")
             print(f"             loss {sum(terms.values()):.4f}, gradient norm {grad_norm:.3f}")
-            print(f"validation   {score.seconds / self.ranks.world:.2f} s a clip, psnr_rgb {score.psnr_rgb:.2f} dB")
+            print(f"validation   {score.seconds / self.ranks.world:.2f} s a clip, {score.metric} {score.value:.2f} dB")
             print(f"peak memory  {runtime.peak_memory_bytes(self.device) / 1e9:.2f} GB")
             total = clock(step_s * config.optim.steps)
             print(f"dry run: {config.optim.steps} steps would take about {total}; nothing was written")

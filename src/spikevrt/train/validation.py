@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import torch
+from torch import Tensor
 
 from spikevrt.evaluate.metrics import psnr_rgb
 from spikevrt.evaluate.report import write_three_columns
+from spikevrt.losses import exposure_duty, reblur
 from spikevrt.restore.restorer import RestoreOptions, restore_clip
 from spikevrt.train.ranks import Ranks
 
@@ -28,17 +30,39 @@ NUM_PICTURES = 3  # sequences that get a three-column picture
 class Clips(Sized, Protocol):
     """Whole-frame clips, as `ClipDataset` gives them."""
 
+    has_sharp: bool
+
     def __getitem__(self, item: int) -> Sample: ...
 
 
 @dataclass(frozen=True)
 class Score:
-    """Mean over sequences of the mean over their frames, dB; `psnr_rgb_blur` is the untouched input's."""
+    """Mean over sequences of the mean over their frames, dB; `value_blur` is the untouched input's.
 
-    psnr_rgb: float
-    psnr_rgb_blur: float
+    `metric` is psnr_rgb or, for clips without sharp frames, reblur_psnr: restored frames averaged over their exposure
+    against the blurry input (docs/losses.md).
+    """
+
+    metric: str
+    value: float
+    value_blur: float
     num_frames: int
     seconds: float
+
+    def row(self) -> dict[str, float]:
+        """As the journal has it."""
+        return {
+            self.metric: self.value,
+            f"{self.metric}_blur": self.value_blur,
+            "num_frames": self.num_frames,
+            "seconds": self.seconds,
+        }
+
+    def in_words(self) -> str:
+        return (
+            f"{self.metric} {self.value:.2f} dB (blur {self.value_blur:.2f}), "
+            f"{self.num_frames} frames in {self.seconds:.1f} s"
+        )
 
 
 def validate(
@@ -66,24 +90,30 @@ def validate(
             # frames have other sizes than crops: what was compiled for training stays out of it
             with torch.no_grad(), torch.compiler.set_stance("force_eager"):
                 restored = restore_clip(network, sample["blur"], sample.get("spike_vox"), options).float().cpu()
-            values = zip(
-                sample["meta"]["frame_idx"],
-                psnr_rgb(restored, sample["sharp"]).tolist(),
-                psnr_rgb(sample["blur"], sample["sharp"]).tolist(),
-                strict=True,
-            )
+            target = sample.get("sharp")
+            if target is None and len(restored) < 2:
+                continue  # one frame alone shows no motion to be blurred along again
+            seen = [restored, sample["blur"]]
+            if target is None:
+                target = sample["blur"]
+                seen = [_reblurred(network, frames, sample) for frames in seen]
             name = sample["meta"]["seq"]
-            for frame_idx, *pair in values:
+            for frame_idx, *pair in zip(
+                sample["meta"]["frame_idx"], *(psnr_rgb(frames, target).tolist() for frames in seen), strict=True
+            ):
                 scores.setdefault((name, int(frame_idx)), (pair[0], pair[1]))
             if pictures is not None and index < NUM_PICTURES and name not in pictured:
                 pictured.add(name)
-                _write_picture(pictures, sample, restored)
+                _write_picture(pictures, sample, restored, sample.get("sharp", seen[0]))
     finally:
         network.train(was_training)
     merged: dict[tuple[str, int], tuple[float, float]] = {}
     for part in ranks.gather(scores):
         merged = part | merged
-    return Score(*_sequence_means(merged), len(merged), time.perf_counter() - began)
+    if not merged:
+        raise ValueError("validation: clips of one frame without a sharp one cannot be scored; prepare longer ones")
+    metric = "psnr_rgb" if clips.has_sharp else "reblur_psnr"
+    return Score(metric, *_sequence_means(merged), len(merged), time.perf_counter() - began)
 
 
 def _sequence_means(scores: dict[tuple[str, int], tuple[float, float]]) -> tuple[float, float]:
@@ -95,8 +125,18 @@ def _sequence_means(scores: dict[tuple[str, int], tuple[float, float]]) -> tuple
     return restored, blur
 
 
-def _write_picture(prefix: Path, sample: Sample, restored: torch.Tensor) -> None:
+def _reblurred(network: SpikeVRT, frames: Tensor, sample: Sample) -> Tensor:
+    """The clip averaged over its exposures, along the flow that the network itself sees."""
+    device = next(network.parameters()).device
+    duty = exposure_duty([sample["meta"]["t0"]], [sample["meta"]["t1"]]).to(device)
+    with torch.no_grad():
+        blurred = reblur(frames[None].to(device), lambda first, second: network.vrt.spynet(first, second)[0], duty)
+    return blurred[0].cpu()
+
+
+def _write_picture(prefix: Path, sample: Sample, restored: Tensor, third: Tensor) -> None:
+    """Blur, restored, and sharp (or, where there is none, the restored frame blurred again)."""
     middle = len(restored) // 2
     frame_idx = sample["meta"]["frame_idx"][middle]
     path = prefix.with_name(f"{prefix.name}_{sample['meta']['seq']}_{frame_idx:06d}.png")
-    write_three_columns(path, sample["blur"][middle], restored[middle], sample["sharp"][middle])
+    write_three_columns(path, sample["blur"][middle], restored[middle], third[middle])

@@ -90,6 +90,11 @@ def add_restore_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(dashed(name), type=kind, help=text)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="auto takes a GPU where there is one (auto)")
     add_ignore_health(parser)
+    parser.add_argument(
+        "--without-spikes",
+        action="store_true",
+        help="run a network that reads spikes on the frames alone",
+    )
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="of the network's arithmetic (fp32)")
 
 
@@ -103,7 +108,12 @@ def restore_options(parsed: argparse.Namespace) -> RestoreOptions:
     if parsed.clip_frames == 0 and parsed.overlap_frames:
         raise ValueError("--overlap-frames: not with --clip-frames 0, one clip over the whole recording")
     options = given(parsed, [name for name, _, _ in RESTORE] + ["device", "precision"])
-    return replace(RestoreOptions(), **options, ignore_health=tuple(parsed.ignore_health or ()))
+    return replace(
+        RestoreOptions(),
+        **options,
+        ignore_health=tuple(parsed.ignore_health or ()),
+        without_spikes=parsed.without_spikes,
+    )
 
 
 def shipped_weights(name: str) -> Path:

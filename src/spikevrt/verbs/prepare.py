@@ -40,6 +40,11 @@ def add(verbs: Any) -> None:
     parser.add_argument("--val-fraction", type=float, help="share of the sources kept for validation (0.1)")
     parser.add_argument("--val", nargs="+", type=Path, metavar="RECORDING", help="exactly these for validation instead")
     parser.add_argument("--seed", type=int, help="of the choice of sources for validation (123)")
+    parser.add_argument(
+        "--without-sharp",
+        action="store_true",
+        help="take recordings that have no sharp frames too, for train --self-supervised",
+    )
     add_ignore_health(parser)
     add_layout_options(parser)
 
@@ -58,8 +63,10 @@ def _prepare(parsed: argparse.Namespace) -> None:
         root = prepare(
             parsed.recordings, parsed.out, num_bins=parsed.num_bins, split=parsed.split, frames=parsed.frames,
             val=parsed.val or (), layout=layout_options(parsed), ignore_health=parsed.ignore_health or (),
-            overwrite=parsed.overwrite, progress=progress, **chosen,
+            without_sharp=parsed.without_sharp, overwrite=parsed.overwrite, progress=progress, **chosen,
         )  # fmt: skip
     info = open_dataset(root)
     dropped = f", {info.num_dropped} dropped (each sequence's dropped.log says why)" if info.num_dropped else ""
-    say_made(f"{info.num_frames} frames{dropped}", root, start_s)
+    lacking = [part for part in ("train", "val") if any(not s.has_sharp for s in info.sequences(part))]
+    without = f", without sharp frames: {' and '.join(lacking)}" if lacking else ""
+    say_made(f"{info.num_frames} frames{without}{dropped}", root, start_s)

@@ -56,6 +56,8 @@ def _restore(parsed: argparse.Namespace) -> None:
     options = restore_options(parsed)
     recording = _open_footage(parsed)
     weights = parsed.weights or shipped_weights("spikevrt_tiny" if recording.spikes else "vrt_tiny")
+    if parsed.spikes is not None and options.without_spikes:
+        raise ValueError("--spikes: not with --without-spikes")
     if parsed.spikes is not None and weights.is_file() and read_info(weights).model.spikes is None:
         raise ValueError(
             f"--spikes: {weights} is a network without spikes; leave --spikes out or choose other --weights"

@@ -40,12 +40,12 @@ def _train(parsed: argparse.Namespace) -> None:
     for name in ("resume", "overwrite"):
         if parsed.dry_run and getattr(parsed, name):
             raise ValueError(f"--{name}: not with --dry-run, which reads and writes nothing in --out")
-    settings = list(parsed.set)
+    settings: list[str] = []
     if parsed.parallel is not None:
         settings.append(f"train.parallel={parsed.parallel}")
     if parsed.self_supervised:
-        settings.append("train.self_supervised=true")
-    config = load_config(parsed.config, settings)  # before torch is loaded: a typing error answers at once
+        settings += ["train.self_supervised=true", "loss.perceptual_weight=0", "loss.reblur_weight=1"]
+    config = load_config(parsed.config, settings + parsed.set)  # before torch is loaded: a typing error answers at once
     from spikevrt.train.loop import train
 
     start_s = time.perf_counter()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from spikevrt.simulate.exposure import image_to_linear, linear_to_srgb, luminance, srgb_to_linear
+from spikevrt.light import image_to_linear, linear_to_srgb, luminance, srgb_to_linear
 
 
 def test_black_white_and_the_joint_of_the_curve_are_where_the_standard_puts_them():

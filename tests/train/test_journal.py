@@ -70,9 +70,7 @@ def test_the_clock_reads_hours_minutes_seconds():
 def test_rows_that_a_full_disk_did_not_take_are_written_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(
-        journal_module, "_tensorboard", lambda folder, start_step: None
-    )
+    monkeypatch.setattr(journal_module, "_tensorboard", lambda folder, start_step: None)
     journal = Journal(tmp_path, start_step=0)
     journal.write("train", 1, loss=1.0)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

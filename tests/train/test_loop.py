@@ -443,7 +443,6 @@ def test_a_resumed_run_keeps_its_voxel_statistics(tmp_path: Path, monkeypatch: p
         ({"data__clip_frames": 1}, "data.clip_frames: 1; allowed: 2 or more"),
         ({"data__batch": 0}, "data.batch: 0; allowed: 1 or more"),
         ({"train__accumulate": 0}, "train.accumulate: 0; allowed: 1 or more"),
-        ({"train__precision": "fp16"}, "precision: 'fp16' on cpu; allowed there: fp32, bf16"),
         ({"optim__warmup_steps": 7}, "optim.warmup_steps: 7; allowed: 0 to optim.steps - 1 = 6"),
         ({"train__keep_every": 4}, "train.keep_every: 4; allowed: 0 or a multiple of train.checkpoint_every = 3"),
         ({"train__max_skipped": 0}, "train.max_skipped: 0; allowed: 1 or more"),

@@ -13,28 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from spikevrt.model.blocks import recompute
-from spikevrt.model.flow import at_least_float32, full_precision, sample
+from spikevrt.model.flow import at_least_float32, full_precision, sample, sample_by_index
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 TAPS = 9
 SAMPLES_PER_CHUNK = 1 << 26  # sampled values held at a time, without gradients or when they are recomputed
-
-
-def sample_plain(
-    x: Float[Tensor, "N C H W"], columns: Float[Tensor, "N h w"], rows: Float[Tensor, "N h w"]
-) -> Float[Tensor, "N C h w"]:
-    """Bilinear reading with zeros outside, corner by corner, at exactly the positions given.
-
-    `flow.sample` is the fast twin: it rounds positions by about 1e-6 pixels when it normalises them, which matters only
-    within that distance of an integer, where the derivative jumps; it takes half the time.
-    """
-    left, top = columns.detach().floor(), rows.detach().floor()
-    across, down = (columns - left)[:, None], (rows - top)[:, None]
-    upper = sample(x, left, top, "nearest") * (1 - across) + sample(x, left + 1, top, "nearest") * across
-    lower = sample(x, left, top + 1, "nearest") * (1 - across) + sample(x, left + 1, top + 1, "nearest") * across
-    return upper * (1 - down) + lower * down
 
 
 def deform_conv(
@@ -49,7 +34,8 @@ def deform_conv(
     """3x3 convolution (stride 1, padding 1) that reads each tap at its own offset (dy, dx), times its mask.
 
     Bilinear, zero outside the picture. Group g of the offsets serves input channels [g*kC/G, (g+1)*kC/G). The weight's
-    C divides the input's channels into k convolution groups. `plain` reads with `sample_plain`.
+    C divides the input's channels into k convolution groups. `plain` reads with `sample_by_index`: slower, and at exact
+    positions, which matters within 1e-6 pixels of an integer, where the derivative jumps.
     """
     n, channels, h, w = x.shape
     groups, out_channels = offset.shape[1], weight.shape[0]
@@ -66,7 +52,7 @@ def deform_conv(
         at_rows = (rows + offset[part, :, :, 0]).flatten(0, 1).flatten(1, 2)
         at_columns = (columns + offset[part, :, :, 1]).flatten(0, 1).flatten(1, 2)
         grouped = x[part].reshape(-1, channels // groups, h, w)
-        read = sample_plain if plain else sample
+        read = sample_by_index if plain else sample
         values = read(grouped, at_columns, at_rows).view(-1, groups, channels // groups, TAPS, h, w)
         values = (values * mask[part, :, None]).view(-1, conv_groups, weight.shape[1] * TAPS, h * w)
         results.append((kernel.to(values.dtype) @ values).view(-1, out_channels, h, w))

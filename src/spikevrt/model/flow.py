@@ -102,7 +102,7 @@ def _pixels(x: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
     inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
     column, row = (torch.where(inside, positions, 0).long() for positions in (columns, rows))
     picture = torch.arange(x.shape[0], device=x.device).view(-1, 1, 1)
-    return x.permute(0, 2, 3, 1)[picture, row, column].permute(0, 3, 1, 2) * inside[:, None]
+    return x.permute(0, 2, 3, 1)[picture, row, column].permute(0, 3, 1, 2).contiguous() * inside[:, None]
 
 
 def flow_warp(

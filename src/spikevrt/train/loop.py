@@ -243,8 +243,8 @@ class _Run:
     def skip(self, out: Path, loss: float, micro_batches: list[Batch], progress: Progress) -> None:
         """Count a step that was not taken and keep its batch; too many in a row end the run. Raises ValueError."""
         self.skipped += 1
-        if self.scaler.is_enabled() and math.isfinite(loss):
-            return  # in fp16 the scaler has gone too high and comes down
+        if self.scaler.is_enabled() and math.isfinite(loss) and self.scaler.get_scale() >= 1:
+            return  # in fp16 the scaler has gone too high and comes down; below 1 it is not to blame
         self.skipped_in_a_row += 1
         try:
             path = folder.save_skipped(out, self.step, self.ranks.rank, micro_batches)

@@ -189,7 +189,9 @@ def unpacked(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[st
         return value
 
     return saved | {
-        "state": {name: {key: unpack(value) for key, value in values.items()} for name, values in saved["state"].items()}
+        "state": {
+            name: {key: unpack(value) for key, value in values.items()} for name, values in saved["state"].items()
+        }
     }
 
 

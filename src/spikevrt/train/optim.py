@@ -161,7 +161,7 @@ def packed(optimizer_state: dict[str, Any]) -> dict[str, Any]:
     """The state of an optimiser as plain tensors: a file of it is read without torchao, and by no class of it."""
 
     def pack(value: Any) -> Any:
-        if isinstance(value, Tensor) and hasattr(value, "__tensor_flatten__"):
+        if hasattr(value, "__tensor_flatten__"):
             return {name: getattr(value, name).cpu() for name in BYTES} | {"signed": value.signed}
         return value
 

@@ -1,4 +1,4 @@
-"""What does each switch of training cost, and does it change the losses? `python benchmarks/bench_training.py --data DATASET`
+"""What does each switch of training cost, and does it change the losses? `bench_training.py --data DATASET`
 
 Every row is a process of its own: the same seed, the same clips, one step to warm up, then the median of the next ones.
 On a CPU with one thread the time is CPU time, which other work on the machine disturbs least; else it is elapsed time.

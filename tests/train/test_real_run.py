@@ -60,3 +60,15 @@ def test_every_parameter_of_the_real_network_is_trained(dataset: Path):
         run.step += 1
     still = [name for name, p in run.network.named_parameters() if torch.equal(p, before[name])]
     assert still == []
+
+
+def test_nan_in_the_pictures_of_the_real_network_is_a_skipped_step(dataset: Path):
+    """On a CPU the gradient of torch's border sampling reads outside its memory at a position that is NaN."""
+    run = loop._Run(real_config(dataset), loop.Ranks(), None)
+    before = [p.detach().clone() for p in run.network.parameters()]
+    run.trained.train()
+    micro_batches, _ = run.fetch(iter(run.loader()))
+    micro_batches[0]["blur"][0, 0, 0, 5, 7] = float("nan")
+    terms, grad_norm = run.take_step(micro_batches)
+    assert terms["charbonnier"] != terms["charbonnier"] and grad_norm != grad_norm
+    assert all(torch.equal(p, q) for p, q in zip(run.network.parameters(), before, strict=True))

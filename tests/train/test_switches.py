@@ -218,7 +218,8 @@ def test_8_bit_averages_take_nearly_the_same_steps(tmp_path: Path):
 @pytest.mark.usefixtures("wide")
 def test_a_state_with_8_bit_averages_is_read_by_a_process_that_never_saw_torchao(tmp_path: Path):
     train(small_config(optim__kind="adamw8bit", optim__steps=3), tmp_path / "run")
-    code = "import sys; from spikevrt.checkpoint import load_state; load_state(sys.argv[1]); print('torchao' in sys.modules)"
+    code = "import sys; from spikevrt.checkpoint import load_state as load; load(sys.argv[1]); "
+    code += "print('torchao' in sys.modules)"
     answer = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "run" / "last.state"], capture_output=True, text=True, check=True
     )

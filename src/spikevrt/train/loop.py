@@ -115,8 +115,7 @@ class _Run:
         self.step = self.samples = self.skipped = self.skipped_in_a_row = 0
         self.best_score = -math.inf
         self.meter = Meter(self.device)
-        # what the last step trained has a state in the optimiser, and nothing else
-        set_trained(self.network, max((saved["step"] if saved else 0) - 1, 0), config.optim)
+        set_trained(self.network, self.step, config.optim)
         self.is_sharded = ranks.world > 1 and config.train.parallel == "fsdp"
         if self.is_sharded:
             shard(self.network, ranks.mesh(self.device))
@@ -124,7 +123,7 @@ class _Run:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.train.precision == "fp16")
         self.average = Average(self.network, config.optim.ema_decay) if config.optim.ema_decay > 0 else None
         if saved is not None:
-            folder.check_statistics(saved, config, self.info)
+            folder.check_data(saved, config, self.info, told=ranks.is_first)
             self.restore_state(saved)
         self.judge: SpikeVRT | None = None  # a whole network for validation, where `network` is not what is judged
         self.module: nn.Module = self.network
@@ -156,13 +155,13 @@ class _Run:
                 lr = set_lr(self.optimizer, self.step, config.optim)
                 micro_batches, wait_s = self.fetch(batches)
                 terms, grad_norm = self.take_step(micro_batches)
-                *values, stopped = ranks.mean([*terms.values(), float(bool(stop.signal_name))], self.device)
+                (stopped,) = ranks.mean([float(bool(stop.signal_name))], self.device)
                 self.step += 1
-                meter.count(self.clips_per_step, dict(zip(terms, values, strict=True)), wait_s)
-                if math.isfinite(sum(values)) and math.isfinite(grad_norm):
+                meter.count(self.clips_per_step, terms, wait_s)
+                if math.isfinite(sum(terms.values())) and math.isfinite(grad_norm):
                     self.skipped_in_a_row = 0
                 else:
-                    self.skip(out, sum(values), micro_batches, progress)
+                    self.skip(out, sum(terms.values()), micro_batches, progress)
                 last = self.step == steps
                 if last or self.step % config.train.log_every == 0:
                     row = meter.read() | {"lr": lr, "grad_norm": grad_norm, "skipped": self.skipped}
@@ -197,29 +196,31 @@ class _Run:
     def take_step(self, micro_batches: list[Batch]) -> tuple[dict[str, float], float]:
         """One optimiser step, skipped where loss or gradient is not finite.
 
-        Returns this rank's loss, term by term, and the gradient norm before clipping.
+        Returns the loss, term by term, and the gradient norm before clipping, the same on every rank.
         """
         config = self.config
         torch.manual_seed(_step_seed(config.train.seed, self.step, self.ranks.rank))
         sums: dict[str, float] = {}
         for index, batch in enumerate(micro_batches):
             with gradients_stay(self.trained, self.network, when=index < len(micro_batches) - 1):
-                terms = self.terms(batch, self.trained)
-                loss = torch.stack(list(terms.values())).sum() / len(micro_batches)
+                parts = self.terms(batch, self.trained)
+                loss = torch.stack(list(parts.values())).sum() / len(micro_batches)
                 self.scaler.scale(loss).backward()
-            for name, term in terms.items():
+            for name, term in parts.items():
                 sums[name] = sums.get(name, 0.0) + term.item() / len(micro_batches)
         self.samples += self.clips_per_step
         self.scaler.unscale_(self.optimizer)
         grad_norm = clip_gradients(self.network, config.optim.clip_norm)
-        # Averaged gradients make the norm the same on every rank, so all of them skip or none does.
-        if math.isfinite(grad_norm) or self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        if math.isfinite(grad_norm) and self.average is not None:
-            self.average.update(self.network, self.step)
+        terms = dict(zip(sums, self.ranks.mean(list(sums.values()), self.device), strict=True))
+        # Loss and norm are the same on every rank, so all of them skip or none does. A scaler skips by itself.
+        if math.isfinite(sum(terms.values())):
+            if math.isfinite(grad_norm) or self.scaler.is_enabled():
+                self.scaler.step(self.optimizer)
+            if math.isfinite(grad_norm) and self.average is not None:
+                self.average.update(self.network, self.step)
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return sums, grad_norm
+        return terms, grad_norm
 
     def terms(self, batch: Batch, network: nn.Module) -> dict[str, Tensor]:
         """The loss of one micro-batch, term by term, each with its weight."""

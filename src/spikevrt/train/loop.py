@@ -77,6 +77,7 @@ def train(
             _Run(config, ranks, None).measure()
             return None
         saved = folder.load(out, config, told=ranks.is_first) if resuming else None
+        ranks.agree(saved["step"] if saved else 0, f"{out}: step of the saved state")
         run = _Run(config, ranks, saved)
         if ranks.is_first:
             folder.create(out, config, run.info, ranks.world, resume=resuming)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +11,13 @@ from spikevrt.model.network import SpikeVRT
 from spikevrt.train import forecast as fc
 from spikevrt.train.forecast import Forecast, Needs
 from spikevrt.train.optim import make_optimizer
-from spikevrt.train.work import Size, charbonnier_loss
+from spikevrt.train.work import Size, Work, charbonnier_loss
 from tests.train.conftest import small_config
 from tests.train.test_work import CPU, KB, tiny_config
+
+
+def never(network: nn.Module) -> torch.optim.Optimizer:
+    raise AssertionError("no step may be run")
 
 
 def test_adam_keeps_two_values_a_parameter_eight_bits_each_if_asked_and_an_average_is_one_more():
@@ -113,20 +118,35 @@ def test_a_forecast_of_a_real_network_is_of_its_size_and_leaves_it_alone():
 def test_a_network_whose_smallest_size_does_not_fit_is_refused_without_running_it():
     config = tiny_config()
 
-    def never(network: nn.Module) -> torch.optim.Optimizer:
-        raise AssertionError("no step may be run")
-
     network = SpikeVRT(config.model)
     told = fc.forecast(network, charbonnier_loss(config, CPU), never, config, free=1000)
     with pytest.raises(ValueError, match="no size of this network"):
         told.check()
 
 
+@pytest.mark.parametrize(("crop_px", "counted_px"), [(64, 64), (96, 96), (512, 128)])
+def test_a_crop_is_counted_at_its_size_and_beyond_128_pixels_by_a_line(
+    monkeypatch: pytest.MonkeyPatch, crop_px: int, counted_px: int
+):
+    """The live bytes are 1000 + 7 a pixel."""
+    counted = set()
+
+    def step_work(network: Any, loss: Any, config: Any, size: Size, *, spike_ratio: int) -> Work:
+        counted.add(size)
+        return Work(1000 + 7 * size.pixels, size.pixels)
+
+    monkeypatch.setattr(fc, "step_work", step_work)
+    config = tiny_config()
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, crop_px=crop_px))
+    network = SpikeVRT(config.model)
+    told = fc.forecast(network, charbonnier_loss(config, CPU), never, config, free=8 * 10**9, run_steps=False)
+    assert counted == {Size(64, 1), Size(64, 2), Size(counted_px, 1)}
+    live = (told.needs.peak_bytes(Size(crop_px, 3)) - told.needs.fixed_bytes) / told.needs.overhead
+    assert live == pytest.approx(1000 + 7 * 3 * crop_px**2, abs=1)
+
+
 def test_without_steps_the_allocator_is_taken_as_typical_and_no_seconds_are_told():
     config = tiny_config()
-
-    def never(network: nn.Module) -> torch.optim.Optimizer:
-        raise AssertionError("no step may be run")
 
     network = SpikeVRT(config.model)
     told = fc.forecast(network, charbonnier_loss(config, CPU), never, config, free=8 * 10**9, run_steps=False)

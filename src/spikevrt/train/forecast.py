@@ -29,6 +29,8 @@ GB = 1e9
 MARGIN = 0.1  # share of the free memory that stays free
 KERNELS_BYTES = 30_000_000  # code of the CPU kernels, which becomes resident when they first run
 TYPICAL_OVERHEAD = 1.4  # resident over live bytes on a CPU, where nothing was measured (docs/training.md)
+TRACED_CROP_PX = 128  # larger crops are counted at this one: shapes take seconds too, and from here all is linear
+MOST_OVERHEAD = 2.5  # more than was ever seen
 MOST_BATCH = 4096
 LONG_STEP_S = 20.0  # a step slower than this is timed once
 
@@ -203,8 +205,8 @@ def forecast(
     """What a step of `config` will need on the device where `network` lies, which is left untouched.
 
     Runs small steps of a copy of the network for real (three at the smallest legal crop, batch 1 and 2, as far as they
-    fit), and everything else on shapes. Without `run_steps` only shapes are looked at: the allocator is taken as typical
-    (`TYPICAL_OVERHEAD`) and seconds stay 0; good for a warning. `free` stands in for `free_bytes`.
+    surely fit), and everything else on shapes. Without `run_steps` only shapes are looked at: the allocator is taken as
+    typical (`TYPICAL_OVERHEAD`) and seconds stay 0; good for a warning. `free` stands in for `free_bytes`.
     """
     began = time.perf_counter()
     device = next(network.parameters()).device
@@ -215,15 +217,14 @@ def forecast(
     size = Size(config.data.crop_px, config.data.batch)
     single, double = Size(network.min_size_px, 1), Size(network.min_size_px, 2)
     works = {s: step_work(network, loss, config, s, spike_ratio=spike_ratio) for s in (single, double)}
-    at_crop = works[single]
-    if size.crop_px != single.crop_px:
-        at_crop = step_work(network, loss, config, Size(size.crop_px, 1), spike_ratio=spike_ratio)
+    at = Size(max(single.crop_px, min(size.crop_px, TRACED_CROP_PX)), 1)
+    at_crop = works[single] if at == single else step_work(network, loss, config, at, spike_ratio=spike_ratio)
     live_offset, _ = line_through(*((s.pixels, work.live_bytes) for s, work in works.items()))
-    live_per_pixel = (at_crop.live_bytes - live_offset) / size.crop_px**2
+    live_per_pixel = (at_crop.live_bytes - live_offset) / at.pixels
     moments = optimizer_bytes(network, config)
     fixed = held + moments + (KERNELS_BYTES if on_cpu else 0)
     overhead, offset_s, s_per_flop = TYPICAL_OVERHEAD if on_cpu else 1.0, 0.0, 0.0
-    small = [s for s, work in works.items() if budget is None or fixed + overhead * work.live_bytes <= budget]
+    small = [s for s, work in works.items() if budget is None or fixed + MOST_OVERHEAD * work.live_bytes <= budget]
     if run_steps and small:
         trained = copy.deepcopy(network)
         optimizer = optimizer_of(trained)
@@ -240,7 +241,7 @@ def forecast(
         live_bytes_per_pixel=live_per_pixel,
         overhead=overhead,
         offset_s=offset_s,
-        s_per_pixel=s_per_flop * at_crop.flops / size.crop_px**2,
+        s_per_pixel=s_per_flop * at_crop.flops / at.pixels,
     )
     step_px = math.lcm(network.pad_multiple, spike_ratio)
     first_px = math.ceil(network.min_size_px / step_px) * step_px

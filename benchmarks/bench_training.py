@@ -60,7 +60,7 @@ def measure(path: Path, settings: list[str], num_steps: int, warm_up: int) -> di
         flow.sample = deform.sample = flow.sample_by_index
     began = time.perf_counter()
     config = load_config(path, settings)
-    run = loop._Run(config, loop.Ranks(), None)
+    run = loop.Run(config, loop.Ranks(), None)
     built_s = time.perf_counter() - began
     alone = run.device.type == "cpu" and torch.get_num_threads() == 1
     clock = time.process_time if alone else time.perf_counter

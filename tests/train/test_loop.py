@@ -32,7 +32,7 @@ def losses(out: Path) -> list[float]:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, action: Any) -> None:
     """Do `action()` when that many steps have been taken."""
-    take_step = loop._Run.take_step
+    take_step = loop.Run.take_step
 
     def taken(self: Any, micro_batches: Any) -> Any:
         result = take_step(self, micro_batches)
@@ -40,7 +40,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, action: Any) -> None:
             action()
         return result
 
-    monkeypatch.setattr(loop._Run, "take_step", taken)
+    monkeypatch.setattr(loop.Run, "take_step", taken)
 
 
 def test_a_run_leaves_weights_state_config_journal_and_pictures(tmp_path: Path):
@@ -181,7 +181,7 @@ def test_every_setting_reaches_what_obeys_it(tmp_path: Path, monkeypatch: pytest
         data__degrade=vars(degrade),
         train__seed=7,
     )
-    run = loop._Run(config, loop.Ranks(), None)
+    run = loop.Run(config, loop.Ranks(), None)
     assert [settings.pop("stats") for settings in built] == [None, None]
     common = {
         "root": "here",
@@ -212,7 +212,7 @@ def test_accumulated_micro_batches_step_as_one_batch(tmp_path: Path):
     runs = {}
     for batch, accumulate in ((4, 1), (2, 2)):
         config = small_config(data__batch=batch, train__accumulate=accumulate, optim__steps=3)
-        run = loop._Run(config, loop.Ranks(), None)
+        run = loop.Run(config, loop.Ranks(), None)
         run.network.drop.p = 0.0
         micro_batches, _ = run.fetch(iter(run.loader()))
         run.take_step(micro_batches)
@@ -222,7 +222,7 @@ def test_accumulated_micro_batches_step_as_one_batch(tmp_path: Path):
 
 
 def test_a_step_whose_gradient_is_nan_is_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    run = loop._Run(small_config(), loop.Ranks(), None)
+    run = loop.Run(small_config(), loop.Ranks(), None)
     before = [p.detach().clone() for p in run.network.parameters()]
     run.clips.poisoned = set(range(5))
     terms, grad_norm = run.take_step(run.fetch(iter(run.loader()))[0])
@@ -359,7 +359,7 @@ def test_a_part_can_be_frozen_and_come_to_life_on_the_way(tmp_path: Path):
 
 
 def test_an_infinite_loss_takes_no_step_even_where_its_gradient_is_finite(monkeypatch: pytest.MonkeyPatch):
-    run = loop._Run(small_config(optim__weight_decay=0.5), loop.Ranks(), None)
+    run = loop.Run(small_config(optim__weight_decay=0.5), loop.Ranks(), None)
     before = [p.detach().clone() for p in run.network.parameters()]
     monkeypatch.setattr(
         run, "terms", lambda batch, network: {"charbonnier": network(*[batch["blur"]]).sum() * 0 + float("inf")}
@@ -440,7 +440,7 @@ def test_a_dry_run_reports_and_writes_nothing(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_validation_runs_whole_frames_in_evaluation_mode_and_goes_back_to_training(tmp_path: Path):
-    run = loop._Run(small_config(), loop.Ranks(), None)
+    run = loop.Run(small_config(), loop.Ranks(), None)
     seen = []
     run.network.register_forward_hook(
         lambda module, inputs, output: seen.append((module.training, inputs[0].shape[-1]))
@@ -490,13 +490,13 @@ def test_a_resumed_run_keeps_its_network_and_names_other_changes(tmp_path: Path,
 def test_a_resumed_run_obeys_changed_settings_of_the_optimiser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     train(small_config(), tmp_path / "run")
     seen: list[dict[str, Any]] = []
-    restore_state = loop._Run.restore_state
+    restore_state = loop.Run.restore_state
 
     def spy(self: Any, saved: dict[str, Any]) -> None:
         restore_state(self, saved)
         seen.extend(self.optimizer.param_groups)
 
-    monkeypatch.setattr(loop._Run, "restore_state", spy)
+    monkeypatch.setattr(loop.Run, "restore_state", spy)
     changed = small_config(optim__steps=9, optim__weight_decay=0.25, optim__betas=(0.5, 0.625))
     train(changed, tmp_path / "run", resume=True)
     assert seen and all(g["weight_decay"] == 0.25 and tuple(g["betas"]) == (0.5, 0.625) for g in seen)

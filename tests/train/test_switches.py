@@ -29,7 +29,7 @@ STEPS = 2
 def steps(dataset: Path, **changes: Any) -> tuple[list[float], str]:
     """The loss of each of two steps of the smallest real network, and a digest of the weights after them."""
     config = real_config(dataset, **changes)
-    run = loop._Run(config, loop.Ranks(), None)
+    run = loop.Run(config, loop.Ranks(), None)
     run.trained.train()
     batches = iter(run.loader())
     losses = []
@@ -111,14 +111,14 @@ class OnceBad(FakeClips):
 
 
 def crash_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    take_step = loop._Run.take_step
+    take_step = loop.Run.take_step
 
     def taken(self: Any, micro_batches: Any) -> Any:
         if self.step == step:
             raise RuntimeError("power cut")
         return take_step(self, micro_batches)
 
-    monkeypatch.setattr(loop._Run, "take_step", taken)
+    monkeypatch.setattr(loop.Run, "take_step", taken)
 
 
 def in_halves(config: Any, out: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:

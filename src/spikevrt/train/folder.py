@@ -147,6 +147,16 @@ def save_skipped(out: Path, step: int, rank: int, batches: list[dict[str, Any]])
     return path
 
 
+def divergence(out: Path, step: int, num_skipped: int) -> str:
+    """The line that ends a run whose loss stays NaN."""
+    state = out / STATE
+    kept = f"the last good state is {state}" if state.is_file() else "no state was saved yet"
+    return (
+        f"train: loss or gradient was not finite in {num_skipped} steps in a row, up to step {step}; {kept}; "
+        f"the first such batches are in {out / SKIPPED}; try a lower optim.lr or train.precision fp32"
+    )
+
+
 def load(out: Path, config: Config, *, told: bool = True) -> dict[str, Any]:
     """Read the newest state that is whole. Every setting is obeyed; those that differ from the saved run's are named
     on stderr (if `told`).

@@ -167,11 +167,11 @@ def packed(optimizer_state: dict[str, Any]) -> dict[str, Any]:
     """The state of an optimiser as plain tensors: a file of it is read without torchao, and by no class of it."""
 
     def pack(value: Any) -> Any:
-        if isinstance(value, Tensor) and hasattr(value, "__tensor_flatten__"):
-            return {name: getattr(value, name).cpu() for name in BYTES} | {"signed": bool(value.signed)}  # type: ignore[attr-defined]
+        if hasattr(value, "__tensor_flatten__"):
+            return {name: getattr(value, name).cpu() for name in BYTES} | {"signed": value.signed}
         return value
 
-    state = optimizer_state["state"]
+    state = optimizer_state.get("state", {})  # nothing on ranks that do not write
     return optimizer_state | {
         "state": {name: {key: pack(value) for key, value in values.items()} for name, values in state.items()}
     }

@@ -145,10 +145,10 @@ def test_a_crop_is_counted_at_its_size_and_beyond_128_pixels_by_a_line(
     assert live == pytest.approx(1000 + 7 * 3 * crop_px**2, abs=1)
 
 
-def test_without_steps_the_allocator_is_taken_as_typical_and_no_seconds_are_told():
+def test_without_steps_the_allocator_is_taken_at_its_least_and_no_seconds_are_told():
     config = tiny_config()
 
     network = SpikeVRT(config.model)
     told = fc.forecast(network, charbonnier_loss(config, CPU), never, config, free=8 * 10**9, run_steps=False)
-    assert told.needs.overhead == fc.TYPICAL_OVERHEAD and told.step_s == 0
+    assert told.needs.overhead == fc.LEAST_OVERHEAD and told.step_s == 0
     told.check()

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 GB = 1e9
 MARGIN = 0.1  # share of the free memory that stays free
 KERNELS_BYTES = 30_000_000  # code of the CPU kernels, which becomes resident when they first run
-TYPICAL_OVERHEAD = 1.4  # resident over live bytes on a CPU, where nothing was measured (docs/training.md)
+LEAST_OVERHEAD = 1.3  # resident over live bytes on a CPU: the least that was seen, used where nothing was measured
 TRACED_CROP_PX = 128  # larger crops are counted at this one: shapes take seconds too, and from here all is linear
-MOST_OVERHEAD = 2.5  # more than was ever seen
+MOST_OVERHEAD = 3.0  # the most that was seen: small steps are run where they fit even so
 MOST_BATCH = 4096
 LONG_STEP_S = 20.0  # a step slower than this is timed once
 
@@ -205,8 +205,8 @@ def forecast(
     """What a step of `config` will need on the device where `network` lies, which is left untouched.
 
     Runs small steps of a copy of the network for real (three at the smallest legal crop, batch 1 and 2, as far as they
-    surely fit), and everything else on shapes. Without `run_steps` only shapes are looked at: the allocator is taken as
-    typical (`TYPICAL_OVERHEAD`) and seconds stay 0; good for a warning. `free` stands in for `free_bytes`.
+    surely fit), and everything else on shapes. Without `run_steps` only shapes are looked at: memory is then the
+    least that it can be (`LEAST_OVERHEAD`) and seconds stay 0; good for a warning. `free` stands in for `free_bytes`.
     """
     began = time.perf_counter()
     device = next(network.parameters()).device
@@ -223,7 +223,7 @@ def forecast(
     live_per_pixel = (at_crop.live_bytes - live_offset) / at.pixels
     moments = optimizer_bytes(network, config)
     fixed = held + moments + (KERNELS_BYTES if on_cpu else 0)
-    overhead, offset_s, s_per_flop = TYPICAL_OVERHEAD if on_cpu else 1.0, 0.0, 0.0
+    overhead, offset_s, s_per_flop = LEAST_OVERHEAD if on_cpu else 1.0, 0.0, 0.0
     small = [s for s, work in works.items() if budget is None or fixed + MOST_OVERHEAD * work.live_bytes <= budget]
     if run_steps and small:
         trained = copy.deepcopy(network)

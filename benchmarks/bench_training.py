@@ -49,10 +49,8 @@ SWITCHES: dict[str, tuple[list[str], str]] = {
     EIGHT_BIT: (["optim.kind=adamw8bit"], CLOSE),
     "2 loader workers": (["data.workers=2"], SAME),
     "deterministic": (["train.deterministic=true"], SAME if not torch.cuda.is_available() else ROUNDED),
-    "sampling by index (deterministic on a GPU)": (
-        [BY_INDEX],
-        CLOSE,
-    ),  # at first the flow is zero, so every position is at a kink
+    # at the start the flow is zero: every position is an integer, where the two gradients are taken from other sides
+    "sampling by index (deterministic on a GPU)": ([BY_INDEX], CLOSE),
 }
 COMPILED: dict[str, tuple[list[str], str]] = {"compile": (["train.compile=true"], ROUNDED)}
 TABLES = {
@@ -68,7 +66,7 @@ def measure(path: Path, settings: list[str], num_steps: int, warm_up: int) -> di
         flow.sample = deform.sample = flow.sample_by_index
     began = time.perf_counter()
     config = load_config(path, settings)
-    run = loop._Run(config, loop.Ranks(), None)
+    run = loop.Run(config, loop.Ranks(), None)
     built_s = time.perf_counter() - began
     alone = run.device.type == "cpu" and torch.get_num_threads() == 1
     clock = time.process_time if alone else time.perf_counter

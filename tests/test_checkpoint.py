@@ -219,3 +219,17 @@ def test_a_write_that_the_disk_refuses_is_an_error_of_the_system_and_leaves_the_
     assert load_state(tmp_path / "last.state") == {"a": 1}
     assert load_weights(tmp_path / "w.safetensors")[0]["a"].shape == (3,)
     assert names(tmp_path) == ["last.state", "w.safetensors"]
+
+
+def test_damage_anywhere_is_the_same_one_error(tmp_path):
+    path = tmp_path / "last.state"
+    save_state(path, {"a": torch.arange(23.0), "b": {"c": [1, 2.5, None, "word"]}})
+    content = path.read_bytes()
+    for position in range(0, len(content), 7):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        try:
+            load_state(path)  # some bits of a zip file mean nothing
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: ")

@@ -13,7 +13,6 @@ import hashlib
 import json
 import math
 import os
-import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +63,7 @@ def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], info: Weigh
         "voxel_std": info.voxel_std,
         "provenance": info.provenance,
     }
-    with _complete_or_absent(path) as partial:
+    with complete_or_absent(path) as partial:
         save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(document)})
 
 
@@ -117,7 +116,7 @@ def save_state(path: str | Path, state: dict[str, Any]) -> None:
     Raises:
         OSError: it cannot be written; what stood at `path` still does.
     """
-    with _complete_or_absent(Path(path)) as partial:
+    with complete_or_absent(Path(path)) as partial:
         torch.save({"digest": digest(state), "state": state}, partial)
 
 
@@ -133,7 +132,9 @@ def load_state(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no such state file")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file may raise anything that pickle, zip or torch know
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path}: not a complete training state ({reason})") from None
     if not isinstance(saved, dict) or not isinstance(saved.get("state"), dict):
@@ -186,7 +187,7 @@ def _check_statistics(path: Path, mean: float, std: float) -> None:
 
 
 @contextlib.contextmanager
-def _complete_or_absent(path: Path) -> Iterator[Path]:
+def complete_or_absent(path: Path) -> Iterator[Path]:
     """A temporary sibling to write to; it takes `path`'s name when the block ends well and vanishes otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")

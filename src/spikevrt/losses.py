@@ -8,6 +8,7 @@ Dimension key: N frames (batch and time flattened), B samples, T frames, C chann
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -221,6 +222,7 @@ def _shifted(x: Float[Tensor, "N C H W"], by_px: Float[Tensor, "N 2 H W"]) -> Fl
     columns = torch.arange(width, device=x.device) + by_px[:, 0]
     rows = torch.arange(height, device=x.device)[:, None] + by_px[:, 1]
     grid = torch.stack((2 * columns / max(width - 1, 1) - 1, 2 * rows / max(height - 1, 1) - 1), -1)
+    grid = grid.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)  # model/flow.py `without_nan` says why
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 

@@ -42,6 +42,7 @@ class FakeClips:
         self.epoch = epoch
 
     has_sharp = True
+    sequences = ()
 
     def __len__(self) -> int:
         return self.num_items

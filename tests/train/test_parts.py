@@ -71,7 +71,7 @@ def test_the_flow_stands_still_for_its_steps_and_a_run_cut_there_goes_on_alike(
 ):
     config = real_config(dataset, train__init=str(twin), optim__steps=4, optim__flow_fixed_steps=2)
     seen: dict[int, str] = {}
-    take_step = loop._Run.take_step
+    take_step = loop.Run.take_step
 
     def watched(self: Any, micro_batches: Any) -> Any:
         result = take_step(self, micro_batches)
@@ -79,7 +79,7 @@ def test_the_flow_stands_still_for_its_steps_and_a_run_cut_there_goes_on_alike(
         return result
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "take_step", watched)
+        patch.setattr(loop.Run, "take_step", watched)
         train(config, tmp_path / "whole")
     assert seen[0] == seen[1] != seen[2] != seen[3]
     for cut in (1, 2, 3):
@@ -91,7 +91,7 @@ def test_the_flow_stands_still_for_its_steps_and_a_run_cut_there_goes_on_alike(
             return take_step(self, micro_batches)
 
         with monkeypatch.context() as patch:
-            patch.setattr(loop._Run, "take_step", crash)
+            patch.setattr(loop.Run, "take_step", crash)
             with pytest.raises(RuntimeError, match="power cut"):
                 train(config, out)
         train(config, out, resume=True)

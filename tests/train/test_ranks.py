@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from spikevrt.checkpoint import load_weights
 from spikevrt.train import loop
+from spikevrt.train import ranks as ranks_module
 from spikevrt.train.journal import read_journal
 from spikevrt.train.loop import train
 from spikevrt.train.ranks import Ranks, join_ranks
@@ -29,6 +32,68 @@ def test_alone_nothing_is_exchanged(monkeypatch: pytest.MonkeyPatch):
         assert ranks.mean([1.0, 2.0], torch.device("cpu")) == [1.0, 2.0] and ranks.gather("a") == ["a"]
 
 
+def test_ranks_that_see_different_states_do_not_start(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Ranks, "gather", lambda self, value: [value, 0, value])
+    message = "run: step of the saved state: 200 on rank 0, but 0 on rank 1; all ranks must see the same folder"
+    with pytest.raises(OSError, match=message):
+        Ranks(0, 3).agree(200, "run: step of the saved state")
+    Ranks(0, 3).agree(0, "run: step of the saved state")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "2.5", "soon", ""])
+def test_a_timeout_that_is_no_whole_number_of_seconds_is_refused(monkeypatch: pytest.MonkeyPatch, text: str):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("SPIKEVRT_PEER_TIMEOUT_S", text)
+    with (
+        pytest.raises(ValueError, match=f"SPIKEVRT_PEER_TIMEOUT_S: '{text}'; allowed: whole seconds, 1 or more"),
+        join_ranks("cpu"),
+    ):
+        pass
+
+
+def _silent_rank(port: int) -> None:
+    os.environ.update(_environment(1, port))
+    with join_ranks("cpu") as ranks:
+        ranks.wait()
+        time.sleep(600)
+
+
+def test_a_rank_that_does_not_answer_ends_the_others_with_one_line(monkeypatch: pytest.MonkeyPatch):
+    port = free_port()
+    other = mp.get_context("spawn").Process(target=_silent_rank, args=(port,), daemon=True)
+    other.start()
+    monkeypatch.setenv("SPIKEVRT_PEER_TIMEOUT_S", "2")  # less than the other one needs to start
+    for name, value in _environment(0, port).items():
+        monkeypatch.setenv(name, value)
+    began = 0.0
+    message = r"rank 0 of 2: another rank is gone or does not answer; the last state stays, go on from it with --resume"
+    with pytest.raises(ConnectionError, match=message), join_ranks("cpu") as ranks:
+        ranks.wait()
+        began = time.monotonic()
+        ranks.gather("a")
+    assert 1.5 < time.monotonic() - began < 60
+    assert not dist.is_initialized()
+    other.kill()
+    other.join()
+
+
+def test_an_error_that_is_not_of_the_network_stays_what_it_is(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(dist, "init_process_group", lambda *args, **settings: None)
+    for name, value in (_environment(0, free_port()) | {"WORLD_SIZE": "2"}).items():
+        monkeypatch.setenv(name, value)
+    store = dist.HashStore()
+    store.set("here/1", "")
+    monkeypatch.setattr(ranks_module, "rendezvous", lambda *args, **settings: iter([(store, 0, 2)]))
+    with pytest.raises(RuntimeError, match="out of memory"), join_ranks("cpu"):
+        raise RuntimeError("out of memory")
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 def _environment(rank: int, port: int) -> dict[str, str]:
     """What torchrun sets."""
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
@@ -43,9 +108,7 @@ def _second_rank(port: int, out: Path) -> None:
 
 @pytest.mark.usefixtures("fakes")
 def test_two_ranks_take_the_steps_of_one_and_share_the_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     other = mp.get_context("spawn").Process(target=_second_rank, args=(port, tmp_path / "two"))
     other.start()
     for name, value in _environment(0, port).items():

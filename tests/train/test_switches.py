@@ -29,7 +29,7 @@ STEPS = 2
 def steps(dataset: Path, **changes: Any) -> tuple[list[float], str]:
     """The loss of each of two steps of the smallest real network, and a digest of the weights after them."""
     config = real_config(dataset, **changes)
-    run = loop._Run(config, loop.Ranks(), None)
+    run = loop.Run(config, loop.Ranks(), None)
     run.trained.train()
     batches = iter(run.loader())
     losses = []
@@ -111,14 +111,14 @@ class OnceBad(FakeClips):
 
 
 def crash_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    take_step = loop._Run.take_step
+    take_step = loop.Run.take_step
 
     def taken(self: Any, micro_batches: Any) -> Any:
         if self.step == step:
             raise RuntimeError("power cut")
         return take_step(self, micro_batches)
 
-    monkeypatch.setattr(loop._Run, "take_step", taken)
+    monkeypatch.setattr(loop.Run, "take_step", taken)
 
 
 def in_halves(config: Any, out: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
@@ -218,9 +218,8 @@ def test_8_bit_averages_take_nearly_the_same_steps(tmp_path: Path):
 @pytest.mark.usefixtures("wide")
 def test_a_state_with_8_bit_averages_is_read_by_a_process_that_never_saw_torchao(tmp_path: Path):
     train(small_config(optim__kind="adamw8bit", optim__steps=3), tmp_path / "run")
-    code = (
-        "import sys; from spikevrt.checkpoint import load_state as f; f(sys.argv[1]); print('torchao' in sys.modules)"
-    )
+    code = "import sys; from spikevrt.checkpoint import load_state as load; load(sys.argv[1]); "
+    code += "print('torchao' in sys.modules)"
     answer = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "run" / "last.state"], capture_output=True, text=True, check=True
     )

@@ -106,7 +106,7 @@ def degrade(
         counts = _every(counts, how.threshold, generator)
     ticks = torch.tensor(bin_bounds(num_ticks, len(counts), split), dtype=torch.float32).diff() / len(counts)
     if how.noise > 0:
-        extra = torch.poisson(torch.full_like(counts, how.noise * float(counts.mean())), generator=generator)
+        extra = torch.poisson(torch.full_like(counts, how.noise * float(counts.double().mean())), generator=generator)
         most = ticks.ceil()[:, None, None]
         counts = torch.minimum(_thin(counts, 1 - how.noise, generator) + extra, torch.maximum(most, counts))
     if how.dropped_ticks > 0:

@@ -65,11 +65,11 @@ def merge(x: Float[Tensor, "M N C"], window: Window, shape: tuple[int, ...]) -> 
 @torch.compiler.assume_constant_result  # torch.compile neither traces nor repeats it
 def shift_mask(size: Window, window: Window, shift: Window, device: str = "cpu") -> WindowMask:
     """Masks pairs of tokens that the cyclic shift put into one window though they are not neighbours in the picture."""
-    return _shift_mask(size, window, shift, device)
+    return made_shift_mask(size, window, shift, device)
 
 
 @functools.lru_cache(maxsize=16)  # a forward pass of one picture size needs about eight
-def _shift_mask(size: Window, window: Window, shift: Window, device: str) -> WindowMask:
+def made_shift_mask(size: Window, window: Window, shift: Window, device: str) -> WindowMask:
     labels = []
     for length, w, s in zip(size, window, shift, strict=True):
         label = torch.zeros(length, dtype=torch.long)

@@ -7,6 +7,7 @@ Source: Ranjan and Black, Optical Flow Estimation using a Spatial Pyramid Networ
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -64,7 +65,17 @@ def sample(
         return sample_by_index(x, columns, rows, mode, padding)
     height, width = x.shape[-2:]
     grid = torch.stack((2 * columns / max(width - 1, 1) - 1, 2 * rows / max(height - 1, 1) - 1), -1)
+    if padding == "border":
+        grid = without_nan(grid)
     return F.grid_sample(x, grid, mode=mode, padding_mode=padding, align_corners=True)
+
+
+def without_nan(grid: Tensor) -> Tensor:
+    """The grid with 0 for NaN, at which torch's gradient for padding "border" reads outside its memory on a CPU.
+
+    The NaN does not vanish from what is learnt: SpyNet adds to the flow that it came from.
+    """
+    return grid.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)
 
 
 def sample_by_index(

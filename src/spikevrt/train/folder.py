@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 CONFIG, RUN_INFO = "config.yaml", "run.json"
 BEST_WEIGHTS, LAST_WEIGHTS = "best.safetensors", "last.safetensors"
 STATE, PREVIOUS_STATE, KEPT = "last.state", "previous.state", "kept"
+NEW_STATE = "last.state.new"  # the newest for the moment between two renamings; under this name always complete
+STATES = (NEW_STATE, STATE, PREVIOUS_STATE)  # the newest first
 PICTURES, SKIPPED, CURVES = "pictures", "skipped", "curves.png"
 STATE_FORMAT = 2
+PARTIAL = ".*.partial-*"
 MAX_SKIPPED_BATCHES = 4  # that are saved to be looked at
 
 Resume = bool | Literal["auto"]
@@ -49,7 +52,7 @@ def check(out: Path, *, resume: Resume, overwrite: bool) -> bool:
     """
     if resume and overwrite:
         raise ValueError("--resume and --overwrite: choose one")
-    has_state = (out / STATE).is_file() or (out / PREVIOUS_STATE).is_file()
+    has_state = any((out / name).is_file() for name in STATES)
     if resume is True and not has_state:
         raise FileNotFoundError(f"{out / STATE}: no such state; there is nothing to resume")
     if resume and has_state:
@@ -57,7 +60,7 @@ def check(out: Path, *, resume: Resume, overwrite: bool) -> bool:
     if out.exists():
         if not overwrite and resume != "auto":
             raise FileExistsError(f"{out}: exists; choose another --out or pass --overwrite")
-        if not out.is_dir() or (any(out.iterdir()) and not (out / CONFIG).is_file()):
+        if not out.is_dir() or (any(_content(out)) and not (out / CONFIG).is_file()):
             raise ValueError(f"{out}: is no folder of a run (no {CONFIG}); --overwrite replaces nothing else")
     return False
 
@@ -65,8 +68,10 @@ def check(out: Path, *, resume: Resume, overwrite: bool) -> bool:
 def create(out: Path, config: Config, info: DatasetInfo, world: int, *, resume: bool) -> None:
     """Make the folder (an earlier run in it is removed unless resumed); write `config.yaml` and `run.json`."""
     out.mkdir(parents=True, exist_ok=True)
+    for partial in out.glob(PARTIAL):  # what a run that was killed was writing
+        partial.unlink(missing_ok=True)
     if not resume:
-        for name in (RUN_INFO, JOURNAL_FILE, CURVES, BEST_WEIGHTS, LAST_WEIGHTS, STATE, PREVIOUS_STATE):
+        for name in (RUN_INFO, JOURNAL_FILE, CURVES, BEST_WEIGHTS, LAST_WEIGHTS, *STATES):
             (out / name).unlink(missing_ok=True)
         for name in (PICTURES, TENSORBOARD_FOLDER, KEPT, SKIPPED):
             shutil.rmtree(out / name, ignore_errors=True)
@@ -98,29 +103,58 @@ def save(out: Path, config: Config, info: DatasetInfo, state: dict[str, Any]) ->
 
     At any moment one of the two is there and complete. Raises OSError where it cannot be written.
     """
-    agree = {"format": STATE_FORMAT, "config": config.to_dict(), "statistics": list(_statistics(config, info))}
-    checkpoint.save_state(out / f"{STATE}.new", state | agree)
-    if (out / STATE).exists():
-        os.replace(out / STATE, out / PREVIOUS_STATE)
-    os.replace(out / f"{STATE}.new", out / STATE)
+    agree = {
+        "format": STATE_FORMAT,
+        "config": config.to_dict(),
+        "statistics": list(_statistics(config, info)),
+        "data_hash": info.data_hash,
+    }
+    checkpoint.save_state(out / NEW_STATE, state | agree)
     if config.train.keep_every and state["step"] % config.train.keep_every == 0:
         kept = out / KEPT / f"{state['step']:06d}.state"
-        kept.parent.mkdir(exist_ok=True)
-        kept.unlink(missing_ok=True)
         try:
-            os.link(out / STATE, kept)  # a name more, no byte more
+            _keep(out / NEW_STATE, kept)
+        except OSError as error:
+            print(f"spikevrt: {kept}: not kept ({error})", file=sys.stderr)
+    if (out / STATE).exists():
+        os.replace(out / STATE, out / PREVIOUS_STATE)
+    os.replace(out / NEW_STATE, out / STATE)
+
+
+def _keep(state: Path, kept: Path) -> None:
+    with checkpoint.complete_or_absent(kept) as partial:
+        try:
+            os.link(state, partial)  # a name more, no byte more
         except OSError:  # a file system without links
-            shutil.copyfile(out / STATE, kept)
+            shutil.copyfile(state, partial)
+
+
+def _content(out: Path) -> list[Path]:
+    """What is in the folder, but for files that a killed run had not finished."""
+    return [path for path in out.iterdir() if path not in set(out.glob(PARTIAL))]
 
 
 def save_skipped(out: Path, step: int, rank: int, batches: list[dict[str, Any]]) -> Path | None:
-    """Keep the micro-batches of a skipped step to be looked at, the first few of a run; None where there are enough."""
+    """Keep the micro-batches of a skipped step, the first few of a rank, to be looked at; None where there are enough.
+
+    Raises OSError where they cannot be written.
+    """
     path = out / SKIPPED / f"step{step:06d}_rank{rank}.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    if len(list(path.parent.iterdir())) >= MAX_SKIPPED_BATCHES:
+    if len(list(path.parent.glob(f"step*_rank{rank}.pt"))) >= MAX_SKIPPED_BATCHES:
         return None
     checkpoint.save_state(path, {"step": step, "rank": rank, "batches": batches})
     return path
+
+
+def divergence(out: Path, step: int, num_skipped: int) -> str:
+    """The line that ends a run whose loss stays NaN."""
+    state = out / STATE
+    kept = f"the last good state is {state}" if state.is_file() else "no state was saved yet"
+    return (
+        f"train: loss or gradient was not finite in {num_skipped} steps in a row, up to step {step}; {kept}; "
+        f"the first such batches are in {out / SKIPPED}; try a lower optim.lr or train.precision fp32"
+    )
 
 
 def load(out: Path, config: Config, *, told: bool = True) -> dict[str, Any]:
@@ -131,6 +165,8 @@ def load(out: Path, config: Config, *, told: bool = True) -> dict[str, Any]:
         ValueError: every state is damaged or of another format, or it is for another network.
     """
     state, path = _newest(out, told)
+    if config.optim.steps < state.get("step", 0):
+        raise ValueError(f"optim.steps: {config.optim.steps}; {path} has taken {state['step']}; allowed: that or more")
     if state.get("format") != STATE_FORMAT:
         raise ValueError(f"{path}: training state format {state.get('format')}; expected {STATE_FORMAT}")
     for name, before, now in differences(state["config"], config.to_dict()):
@@ -142,7 +178,7 @@ def load(out: Path, config: Config, *, told: bool = True) -> dict[str, Any]:
 
 
 def _newest(out: Path, told: bool) -> tuple[dict[str, Any], Path]:
-    names = [name for name in (STATE, PREVIOUS_STATE) if (out / name).is_file()]
+    names = [name for name in STATES if (out / name).is_file()]
     for older, name in zip([*names[1:], None], names, strict=True):
         try:
             return checkpoint.load_state(out / name), out / name
@@ -154,8 +190,13 @@ def _newest(out: Path, told: bool) -> tuple[dict[str, Any], Path]:
     raise FileNotFoundError(f"{out / STATE}: no such state; there is nothing to resume")
 
 
-def check_statistics(state: dict[str, Any], config: Config, info: DatasetInfo) -> None:
-    """Refuse to go on with voxels normalised differently. Raises ValueError."""
+def check_data(state: dict[str, Any], config: Config, info: DatasetInfo, *, told: bool = True) -> None:
+    """Refuse to go on with voxels normalised differently; tell (if `told`) of other data. Raises ValueError."""
+    if told and state["data_hash"] != info.data_hash:
+        print(
+            f"spikevrt: resuming on other data: data_hash {info.data_hash[:12]} (was {state['data_hash'][:12]})",
+            file=sys.stderr,
+        )
     before, now = tuple(state["statistics"]), _statistics(config, info)
     if before != now:
         raise ValueError(f"{info.root}: voxel mean and std {now}, but the run was trained with {before}")
@@ -191,6 +232,5 @@ def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, A
 
 
 def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with checkpoint.complete_or_absent(path) as partial:
+        partial.write_text(text, encoding="utf-8")

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from spikevrt import runtime
+from spikevrt.checkpoint import complete_or_absent
 
 JOURNAL_FILE, TENSORBOARD_FOLDER = "journal.jsonl", "tensorboard"
 PLAIN_LINE_EVERY_S = 30.0  # without a terminal, a line of text this often is the progress
@@ -29,9 +30,8 @@ class Journal:
     def __init__(self, out: Path, *, start_step: int) -> None:
         path = out / JOURNAL_FILE
         kept = [row for row in read_journal(out) if row["step"] <= start_step] if path.exists() else []
-        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-        partial.write_text("".join(_line(row) for row in kept), encoding="utf-8")
-        os.replace(partial, path)
+        with complete_or_absent(path) as partial:
+            partial.write_text("".join(_line(row) for row in kept), encoding="utf-8")
         self._file = path.open("ab", buffering=0)
         self._pending = b""  # rows that a full disk did not take yet
         self._tensorboard = _tensorboard(out / TENSORBOARD_FOLDER, start_step)
@@ -99,7 +99,7 @@ def read_journal(out: str | Path) -> list[dict[str, Any]]:
 
 
 class Progress:
-    """Steps done and time left on stderr, and under it how it goes: a bar on a terminal, a line now and then elsewhere."""
+    """Steps done, time left and how it goes, on stderr: a bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, *, start_step: int, stop_step: int, visible: bool) -> None:
         self._start, self._stop, self._visible = start_step, stop_step, visible
@@ -155,7 +155,8 @@ class Meter:
 
     def read(self) -> dict[str, Any]:
         seconds = time.perf_counter() - self.began
-        means = {name: sum(terms[name] for terms in self.losses) / len(self.losses) for name in self.losses[-1]}
+        names = dict.fromkeys(name for terms in self.losses for name in terms)  # a resumed run may have others now
+        means = {name: sum(terms.get(name, 0.0) for terms in self.losses) / len(self.losses) for name in names}
         values = {
             "loss": sum(means.values()),
             **({f"loss_{name}": value for name, value in means.items()} if len(means) > 1 else {}),

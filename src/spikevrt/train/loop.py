@@ -29,13 +29,14 @@ from spikevrt.train import folder, state
 from spikevrt.train.average import Average
 from spikevrt.train.checks import check, check_crop
 from spikevrt.train.curves import draw_curves
+from spikevrt.train.dry_run import dry_run as report
 from spikevrt.train.folder import Resume
 from spikevrt.train.initial import read_initial
 from spikevrt.train.journal import Journal, Meter, Progress, clock, in_words, read_journal
 from spikevrt.train.optim import make_optimizer, set_lr, set_trained
 from spikevrt.train.parallel import channels_last, clip_gradients, compiled, copies, gradients_stay, shard
 from spikevrt.train.ranks import Ranks, join_ranks
-from spikevrt.train.sampler import ClipStream, StreamedDataset
+from spikevrt.train.sampler import ClipStream, StreamedDataset, step_seed
 from spikevrt.train.signals import StopRequest, reset_worker_signals
 from spikevrt.train.validation import validate
 
@@ -74,10 +75,11 @@ def train(
     resuming = False if dry_run else folder.check(out, resume=resume, overwrite=overwrite)
     with join_ranks(config.train.device) as ranks:
         if dry_run:
-            _Run(config, ranks, None).measure()
+            report(Run(config, ranks, None))
             return None
         saved = folder.load(out, config, told=ranks.is_first) if resuming else None
-        run = _Run(config, ranks, saved)
+        ranks.agree(saved["step"] if saved else 0, f"{out}: step of the saved state")
+        run = Run(config, ranks, saved)
         if ranks.is_first:
             folder.create(out, config, run.info, ranks.world, resume=resuming)
         ranks.wait()
@@ -87,8 +89,8 @@ def train(
     return best if best.is_file() else out / folder.LAST_WEIGHTS
 
 
-class _Run:
-    """Everything that one run holds: built once, then `loop` (or `measure`, for a dry run)."""
+class Run:
+    """Everything that one run holds: built once, then `loop` (or a dry run)."""
 
     def __init__(self, config: Config, ranks: Ranks, saved: dict[str, Any] | None) -> None:
         self.config, self.ranks = config, ranks
@@ -115,8 +117,7 @@ class _Run:
         self.step = self.samples = self.skipped = self.skipped_in_a_row = 0
         self.best_score = -math.inf
         self.meter = Meter(self.device)
-        # what the last step trained has a state in the optimiser, and nothing else
-        set_trained(self.network, max((saved["step"] if saved else 0) - 1, 0), config.optim)
+        set_trained(self.network, self.step, config.optim)
         self.is_sharded = ranks.world > 1 and config.train.parallel == "fsdp"
         if self.is_sharded:
             shard(self.network, ranks.mesh(self.device))
@@ -124,7 +125,7 @@ class _Run:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.train.precision == "fp16")
         self.average = Average(self.network, config.optim.ema_decay) if config.optim.ema_decay > 0 else None
         if saved is not None:
-            folder.check_statistics(saved, config, self.info)
+            folder.check_data(saved, config, self.info, told=ranks.is_first)
             self.restore_state(saved)
         self.judge: SpikeVRT | None = None  # a whole network for validation, where `network` is not what is judged
         self.module: nn.Module = self.network
@@ -156,13 +157,13 @@ class _Run:
                 lr = set_lr(self.optimizer, self.step, config.optim)
                 micro_batches, wait_s = self.fetch(batches)
                 terms, grad_norm = self.take_step(micro_batches)
-                *values, stopped = ranks.mean([*terms.values(), float(bool(stop.signal_name))], self.device)
+                (stopped,) = ranks.mean([float(bool(stop.signal_name))], self.device)
                 self.step += 1
-                meter.count(self.clips_per_step, dict(zip(terms, values, strict=True)), wait_s)
-                if math.isfinite(sum(values)) and math.isfinite(grad_norm):
+                meter.count(self.clips_per_step, terms, wait_s)
+                if math.isfinite(sum(terms.values())) and math.isfinite(grad_norm):
                     self.skipped_in_a_row = 0
                 else:
-                    self.skip(out, sum(values), micro_batches, progress)
+                    self.skip(out, sum(terms.values()), micro_batches, progress)
                 last = self.step == steps
                 if last or self.step % config.train.log_every == 0:
                     row = meter.read() | {"lr": lr, "grad_norm": grad_norm, "skipped": self.skipped}
@@ -197,29 +198,31 @@ class _Run:
     def take_step(self, micro_batches: list[Batch]) -> tuple[dict[str, float], float]:
         """One optimiser step, skipped where loss or gradient is not finite.
 
-        Returns this rank's loss, term by term, and the gradient norm before clipping.
+        Returns the loss, term by term, and the gradient norm before clipping, the same on every rank.
         """
         config = self.config
-        torch.manual_seed(_step_seed(config.train.seed, self.step, self.ranks.rank))
+        torch.manual_seed(step_seed(config.train.seed, self.step, self.ranks.rank))
         sums: dict[str, float] = {}
         for index, batch in enumerate(micro_batches):
             with gradients_stay(self.trained, self.network, when=index < len(micro_batches) - 1):
-                terms = self.terms(batch, self.trained)
-                loss = torch.stack(list(terms.values())).sum() / len(micro_batches)
+                parts = self.terms(batch, self.trained)
+                loss = torch.stack(list(parts.values())).sum() / len(micro_batches)
                 self.scaler.scale(loss).backward()
-            for name, term in terms.items():
+            for name, term in parts.items():
                 sums[name] = sums.get(name, 0.0) + term.item() / len(micro_batches)
         self.samples += self.clips_per_step
         self.scaler.unscale_(self.optimizer)
         grad_norm = clip_gradients(self.network, config.optim.clip_norm)
-        # Averaged gradients make the norm the same on every rank, so all of them skip or none does.
-        if math.isfinite(grad_norm) or self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        if math.isfinite(grad_norm) and self.average is not None:
-            self.average.update(self.network, self.step)
+        terms = dict(zip(sums, self.ranks.mean(list(sums.values()), self.device), strict=True))
+        # Loss and norm are the same on every rank, so all of them skip or none does. A scaler skips by itself.
+        if math.isfinite(sum(terms.values())):
+            if math.isfinite(grad_norm) or self.scaler.is_enabled():
+                self.scaler.step(self.optimizer)
+            if math.isfinite(grad_norm) and self.average is not None:
+                self.average.update(self.network, self.step)
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return sums, grad_norm
+        return terms, grad_norm
 
     def terms(self, batch: Batch, network: nn.Module) -> dict[str, Tensor]:
         """The loss of one micro-batch, term by term, each with its weight."""
@@ -253,7 +256,7 @@ class _Run:
         if path is not None:
             progress.say(f"step {self.step}: loss or gradient not finite, step skipped; its batch: {path}")
         if self.skipped_in_a_row == self.config.train.max_skipped:
-            raise ValueError(_divergence(out, self.step, self.skipped_in_a_row))
+            raise ValueError(folder.divergence(out, self.step, self.skipped_in_a_row))
 
     def score(self, out: Path, journal: Journal | None, progress: Progress) -> None:
         """Validate through the restorer, on all ranks; keep the weights if they are the best so far."""
@@ -361,30 +364,6 @@ class _Run:
             worker_init_fn=reset_worker_signals,
         )
 
-    def measure(self) -> None:
-        """One whole step and one validation clip; prints seconds and peak memory."""
-        config = self.config
-        runtime.reset_peak_memory(self.device)
-        batches = iter(self.loader())
-        self.trained.train()
-        began = time.perf_counter()
-        micro_batches, wait_s = self.fetch(batches)
-        terms, grad_norm = self.take_step(micro_batches)
-        runtime.synchronise(self.device)
-        step_s = time.perf_counter() - began
-        score = validate(self.network, self.val_clips, RestoreOptions(), self.ranks, max_clips=self.ranks.world)
-        if self.ranks.is_first:
-            size = f"{config.data.clip_frames}x{config.data.crop_px}x{config.data.crop_px}"
-            num_params = sum(p.numel() for p in self.network.parameters())
-            print(f"network      {num_params:,} parameters, {config.train.precision} on {self.device.type}")
-            print(f"data         {len(self.clips)} training clips, {len(self.val_clips)} validation clips")
-            print(f"one step     {self.clips_per_step} clips of {size} in {step_s:.2f} s ({wait_s:.2f} s for data)")
-            print(f"             loss {sum(terms.values()):.4f}, gradient norm {grad_norm:.3f}")
-            print(f"validation   {score.seconds / self.ranks.world:.2f} s a clip, {score.metric} {score.value:.2f} dB")
-            print(f"peak memory  {runtime.peak_memory_bytes(self.device) / 1e9:.2f} GB")
-            total = clock(step_s * config.optim.steps)
-            print(f"dry run: {config.optim.steps} steps would take about {total}; nothing was written")
-
 
 def _datasets(config: Config, stats: VoxelStats | None) -> tuple[ClipDataset, ClipDataset]:
     data, spikes = config.data, config.model.spikes
@@ -408,16 +387,3 @@ def _datasets(config: Config, stats: VoxelStats | None) -> tuple[ClipDataset, Cl
         **common,
     )
     return train_clips, ClipDataset(data.root, "val", crop_px=None, augment=False, **common)
-
-
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    return ((seed * 1_000_003 + step) * 1_009 + rank) % 2**63
-
-
-def _divergence(out: Path, step: int, num_skipped: int) -> str:
-    state_file = out / folder.STATE
-    kept = f"the last good state is {state_file}" if state_file.is_file() else "no state was saved yet"
-    return (
-        f"train: loss or gradient was not finite in {num_skipped} steps in a row, up to step {step}; {kept}; "
-        f"the first such batches are in {out / folder.SKIPPED}; try a lower optim.lr or train.precision fp32"
-    )

@@ -27,13 +27,19 @@ def check_optim(config: OptimConfig) -> None:
         raise ValueError(
             f"optim.warmup_steps: {config.warmup_steps}; allowed: 0 to optim.steps - 1 = {config.steps - 1}"
         )
+    if not 0 <= config.lr < math.inf:
+        raise ValueError(f"optim.lr: {config.lr}; allowed: 0 or more, finite")
+    if not all(0 <= beta < 1 for beta in config.betas):
+        raise ValueError(f"optim.betas: {list(config.betas)}; allowed: 0 to less than 1")
+    if not 0 <= config.weight_decay < math.inf:
+        raise ValueError(f"optim.weight_decay: {config.weight_decay}; allowed: 0 or more, finite")
     if not 0 <= config.lr_min <= config.lr:
         raise ValueError(f"optim.lr_min: {config.lr_min}; allowed: 0 to optim.lr = {config.lr}")
-    if config.clip_norm <= 0:
+    if not config.clip_norm > 0:
         raise ValueError(f"optim.clip_norm: {config.clip_norm}; allowed: more than 0")
     factors = {f"optim.{part}_lr_factor": lr_factor(part, config) for part in PARTS}
     for name, value in factors.items():
-        if value < 0:
+        if not 0 <= value < math.inf:
             raise ValueError(f"{name}: {value}; allowed: 0 (frozen) or more")
     if not any(factors.values()):
         raise ValueError(f"{', '.join(factors)}: all 0, which trains nothing; allowed: one above 0")
@@ -165,7 +171,7 @@ def packed(optimizer_state: dict[str, Any]) -> dict[str, Any]:
             return {name: getattr(value, name).cpu() for name in BYTES} | {"signed": value.signed}
         return value
 
-    state = optimizer_state["state"]
+    state = optimizer_state.get("state", {})  # nothing on ranks that do not write
     return optimizer_state | {
         "state": {name: {key: pack(value) for key, value in values.items()} for name, values in state.items()}
     }

@@ -52,6 +52,11 @@ def permutation(num_items: int, *, seed: int, epoch: int) -> list[int]:
     return torch.randperm(num_items, generator=generator).tolist()
 
 
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """What the random numbers of one step on one rank are drawn from."""
+    return ((seed * 1_000_003 + step) * 1_009 + rank) % 2**63
+
+
 class StreamedDataset(Dataset["Sample"]):
     """Looks up (epoch, item) pairs, so that the epoch reaches every loader worker with the item itself.
 

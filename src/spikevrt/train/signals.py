@@ -37,6 +37,9 @@ class StopRequest:
 
 
 def reset_worker_signals(worker_id: int) -> None:
-    """In a loader worker: leave Ctrl-C to the main process, and die of SIGTERM as processes do."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """In a loader worker: leave both signals to the main process, which still needs clips for the step in hand.
+
+    Schedulers send them to every process of a job. A worker ends when the main process does.
+    """
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -38,9 +38,12 @@ def gather(
     network: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, average: Average | None
 ) -> dict[str, Any]:
     """The tensors of a run (all ranks must call; the first one's is complete)."""
+    optimizer_state: dict[str, Any] = {"state": {}, "param_groups": []}
+    if optimizer.state:  # where there is none yet, asking for it would take a step of size zero
+        optimizer_state = packed(get_optimizer_state_dict(network, optimizer, options=_SAVED))
     return {
         "network": get_model_state_dict(network, options=_SAVED),
-        "optimizer": packed(get_optimizer_state_dict(network, optimizer, options=_SAVED)),
+        "optimizer": optimizer_state,
         "scaler": scaler.state_dict(),
         "average": {} if average is None else {name: whole(value).cpu() for name, value in average.values.items()},
     }
@@ -63,8 +66,13 @@ def restore(
         load_strict(network, saved["network"], source)
     else:
         set_model_state_dict(network, saved["network"], options=_LOADED)
+    is_trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in network.named_parameters():
+        # torch wants a state for what is trained and for nothing else: not for what stood still so far, or where every
+        # step was skipped. What the next step trains is said afterwards.
+        parameter.requires_grad_(id(parameter) in is_trained and name in saved["optimizer"]["state"])
     fresh = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    if saved["optimizer"]["state"]:  # empty where every step so far was skipped
+    if saved["optimizer"]["state"]:
         try:
             optimizer_state = unpacked(saved["optimizer"], optimizer)
             set_optimizer_state_dict(network, optimizer, optimizer_state, options=_LOADED)

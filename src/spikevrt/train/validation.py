@@ -5,6 +5,7 @@ Dimension key: T frames, H image rows, W image columns.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sized
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def validate(
     was_training = network.training
     network.eval()
     num_clips = len(clips) if max_clips is None else min(len(clips), max_clips)
-    scores: dict[tuple[str, int], tuple[float, float]] = {}
+    scores: dict[tuple[str, int], tuple[int, float, float]] = {}  # with the clip, of which the first one counts
     pictured: set[str] = set()
     try:
         for index in range(ranks.rank, num_clips, ranks.world):
@@ -101,25 +102,27 @@ def validate(
             for frame_idx, *pair in zip(
                 sample["meta"]["frame_idx"], *(psnr_rgb(frames, target).tolist() for frames in seen), strict=True
             ):
-                scores.setdefault((name, int(frame_idx)), (pair[0], pair[1]))
+                scores.setdefault((name, int(frame_idx)), (index, pair[0], pair[1]))
             if pictures is not None and index < NUM_PICTURES and name not in pictured:
                 pictured.add(name)
-                _write_picture(pictures, sample, restored, sample.get("sharp", seen[0]))
+                with contextlib.suppress(OSError):  # on a full disk the score counts, and the run
+                    _write_picture(pictures, sample, restored, sample.get("sharp", seen[0]))
     finally:
         network.train(was_training)
-    merged: dict[tuple[str, int], tuple[float, float]] = {}
+    merged: dict[tuple[str, int], tuple[int, float, float]] = {}
     for part in ranks.gather(scores):
-        merged = part | merged
+        for frame, found in part.items():
+            merged[frame] = min(found, merged.get(frame, found))
     if not merged:
         raise ValueError("validation: clips of one frame without a sharp one cannot be scored; prepare longer ones")
     metric = "psnr_rgb" if clips.has_sharp else "reblur_psnr"
     return Score(metric, *_sequence_means(merged), len(merged), time.perf_counter() - began)
 
 
-def _sequence_means(scores: dict[tuple[str, int], tuple[float, float]]) -> tuple[float, float]:
+def _sequence_means(scores: dict[tuple[str, int], tuple[int, float, float]]) -> tuple[float, float]:
     sequences: dict[str, list[tuple[float, float]]] = {}
-    for (name, _), pair in sorted(scores.items()):
-        sequences.setdefault(name, []).append(pair)
+    for (name, _), (_, *pair) in sorted(scores.items()):
+        sequences.setdefault(name, []).append((pair[0], pair[1]))
     means = [[sum(column) / len(frames) for column in zip(*frames, strict=True)] for frames in sequences.values()]
     restored, blur = (sum(column) / len(means) for column in zip(*means, strict=True))
     return restored, blur

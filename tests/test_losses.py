@@ -15,6 +15,7 @@ from spikevrt.losses import (
     Losses,
     VggRelu33,
     charbonnier,
+    dis_flow,
     edge_strength,
     exposure_duty,
     feature_distance,
@@ -375,3 +376,13 @@ def test_the_gradient_of_every_term_reaches_the_restored_frames(vgg_file: Path):
     for name, term in terms.items():
         (gradient,) = torch.autograd.grad(term, restored, retain_graph=True)
         assert bool(gradient.isfinite().all()) and gradient.abs().sum() > 0, name
+
+
+def test_the_dis_flow_brings_a_shifted_picture_back():
+    pytest.importorskip("cv2")
+    generator = torch.Generator().manual_seed(3)
+    coarse = torch.rand(1, 3, 12, 14, generator=generator)
+    first = torch.nn.functional.interpolate(coarse, size=(96, 112), mode="bicubic").clamp(0, 1)
+    second = first.roll(3, -1)  # what stood at x stands at x + 3
+    inner = dis_flow(first, second)[0, :, 24:-24, 24:-24]
+    torch.testing.assert_close(inner.median(2).values.median(1).values, torch.tensor([3.0, 0.0]), rtol=0, atol=0.2)

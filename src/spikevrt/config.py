@@ -166,6 +166,7 @@ class LossConfig:
     fft_weight: float = 0.0  # difference of the magnitudes of the two spectra
     lpips_weight: float = 0.0  # LPIPS, AlexNet, weights shipped
     reblur_weight: float = 0.0  # restored frames averaged over the exposure, against the blurry input
+    reblur_flow: Literal["network", "dis"] = "network"  # along SpyNet's flow, or OpenCV's DIS (extra `align`)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -208,6 +209,30 @@ def frame_motion(frames: Float[Tensor, "B T 3 H W"], flow: Flow) -> Float[Tensor
         )
     inner = (to_next[:, 1:] - to_previous[:, :-1]) / 2
     return torch.cat((to_next[:, :1], inner, -to_previous[:, -1:]), 1)
+
+
+def dis_flow(first: Float[Tensor, "N 3 H W"], second: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 2 H W"]:
+    """Optical flow of pictures in [0, 1] by OpenCV's DIS: the field that brings `second` to `first`. No gradient.
+
+    Raises:
+        ValueError: OpenCV is not installed.
+
+    Source: Kroeger et al., Fast Optical Flow using Dense Inverse Search, ECCV 2016.
+    """
+    try:
+        import cv2
+    except ImportError:
+        raise ValueError("loss.reblur_flow: dis needs OpenCV; install spikevrt[align], or choose network") from None
+
+    def grey(pictures: Tensor) -> np.ndarray:
+        weights = torch.tensor(LUMINANCE, device=pictures.device).view(3, 1, 1)
+        values: np.ndarray = ((pictures.detach() * weights).sum(1).clamp(0, 1) * 255).round().byte().cpu().numpy()
+        return values
+
+    engine = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    pairs = zip(grey(first), grey(second), strict=True)
+    fields = np.stack([engine.calc(a, b, None) for a, b in pairs])
+    return torch.from_numpy(fields).permute(0, 3, 1, 2).to(first.device)
 
 
 def _central(values: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:

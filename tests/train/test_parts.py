@@ -150,3 +150,16 @@ def test_a_self_supervised_run_that_could_not_learn_is_refused(
     with pytest.raises(ValueError) as error:
         train(real_config(dataset, train__self_supervised=True, **changes), tmp_path / "run")
     assert str(error.value) == message
+
+
+def test_a_flow_that_sees_no_motion_is_refused(dataset: Path, tmp_path: Path):
+    """From scratch SpyNet says that nothing moves; then the blurry frame itself is the best answer."""
+    config = real_config(dataset, train__self_supervised=True, loss__reblur_weight=1.0)
+    with pytest.raises(ValueError, match=r"the optical flow sees 0\.00 pixels of motion a frame"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_flow_for_a_term_that_is_off_is_refused(dataset: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"loss\.reblur_flow: dis, but loss\.reblur_weight is 0"):
+        train(real_config(dataset, loss__reblur_flow="dis"), tmp_path / "run")

@@ -48,6 +48,8 @@ def check(config: Config, *, world: int = 1) -> None:
             raise ValueError(f"{name}: {weight}; allowed: 0 (off) or more")
     if not 0 < loss.charbonnier_eps < math.inf:
         raise ValueError(f"loss.charbonnier_eps: {loss.charbonnier_eps}; allowed: above 0")
+    if loss.reblur_weight == 0 and loss.reblur_flow != "network":
+        raise ValueError(f"loss.reblur_flow: {loss.reblur_flow}, but loss.reblur_weight is 0, which turns the term off")
     if loss.perceptual_weight == 0 and loss.perceptual_file is not None:
         raise ValueError("loss.perceptual_file: given, but loss.perceptual_weight is 0, which turns the term off")
     if config.model.spikes is None:

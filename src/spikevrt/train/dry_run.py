@@ -52,7 +52,7 @@ def dry_run(run: Run) -> None:
     say(f"             loss {sum(terms.values()):.4f}, gradient norm {grad_norm:.3f}")
     say(f"peak memory  {peak_bytes / 1e9:.2f} GB")
     judged = run.judged(state.weights(run.network, run.average))
-    score = validate(judged, run.val_clips, RestoreOptions(), ranks, max_clips=ranks.world)
+    score = validate(judged, run.val_clips, RestoreOptions(), ranks, max_clips=ranks.world, flow=run.flow)
     say(f"validation   {score.seconds / ranks.world:.2f} s a clip, {score.metric} {score.value:.2f} dB")
     say(f"dry run: {config.optim.steps} such steps would take about {clock(step_s * config.optim.steps)}; "
         "nothing was written")  # fmt: skip

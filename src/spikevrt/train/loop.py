@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from spikevrt import runtime
 from spikevrt.config import Config
 from spikevrt.data.dataset import ClipDataset, DatasetInfo, collate
-from spikevrt.losses import Losses, exposure_duty
+from spikevrt.losses import Losses, dis_flow, exposure_duty
 from spikevrt.model.network import SpikeVRT
 from spikevrt.restore.restorer import RestoreOptions
 from spikevrt.train import folder, state
@@ -38,7 +38,7 @@ from spikevrt.train.parallel import channels_last, clip_gradients, compiled, cop
 from spikevrt.train.ranks import Ranks, join_ranks
 from spikevrt.train.sampler import ClipStream, StreamedDataset, step_seed
 from spikevrt.train.signals import StopRequest, reset_worker_signals
-from spikevrt.train.validation import validate
+from spikevrt.train.validation import check_motion, validate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,6 +127,8 @@ class Run:
         if saved is not None:
             folder.check_data(saved, config, self.info, told=ranks.is_first)
             self.restore_state(saved)
+        if config.train.self_supervised:
+            check_motion(self.clips, self.flow, self.device)
         self.judge: SpikeVRT | None = None  # a whole network for validation, where `network` is not what is judged
         self.module: nn.Module = self.network
         if config.train.compile:
@@ -240,7 +242,9 @@ class Run:
         return terms
 
     def flow(self, first: Tensor, second: Tensor) -> Tensor:
-        """The optical flow that the network sees, for the re-blur term."""
+        """The optical flow for the re-blur term: the one that the network sees, or OpenCV's."""
+        if self.config.loss.reblur_flow == "dis":
+            return dis_flow(first, second)
         return self.network.vrt.spynet(first, second)[0]
 
     def skip(self, out: Path, loss: float, micro_batches: list[Batch], progress: Progress) -> None:
@@ -264,7 +268,9 @@ class Run:
         if self.step % self.config.train.picture_every == 0 or self.step == self.config.optim.steps:
             pictures = out / folder.PICTURES / f"{self.step:06d}"
         tensors = state.weights(self.network, self.average)
-        score = validate(self.judged(tensors), self.val_clips, RestoreOptions(), self.ranks, pictures=pictures)
+        score = validate(
+            self.judged(tensors), self.val_clips, RestoreOptions(), self.ranks, pictures=pictures, flow=self.flow
+        )
         is_best = score.value > self.best_score
         if is_best:
             self.best_score = score.value

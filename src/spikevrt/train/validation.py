@@ -17,7 +17,7 @@ from torch import Tensor
 
 from spikevrt.evaluate.metrics import psnr_rgb
 from spikevrt.evaluate.report import write_three_columns
-from spikevrt.losses import exposure_duty, reblur
+from spikevrt.losses import Flow, exposure_duty, frame_motion, reblur
 from spikevrt.restore.restorer import RestoreOptions, restore_clip
 from spikevrt.train.ranks import Ranks
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from spikevrt.data.sample import Sample
     from spikevrt.model.network import SpikeVRT
 
+LEAST_MOTION_PX = 0.1
 NUM_PICTURES = 3  # sequences that get a three-column picture
 
 
@@ -74,10 +75,12 @@ def validate(
     *,
     pictures: Path | None = None,
     max_clips: int | None = None,
+    flow: Flow | None = None,
 ) -> Score:
     """Restore every clip (shared among the ranks) and score every frame once, also where clips overlap.
 
-    The network is left in the mode it was in. `pictures` is a path prefix: PREFIX_<sequence>_<frame>.png.
+    The network is left in the mode it was in. `pictures` is a path prefix: PREFIX_<sequence>_<frame>.png. `flow`
+    is what clips without sharp frames are blurred again along (None: the network's own).
     """
     began = time.perf_counter()
     was_training = network.training
@@ -97,7 +100,7 @@ def validate(
             seen = [restored, sample["blur"]]
             if target is None:
                 target = sample["blur"]
-                seen = [_reblurred(network, frames, sample) for frames in seen]
+                seen = [_reblurred(network, frames, sample, flow) for frames in seen]
             name = sample["meta"]["seq"]
             for frame_idx, *pair in zip(
                 sample["meta"]["frame_idx"], *(psnr_rgb(frames, target).tolist() for frames in seen), strict=True
@@ -128,12 +131,29 @@ def _sequence_means(scores: dict[tuple[str, int], tuple[int, float, float]]) -> 
     return restored, blur
 
 
-def _reblurred(network: SpikeVRT, frames: Tensor, sample: Sample) -> Tensor:
-    """The clip averaged over its exposures, along the flow that the network itself sees."""
+def check_motion(clips: Clips, flow: Flow, device: torch.device) -> None:
+    """Refuse a flow that sees no motion: then blurring again changes nothing, and the best output is the input.
+
+    Raises:
+        ValueError: in none of a few clips the mean motion reaches `LEAST_MOTION_PX`.
+    """
+    looked_at = [clips[index]["blur"][None].to(device) for index in range(0, len(clips), max(1, len(clips) // 8))]
+    motion_px = max(float(frame_motion(clip, flow).norm(dim=2).mean()) for clip in looked_at)
+    if motion_px < LEAST_MOTION_PX:
+        raise ValueError(
+            f"train.self_supervised: the optical flow sees {motion_px:.2f} pixels of motion a frame, so the re-blur "
+            "term would teach the network to return its input; start from weights with a trained SpyNet, or set "
+            "loss.reblur_flow=dis"
+        )
+
+
+def _reblurred(network: SpikeVRT, frames: Tensor, sample: Sample, flow: Flow | None) -> Tensor:
+    """The clip averaged over its exposures."""
     device = next(network.parameters()).device
     duty = exposure_duty([sample["meta"]["t0"]], [sample["meta"]["t1"]]).to(device)
     with torch.no_grad():
-        blurred = reblur(frames[None].to(device), lambda first, second: network.vrt.spynet(first, second)[0], duty)
+        own = flow or (lambda first, second: network.vrt.spynet(first, second)[0])
+        blurred = reblur(frames[None].to(device), own, duty)
     return blurred[0].cpu()
 
 

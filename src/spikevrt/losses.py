@@ -231,7 +231,7 @@ def dis_flow(first: Float[Tensor, "N 3 H W"], second: Float[Tensor, "N 3 H W"]) 
 
     engine = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     pairs = zip(grey(first), grey(second), strict=True)
-    fields = np.stack([engine.calc(a, b, None) for a, b in pairs])
+    fields = np.stack([engine.calc(a, b, np.zeros((*a.shape, 2), np.float32)) for a, b in pairs])
     return torch.from_numpy(fields).permute(0, 3, 1, 2).to(first.device)
 
 

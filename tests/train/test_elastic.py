@@ -21,6 +21,7 @@ from spikevrt.checkpoint import digest, load_state
 from spikevrt.config import Config
 from spikevrt.train.journal import read_journal
 from spikevrt.train.loop import train
+from tests.conftest import ROOT
 from tests.train.conftest import real_config
 
 STEPS, STEPS_BEFORE = 16, 3
@@ -126,3 +127,9 @@ def gone_on_alone(config: Config, state: Path, out: Path) -> dict[str, object]:
     shutil.copy(state, out / "last.state")
     train(config, out, resume=True)
     return load_state(out / "last.state")
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "docs" / "slurm").iterdir()), ids=lambda path: path.name)
+def test_a_slurm_script_is_bash_and_says_what_was_tried(script: Path):
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    assert {"# tried", "# not tried"} <= {line.split(":")[0] for line in script.read_text().splitlines()}

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from spikevrt.checkpoint import load_weights
+from spikevrt.checkpoint import load_state, load_weights
 from spikevrt.train import loop
 from spikevrt.train import ranks as ranks_module
 from spikevrt.train.journal import read_journal
@@ -49,6 +49,16 @@ def test_a_timeout_that_is_no_whole_number_of_seconds_is_refused(monkeypatch: py
         join_ranks("cpu"),
     ):
         pass
+
+
+@pytest.mark.usefixtures("fakes")
+def test_a_signal_to_another_rank_alone_saves_and_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With status 0, the torchrun of this machine would take the run for done."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(Ranks, "mean", lambda self, values, device: [*values[:-1], 0.5])  # one of two has a signal
+    with pytest.raises(InterruptedError, match="run: saved and stopped, because another rank was told to stop"):
+        train(small_config(), tmp_path / "run")
+    assert load_state(tmp_path / "run" / "last.state")["step"] == 1
 
 
 def _silent_rank(port: int) -> None:

@@ -83,8 +83,10 @@ def train(
         if ranks.is_first:
             folder.create(out, config, run.info, ranks.world, resume=resuming)
         ranks.wait()
-        run.loop(out, resume_command)
+        undisturbed = run.loop(out, resume_command)
         del run  # DDP goes before the group of processes that it talks through (ranks.py)
+    if not undisturbed:  # status 0 would tell this machine's torchrun that the run is done
+        raise InterruptedError(f"{out}: saved and stopped, because another rank was told to stop")
     best = out / folder.BEST_WEIGHTS
     return best if best.is_file() else out / folder.LAST_WEIGHTS
 
@@ -141,8 +143,8 @@ class Run:
         is_copied = self.ranks.world > 1 and not self.is_sharded
         return copies(self.module, self.device) if is_copied else self.module
 
-    def loop(self, out: Path, resume_command: str) -> None:
-        """Take every step that is left; validate, save and tell on the way."""
+    def loop(self, out: Path, resume_command: str) -> bool:
+        """Take every step that is left; validate, save and tell on the way. False: ended by another rank's signal."""
         config, ranks, meter = self.config, self.ranks, self.meter
         steps = config.optim.steps
         journal = Journal(out, start_step=self.step) if ranks.is_first else None
@@ -186,6 +188,7 @@ class Run:
             progress.say(f"{reason}: step {self.step}/{steps}, {best}, {clock(time.perf_counter() - began)}")
             if stopped:
                 progress.say(f"go on with: {resume_command}")
+        return not stopped or bool(stop.signal_name) or self.step == steps
 
     @property
     def clips_per_step(self) -> int:

@@ -153,10 +153,7 @@ def digest(value: Any) -> str:
     sha = hashlib.sha256()
 
     def add(item: Any) -> None:
-        if isinstance(item, torch.Tensor) and hasattr(item, "__tensor_flatten__"):  # such as 8-bit optimiser states
-            for name in item.__tensor_flatten__()[0]:
-                add(getattr(item, name))
-        elif isinstance(item, torch.Tensor):
+        if isinstance(item, torch.Tensor):
             sha.update(f"{item.dtype}{tuple(item.shape)}".encode())
             plain = item.detach().cpu().contiguous()
             sha.update(plain.reshape(-1).view(torch.uint8).numpy().data if plain.numel() else b"")

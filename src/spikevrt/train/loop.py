@@ -34,7 +34,7 @@ from spikevrt.train.folder import Resume
 from spikevrt.train.initial import read_initial
 from spikevrt.train.journal import Journal, Meter, Progress, clock, in_words, read_journal
 from spikevrt.train.optim import make_optimizer, set_lr, set_trained
-from spikevrt.train.parallel import channels_last, clip_gradients, compiled, copies, gradients_stay, shard
+from spikevrt.train.parallel import channels_last, clip_gradients, compile_blocks, copies, gradients_stay, shard
 from spikevrt.train.ranks import Ranks, join_ranks
 from spikevrt.train.sampler import ClipStream, StreamedDataset, step_seed
 from spikevrt.train.signals import StopRequest, reset_worker_signals
@@ -132,16 +132,15 @@ class Run:
         if config.train.self_supervised:
             check_motion(self.clips, self.flow, self.device)
         self.judge: SpikeVRT | None = None  # a whole network for validation, where `network` is not what is judged
-        self.module: nn.Module = self.network
         if config.train.compile:
-            self.module = compiled(self.network, self.trial, visible=ranks.is_first)
+            compile_blocks(self.network, self.trial, visible=ranks.is_first)
         self.trained = self.wrapped()
 
     def wrapped(self) -> nn.Module:
         """What a step calls: the network, compiled or not, and under torchrun inside what averages its gradients."""
         set_trained(self.network, self.step, self.config.optim)  # what is exchanged is settled when DDP wraps
         is_copied = self.ranks.world > 1 and not self.is_sharded
-        return copies(self.module, self.device) if is_copied else self.module
+        return copies(self.network, self.device) if is_copied else self.network
 
     def loop(self, out: Path, resume_command: str) -> bool:
         """Take every step that is left; validate, save and tell on the way. False: ended by another rank's signal."""

@@ -34,7 +34,7 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     fully_shard(network, mesh=mesh)
 
 
-def compiled(network: nn.Module, trial: Callable[[nn.Module], None], *, visible: bool) -> nn.Module:
+def compile_blocks(network: nn.Module, trial: Callable[[nn.Module], None], *, visible: bool) -> None:
     """`torch.compile` of the transformer blocks, in place; where that fails, which is told in one line, without it.
 
     Blocks alone: blocks alike share a kernel, so a deep network takes no longer than a shallow one, and the rest (flow,
@@ -54,7 +54,6 @@ def compiled(network: nn.Module, trial: Callable[[nn.Module], None], *, visible:
         for block in blocks:
             block._compiled_call_impl = None  # where nn.Module.compile puts it; there is no call to undo it
         network.zero_grad(set_to_none=True)
-    return network
 
 
 def channels_last(network: nn.Module) -> None:

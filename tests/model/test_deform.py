@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from spikevrt.model import deform
-from spikevrt.model.deform import deform_conv
+from spikevrt.model.deform import DeformAlign, deform_conv
 from spikevrt.model.flow import SpyNet, flow_warp
 
 
@@ -66,12 +66,30 @@ def test_zero_offsets_and_full_masks_are_an_ordinary_convolution():
     torch.testing.assert_close(out, F.conv2d(x, weight, bias, padding=1), rtol=0, atol=1e-5)
 
 
-def test_pictures_may_go_through_one_by_one(monkeypatch):
-    arguments = case()
-    with torch.no_grad():
-        whole = deform_conv(*arguments)
-        monkeypatch.setattr(deform, "SAMPLES_PER_CHUNK", 1)
-        torch.testing.assert_close(deform_conv(*arguments), whole, rtol=0, atol=1e-6)
+def align(pa_frames, plain):
+    torch.manual_seed(4)
+    module = DeformAlign(8, pa_frames, 2 * (pa_frames // 2), 10.0)
+    torch.nn.init.normal_(module.conv_offset[-1].weight, std=0.1)
+    module.plain = plain
+    return module
+
+
+@pytest.mark.parametrize("samples", [1, 1 << 22])
+@pytest.mark.parametrize("pa_frames", [2, 4])
+def test_alignment_in_pieces_equals_its_plain_twin_in_value_and_gradient(monkeypatch, pa_frames, samples):
+    monkeypatch.setattr(deform, "CPU_SAMPLES", samples)
+    results = []
+    for plain in (False, True):
+        generator = torch.Generator().manual_seed(3)
+        features = [torch.randn(3, 8, 7, 11, generator=generator).requires_grad_() for _ in range(pa_frames + 1)]
+        flows = [torch.randn(3, 2, 7, 11, generator=generator).requires_grad_() for _ in range(pa_frames // 2)]
+        neighbours, warped, current = features[: pa_frames // 2], features[pa_frames // 2 : pa_frames], features[-1]
+        module = align(pa_frames, plain)
+        out = module(neighbours, warped, current, flows)
+        out.square().sum().backward()
+        results.append([out, *(t.grad for t in (*features, *flows, *module.parameters()))])
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-3)  # positions rounded by 1e-6 of 11 pixels
 
 
 def test_zero_flow_warps_a_picture_to_itself():

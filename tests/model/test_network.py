@@ -11,7 +11,8 @@ import torch
 from spikevrt.config import CHECKPOINT_PARTS, ModelConfig, SpikeConfig, VrtConfig, load_config
 from spikevrt.model.fusion import TemporalCrossAttnFuse, resize_features
 from spikevrt.model.network import SpikeVRT
-from spikevrt.model.spike_encoder import SpikeTemporalSA, over_pixels
+from spikevrt.model.spike_encoder import SpikeTemporalSA
+from spikevrt.model.temporal import over_pixels
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 VRT_CONFIG = VrtConfig(
@@ -127,7 +128,7 @@ def test_attention_over_time_does_not_depend_on_the_chunks(max_tokens):
     x = torch.randn(2, 3, 5, 7, 8)
     whole = over_pixels(block, x, max_tokens=1 << 30)
     torch.testing.assert_close(over_pixels(block, x, max_tokens=max_tokens), whole, rtol=0, atol=1e-6)
-    one_pixel = block(x[1, :, 2, 3][None])[0]
+    one_pixel = block(x[1, :, 2, 3][:, None])[:, 0]
     torch.testing.assert_close(whole[1, :, 2, 3], one_pixel, rtol=0, atol=1e-6)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from spikevrt.config import Config
-from spikevrt.model.blocks import made_shift_mask
+from spikevrt.model.blocks import kept_shift_mask
 from spikevrt.model.network import SpikeVRT
 from spikevrt.train.work import LiveBytes, Size, Work, charbonnier_loss, random_batch, step_work
 
@@ -112,7 +112,7 @@ def test_the_count_on_fake_tensors_is_that_of_a_real_step():
     config, size = tiny_config(), Size(64, 1)
     network = SpikeVRT(config.model).train()
     batch = random_batch(config, size, CPU, 2)
-    made_shift_mask.cache_clear()
+    kept_shift_mask.cache_clear()
     live = LiveBytes()
     live.ignore([*network.parameters(), *network.buffers()])
     for tensor in batch.values():

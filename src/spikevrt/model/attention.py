@@ -1,28 +1,34 @@
 """Attention inside space-time windows, as VRT does it: self attention with a relative position bias, and mutual
 attention between the two frames of a window.
 
-Dimension key: M windows (samples outermost), N tokens of a window (frame, row, column; column fastest), C channels,
-G heads, E channels of a head.
+Every fast path has its plain twin here: `attend_plain`, and `WindowAttention` with `plain` set, which works as the
+published design is written.
+
+Dimension key: M windows (samples outermost), N tokens of a window (frame, row, column; column fastest), n tokens of one
+of its two frames, C channels, G heads, E channels of a head, K patterns of a mask.
 Source: Liang et al., VRT: A Video Restoration Transformer, 2022, sections 3.2 and 3.3.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from spikevrt.model.linear import Linear, linear, on_cpu
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 MASKED = -100.0  # added to a logit between tokens that are not neighbours in the picture
-CPU_LOGITS_PER_CHUNK = 1 << 23  # 32 MB of fp32 logits
-GPU_LOGITS_PER_CHUNK = 1 << 27
-MAX_WINDOWS = 65_535  # CUDA's fused attention kernels take no larger batch
+LOGITS_PER_PIECE = 1 << 21  # 8 MB in float32: what a CPU's cache holds while it is written, normalised and read
 
 
 def relative_position_index(window: tuple[int, int, int]) -> Int[Tensor, "N N"]:
@@ -50,16 +56,41 @@ def sine_position_code(height: int, width: int, channels: int) -> Float[Tensor, 
     return torch.cat((rows, columns), dim=-1).reshape(1, height * width, channels)
 
 
+FRAME_BIT = 4  # of the kind of a window: see `blocks.shift_mask`
+
+
 @dataclass(frozen=True)
 class WindowMask:
-    """Which pairs of tokens of window m % W must not see each other, and which windows have any such pair."""
+    """Which pairs of tokens must not see each other: window m has the pattern kinds[m % W]; pattern 0 masks nothing.
 
-    pairs: Bool[Tensor, "W N N"]
-    windows: tuple[bool, ...]
+    A cyclic shift gives at most eight patterns, one for every set of axes at whose end a window lies, so that a mask
+    costs the same for a picture of any size. Without `kinds` window m has the pattern m % K.
+    """
 
-    @classmethod
-    def of(cls, pairs: Bool[Tensor, "W N N"]) -> WindowMask:
-        return cls(pairs, tuple(pairs.flatten(1).any(1).tolist()))
+    patterns: Bool[Tensor, "K N N"]
+    kinds: tuple[int, ...] | None = None
+
+    def pairs(self, num_windows: int) -> Bool[Tensor, "M N N"]:
+        """The pattern of every window."""
+        patterns = self.patterns
+        if self.kinds is not None:
+            patterns = patterns[torch.tensor(self.kinds, device=patterns.device)]
+        return patterns.repeat(num_windows // patterns.shape[0], 1, 1)
+
+    def of_one_frame(self) -> WindowMask:
+        """The mask between tokens at the places of the first of a window's two frames."""
+        half = self.patterns.shape[1] // 2
+        kinds = None if self.kinds is None else tuple(kind & ~FRAME_BIT for kind in self.kinds)
+        return WindowMask(self.patterns[:, :half, :half], kinds)
+
+    def runs(self, start: int, stop: int) -> Iterator[tuple[slice, int]]:
+        """Neighbouring windows of one kind in [start, stop), counted from `start`; those that mask nothing left out."""
+        kind_of = self.kinds.__getitem__ if self.kinds is not None else int
+        period = len(self.kinds) if self.kinds is not None else self.patterns.shape[0]
+        for kind, run in itertools.groupby(range(start, stop), lambda m: kind_of(m % period)):
+            if kind or self.kinds is None:
+                first, *others = run
+                yield slice(first - start, (others[-1] if others else first) + 1 - start), kind
 
 
 def attend_plain(
@@ -69,48 +100,90 @@ def attend_plain(
     bias: Float[Tensor, "G N N"] | None,
     mask: WindowMask | None,
 ) -> Float[Tensor, "M G N E"]:
-    """softmax(q k^T + bias + mask) v, written out; `q` is already scaled. Window m uses mask[m % W]."""
-    logits = q @ k.transpose(-2, -1)
+    """softmax(q k^T / sqrt(E) + bias + mask) v, written out."""
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     if bias is not None:
         logits = logits + bias
     if mask is not None:
-        windows = torch.arange(q.shape[0], device=q.device) % len(mask.windows)
-        logits = logits + (mask.pairs[windows].to(logits.dtype) * MASKED)[:, None]
+        logits = logits + (mask.pairs(q.shape[0]).to(logits.dtype) * MASKED)[:, None]
     return logits.softmax(-1) @ v
 
 
 def attend(
-    q: Float[Tensor, "M G N E"],
-    k: Float[Tensor, "M G N E"],
-    v: Float[Tensor, "M G N E"],
-    bias: Float[Tensor, "G N N"] | None,
-    mask: WindowMask | None,
+    qkv: Float[Tensor, "3 M G N E"], bias: Float[Tensor, "G N N"] | None, mask: WindowMask | None, swap: bool = False
 ) -> Float[Tensor, "M G N E"]:
-    """Equal to `attend_plain`, a bounded number of windows at a time.
+    """Equal to `attend_plain`. With `swap`, window m is asked by the queries of window m + M/2 (modulo M)."""
+    if on_cpu(qkv):
+        out: Tensor = AttendInPieces.apply(qkv, bias, mask, swap)
+        return out
+    q, k, v = qkv
+    if swap:
+        q = q.roll(q.shape[0] // 2, 0)
+    extra = None if bias is None else bias[None].to(q.dtype)
+    if mask is not None:
+        masked = (mask.pairs(q.shape[0]).to(q.dtype) * MASKED)[:, None]
+        extra = masked if extra is None else extra + masked
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=extra)
 
-    Windows inside the picture have no masked pair and skip the mask. Without gradients the fused kernel of torch is
-    used; with them it would fall back to a slow path, because the bias is learned.
-    """
-    num_windows, num_heads, num_tokens, _ = q.shape
-    budget = GPU_LOGITS_PER_CHUNK if q.is_cuda else CPU_LOGITS_PER_CHUNK
-    chunk = min(max(1, budget // (num_heads * num_tokens * num_tokens)), MAX_WINDOWS)
-    fused = not torch.is_grad_enabled()
-    results = []
-    for start in range(0, num_windows, chunk):
-        part = slice(start, min(start + chunk, num_windows))
-        extra = None if bias is None else bias[None].to(q.dtype)
-        if mask is not None:
-            period = len(mask.windows)
-            if any(mask.windows[m % period] for m in range(part.start, part.stop)):
-                windows = torch.arange(part.start, part.stop, device=q.device) % period
-                masked = (mask.pairs[windows].to(q.dtype) * MASKED)[:, None]
-                extra = masked if extra is None else extra + masked
-        if fused:
-            results.append(F.scaled_dot_product_attention(q[part], k[part], v[part], attn_mask=extra, scale=1.0))
-        else:
-            logits = q[part] @ k[part].transpose(-2, -1)
-            results.append((logits if extra is None else logits + extra).softmax(-1).to(v.dtype) @ v[part])
-    return results[0] if len(results) == 1 else torch.cat(results)
+
+class AttendInPieces(torch.autograd.Function):
+    """`attend` some windows at a time: their logits stay in the cache, and none is kept for the backward pass, which
+    computes them again."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, bias: Tensor | None, mask: WindowMask | None, swap: bool) -> Tensor:
+        ctx.save_for_backward(qkv, bias)
+        ctx.mask, ctx.swap = mask, swap
+        out = torch.empty_like(qkv[0])
+        for windows, _, weights in _softmax_in_pieces(qkv, bias, mask, swap):
+            torch.bmm(weights, qkv[2, windows].flatten(0, 1), out=out[windows].flatten(0, 1))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+        qkv, bias = ctx.saved_tensors
+        num_heads, num_tokens, scale = qkv.shape[2], qkv.shape[3], qkv.shape[-1] ** -0.5
+        d_out, d_qkv = d_out.contiguous(), torch.empty_like(qkv)
+        d_bias = None if bias is None else torch.zeros_like(bias)
+        for windows, asking, weights in _softmax_in_pieces(qkv, bias, ctx.mask, ctx.swap):
+            q, d_q = (t[asking].flatten(0, 1) for t in (qkv[0], d_qkv[0]))
+            k, v, d_k, d_v, d_o = (t[windows].flatten(0, 1) for t in (*qkv[1:], *d_qkv[1:], d_out))
+            torch.bmm(weights.transpose(1, 2), d_o, out=d_v)
+            d_logits = torch._softmax_backward_data(d_o @ v.transpose(1, 2), weights, -1, weights.dtype)
+            if d_bias is not None:
+                d_bias += d_logits.view(-1, num_heads, num_tokens, num_tokens).sum(0)
+            torch.baddbmm(d_q, d_logits, k, beta=0, alpha=scale, out=d_q)
+            torch.baddbmm(d_k, d_logits.transpose(1, 2), q, beta=0, alpha=scale, out=d_k)
+        return d_qkv, d_bias, None, None
+
+
+def _softmax_in_pieces(
+    qkv: Float[Tensor, "3 M G N E"], bias: Float[Tensor, "G N N"] | None, mask: WindowMask | None, swap: bool
+) -> Iterator[tuple[slice, slice, Float[Tensor, "m*G N N"]]]:
+    """(windows, the windows whose queries ask them, softmax of the logits) piece by piece, all in the same memory."""
+    _, num_windows, num_heads, num_tokens, size = qkv.shape
+    sections = ((0, num_windows // 2), (num_windows // 2, num_windows)) if swap else ((0, num_windows),)
+    step = max(1, min(sections[0][1], LOGITS_PER_PIECE // (num_heads * num_tokens**2)))
+    memory = qkv.new_empty(step * num_heads, num_tokens, num_tokens)
+    repeated = None if bias is None else bias.repeat(step, 1, 1)
+    for first, last in sections:
+        away = num_windows // 2 - 2 * first if swap else 0
+        for start in range(first, last, step):
+            stop = min(start + step, last)
+            windows, asking = slice(start, stop), slice(start + away, stop + away)
+            q, k = qkv[0, asking].flatten(0, 1), qkv[1, windows].flatten(0, 1).transpose(1, 2)
+            logits = memory[: len(q)]
+            if repeated is None:
+                torch.baddbmm(logits, q, k, beta=0, alpha=size**-0.5, out=logits)
+            else:
+                torch.baddbmm(repeated[: len(q)], q, k, alpha=size**-0.5, out=logits)
+            if mask is not None:
+                by_window = logits.view(-1, num_heads, num_tokens, num_tokens)
+                for run, kind in mask.runs(start, stop):
+                    by_window[run] += mask.patterns[kind].to(logits.dtype) * MASKED
+            torch.softmax(logits, -1, out=logits)
+            yield windows, asking, logits
 
 
 class WindowAttention(nn.Module):
@@ -122,6 +195,7 @@ class WindowAttention(nn.Module):
 
     relative_position_index: Tensor
     position_bias: Tensor
+    plain = False  # compute as the published design is written
 
     def __init__(self, dim: int, window: tuple[int, int, int], num_heads: int, mutual: bool) -> None:
         super().__init__()
@@ -130,33 +204,64 @@ class WindowAttention(nn.Module):
         table = torch.zeros((2 * depth - 1) * (2 * height - 1) * (2 * width - 1), num_heads)
         self.relative_position_bias_table = nn.Parameter(nn.init.trunc_normal_(table, std=0.02))
         self.register_buffer("relative_position_index", relative_position_index(window))
-        self.qkv_self = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(2 * dim if mutual else dim, dim)
+        self.qkv_self = Linear(dim, 3 * dim)
+        self.proj = Linear(2 * dim if mutual else dim, dim)
         if mutual:
             assert depth == 2, "mutual attention joins exactly two frames"
             self.register_buffer("position_bias", sine_position_code(height, width, dim))
-            self.qkv_mut = nn.Linear(dim, 3 * dim)
+            self.qkv_mut = Linear(dim, 3 * dim)
+        self._last_bias: tuple[Tensor, Tensor] | None = None  # (table, the bias made from it), without gradients
 
     def forward(self, x_MNC: Float[Tensor, "M N C"], mask: WindowMask | None) -> Float[Tensor, "M N C"]:
         """Attend inside each window."""
+        if self.plain:
+            return self._forward_plain(x_MNC, mask)
+        num_windows, num_tokens, dim = x_MNC.shape
+        weight, bias = self.qkv_self.weight, self.qkv_self.bias
+        if self.mutual:  # one product for both attentions
+            weight, bias = torch.cat((weight, self.qkv_mut.weight)), torch.cat((bias, self.qkv_mut.bias))
+        qkv = linear(x_MNC, weight, bias)
+        heads = (3, self.num_heads, dim // self.num_heads)
+        own = qkv[..., : 3 * dim].unflatten(-1, heads).permute(2, 0, 3, 1, 4).contiguous()
+        out = attend(own, self.bias(num_tokens).to(qkv.dtype), mask).transpose(1, 2)
+        if self.mutual:
+            half = num_tokens // 2
+            pair = qkv[..., 3 * dim :].unflatten(-1, heads).unflatten(1, (2, half)).permute(3, 1, 0, 4, 2, 5)
+            # the position code is the same in every window: it is projected once and added behind the projection
+            code = F.linear(self.position_bias[0], self.qkv_mut.weight).to(qkv.dtype)
+            pair = pair + code.unflatten(-1, heads).permute(1, 2, 0, 3)[:, None, None]
+            joined = attend(pair.contiguous().flatten(1, 2), None, mask and mask.of_one_frame(), swap=True)
+            joined = joined.unflatten(0, (2, num_windows)).permute(1, 0, 3, 2, 4)
+            out = torch.cat((joined, out.unflatten(1, (2, half))), 3)
+        return linear(out.reshape(num_windows, num_tokens, -1), self.proj.weight, self.proj.bias)
+
+    def bias(self, num_tokens: int) -> Float[Tensor, "G N N"]:
+        """The relative position bias of the first `num_tokens` tokens; without gradients made once per table."""
+        table = self.relative_position_bias_table
+        keep = on_cpu(table) and not torch.is_grad_enabled()
+        if keep and self._last_bias is not None:
+            last_table, last = self._last_bias
+            if last.shape[-1] == num_tokens and torch.equal(last_table, table):
+                return last
+        index = self.relative_position_index[:num_tokens, :num_tokens].reshape(-1)
+        bias = table[index].view(num_tokens, num_tokens, -1).permute(2, 0, 1).contiguous()
+        if keep:
+            self._last_bias = table.detach().clone(), bias
+        return bias
+
+    def _forward_plain(self, x_MNC: Tensor, mask: WindowMask | None) -> Tensor:
         num_windows, num_tokens, dim = x_MNC.shape
         index = self.relative_position_index[:num_tokens, :num_tokens].reshape(-1)
         bias = self.relative_position_bias_table[index].view(num_tokens, num_tokens, -1).permute(2, 0, 1)
-        q, k, v = self._heads(self.qkv_self(x_MNC))
-        out = attend(q, k, v, bias, mask).transpose(1, 2).reshape(num_windows, num_tokens, dim)
+        out = attend_plain(*self._heads(self.qkv_self(x_MNC)), bias, mask).transpose(1, 2).reshape(x_MNC.shape)
         if self.mutual:
-            half = num_tokens // 2
             q, k, v = self._heads(self.qkv_mut(x_MNC + self.position_bias.repeat(1, 2, 1)))
-            # the frame pair joins the heads; the queries' frames are swapped, so that frame 1 answers frame 2
-            q = torch.cat((q[:, :, half:], q[:, :, :half]), 1)
-            k, v = (torch.cat((t[:, :, :half], t[:, :, half:]), 1) for t in (k, v))
-            half_mask = None if mask is None else WindowMask(mask.pairs[:, :half, :half], mask.windows)
-            pair = attend(q, k, v, None, half_mask)
-            pair = pair.view(num_windows, 2, self.num_heads, half, -1).permute(0, 1, 3, 2, 4)
-            out = torch.cat((pair.reshape(num_windows, num_tokens, dim), out), -1)
+            (q1, q2), (k1, k2), (v1, v2) = (t.chunk(2, 2) for t in (q, k, v))
+            half_mask = mask and mask.of_one_frame()
+            pair = (attend_plain(q2, k1, v1, None, half_mask), attend_plain(q1, k2, v2, None, half_mask))
+            out = torch.cat((torch.cat(pair, 2).transpose(1, 2).reshape(x_MNC.shape), out), -1)
         return self.proj(out)
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        num_windows, num_tokens, _ = qkv.shape
-        q, k, v = qkv.view(num_windows, num_tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        return q * q.shape[-1] ** -0.5, k, v
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v

@@ -8,6 +8,7 @@ Source: Liang et al., VRT, 2022, section 3.2.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from spikevrt.model.attention import WindowAttention, WindowMask
+from spikevrt.model.feed_forward import Geglu
+from spikevrt.model.linear import Linear, on_cpu
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -62,42 +65,49 @@ def merge(x: Float[Tensor, "M N C"], window: Window, shape: tuple[int, ...]) -> 
     return x.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(shape)
 
 
-@torch.compiler.assume_constant_result  # torch.compile neither traces nor repeats it
-def shift_mask(size: Window, window: Window, shift: Window, device: str = "cpu") -> WindowMask:
-    """Masks pairs of tokens that the cyclic shift put into one window though they are not neighbours in the picture."""
-    return made_shift_mask(size, window, shift, device)
+def shift_mask_plain(size: Window, window: Window, shift: Window, device: torch.device | str = "cpu") -> WindowMask:
+    """Masks pairs of tokens that the cyclic shift put into one window though they are not neighbours in the picture.
 
-
-@functools.lru_cache(maxsize=16)  # a forward pass of one picture size needs about eight
-def made_shift_mask(size: Window, window: Window, shift: Window, device: str) -> WindowMask:
+    Drawn on the whole picture, as the published design is written: every window has a pattern of its own.
+    """
     labels = []
     for length, w, s in zip(size, window, shift, strict=True):
-        label = torch.zeros(length, dtype=torch.long)
-        if s > 0:
-            label[length - w : length - s] = 1
-            label[length - s :] = 2
-        labels.append(label)
+        place = torch.arange(length, device=device)
+        labels.append((place >= length - w).long() + (place >= length - s).long() if s > 0 else 0 * place)
     region = labels[0][:, None, None] * 9 + labels[1][:, None] * 3 + labels[2]
-    region_MN = partition(region[None, ..., None], window)[..., 0]
-    mask = WindowMask.of(region_MN[:, :, None] != region_MN[:, None, :])
-    return WindowMask(mask.pairs.to(device), mask.windows)
+    region_WN = partition(region[None, ..., None], window)[..., 0]
+    return WindowMask(region_WN[:, :, None] != region_WN[:, None, :])
 
 
-class Geglu(nn.Module):
-    """fc2(GELU(fc11 x) * fc12 x), the feed-forward layer of VRT."""
+def shift_mask(size: Window, window: Window, shift: Window, device: torch.device | str = "cpu") -> WindowMask:
+    """Equal to `shift_mask_plain`, with the eight patterns that there are: a shift divides only the windows at an end.
 
-    def __init__(self, dim: int, hidden: int, out: int) -> None:
-        super().__init__()
-        self.fc11 = nn.Linear(dim, hidden)
-        self.fc12 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, out)
+    Along each axis a window lies at the end or not; the answers for frames, rows and columns are the bits 4, 2 and 1
+    of its kind.
+    """
+    at_end = [
+        [bit * (s > 0 and i == n // w - 1) for i in range(n // w)]
+        for n, w, s, bit in zip(size, window, shift, (4, 2, 1), strict=True)
+    ]
+    kinds = tuple(sum(bits) for bits in itertools.product(*at_end))
+    inside = [torch.arange(w, device=device) >= w - s for w, s in zip(window, shift, strict=True)]  # of the cut
+    place = torch.cartesian_prod(*(torch.arange(w, device=device) for w in window)).unbind(1)
+    apart = [side[at][:, None] != side[at] for side, at in zip(inside, place, strict=True)]
+    nowhere = torch.zeros_like(apart[0])
+    patterns = [
+        (apart[0] if kind & 4 else nowhere) | (apart[1] if kind & 2 else nowhere) | (apart[2] if kind & 1 else nowhere)
+        for kind in range(8)
+    ]
+    return WindowMask(torch.stack(patterns), kinds)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc11(x)) * self.fc12(x))
+
+kept_shift_mask = functools.lru_cache(maxsize=64)(shift_mask)
 
 
 class TMSA(nn.Module):
     """One transformer block: window attention and feed-forward, each behind a norm and with a residual."""
+
+    plain = False  # draw the mask on the whole picture, at every call
 
     def __init__(
         self,
@@ -127,7 +137,7 @@ class TMSA(nn.Module):
         return x + drop_path(mlp, self.drop_path_rate, self.training)
 
     def _mlp(self, x: Tensor) -> Tensor:
-        return self.mlp(self.norm2(x))
+        return self.mlp(x, self.norm2)
 
     def _attention(self, x: Tensor) -> Tensor:
         _, d, h, w, _ = x.shape
@@ -144,7 +154,8 @@ class TMSA(nn.Module):
         if any(shift):
             x = torch.roll(x, (-shift[0], -shift[1], -shift[2]), (1, 2, 3))
             size = (d + pad[0], h + pad[1], w + pad[2])
-            mask = shift_mask(size, window, shift, str(x.device))
+            make = kept_shift_mask if on_cpu(x) and not self.plain else shift_mask_plain
+            mask = make(size, window, shift, x.device)
         shape = x.shape
         x = merge(self.attn(partition(x, window), mask), window, shape)
         if any(shift):
@@ -196,7 +207,7 @@ class RTMSA(nn.Module):
     ) -> None:
         super().__init__()
         self.residual_group = TMSAG(dim, depth, window, num_heads, mlp_ratio, False, drop_path_rates, checkpoint)
-        self.linear = nn.Linear(dim, dim)
+        self.linear = Linear(dim, dim)
 
     def forward(self, x: Float[Tensor, "B D H W C"]) -> Float[Tensor, "B D H W C"]:
         return x + self.linear(self.residual_group(x))

@@ -1,6 +1,6 @@
 """Fusion of the spike pyramid into the encoder: at each pixel, cross-attention over time.
 
-Dimension key: B samples, T frames, H rows, W columns, C channels; S sequences (one a pixel), G heads of E channels.
+Dimension key: B samples, T frames, H rows, W columns, C channels; S pixels, G heads.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spikevrt.model.spike_encoder import FeedForward, split_heads
+from spikevrt.model.linear import Linear
+from spikevrt.model.spike_encoder import FeedForward
+from spikevrt.model.temporal import attend_over_time, attend_over_time_plain
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -29,14 +31,16 @@ class TemporalCrossAttnFuse(nn.Module):
     time between the two frames counts; at first it prefers the spikes of its own frame.
     """
 
+    plain = False  # attention by small matrices
+
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, time_bias: bool) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.norm_rgb = nn.LayerNorm(dim)
         self.norm_spikes = nn.LayerNorm(dim)
-        self.q = nn.Linear(dim, dim)
-        self.kv = nn.Linear(dim, 2 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.q = Linear(dim, dim)
+        self.kv = Linear(dim, 2 * dim)
+        self.proj = Linear(dim, dim)
         self.norm_mlp = nn.LayerNorm(dim)
         self.mlp = FeedForward(dim, mlp_ratio)
         for layer in (self.proj, self.mlp[2]):
@@ -48,11 +52,11 @@ class TemporalCrossAttnFuse(nn.Module):
             difference = torch.arange(-MAX_TIME_DIFFERENCE, MAX_TIME_DIFFERENCE + 1, dtype=torch.float32)
             self.time_bias = nn.Parameter((-INITIAL_DECAY * difference.abs()).repeat(num_heads, 1))
 
-    def forward(self, rgb: Float[Tensor, "S T C"], spikes: Float[Tensor, "S T C"]) -> Float[Tensor, "S T C"]:
-        q = split_heads(self.q(self.norm_rgb(rgb)), self.num_heads)
-        k, v = (split_heads(part, self.num_heads) for part in self.kv(self.norm_spikes(spikes)).chunk(2, -1))
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=self._bias(rgb.shape[1], q.dtype))
-        y = rgb + self.proj(attended.transpose(1, 2).flatten(2))
+    def forward(self, rgb: Float[Tensor, "T S C"], spikes: Float[Tensor, "T S C"]) -> Float[Tensor, "T S C"]:
+        q = self.q(self.norm_rgb(rgb))
+        k, v = self.kv(self.norm_spikes(spikes)).chunk(2, -1)
+        attend = attend_over_time_plain if self.plain else attend_over_time
+        y = rgb + self.proj(attend(q, k, v, self.num_heads, self._bias(rgb.shape[0], q.dtype)))
         return y + self.mlp(self.norm_mlp(y))
 
     def _bias(self, num_frames: int, dtype: torch.dtype) -> Float[Tensor, "G T T"] | None:

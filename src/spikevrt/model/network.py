@@ -15,7 +15,8 @@ from spikevrt.config import ModelConfig
 from spikevrt.model.blocks import recompute
 from spikevrt.model.flow import SpyNetLevel
 from spikevrt.model.fusion import TemporalCrossAttnFuse, resize_features
-from spikevrt.model.spike_encoder import SpikeEncoder3D, SpikeTemporalSA, over_pixels
+from spikevrt.model.spike_encoder import SpikeEncoder3D, SpikeTemporalSA
+from spikevrt.model.temporal import over_pixels
 from spikevrt.model.vrt import VRT
 
 if TYPE_CHECKING:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from spikevrt.model.blocks import TMSAG, Geglu, Window
+from spikevrt.model.blocks import TMSAG, Window, recompute
 from spikevrt.model.deform import DeformAlign
+from spikevrt.model.feed_forward import Geglu
 from spikevrt.model.flow import Flows, flow_warp
+from spikevrt.model.linear import Linear
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -49,6 +51,8 @@ class DepthToSpace(nn.Module):
 class Stage(nn.Module):
     """Stages 1 to 7. `scale` is the stage's resolution as a divisor of the input's."""
 
+    plain = False  # align frame by frame
+
     def __init__(
         self,
         dim_in: int,
@@ -69,24 +73,25 @@ class Stage(nn.Module):
         if reshape == "none":
             self.reshape = nn.Sequential(nn.Identity(), nn.LayerNorm(dim))
         elif reshape == "down":
-            self.reshape = nn.Sequential(SpaceToDepth(), nn.LayerNorm(4 * dim_in), nn.Linear(4 * dim_in, dim))
+            self.reshape = nn.Sequential(SpaceToDepth(), nn.LayerNorm(4 * dim_in), Linear(4 * dim_in, dim))
         else:
-            self.reshape = nn.Sequential(DepthToSpace(), nn.LayerNorm(dim_in // 4), nn.Linear(dim_in // 4, dim))
+            self.reshape = nn.Sequential(DepthToSpace(), nn.LayerNorm(dim_in // 4), Linear(dim_in // 4, dim))
         num_mutual = int(mutual_ratio * depth)
         mutual_window = (2, window[1], window[2])
         # both groups take their drop rates from the start of the stage's list, as the published network does
         self.residual_group1 = TMSAG(
             dim, num_mutual, mutual_window, num_heads, mlp_ratio, True, drop_path_rates, checkpoint
         )
-        self.linear1 = nn.Linear(dim, dim)
+        self.linear1 = Linear(dim, dim)
         self.residual_group2 = TMSAG(
             dim, depth - num_mutual, window, num_heads, mlp_ratio, False, drop_path_rates, checkpoint
         )
-        self.linear2 = nn.Linear(dim, dim)
+        self.linear2 = Linear(dim, dim)
         self.scale_index = scale.bit_length() - 1
         self.pa_frames = pa_frames
         if pa_frames:
-            self.pa_deform = DeformAlign(dim, pa_frames, deform_groups, 10.0 / scale, "deform" in checkpoint)
+            self.recompute_align = "deform" in checkpoint
+            self.pa_deform = DeformAlign(dim, pa_frames, deform_groups, 10.0 / scale)
             self.pa_fuse = Geglu(3 * dim, 3 * dim, dim)
 
     def forward(self, x: Float[Tensor, "B D H W C"], flows: Flows | None) -> Float[Tensor, "B D h w E"]:
@@ -95,20 +100,23 @@ class Stage(nn.Module):
         x = self.linear2(self.residual_group2(x)) + x
         if self.pa_frames:
             assert flows is not None
-            x = self.pa_fuse(torch.cat((x, *self._align(x, flows)), -1))
+            at_scale = [[flow[self.scale_index] for flow in way] for way in (flows.backward, flows.forward)]
+            align = self._align_plain if self.plain else self._align
+            aligned = recompute(align, x, *at_scale[0], *at_scale[1], when=self.recompute_align)
+            x = self.pa_fuse(torch.cat((x, aligned), -1))
         return x
 
-    def _align(self, x: Tensor, flows: Flows) -> tuple[Tensor, Tensor]:
+    def _align(self, x: Tensor, *flows: Tensor) -> Float[Tensor, "B D H W 2*C"]:
         """Features of the following and of the preceding frames, aligned to each frame; zeros where there is none.
 
-        All frames and both directions go through one convolution.
+        `flows` are those backward to a frame from one, two, ... frames ahead, then those forward. All frames and both
+        directions go through one convolution.
         """
         num_frames = x.shape[1]
         neighbours, pictures_flows = [], []
         for distance in range(1, self.pa_frames // 2 + 1):
             missing = distance - 1  # the frames next to the end have no neighbour so far away
-            back = flows.backward[distance - 1][self.scale_index]
-            forth = flows.forward[distance - 1][self.scale_index]
+            back, forth = flows[distance - 1], flows[self.pa_frames // 2 + distance - 1]
             no_frame, no_flow = x.new_zeros(x[:, :missing].shape), back.new_zeros(back[:, :missing].shape)
             following = torch.cat((x[:, distance:], no_frame), 1)
             preceding = torch.cat((no_frame, x[:, : num_frames - distance]), 1)
@@ -121,4 +129,28 @@ class Stage(nn.Module):
         aligned = as_features(self.pa_deform(neighbours, warped, current, pictures_flows), num_frames - 1)
         from_following, from_preceding = aligned.to(x.dtype).chunk(2)
         nothing = x.new_zeros(x[:, :1].shape)
-        return torch.cat((from_following, nothing), 1), torch.cat((nothing, from_preceding), 1)
+        return torch.cat((torch.cat((from_following, nothing), 1), torch.cat((nothing, from_preceding), 1)), -1)
+
+    def _align_plain(self, x: Tensor, *flows: Tensor) -> Float[Tensor, "B D H W 2*C"]:
+        """Equal to `_align`: frame by frame, one direction after the other."""
+        num_frames, reach = x.shape[1], self.pa_frames // 2
+        directions = []
+        for sign, ways in ((1, flows[:reach]), (-1, flows[reach:])):
+            frames = []
+            for t in range(num_frames):
+                if not 0 <= t + sign < num_frames:
+                    frames.append(torch.zeros_like(x[:, t]))
+                    continue
+                neighbours, of_frame = [], []
+                for distance, flow in enumerate(ways, 1):
+                    other = t + sign * distance
+                    there = 0 <= other < num_frames
+                    index = t if sign == 1 else other  # flows are counted by their earlier frame
+                    neighbours.append(x[:, other] if there else torch.zeros_like(x[:, t]))
+                    of_frame.append(flow[:, index] if there else torch.zeros_like(flow[:, 0]))
+                pictures = [n.permute(0, 3, 1, 2) for n in neighbours]
+                warped = [flow_warp(n, f) for n, f in zip(pictures, of_frame, strict=True)]
+                current = x[:, t].permute(0, 3, 1, 2)
+                frames.append(self.pa_deform(pictures, warped, current, of_frame).permute(0, 2, 3, 1).to(x.dtype))
+            directions.append(torch.stack(frames, 1))
+        return torch.cat(directions, -1)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from spikevrt.config import STAGES, VrtConfig
 from spikevrt.model.blocks import RTMSA
 from spikevrt.model.flow import Flows, SpyNet, align_neighbours, at_least_float32, clip_flows, full_precision
+from spikevrt.model.linear import Linear
 from spikevrt.model.stage import Stage, as_features, as_pictures
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class VRT(nn.Module):
                 checkpoint if index + 1 in checkpoint_stages else (),
             )
             self.add_module(f"stage{index + 1}", stage)
-        last: list[nn.Module] = [nn.Sequential(nn.Identity(), nn.LayerNorm(dims[6]), nn.Linear(dims[6], dims[7]))]
+        last: list[nn.Module] = [nn.Sequential(nn.Identity(), nn.LayerNorm(dims[6]), Linear(dims[6], dims[7]))]
         for index in range(7, len(depths)):
             window = (1, *config.window[1:]) if index in config.independent else config.window
             last.append(
@@ -87,7 +88,7 @@ class VRT(nn.Module):
             )
         self.stage8 = nn.ModuleList(last)
         self.norm = nn.LayerNorm(dims[-1])
-        self.conv_after_body = nn.Linear(dims[-1], dims[0])
+        self.conv_after_body = Linear(dims[-1], dims[0])
         self._build_head()
 
     def _build_head(self) -> None:

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import flop_registry
 
 from spikevrt import runtime
 from spikevrt.losses import charbonnier
-from spikevrt.model.blocks import made_shift_mask
+from spikevrt.model.blocks import kept_shift_mask
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -111,7 +111,7 @@ def step_work(network: nn.Module, loss: StepLoss, config: Config, size: Size, *,
     """
     device = next(network.parameters()).device
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    made_shift_mask.cache_clear()  # they count as part of a step
+    kept_shift_mask.cache_clear()  # they count as part of a step
     with fake:
         values = {id(b): torch.empty_like(b) for b in network.buffers()}
         values |= {id(p): nn.Parameter(torch.empty_like(p), p.requires_grad) for p in network.parameters()}
@@ -124,7 +124,7 @@ def step_work(network: nn.Module, loss: StepLoss, config: Config, size: Size, *,
         live.add(tensor)
     with live:
         loss(network, batch).backward()
-    made_shift_mask.cache_clear()
+    kept_shift_mask.cache_clear()
     return Work(live.peak, live.flops)
 
 

@@ -1,0 +1,143 @@
+"""Every fast path of the network against its plain twin: the same values, the same gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from spikevrt.config import ModelConfig, SpikeConfig, VrtConfig
+from spikevrt.model import feed_forward, temporal
+from spikevrt.model.feed_forward import Geglu
+from spikevrt.model.fusion import TemporalCrossAttnFuse
+from spikevrt.model.linear import Linear, as_published
+from spikevrt.model.network import SpikeVRT
+from spikevrt.model.spike_encoder import SpikeTemporalSA
+from spikevrt.model.temporal import attend_over_time, attend_over_time_plain, over_pixels
+
+
+def both_ways(make, *inputs, tolerance=1e-5):
+    """Values and gradients of a module and of its plain twin, compared."""
+    results = []
+    for plain in (False, True):
+        module = make()
+        if plain:
+            as_published(module)
+        leaves = [t.clone().requires_grad_() for t in inputs]
+        out = module(*leaves)
+        out.square().sum().backward()
+        results.append([out, *(t.grad for t in leaves), *(p.grad for p in module.parameters())])
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=tolerance, atol=tolerance * plain.abs().max().item())
+
+
+def seeded(module):
+    generator = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return module
+
+
+def noise(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def test_a_linear_layer_as_a_convolution():
+    both_ways(lambda: seeded(Linear(7, 5)), noise(2, 3, 7))
+    both_ways(lambda: seeded(Linear(7, 5)), noise(7, 3).t())
+
+
+@pytest.mark.parametrize("tokens_per_piece", [1, 5, 8192])
+def test_the_feed_forward_layer_in_pieces(monkeypatch, tokens_per_piece):
+    monkeypatch.setattr(feed_forward, "TOKENS_PER_PIECE", tokens_per_piece)
+    both_ways(lambda: seeded(Geglu(6, 10, 4)), noise(2, 3, 2, 6))
+
+
+class NormAndGeglu(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.mlp = torch.nn.LayerNorm(6), Geglu(6, 12, 6)
+
+    def forward(self, x):
+        return self.mlp(x, self.norm)
+
+
+def test_the_feed_forward_layer_with_its_norm(monkeypatch):
+    monkeypatch.setattr(feed_forward, "TOKENS_PER_PIECE", 5)
+    both_ways(lambda: seeded(NormAndGeglu()), noise(2, 3, 2, 6), tolerance=1e-4)  # sums of 12 divided by their spread
+
+
+@pytest.mark.parametrize("frames", [(1, 1), (5, 5), (3, 7), (16, 16)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_attention_over_time(frames, biased):
+    results = []
+    for attend in (attend_over_time, attend_over_time_plain):
+        q, k, v = (noise(t, 11, 12).requires_grad_() for t in (frames[0], frames[1], frames[1]))
+        bias = noise(3, *frames).requires_grad_() if biased else None
+        out = attend(q, k, 2 * v, 3, bias)
+        out.square().sum().backward()
+        results.append([out, *(t.grad for t in (q, k, v, *([bias] if biased else [])))])
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)  # sums of 16 squares in another order
+
+
+def test_the_blocks_over_time():
+    both_ways(lambda: seeded(SpikeTemporalSA(8, 2, 2.0)), noise(5, 7, 8))
+    for time_bias in (False, True):
+        both_ways(lambda bias=time_bias: seeded(TemporalCrossAttnFuse(8, 2, 2.0, bias)), noise(5, 7, 8), noise(5, 7, 8))
+
+
+def test_pieces_of_pixels_are_as_large_as_a_budget_of_bytes_allows(monkeypatch):
+    sizes = []
+
+    def look(x):
+        sizes.append(x.shape[1])
+        return x
+
+    x = noise(1, 5, 8, 3, 4)
+    monkeypatch.setattr(temporal, "BYTES_PER_PIECE", 3 * (5 * 3 * 4 * 4))  # three rows: 5 frames, 3 columns, 4 floats
+    assert torch.equal(over_pixels(look, x, max_tokens=1 << 30), x)
+    assert sizes == [9, 9, 6]
+
+
+def small(pa_frames, checkpoint=()):
+    vrt = VrtConfig(
+        window=(2, 4, 4),
+        depths=(2,) * 9,
+        dims=(8,) * 7 + (12,) * 2,
+        num_heads=(2,) * 9,
+        pa_frames=pa_frames,
+        deform_groups=4,
+        flow_widths=(4, 4, 4, 4),
+        drop_path=0.0,
+    )
+    spikes = SpikeConfig(num_bins=3, dims=(8,) * 4, attention_heads=2, fusion_heads=2)
+    config = dataclasses.replace(ModelConfig(), vrt=vrt, spikes=spikes, checkpoint=checkpoint)
+    network = seeded(SpikeVRT(config))
+    for parameter in network.vrt.spynet.parameters():
+        parameter.data.mul_(0.1)  # flows of some pixels
+    return network
+
+
+@pytest.mark.parametrize("pa_frames", [2, 4])
+def test_the_whole_network(pa_frames):
+    blur, voxels = noise(1, 5, 3, 64, 72).sigmoid(), noise(1, 5, 3, 32, 36)
+    ours = small(pa_frames)
+    plain = as_published(small(pa_frames))
+    with torch.no_grad():
+        a, b = ours(blur, voxels), plain(blur, voxels)
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-4 * b.abs().max().item())  # sampling positions rounded by 1e-6
+
+
+@pytest.mark.parametrize("part", ["attention", "mlp", "deform", "spikes", "fusion"])
+def test_every_part_can_be_recomputed_with_the_same_gradients(part):
+    blur, voxels = noise(1, 3, 3, 64, 64).sigmoid(), noise(1, 3, 3, 32, 32)
+    gradients = []
+    for checkpoint in ((), (part,)):
+        network = small(2, checkpoint)
+        network(blur, voxels).mean().backward()
+        gradients.append([p.grad for p in network.parameters() if p.grad is not None])
+    assert gradients[0]
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spikevrt.kernels.deform import deform_plain, deform_triton
+from spikevrt.kernels.deform import deform_op, deform_plain, deform_triton
 from spikevrt.model.deform import deform_conv
 
 # convolution groups, deformable groups, input channels of a convolution group, output channels
@@ -109,3 +109,7 @@ def test_too_many_output_channels_are_refused_in_one_line():
     x, offset, mask, _, _ = case("one group")
     with pytest.raises(ValueError, match="257 output channels of a group: the Triton kernel takes at most 256"):
         deform_triton(x, offset, mask, torch.zeros(257, 5, 3, 3), torch.zeros(257))
+
+
+def test_the_operation_keeps_the_rules_of_torch_for_shapes_unknown_at_compile_time(device):
+    torch.library.opcheck(deform_op, tuple(t.requires_grad_() for t in case("one group", device=device)))

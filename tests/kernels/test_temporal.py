@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spikevrt.kernels import temporal
-from spikevrt.kernels.temporal import TemporalWeights, temporal_plain, temporal_triton
+from spikevrt.kernels.temporal import TemporalWeights, temporal_op, temporal_plain, temporal_triton
 from spikevrt.model.fusion import TemporalCrossAttnFuse
 from spikevrt.model.spike_encoder import SpikeTemporalSA
 
@@ -141,3 +141,9 @@ def test_too_many_frames_are_refused_in_one_line():
     x = torch.zeros(1, 65, 1, CHANNELS)
     with pytest.raises(ValueError, match="65 frames: the Triton kernel takes at most 64"):
         temporal_triton(x, None, None, self_weights(block_of("self")), HEADS)
+
+
+def test_the_operation_keeps_the_rules_of_torch_for_shapes_unknown_at_compile_time(device):
+    block, inputs = block_of("self", 20).to(device), [t.to(device) for t in features("self", 3, 20)]
+    weights = [w.detach().clone().requires_grad_() for w in self_weights(block)]
+    torch.library.opcheck(temporal_op, (inputs[0].requires_grad_(), None, None, weights, HEADS))

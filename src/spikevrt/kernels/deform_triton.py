@@ -1,8 +1,8 @@
-"""The Triton kernels of `deform.py`. Imported inside functions only: Triton reads TRITON_INTERPRET when it is imported.
+"""The Triton kernels of `deform.py`. Imported inside functions only, because Triton reads TRITON_INTERPRET when it is.
 
-A block is (pixels, deformable groups, channels of a group): positions are worked out once a group, corners are read with
-channels next to each other, and the block, its last two axes joined, is the left matrix of a product with the weights.
-Groups and channels are padded on the chip: six channels of a group take eight places.
+A block is (pixels, deformable groups, channels of a group): positions are worked out once a group, corners are read
+with channels next to each other, and the block, its last two axes joined, is the left matrix of a product with the
+weights. Groups and channels are padded on the chip: six channels of a group take eight places.
 
 Dimension key: M = N*H*W pixels, G deformable groups of D channels, k convolution groups of C input and Q output
 channels; MB, GB, DB, QB sizes of blocks.
@@ -18,7 +18,6 @@ import triton.language as tl
 from torch import Tensor
 
 from spikevrt.kernels.choice import dot_precision, interpreted
-from spikevrt.kernels.deform import TAPS
 
 PIXELS, CHANNELS, MOST_OUTPUTS, SPLITS = 64, 32, 128, 64
 
@@ -292,6 +291,6 @@ def backward_weight(grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, weigh
     block = min(s.output_block, MOST_OUTPUTS)
     total = torch.zeros(s.weight.shape, dtype=torch.float32, device=x.device)
     splits = min(SPLITS, triton.cdiv(s.pixels, PIXELS))
-    grid = (TAPS * s.blocks, s.conv_groups * triton.cdiv(s.outputs, block), splits)
+    grid = (9 * s.blocks, s.conv_groups * triton.cdiv(s.outputs, block), splits)
     backward_weight_kernel[grid](grad, s.x, s.offset, s.mask, total, *s.numbers(), splits, **s.constants(block))
     return total.permute(3, 2, 0, 1).to(weight.dtype).contiguous()

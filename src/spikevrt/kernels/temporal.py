@@ -149,7 +149,7 @@ def temporal_backward(
     with torch.autocast(x.device.type, enabled=False):
         for start in range(0, x.shape[2], step):
             cut = [t[:, :, start : start + step] for t in per_pixel]
-            _, pull_back = torch.func.vjp(forward, *cut, *shared)
+            pull_back = torch.func.vjp(forward, *cut, *shared)[1]
             gradients = pull_back(grad[:, :, start : start + step])
             for part, gradient in zip(parts, gradients, strict=False):
                 part.append(gradient)

@@ -1,4 +1,4 @@
-"""The Triton kernel of `temporal.py`. Imported inside functions only: Triton reads TRITON_INTERPRET when it is imported.
+"""The Triton kernel of `temporal.py`. Imported inside functions only, because Triton reads TRITON_INTERPRET when it is.
 
 One program takes ROWS // T pixels with all their frames as the rows of its matrices. Attention is one product over all
 rows with every pair of different pixels masked: at ROWS 64 and T 12 that is 16 % more products than the whole needs,
@@ -10,13 +10,17 @@ Dimension key: B samples, T frames, P pixels, C channels, G heads of E channels,
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from spikevrt.kernels.choice import dot_precision, interpreted
-from spikevrt.kernels.temporal import TemporalWeights
+
+if TYPE_CHECKING:
+    from spikevrt.kernels.temporal import TemporalWeights
 
 ROWS, HIDDEN_BLOCK = 64, 64
 

@@ -63,5 +63,8 @@ def use_triton(x: Tensor, *, repeatable: bool = True) -> bool:
 
 
 def dot_precision() -> str:
-    """How products of float32 matrices are taken: as torch is set for its own on a GPU."""
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+    """How the matrix units take float32: rounded to TF32 where torch may do so too, else in three parts, nearly exact.
+
+    Exact products ("ieee") run on no matrix unit, and a compiler that is asked for them spills most of its registers.
+    """
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"

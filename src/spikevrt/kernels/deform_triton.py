@@ -93,7 +93,7 @@ def forward_kernel(
         live = (pixel < M)[:, None] & (group < G)[None, :]
         for first in range(0, D, DB):
             channel, own, live_channel = channels_of(group, first, conv_group, G, D, C, GB, DB)
-            own = tl.reshape(own, (GB * DB,))
+            row_of_weight = tl.reshape(own, (GB * DB,))
             live_own = tl.reshape(live_channel.to(tl.int32), (GB * DB,)) > 0
             for tap in range(9):
                 picture, row, column, m, fy, fz = place(
@@ -101,12 +101,12 @@ def forward_kernel(
                 )
                 value, _, _, _, _, _ = blend(x, picture, row, column, fy, fz, live, channel, live_channel, H, W, K * C)
                 value = tl.reshape(value * m[:, :, None], (MB, GB * DB)).to(DOT)
-                at = weight + (tap * C + own)[:, None] * (K * Q) + column_of_weight[None, :]
-                w = tl.load(at, mask=live_own[:, None] & (output < Q)[None, :], other=0.0)
+                at_weight = weight + (tap * C + row_of_weight)[:, None] * (K * Q) + column_of_weight[None, :]
+                w = tl.load(at_weight, mask=live_own[:, None] & (output < Q)[None, :], other=0.0)
                 total += tl.dot(value, w.to(DOT), input_precision=PRECISION)
     total += tl.load(bias + column_of_weight, mask=output < Q, other=0.0).to(tl.float32)[None, :]
-    at = out + pixel[:, None] * (K * Q) + column_of_weight[None, :]
-    tl.store(at, total.to(out.dtype.element_ty), mask=(pixel < M)[:, None] & (output < Q)[None, :])
+    at_out = out + pixel[:, None] * (K * Q) + column_of_weight[None, :]
+    tl.store(at_out, total.to(out.dtype.element_ty), mask=(pixel < M)[:, None] & (output < Q)[None, :])
 
 
 @triton.jit
@@ -122,8 +122,8 @@ def backward_input_kernel(
     output = tl.arange(0, QB)
     column_of_weight = conv_group * Q + output
     live_output = (output < Q)[None, :]
-    at = grad + pixel[:, None] * (K * Q) + column_of_weight[None, :]
-    g_out = tl.load(at, mask=(pixel < M)[:, None] & live_output, other=0.0).to(DOT)
+    at_grad = grad + pixel[:, None] * (K * Q) + column_of_weight[None, :]
+    g_out = tl.load(at_grad, mask=(pixel < M)[:, None] & live_output, other=0.0).to(DOT)
     first_group = conv_group * C // D
     last_group = (conv_group * C + C - 1) // D
     for block in range(first_group, last_group + 1, GB):
@@ -138,12 +138,12 @@ def backward_input_kernel(
             of_m = tl.zeros((MB, GB), tl.float32)
             for first in range(0, D, DB):
                 channel, own, live_channel = channels_of(group, first, conv_group, G, D, C, GB, DB)
-                own = tl.reshape(own, (GB * DB,))
+                row_of_weight = tl.reshape(own, (GB * DB,))
                 live_own = tl.reshape(live_channel.to(tl.int32), (GB * DB,)) > 0
-                at = weight + (tap * C + own)[:, None] * (K * Q) + column_of_weight[None, :]
-                w = tl.load(at, mask=live_own[:, None] & live_output, other=0.0).to(DOT)
-                g = tl.dot(g_out, tl.trans(w), input_precision=PRECISION)
-                g = tl.reshape(g, (MB, GB, DB))
+                at_weight = weight + (tap * C + row_of_weight)[:, None] * (K * Q) + column_of_weight[None, :]
+                w = tl.load(at_weight, mask=live_own[:, None] & live_output, other=0.0).to(DOT)
+                product = tl.dot(g_out, tl.trans(w), input_precision=PRECISION)
+                g = tl.reshape(product, (MB, GB, DB))
                 value, down, v00, v01, v10, v11 = blend(
                     x, picture, row, column, fy, fz, live, channel, live_channel, H, W, K * C
                 )
@@ -161,15 +161,15 @@ def backward_input_kernel(
                 at, there = corner(picture, row + 1, column + 1, live, channel, live_channel, H, W, K * C)
                 tl.atomic_add(grad_x + at, g * (fy * fz)[:, :, None], mask=there, sem="relaxed")
             pixels = (pixel % (H * W))[:, None]
-            at = ((picture[:, None] * G + group[None, :]) * 9 + tap) * (H * W)
+            plane = ((picture[:, None] * G + group[None, :]) * 9 + tap) * (H * W)
             if SHARED:  # a deformable group that two convolution groups read
-                tl.atomic_add(grad_mask + at + pixels, of_m, mask=live, sem="relaxed")
-                tl.atomic_add(grad_offset + 2 * at + pixels, of_y * m, mask=live, sem="relaxed")
-                tl.atomic_add(grad_offset + 2 * at + H * W + pixels, of_z * m, mask=live, sem="relaxed")
+                tl.atomic_add(grad_mask + plane + pixels, of_m, mask=live, sem="relaxed")
+                tl.atomic_add(grad_offset + 2 * plane + pixels, of_y * m, mask=live, sem="relaxed")
+                tl.atomic_add(grad_offset + 2 * plane + H * W + pixels, of_z * m, mask=live, sem="relaxed")
             else:
-                tl.store(grad_mask + at + pixels, of_m, mask=live)
-                tl.store(grad_offset + 2 * at + pixels, of_y * m, mask=live)
-                tl.store(grad_offset + 2 * at + H * W + pixels, of_z * m, mask=live)
+                tl.store(grad_mask + plane + pixels, of_m, mask=live)
+                tl.store(grad_offset + 2 * plane + pixels, of_y * m, mask=live)
+                tl.store(grad_offset + 2 * plane + H * W + pixels, of_z * m, mask=live)
 
 
 @triton.jit
@@ -199,13 +199,13 @@ def backward_weight_kernel(
         )
         value, _, _, _, _, _ = blend(x, picture, row, column, fy, fz, live, channel, live_channel, H, W, K * C)
         value = tl.reshape(value * m[:, :, None], (MB, GB * DB)).to(DOT)
-        at = grad + pixel[:, None] * (K * Q) + column_of_weight[None, :]
-        g_out = tl.load(at, mask=(pixel < M)[:, None] & (output < Q)[None, :], other=0.0)
+        at_grad = grad + pixel[:, None] * (K * Q) + column_of_weight[None, :]
+        g_out = tl.load(at_grad, mask=(pixel < M)[:, None] & (output < Q)[None, :], other=0.0)
         total += tl.dot(tl.trans(value), g_out.to(DOT), input_precision=PRECISION)
-    own = tl.reshape(own, (GB * DB,))
+    row_of_weight = tl.reshape(own, (GB * DB,))
     live_own = tl.reshape(live_channel.to(tl.int32), (GB * DB,)) > 0
-    at = grad_weight + (tap * C + own)[:, None] * (K * Q) + column_of_weight[None, :]
-    tl.atomic_add(at, total, mask=live_own[:, None] & (output < Q)[None, :], sem="relaxed")
+    at_weight = grad_weight + (tap * C + row_of_weight)[:, None] * (K * Q) + column_of_weight[None, :]
+    tl.atomic_add(at_weight, total, mask=live_own[:, None] & (output < Q)[None, :], sem="relaxed")
 
 
 class Sizes:
@@ -250,7 +250,8 @@ class Sizes:
             "QB": output_block,
             "DOT": {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}[self.x.dtype] if half else tl.float32,
             "PRECISION": dot_precision(),
-            "num_warps": 4,
+            "num_warps": 8,
+            "num_stages": 2,
         }
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-MAX_FRAMES = 64  # a block of rows of the kernel holds all frames of a pixel
+MAX_FRAMES = 32  # a block of rows of the kernel holds all frames of a pixel
 BACKWARD_TOKENS = 1 << 18  # recomputed at a time; about 3 kB each at 96 channels in bf16
 
 

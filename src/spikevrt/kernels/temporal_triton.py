@@ -1,8 +1,8 @@
 """The Triton kernel of `temporal.py`. Imported inside functions only, because Triton reads TRITON_INTERPRET when it is.
 
-One program takes ROWS // T pixels with all their frames as the rows of its matrices. Attention is one product over all
-rows with every pair of different pixels masked: at ROWS 64 and T 12 that is 16 % more products than the whole needs,
-and every product has a size that the matrix units take. Channels, heads and hidden channels are padded with zeros on
+One program takes R // T pixels with all their frames as the rows of its matrices. Attention is one product over all
+rows with every pair of different pixels masked: at R 64 and T 12 that is 13 % more products than the whole needs, and
+every product has a size that the matrix units take. Channels, heads and hidden channels are padded with zeros on
 the chip.
 
 Dimension key: B samples, T frames, P pixels, C channels, G heads of E channels, F hidden channels; R rows.
@@ -22,7 +22,7 @@ from spikevrt.kernels.choice import dot_precision, interpreted
 if TYPE_CHECKING:
     from spikevrt.kernels.temporal import TemporalWeights
 
-ROWS, HIDDEN_BLOCK = 64, 64
+HALF_ROWS, FULL_ROWS, HIDDEN_BLOCK = 64, 32, 64  # rows of bf16 or fp16, and of float32, which fill the chip's memory
 
 
 @triton.jit
@@ -82,7 +82,7 @@ def temporal_kernel(
     visible = visible | (rows[:, None] == rows[None, :])  # idle rows see themselves, so that no row is empty
     within = tl.arange(0, EP)
     y = tl.zeros((R, CP), tl.float32)
-    for g in tl.static_range(G):
+    for g in range(G):
         channels = tl.where(within < E, g * E + within, C)
         queries = project(asks, q, q_bias, columns, channels, C, C, DOT, PRECISION).to(DOT)
         keys = project(answers, kv, kv_bias, columns, channels, C, C, DOT, PRECISION).to(DOT)
@@ -94,12 +94,12 @@ def temporal_kernel(
         weights = tl.exp(logits - tl.max(logits, 1)[:, None])
         weights = weights / tl.sum(weights, 1)[:, None]
         attended = tl.dot(weights.to(DOT), values, input_precision=PRECISION).to(DOT)
-        part = tl.load(
+        w_proj = tl.load(
             proj + columns[None, :] * C + channels[:, None],
             mask=(channels[:, None] < C) & (columns[None, :] < C),
             other=0.0,
         )
-        y += tl.dot(attended, part.to(DOT), input_precision=PRECISION)
+        y += tl.dot(attended, w_proj.to(DOT), input_precision=PRECISION)
 
     y += tl.load(proj_bias + columns, mask=columns < C, other=0.0).to(tl.float32)[None, :]
     y += tl.load(at_x, mask=both, other=0.0).to(tl.float32)  # again, rather than kept in registers all the way
@@ -108,12 +108,12 @@ def temporal_kernel(
         hidden = first + tl.arange(0, FB)
         u = project(normed, up, up_bias, columns, hidden, C, F, DOT, PRECISION)
         u = 0.5 * u * (1.0 + tl.erf(u * 0.7071067811865476))
-        part = tl.load(
+        w_down = tl.load(
             down + columns[None, :] * F + hidden[:, None],
             mask=(hidden[:, None] < F) & (columns[None, :] < C),
             other=0.0,
         )
-        y += tl.dot(u.to(DOT), part.to(DOT), input_precision=PRECISION)
+        y += tl.dot(u.to(DOT), w_down.to(DOT), input_precision=PRECISION)
     y += tl.load(down_bias + columns, mask=columns < C, other=0.0).to(tl.float32)[None, :]
     at_out = out + ((sample * T + frame) * P + pixel64)[:, None] * C + columns[None, :]
     tl.store(at_out, y.to(out.dtype.element_ty), mask=both)
@@ -131,14 +131,15 @@ def forward(
     head = channels // num_heads
     # the interpreter computes with NumPy, which has no bf16: there products are of float32
     half = weights.q.dtype != torch.float32 and not interpreted()
+    rows = HALF_ROWS if weights.q.dtype != torch.float32 else FULL_ROWS
     dot = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}[weights.q.dtype] if half else tl.float32
-    grid = (triton.cdiv(pixels, ROWS // frames), samples)
+    grid = (triton.cdiv(pixels, rows // frames), samples)
     temporal_kernel[grid](
         x, source, out, x if time_bias is None else time_bias.contiguous(), *(w.contiguous() for w in weights),
         pixels, frames, head**-0.5, *x.stride()[:3], *source.stride()[:3],
         C=channels, G=num_heads, E=head, F=weights.up.shape[0],
-        CP=max(16, triton.next_power_of_2(channels)), EP=max(16, triton.next_power_of_2(head)), FB=HIDDEN_BLOCK, R=ROWS,
+        CP=max(16, triton.next_power_of_2(channels)), EP=max(16, triton.next_power_of_2(head)), FB=HIDDEN_BLOCK, R=rows,
         SELF=self_attention, BIAS=time_bias is not None, DOT=dot, PRECISION=dot_precision(),
-        num_warps=8 if channels > 64 else 4,
+        num_warps=8, num_stages=2,
     )  # fmt: skip
     return out

@@ -1,7 +1,8 @@
 """Attention over the T frames of each pixel, with its norms, projections and feed-forward layer, in one kernel.
 
-The kernel reads features where they lie, C fastest, writes the result, and keeps everything between them on the chip:
-2 x 2 x C bytes of bf16 a token where separate layers move 36 x C. Its backward pass recomputes with `temporal_plain`.
+The kernel reads features where they lie, C fastest, writes the result, and keeps everything between on the chip: 4 C
+bytes of bf16 a token for self-attention, 6 C for cross-attention, where operations one by one move some twenty times as
+much (benchmarks/bench_kernels.py counts). Its backward pass recomputes with `temporal_plain`.
 
 Dimension key: B samples, T frames, P pixels of a frame, C channels, G heads of E channels, F hidden channels.
 """
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 MAX_FRAMES = 32  # a block of rows of the kernel holds all frames of a pixel
-BACKWARD_TOKENS = 1 << 18  # recomputed at a time; about 3 kB each at 96 channels in bf16
+BACKWARD_TOKENS = 1 << 18  # recomputed at a time, which bounds the memory of the backward pass
 
 
 class TemporalWeights(NamedTuple):

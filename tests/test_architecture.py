@@ -28,11 +28,12 @@ ARROWS: dict[str, set[str]] = {
     "config_import": {"config", "config_keys", "config_rules"},
     "runtime": set(),
     "light": set(),
+    "kernels": set(),
     "lpips": set(),
     "recording": set(),
     "represent": set(),
     "checkpoint": {"config"},
-    "model": {"config"},
+    "model": {"config", "kernels"},
     "losses": {"config", "light", "lpips"},
     "simulate": {"light", "recording"},
     "align": {"recording", "represent"},
@@ -45,7 +46,7 @@ ARROWS: dict[str, set[str]] = {
 ENTRANCES = {"cli", "verbs", "__main__", "__init__"}  # the command line may import everything; nobody imports it
 
 CORE = {"torch", "numpy", "yaml", "safetensors"}  # the rest is imported inside the function that needs it
-LAZY = {"PIL", "av", "rich", "tensorboard", "h5py", "scipy", "cv2", "ray", "matplotlib", "torchao"}
+LAZY = {"PIL", "av", "rich", "tensorboard", "h5py", "scipy", "cv2", "ray", "matplotlib", "torchao", "triton"}
 TYPES_ONLY = {"jaxtyping"}
 
 
@@ -139,8 +140,22 @@ def test_the_command_line_imports_the_package_inside_its_verbs_only():
 def test_only_the_core_is_imported_at_the_top_of_a_file(path: Path):
     for name, where in imports(path):
         root = name.split(".")[0]
+        if root == "triton" and is_triton_source(path):
+            continue
         assert not (root in LAZY and where == "top"), f"import {root} inside the function that needs it"
         assert not (root in TYPES_ONLY and where != "types"), f"import {root} under TYPE_CHECKING only"
+
+
+def is_triton_source(path: Path) -> bool:
+    """Triton's kernels must stand in a file that imports triton at its top."""
+    return path.parent == PACKAGE / "kernels" and path.stem.endswith("_triton")
+
+
+def test_files_of_triton_kernels_are_imported_inside_functions_only():
+    sources = {module_name(path) for path in FILES if is_triton_source(path)}
+    assert sources
+    for path in FILES:
+        assert not [name for name, where in ours(path) if name in sources and where == "top"], path
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: module_name(path))

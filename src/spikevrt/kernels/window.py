@@ -1,0 +1,135 @@
+"""Window attention with a relative bias and a shift mask by torch's fused kernels. The plain twin is
+`model/attention.py` `attend_plain`.
+
+`sdpa`: torch's scaled_dot_product_attention. It takes one bias for many windows only if it is the same for all of them,
+so windows are sorted by their mask: a cyclic shift leaves at most eight different ones, most windows having none. Its
+kernels want head sizes and rows of the bias in multiples of eight; both are padded with zeros.
+`flex`: torch's FlexAttention, a kernel compiled for this bias and mask, in which no mask is stored.
+
+Dimension key: M windows (samples outermost), W windows of a sample, N tokens of a window, G heads of E channels.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+
+MASKED = -100.0  # added to a logit between tokens that are not neighbours in the picture
+ALIGNMENT = 8  # elements of bf16 that are 16 bytes
+MAX_WINDOWS = 65_535  # the fused kernels take no larger batch
+LOGITS_PER_CHUNK = 1 << 27  # with a gradient of the bias, which torch writes for every window before it adds them up
+
+
+@dataclass(frozen=True)
+class MaskPatterns:
+    """The masks of W windows, sorted. Made once per size (it looks at values, which a compiled network cannot)."""
+
+    labels: Int[Tensor, "W N"]  # two tokens of a window see each other if theirs are equal
+    pairs: tuple[Bool[Tensor, "N N"] | None, ...]  # each different mask; None: all pairs see each other
+    windows: tuple[Int[Tensor, " w"], ...]  # those that have it
+    places: Int[Tensor, " W"]  # where each window is, once they are sorted by mask
+
+    @classmethod
+    def of(cls, pairs: Bool[Tensor, "W N N"]) -> MaskPatterns:
+        """`pairs` are those that must not see each other."""
+        labels = (~pairs).int().argmax(-1)  # the first token that a token sees stands for its region
+        kinds, kind_of = labels.cpu().unique(dim=0, return_inverse=True)
+        windows = [(kind_of == kind).nonzero()[:, 0] for kind in range(len(kinds))]
+        apart = [kind[:, None] != kind for kind in kinds]
+        return cls(
+            labels,
+            tuple(mask.to(pairs.device) if mask.any() else None for mask in apart),
+            tuple(indices.to(pairs.device) for indices in windows),
+            torch.cat(windows).argsort().to(pairs.device),
+        )
+
+
+def attend_windows(
+    q: Float[Tensor, "M G N E"],
+    k: Float[Tensor, "M G N E"],
+    v: Float[Tensor, "M G N E"],
+    bias: Float[Tensor, "G N N"] | None,
+    mask: MaskPatterns | None,
+    *,
+    form: Literal["sdpa", "flex"] = "sdpa",
+) -> Float[Tensor, "M G N E"]:
+    """softmax(q k^T + bias + mask) v; `q` is already scaled. Window m has the mask of window m % W."""
+    size = q.shape[-1]
+    q, k, v = (F.pad(t, (0, -size % ALIGNMENT)) for t in (q, k, v))
+    bias = None if bias is None else bias.to(q.dtype)
+    out = by_flex(q, k, v, bias, mask) if form == "flex" else by_sdpa(q, k, v, bias, mask)
+    return out[..., :size]
+
+
+def by_sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: MaskPatterns | None) -> Tensor:
+    """Windows of one mask at a time. The result is put back into the order of the windows."""
+    if mask is None:
+        return attend_alike(bias, q, k, v)
+    per_sample = [t.unflatten(0, (-1, len(mask.places))) for t in (q, k, v)]
+    results = []
+    for apart, windows in zip(mask.pairs, mask.windows, strict=True):
+        extra = bias
+        if apart is not None:
+            masked = apart.to(q.dtype) * MASKED
+            extra = masked[None] if bias is None else bias + masked
+        alike = (t.index_select(1, windows).flatten(0, 1) for t in per_sample)
+        results.append(attend_alike(extra, *alike).unflatten(0, (-1, len(windows))))
+    return torch.cat(results, 1).index_select(1, mask.places).flatten(0, 1)
+
+
+def attend_alike(bias: Float[Tensor, "g N N"] | None, *qkv: Float[Tensor, "m G N E"]) -> Float[Tensor, "m G N E"]:
+    """Attention of windows that all have the same bias, which is therefore never repeated."""
+    chunk = MAX_WINDOWS
+    if bias is not None:
+        bias = aligned(bias)[None]
+        if bias.requires_grad:
+            chunk = min(chunk, max(1, LOGITS_PER_CHUNK // (qkv[0].shape[1] * bias[0, 0].numel())))
+    parts = zip(*(t.split(chunk) for t in qkv), strict=True)
+    results = [F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0) for q, k, v in parts]
+    return results[0] if len(results) == 1 else torch.cat(results)
+
+
+def aligned(bias: Float[Tensor, "g N N"]) -> Float[Tensor, "g N N"]:
+    """The same numbers in rows that begin at multiples of eight elements."""
+    tokens = bias.shape[-1]
+    padded = F.pad(bias, (0, -tokens % ALIGNMENT))
+    return padded.contiguous()[..., :tokens]
+
+
+def by_flex(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: MaskPatterns | None) -> Tensor:
+    """On a GPU the kernel is compiled; on a CPU torch runs the same function unfused, without gradients."""
+    labels = None if mask is None else mask.labels
+    # a chunk holds whole samples, so that every chunk begins with window 0 of one
+    chunk = MAX_WINDOWS if labels is None else MAX_WINDOWS // len(labels) * len(labels)
+    if labels is not None and chunk == 0:
+        raise ValueError(f"{len(labels)} windows a sample: FlexAttention takes at most {MAX_WINDOWS}")
+
+    def score(logit: Tensor, window: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        if bias is not None:
+            logit = logit + bias[head, query, key]
+        if labels is not None:
+            own = window % labels.shape[0]
+            logit = torch.where(labels[own, query] == labels[own, key], logit, logit + MASKED)
+        return logit
+
+    fused = q.is_cuda and not torch.compiler.is_compiling()  # inside a compiled network it is compiled with the rest
+    attend: Any = compiled_flex() if fused else flex_attention
+    parts = zip(q.split(chunk), k.split(chunk), v.split(chunk), strict=True)
+    results = [attend(*part, score_mod=score, scale=1.0) for part in parts]
+    return results[0] if len(results) == 1 else torch.cat(results)
+
+
+@functools.cache
+def compiled_flex() -> Callable[..., Any]:
+    compiled: Callable[..., Any] = torch.compile(flex_attention)
+    return compiled

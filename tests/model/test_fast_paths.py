@@ -115,9 +115,11 @@ def small(pa_frames, checkpoint=()):
     )
     spikes = SpikeConfig(num_bins=3, dims=(8,) * 4, attention_heads=2, fusion_heads=2)
     config = dataclasses.replace(ModelConfig(), vrt=vrt, spikes=spikes, checkpoint=checkpoint)
-    network = seeded(SpikeVRT(config))
-    for parameter in network.vrt.spynet.parameters():
-        parameter.data.mul_(0.1)  # flows of some pixels
+    torch.manual_seed(7)
+    network = SpikeVRT(config)
+    for parameter in network.parameters():
+        if not parameter.any():  # what starts at zero shall count, too
+            torch.nn.init.normal_(parameter, std=0.05)
     return network
 
 

@@ -11,6 +11,7 @@ Source: Liang et al., VRT: A Video Restoration Transformer, 2022, sections 3.2 a
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from spikevrt.kernels.choice import chosen
+from spikevrt.kernels.window import MaskPatterns, attend_windows
 from spikevrt.model.linear import Linear, linear, on_cpu
 
 if TYPE_CHECKING:
@@ -59,7 +62,7 @@ def sine_position_code(height: int, width: int, channels: int) -> Float[Tensor, 
 FRAME_BIT = 4  # of the kind of a window: see `blocks.shift_mask`
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WindowMask:
     """Which pairs of tokens must not see each other: window m has the pattern kinds[m % W]; pattern 0 masks nothing.
 
@@ -77,6 +80,7 @@ class WindowMask:
             patterns = patterns[torch.tensor(self.kinds, device=patterns.device)]
         return patterns.repeat(num_windows // patterns.shape[0], 1, 1)
 
+    @functools.cached_property
     def of_one_frame(self) -> WindowMask:
         """The mask between tokens at the places of the first of a window's two frames."""
         half = self.patterns.shape[1] // 2
@@ -91,6 +95,12 @@ class WindowMask:
             if kind or self.kinds is None:
                 first, *others = run
                 yield slice(first - start, (others[-1] if others else first) + 1 - start), kind
+
+
+@functools.lru_cache(maxsize=128)
+def sorted_by_mask(mask: WindowMask) -> MaskPatterns:
+    """`mask` as the GPU's kernels want it."""
+    return MaskPatterns.of(mask.pairs(len(mask.kinds or mask.patterns)))
 
 
 def attend_plain(
@@ -119,6 +129,8 @@ def attend(
     q, k, v = qkv
     if swap:
         q = q.roll(q.shape[0] // 2, 0)
+    if q.is_cuda and not torch.compiler.is_compiling() and chosen() != "torch":
+        return attend_windows(q * q.shape[-1] ** -0.5, k, v, bias, None if mask is None else sorted_by_mask(mask))
     extra = None if bias is None else bias[None].to(q.dtype)
     if mask is not None:
         masked = (mask.pairs(q.shape[0]).to(q.dtype) * MASKED)[:, None]
@@ -217,7 +229,8 @@ class WindowAttention(nn.Module):
         if self.plain:
             return self._forward_plain(x_MNC, mask)
         num_windows, num_tokens, dim = x_MNC.shape
-        weight, bias = self.qkv_self.weight, self.qkv_self.bias
+        weight: Tensor = self.qkv_self.weight
+        bias: Tensor = self.qkv_self.bias
         if self.mutual:  # one product for both attentions
             weight, bias = torch.cat((weight, self.qkv_mut.weight)), torch.cat((bias, self.qkv_mut.bias))
         qkv = linear(x_MNC, weight, bias)
@@ -230,7 +243,7 @@ class WindowAttention(nn.Module):
             # the position code is the same in every window: it is projected once and added behind the projection
             code = F.linear(self.position_bias[0], self.qkv_mut.weight).to(qkv.dtype)
             pair = pair + code.unflatten(-1, heads).permute(1, 2, 0, 3)[:, None, None]
-            joined = attend(pair.contiguous().flatten(1, 2), None, mask and mask.of_one_frame(), swap=True)
+            joined = attend(pair.contiguous().flatten(1, 2), None, mask and mask.of_one_frame, swap=True)
             joined = joined.unflatten(0, (2, num_windows)).permute(1, 0, 3, 2, 4)
             out = torch.cat((joined, out.unflatten(1, (2, half))), 3)
         return linear(out.reshape(num_windows, num_tokens, -1), self.proj.weight, self.proj.bias)
@@ -257,7 +270,7 @@ class WindowAttention(nn.Module):
         if self.mutual:
             q, k, v = self._heads(self.qkv_mut(x_MNC + self.position_bias.repeat(1, 2, 1)))
             (q1, q2), (k1, k2), (v1, v2) = (t.chunk(2, 2) for t in (q, k, v))
-            half_mask = mask and mask.of_one_frame()
+            half_mask = mask and mask.of_one_frame
             pair = (attend_plain(q2, k1, v1, None, half_mask), attend_plain(q1, k2, v2, None, half_mask))
             out = torch.cat((torch.cat(pair, 2).transpose(1, 2).reshape(x_MNC.shape), out), -1)
         return self.proj(out)

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from spikevrt.model.attention import WindowAttention, WindowMask
 from spikevrt.model.feed_forward import Geglu
-from spikevrt.model.linear import Linear, on_cpu
+from spikevrt.model.linear import Linear
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -148,13 +148,13 @@ class TMSA(nn.Module):
             )
         x = self.norm1(x)
         pad = [-size % step for size, step in zip((d, h, w), window, strict=True)]
-        if any(pad):
+        if torch.compiler.is_compiling() or any(pad):  # one graph, whatever is missing
             x = F.pad(x, (0, 0, 0, pad[2], 0, pad[1], 0, pad[0]))
         mask = None
         if any(shift):
             x = torch.roll(x, (-shift[0], -shift[1], -shift[2]), (1, 2, 3))
             size = (d + pad[0], h + pad[1], w + pad[2])
-            make = kept_shift_mask if on_cpu(x) and not self.plain else shift_mask_plain
+            make = shift_mask_plain if self.plain or torch.compiler.is_compiling() else kept_shift_mask
             mask = make(size, window, shift, x.device)
         shape = x.shape
         x = merge(self.attn(partition(x, window), mask), window, shape)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from spikevrt.kernels.choice import use_triton
+from spikevrt.kernels.deform import deform_triton
 from spikevrt.model.flow import at_least_float32, full_precision, sample, sample_by_index
 
 if TYPE_CHECKING:
@@ -101,7 +103,8 @@ class AlignInPieces(torch.autograd.Function):
         n, _, h, w = x.shape
         out = torch.empty(n, weight.shape[0], h, w, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
         for part in _pieces(x):
-            values = read_taps(at_least_float32(x[part]), *offsets.split(raw[part], flows[part]), weight.shape[1])
+            offset, mask = offsets.split(raw[part], flows[part])
+            values = read_taps(at_least_float32(x[part]), offset, mask, weight.shape[1])
             torch.add((kernels(weight, values) @ values).view(out[part].shape), bias.view(-1, 1, 1), out=out[part])
         return out
 
@@ -114,7 +117,8 @@ class AlignInPieces(torch.autograd.Function):
         for part in _pieces(given[2]):
             with torch.enable_grad():
                 raw, flows, x = leaves = [t[part].detach().requires_grad_() for t in given]
-                values = read_taps(at_least_float32(x), *ctx.offsets.split(raw, flows), weight.shape[1])
+                offset, mask = ctx.offsets.split(raw, flows)
+                values = read_taps(at_least_float32(x), offset, mask, weight.shape[1])
             kernel = kernels(weight, values)
             d_piece = d_out[part].reshape(values.shape[0], kernel.shape[0], kernel.shape[1], -1)
             d_weight += (d_piece @ values.detach().transpose(2, 3)).sum(0).view(weight.shape)
@@ -161,8 +165,11 @@ class DeformAlign(nn.Module):
         raw = self.conv_offset(torch.cat((*warped, current, *flows), 1))
         x, stacked = torch.cat(neighbours, 1), torch.stack(flows, 1)
         with full_precision(raw.device):
-            if self.plain or torch.compiler.is_compiling():
+            kernel = not self.plain and use_triton(x, repeatable=not torch.is_grad_enabled())
+            if self.plain or kernel or torch.compiler.is_compiling():
                 offset, mask = self.offsets.split(raw, stacked)
+                if kernel:
+                    return deform_triton(x.to(raw.dtype), offset, mask, self.weight, self.bias)
                 return deform_conv(at_least_float32(x), offset, mask, self.weight, self.bias, plain=self.plain)
             out: Tensor = AlignInPieces.apply(raw, stacked, x, self.weight, self.bias, self.offsets)
             return out

@@ -6,6 +6,7 @@ Source: Liang et al., VRT, 2022, section 3.2; Shazeer, GLU Variants Improve Tran
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,11 +44,10 @@ class Geglu(nn.Module):
         return out.view(*x.shape[:-1], -1)
 
 
-def hidden_values(
-    x: Float[Tensor, "N C"], norm_weight: Tensor | None, norm_bias: Tensor | None, w1: Tensor, b1: Tensor, w2: Tensor,
-    b2: Tensor,
-) -> Float[Tensor, "N F"]:  # fmt: skip
-    """GELU(fc11 y) * fc12 y, y = norm(x)."""
+def hidden_values(x: Float[Tensor, "N C"], parameters: Sequence[Tensor | None]) -> Float[Tensor, "N F"]:
+    """GELU(fc11 y) * fc12 y, y = norm(x). `parameters`: the norm's two (None: no norm), fc11's two, fc12's two."""
+    norm_weight, norm_bias, w1, b1, w2, b2 = parameters
+    assert w1 is not None and w2 is not None
     y = x if norm_weight is None else F.layer_norm(x, x.shape[-1:], norm_weight, norm_bias)
     y = y.to(w1.dtype)
     if torch.is_grad_enabled():
@@ -63,11 +63,11 @@ class GegluInPieces(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, *weights: Tensor) -> Tensor:
         ctx.save_for_backward(x, norm_weight, norm_bias, *weights)
-        w1, b1, w2, b2, w3, b3 = weights
+        *first, w3, b3 = weights
         out = torch.empty(x.shape[0], w3.shape[0], dtype=w3.dtype)
         with torch.autocast("cpu", enabled=False):
             for tokens, kept in zip(x.split(TOKENS_PER_PIECE), out.split(TOKENS_PER_PIECE), strict=True):
-                kept.copy_(linear(hidden_values(tokens, norm_weight, norm_bias, w1, b1, w2, b2), w3, b3))
+                kept.copy_(linear(hidden_values(tokens, (norm_weight, norm_bias, *first)), w3, b3))
         return out
 
     @staticmethod
@@ -82,7 +82,7 @@ class GegluInPieces(torch.autograd.Function):
         for tokens, d_tokens, d_piece in zip(*(t.split(TOKENS_PER_PIECE) for t in (x, d_x, d_out)), strict=True):
             with torch.enable_grad():
                 tokens = tokens.detach().requires_grad_()
-                hidden = hidden_values(tokens, *leaves)
+                hidden = hidden_values(tokens, leaves)
             d_w3 += d_piece.t() @ hidden.detach()
             d_hidden = linear(d_piece, w3.t().contiguous(), None)
             d_first, *d_rest = torch.autograd.grad(hidden, [tokens, *given], d_hidden)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spikevrt.kernels.temporal import TemporalWeights, temporal_triton
 from spikevrt.model.linear import Linear
 from spikevrt.model.spike_encoder import FeedForward
 from spikevrt.model.temporal import attend_over_time, attend_over_time_plain
@@ -58,6 +59,12 @@ class TemporalCrossAttnFuse(nn.Module):
         attend = attend_over_time_plain if self.plain else attend_over_time
         y = rgb + self.proj(attend(q, k, v, self.num_heads, self._bias(rgb.shape[0], q.dtype)))
         return y + self.mlp(self.norm_mlp(y))
+
+    def fused(self, rgb: Float[Tensor, "B T S C"], spikes: Float[Tensor, "B T S C"]) -> Float[Tensor, "B T S C"]:
+        """`forward` as one kernel."""
+        layers = (self.norm_rgb, self.norm_spikes, self.q, self.kv, self.proj, self.norm_mlp, self.mlp)
+        weights = TemporalWeights(*(p for layer in layers for p in layer.parameters()))
+        return temporal_triton(rgb, spikes, self._bias(rgb.shape[1], torch.float32), weights, self.num_heads)
 
     def _bias(self, num_frames: int, dtype: torch.dtype) -> Float[Tensor, "G T T"] | None:
         if self.time_bias is None:

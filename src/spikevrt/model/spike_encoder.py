@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spikevrt.kernels.temporal import TemporalWeights, temporal_triton
 from spikevrt.model.blocks import recompute
 from spikevrt.model.linear import Linear
 from spikevrt.model.temporal import attend_over_time, attend_over_time_plain
@@ -86,3 +87,13 @@ class SpikeTemporalSA(nn.Module):
         attend = attend_over_time_plain if self.plain else attend_over_time
         x = x + self.proj(attend(q, k, v, self.num_heads, None))
         return x + self.mlp(self.norm2(x))
+
+    def fused(self, x: Float[Tensor, "B T S C"]) -> Float[Tensor, "B T S C"]:
+        """`forward` as one kernel."""
+        c, norm = x.shape[-1], (self.norm1.weight, self.norm1.bias)
+        weight, bias = self.qkv.weight, self.qkv.bias
+        w = TemporalWeights(
+            *norm, *norm, weight[:c], bias[:c], weight[c:], bias[c:],
+            *self.proj.parameters(), *self.norm2.parameters(), *self.mlp.parameters(),
+        )  # fmt: skip
+        return temporal_triton(x, None, None, w, self.num_heads)

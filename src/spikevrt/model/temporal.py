@@ -9,12 +9,14 @@ E channels of a head.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spikevrt.kernels.choice import use_triton
 from spikevrt.model.linear import on_cpu
 
 if TYPE_CHECKING:
@@ -64,9 +66,12 @@ def over_pixels(
 
     `function` maps (T, S, C), ... to (T, S, C) for any number S of pixels. Pieces are whole rows of one sample, so that
     each lies in memory in T blocks: on a CPU `BYTES_PER_PIECE`, and nowhere more than about `max_tokens` tokens. The
-    result does not depend on the pieces.
+    result does not depend on the pieces. Where a kernel of ours runs, `function.fused` maps (B, T, S, C), ... at once.
     """
     b, t, h, w, c = features[0].shape
+    if use_triton(features[0]):
+        fused: Callable[..., Tensor] = function.fused  # type: ignore[assignment]
+        return fused(*(f.flatten(2, 3) for f in features)).unflatten(2, (h, w))
     if torch.compiler.is_compiling():
         rows = h
     else:

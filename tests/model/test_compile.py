@@ -1,0 +1,51 @@
+"""torch.compile takes the whole network as one graph: no break, and one graph for any number of frames."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.model.test_fast_paths import noise, small
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def clip(num_frames):
+    return noise(1, num_frames, 3, 64, 64).sigmoid(), noise(1, num_frames, 3, 32, 32)
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_the_network_is_one_graph_with_the_same_result(gradients):
+    network = small(2).requires_grad_(gradients)
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    inputs = clip(3)
+    with torch.set_grad_enabled(gradients):
+        expected, result = network(*inputs), compiled(*inputs)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-4)
+    if gradients:
+        weights = [p for p in network.parameters() if p.requires_grad]
+        ours, theirs = (torch.autograd.grad(y.square().mean(), weights) for y in (expected, result))
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(b, a, rtol=0, atol=1e-3 * a.abs().max().item() + 1e-7)
+
+
+def test_one_graph_serves_clips_of_any_length():
+    network = small(2).requires_grad_(False)
+    graphs = []
+
+    def count(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(network, backend=count, fullgraph=True, dynamic=False)
+    for num_frames in (4, 5, 7):
+        inputs = clip(num_frames)
+        for tensor in inputs:
+            torch._dynamo.maybe_mark_dynamic(tensor, 1)
+        torch.testing.assert_close(compiled(*inputs), network(*inputs), rtol=0, atol=1e-4)
+    assert len(graphs) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -732,3 +733,25 @@ def test_a_reader_that_goes_away_is_no_error(recording_folder: Path):
     answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment)
     assert answer.stderr == ""
     assert answer.returncode in (0, 141)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+def test_a_command_that_runs_the_network_sets_the_allocator_that_is_read_at_the_start(monkeypatch):
+    started = []
+    monkeypatch.setattr(cli.os, "execv", lambda path, arguments: started.append((path, arguments)))
+    monkeypatch.setattr(cli.sys, "orig_argv", ["python", "-m", "spikevrt", "restore", "x"])
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=1")
+    cli.restart_with_tuned_allocator()
+    assert started == [(sys.executable, [sys.executable, "-m", "spikevrt", "restore", "x"])]
+    assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.check=1:glibc.malloc.tcache_count=0"
+    cli.restart_with_tuned_allocator()  # the new process finds it set, as by a user
+    assert len(started) == 1
+
+
+def test_a_restarted_command_is_the_same_command(tmp_path):
+    """Through the installed program: the error that only the second start can print, one line, status 2."""
+    done = subprocess.run(
+        [sys.executable, "-m", "spikevrt", "restore", str(tmp_path / "missing"), "--out", str(tmp_path / "out")],
+        capture_output=True, text=True, env={k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"},
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "missing" in done.stderr, done.stderr

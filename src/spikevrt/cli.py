@@ -10,6 +10,7 @@ import argparse
 import difflib
 import io
 import os
+import platform
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from spikevrt import __version__
 from spikevrt.verbs import add_verbs
 from spikevrt.verbs.options import LAYOUT
 
+TCACHE = "glibc.malloc.tcache_count"
 USER_ERROR = 2
 INTERRUPTED = 128 + signal.SIGINT
 BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -60,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
     try:
         parsed = build_parser().parse_args(arguments)
+        if arguments is None and parsed.computes:
+            restart_with_tuned_allocator()
         parsed.run(parsed)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -74,6 +78,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"spikevrt: {_one_line(error)}", file=sys.stderr)
         return USER_ERROR
     return 0
+
+
+def restart_with_tuned_allocator() -> None:
+    """Start this command anew with the setting of glibc's allocator that is read only when a process starts.
+
+    `runtime.tune_allocator` does the rest and says why. Not on another C library, and not where the user has set it.
+    """
+    settings = os.environ.get("GLIBC_TUNABLES", "")
+    if TCACHE in settings or platform.libc_ver()[0] != "glibc":
+        return
+    os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, (settings, f"{TCACHE}=0")))
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _one_line(error: Exception) -> str:

@@ -133,7 +133,8 @@ class TMSA(nn.Module):
         x = x + drop_path(
             recompute(self._attention, x, when=self.recompute_attention), self.drop_path_rate, self.training
         )
-        mlp = recompute(self._mlp, x, when=self.recompute_mlp)
+        # on a CPU the feed-forward layer keeps nothing in any case
+        mlp = recompute(self._mlp, x, when=self.recompute_mlp and not on_cpu(x))
         return x + drop_path(mlp, self.drop_path_rate, self.training)
 
     def _mlp(self, x: Tensor) -> Tensor:

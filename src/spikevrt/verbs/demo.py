@@ -11,7 +11,7 @@ from spikevrt.verbs.options import add_verb, say_made
 
 
 def add(verbs: Any) -> None:
-    parser = add_verb(verbs, "demo", _demo, "spikevrt demo --out out/demo")
+    parser = add_verb(verbs, "demo", _demo, "spikevrt demo --out out/demo", computes=True)
     parser.add_argument("--out", type=Path, default=Path("out/demo"), metavar="PATH", help="folder (out/demo)")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
 

@@ -25,6 +25,7 @@ def add(verbs: Any) -> None:
         "evaluate",
         _evaluate,
         "spikevrt evaluate recordings --weights runs/tiny/best.safetensors --out out/scores",
+        computes=True,
     )
     parser.add_argument(
         "recordings",

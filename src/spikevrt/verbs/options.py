@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 LAYOUT = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=32, width=110)
 
 
-def add_verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], None], example: str) -> argparse.ArgumentParser:
-    """A parser that calls `run`, whose docstring is the verb's help."""
+def add_verb(
+    verbs: Any, name: str, run: Callable[[argparse.Namespace], None], example: str, *, computes: bool = False
+) -> argparse.ArgumentParser:
+    """A parser that calls `run`, whose docstring is the verb's help. `computes`: it runs the network."""
     parser: argparse.ArgumentParser = verbs.add_parser(
         name, help=run.__doc__, description=run.__doc__, epilog=f"example:\n  {example}", allow_abbrev=False,
         formatter_class=LAYOUT,
     )  # fmt: skip
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run, parser=parser, computes=computes)
     return parser
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Any) -> None:
-    parser = add_verb(verbs, "restore", _restore, "spikevrt restore recordings/street --out out/street")
+    parser = add_verb(verbs, "restore", _restore, "spikevrt restore recordings/street --out out/street", computes=True)
     parser.add_argument(
         "recording", type=Path, help="recording, dataset folder, or frame folder or video with --spikes"
     )

@@ -18,6 +18,7 @@ def add(verbs: Any) -> None:
         "train",
         _train,
         "spikevrt train configs/tiny.yaml --out runs/tiny --set data.root=data/dataset optim.steps=2000",
+        computes=True,
     )
     parser.add_argument("config", type=Path, help="YAML file; its keys are those of spikevrt.config")
     add_out(parser, "the run's folder")

@@ -171,8 +171,8 @@ def compare(options: argparse.Namespace) -> None:
     peak = peak_gflops(torch.float32)
     print(f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(
-        f"{options.width} width, 1x{options.frames}x3x{options.size}x{options.size}, spikes at 1/{options.spike_ratio}: "
-        f"{flops['total'] / 1e9:.1f} GFLOP forward; measured peak {peak:.0f} GFLOP/s (bf16: "
+        f"{options.width} width, 1x{options.frames}x3x{options.size}x{options.size}, spikes at "
+        f"1/{options.spike_ratio}: {flops['total'] / 1e9:.1f} GFLOP forward; measured peak {peak:.0f} GFLOP/s (bf16: "
         f"{peak_gflops(torch.bfloat16):.0f}), so {flops['total'] / 1e9 / peak:.2f} s at least (fp32)\n"
     )
     forward: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -198,7 +198,8 @@ def compare(options: argparse.Namespace) -> None:
     error = torch.load(options.out / "ours_bf16.pt", weights_only=True) - outputs[1]
     psnr = -10 * float(error.square().mean().log10())
     print(
-        f"bf16, allocator tuned: {median(half, 'seconds'):.2f} s, {ours / median(half, 'seconds'):.2f}x of ours in fp32, "
+        f"bf16, allocator tuned: {median(half, 'seconds'):.2f} s, "
+        f"{ours / median(half, 'seconds'):.2f}x as fast as ours in fp32, "
         f"{median(half, 'peak') / 1e9:.2f} GB, PSNR to fp32 {psnr:.1f} dB\n"
     )
     if not options.train:

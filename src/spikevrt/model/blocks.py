@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from spikevrt.model.attention import WindowAttention, WindowMask
 from spikevrt.model.feed_forward import Geglu
-from spikevrt.model.linear import Linear
+from spikevrt.model.linear import Linear, on_cpu
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -21,10 +21,12 @@ from PIL import Image
 from spikevrt.evaluate.metrics import psnr_rgb
 from spikevrt.recording.frames import to_float, write_image
 from spikevrt.recording.recording import Recording
+from spikevrt.represent.activity import spike_activity
+from spikevrt.represent.voxel import voxelise
 from spikevrt.restore import restorer
 from spikevrt.restore.restorer import RestoreOptions, load_network, restore_frames
 from spikevrt.restore.work import ClipWork, tiles_in_all
-from spikevrt.simulate.sensor import sensor_preset
+from spikevrt.simulate.sensor import SpikeSensor, sensor_preset
 from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 
 PACKAGE = Path(restorer.__file__).parents[1]
@@ -73,7 +75,28 @@ def score(recording: Recording, restored: list[torch.Tensor]) -> tuple[float, fl
     return float(psnr_rgb(frames, sharp).mean()), float(-10 * torch.log10(error))
 
 
+def print_still_scenes() -> None:
+    """What is measured where nothing moves: textures of random pixels, and a real recording that hardly moves."""
+    print("| 128 ticks of | least | median | 9 of 10 below | largest |\n| --- | ---: | ---: | ---: | ---: |")
+    texture = torch.rand(128, 128, generator=torch.Generator().manual_seed(7))
+    streams = {}
+    for preset in ("ideal", "bright", "lowlight"):
+        for brightness in (0.05, 0.3, 0.9):
+            sensor = SpikeSensor(*texture.shape, sensor_preset(preset), seed=5)
+            streams[f"{preset}, up to {brightness} of full scale"] = sensor.expose(
+                (brightness * texture).expand(128, -1, -1)
+            )
+    with np.load(ASSETS / "uhsr_200x250x250.npz") as arrays:
+        streams["the shipped real recording"] = torch.from_numpy(arrays["spk"][:128]).to(torch.uint8)
+    for name, stream in streams.items():
+        activity = spike_activity(voxelise(stream, num_bins=32), 128).flatten()
+        shown = " | ".join(f"{v:.2f}" for v in activity.quantile(torch.tensor([0.0, 0.5, 0.9, 1.0])).tolist())
+        print(f"| {name} | {shown} |")
+    print()
+
+
 def main(rounds: int) -> None:
+    print_still_scenes()
     network, info = load_network(PACKAGE / "weights/spikevrt_tiny.safetensors", torch.device("cpu"))
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads; {FRAMES} frames of {WIDTH}x{HEIGHT}, ", end=""

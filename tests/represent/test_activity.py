@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -35,6 +36,14 @@ def test_a_still_texture_reads_one_at_any_brightness(preset, brightness):
     activity = spike_activity(_fired(light.expand(128, -1, -1), preset), 128)
     assert activity.shape == (8, 11)
     assert 0.9 < activity.min() < activity.max() < 1.5  # the largest of 15 edges between bins, 64 pixels a block
+
+
+def test_a_real_recording_of_a_still_scene_reads_one(shared):
+    """250 x 400 pixels, 128 ticks at 0.22 spikes a tick: 1,600 blocks, each the largest of 31 moments."""
+    stream_HWT = np.load(shared / "data" / "real_static" / "real_spike_250x400x500_HWT.npz")["arr_0"]
+    spikes = torch.from_numpy(np.ascontiguousarray(stream_HWT[:, :, :128].transpose(2, 0, 1))).to(torch.uint8)
+    activity = spike_activity(voxelise(spikes, num_bins=32), 128)
+    assert 1.1 < activity.median() < 1.3 and activity.max() < 1.5
 
 
 def test_darkness_reads_zero():

@@ -26,9 +26,9 @@ from spikevrt.recording.recording import open_recording
 from spikevrt.represent.voxel import VoxelStats, normalise
 from spikevrt.restore import restorer
 from spikevrt.restore.admission import frame_counts
-from spikevrt.restore.plan import Plan, plan_tiles
+from spikevrt.restore.plan import FLOW_MAX_PIXELS, Plan, plan_tiles
 from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip
-from spikevrt.restore.tiling import spatial_tiles
+from spikevrt.restore.tiling import Tile, spatial_tiles
 from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 
 PACKAGE = Path(restorer.__file__).parents[1]
@@ -96,6 +96,21 @@ def main(rounds: int) -> None:
             apart = 255 * (results[case] - results["one"]).abs()[..., covered > 1].flatten()
             rare = apart.sort().values[-max(1, len(apart) // 1000)]
             print(f"| {name} | {case} | {middle_s:.2f} | {apart.mean():.4f} | {rare:.3f} | {apart.max():.2f} |")
+    print_flows_alone(network, frames, tiles, 2 * rounds + 1)
+
+
+def print_flows_alone(network: SpikeVRT, frames: torch.Tensor, tiles: list[Tile], rounds: int) -> None:
+    own_s, shared_s = [], []
+    for _ in range(rounds):
+        began_s = time.perf_counter()
+        for tile in tiles:
+            network.clip_flows(frames[None, ..., tile.rows, tile.columns])
+        own_s.append(time.perf_counter() - began_s)
+        began_s = time.perf_counter()
+        network.clip_flows(frames[None], FLOW_MAX_PIXELS)
+        shared_s.append(time.perf_counter() - began_s)
+    own, shared = statistics.median(own_s), statistics.median(shared_s)
+    print(f"\nThe flows alone: {own:.3f} s for each tile, {shared:.3f} s for the picture's: {own / shared:.2f}x.")
 
 
 if __name__ == "__main__":

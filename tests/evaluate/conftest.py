@@ -61,8 +61,8 @@ class Offset(nn.Module):
         self.config = ModelConfig(spikes=None)
         self.offset = nn.Parameter(torch.tensor(offset))
 
-    def forward(self, blur: torch.Tensor, spike_vox: torch.Tensor | None = None) -> torch.Tensor:
-        assert spike_vox is None
+    def forward(self, blur: torch.Tensor, spike_vox: torch.Tensor | None = None, *, flows: None = None) -> torch.Tensor:
+        assert spike_vox is flows is None  # one tile shares nothing
         return blur + self.offset
 
 

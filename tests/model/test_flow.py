@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from spikevrt.model import flow
-from spikevrt.model.flow import flow_warp, sample, sample_by_index
+from spikevrt.model.flow import (
+    LEVEL_REACH_PX,
+    SpyNet,
+    SpyNetLevel,
+    clip_flows,
+    flow_warp,
+    sample,
+    sample_by_index,
+)
 
 
 @pytest.mark.parametrize("padding", ["zeros", "border"])
@@ -59,3 +67,28 @@ def test_the_plain_twin_is_for_gpus_in_the_deterministic_mode(monkeypatch):
 
 class _OnCuda:
     is_cuda = True
+
+
+@pytest.mark.parametrize("max_pixels", [1, 64 * 7, 64 * 72, 3 * 64 * 72, 10**9])
+def test_flows_computed_in_parts_are_those_computed_at_once(max_pixels):
+    """Bands of one row to all pictures at a time; two frames away they are chained after."""
+    torch.manual_seed(17)
+    spynet = SpyNet((5, 7, 5, 3))
+    frames = torch.rand(1, 4, 3, 64, 72)
+    with torch.no_grad():
+        whole, parts = clip_flows(spynet, frames, 4), clip_flows(spynet, frames, 4, max_pixels)
+    assert whole.backward[0][0].abs().max() > 0.01
+    for at_once, in_parts in zip(whole.backward + whole.forward, parts.backward + parts.forward, strict=True):
+        for a, b in zip(at_once, in_parts, strict=True):
+            torch.testing.assert_close(b, a, rtol=0, atol=1e-5)  # other convolution kernels, flows of some pixels
+
+
+def test_a_level_sees_as_far_as_its_bands_reach():
+    level = SpyNetLevel((2, 2, 2, 2))
+    for layer in level.basic_module[::2]:
+        torch.nn.init.ones_(layer.weight)
+    x = torch.zeros(1, 8, 40, 1)
+    x[0, 0, 20] = 1.0
+    with torch.no_grad():
+        moved = (level(x) - level(torch.zeros_like(x)))[0, 0, :, 0]
+    assert moved.nonzero().flatten().tolist() == list(range(20 - LEVEL_REACH_PX, 20 + LEVEL_REACH_PX + 1))

@@ -169,6 +169,14 @@ def test_recomputing_a_part_changes_no_gradient(part):
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-7)
 
 
+def test_given_its_own_flows_a_network_answers_as_it_would_bit_for_bit():
+    network = make(trained=True)
+    blur, spikes = clip()
+    with torch.no_grad():
+        assert torch.equal(network(blur, spikes, flows=network.clip_flows(blur)), network(blur, spikes))
+        assert torch.equal(network(blur, flows=network.clip_flows(blur)), network(blur))
+
+
 def test_training_from_scratch_starts_at_the_blurry_clip():
     network = make()
     network.start_at_identity()

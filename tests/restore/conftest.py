@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import ModelConfig, SpikeConfig
+from spikevrt.model.flow import Flows
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import Exposure, Recording, open_recording, write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
@@ -31,11 +32,25 @@ class FakeNetwork(nn.Module):
         super().__init__()
         self.config, self.answer = config, answer
         self.calls: list[tuple[Tensor, Tensor | None]] = []
+        self.flows: list[Flows | None] = []
+        self.flow_calls = 0
         self.eval()
 
-    def forward(self, blur: Tensor, spike_vox: Tensor | None = None) -> Tensor:
+    def clip_flows(self, blur: Tensor, max_pixels: int | None = None) -> Flows:
+        """At every scale, where each pixel lies: x and y in pixels of the picture."""
+        self.flow_calls += 1
+        assert blur.ndim == 5 and blur.shape[-1] % 8 == blur.shape[-2] % 8 == 0
+        scales = []
+        for s in (1, 2, 4, 8):
+            rows, columns = torch.arange(0.0, blur.shape[-2], s), torch.arange(0.0, blur.shape[-1], s)
+            place = torch.stack(torch.meshgrid(columns, rows, indexing="xy"))
+            scales.append(place.expand(1, blur.shape[1] - 1, 2, len(rows), len(columns)))
+        return Flows([scales], [scales])
+
+    def forward(self, blur: Tensor, spike_vox: Tensor | None = None, *, flows: Flows | None = None) -> Tensor:
         assert blur.shape[-1] % 8 == blur.shape[-2] % 8 == 0 and min(blur.shape[-2:]) >= 16 and blur.shape[1] >= 2
         self.calls.append((blur, spike_vox))
+        self.flows.append(flows)
         return self.answer(blur, spike_vox)
 
 

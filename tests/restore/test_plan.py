@@ -1,7 +1,7 @@
 import pytest
 
-from spikevrt.config import ModelConfig
-from spikevrt.restore.plan import largest_tile_px, predict_peak_bytes
+from spikevrt.config import ModelConfig, VrtConfig
+from spikevrt.restore.plan import Plan, largest_tile_px, plan_tiles, predict_peak_bytes, stored_flow_bytes
 
 RANGE = {"smallest_px": 64, "largest_px": 512, "multiple": 16}
 
@@ -25,3 +25,43 @@ def test_a_budget_that_no_tile_fits_is_refused():
         ValueError, match=r"max_memory_gb: 0\.001 GB are left beside the clip; the smallest tile of 64 px"
     ):
         largest_tile_px(ModelConfig(), 5, budget_bytes=10**6, **RANGE)
+
+
+SMALLEST = {"smallest_px": 64, "multiple": 16}
+
+
+def test_several_tiles_share_flows_and_a_single_one_does_not():
+    plan = {
+        width: plan_tiles(ModelConfig(), 5, 256, width, tile_px=256, budget_bytes=None, **SMALLEST)
+        for width in (256, 512)
+    }
+    assert plan == {256: Plan(256, False), 512: Plan(256, True)}
+
+
+def test_a_network_without_flow_shares_none():
+    model = ModelConfig(vrt=VrtConfig(pa_frames=0), spikes=None)
+    assert plan_tiles(model, 6, 256, 512, tile_px=256, budget_bytes=None, **SMALLEST) == Plan(256, False)
+
+
+def test_flows_that_would_take_more_memory_than_a_tile_are_not_shared():
+    """4K with the reference network is shared, 64 times a tile of 64 pixels is not."""
+    shared = [
+        plan_tiles(ModelConfig(), 5, 2160, 3840, tile_px=tile_px, budget_bytes=None, **SMALLEST).shares_flows
+        for tile_px in (64, 256)
+    ]
+    assert shared == [False, True]
+
+
+def test_under_a_budget_tiles_leave_room_for_the_flows_that_they_share():
+    flows = stored_flow_bytes(ModelConfig(), 5, 720, 1280)
+    assert flows == 22 * 4 * 720 * 1280
+    budget = predict_peak_bytes(ModelConfig(), 5, 256, 256) + flows
+    options = {"tile_px": 10**9, **SMALLEST}
+    assert plan_tiles(ModelConfig(), 5, 720, 1280, budget_bytes=budget, **options) == Plan(256, True)
+    assert plan_tiles(ModelConfig(), 5, 720, 1280, budget_bytes=budget - 1, **options) == Plan(240, True)
+
+
+def test_a_budget_too_small_for_shared_flows_is_kept_without_them():
+    budget = predict_peak_bytes(ModelConfig(), 5, 64, 64)
+    plan = plan_tiles(ModelConfig(), 5, 720, 1280, tile_px=10**9, budget_bytes=budget, **SMALLEST)
+    assert plan == Plan(64, False)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from spikevrt import checkpoint
+from spikevrt.align.health import NAMES
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import ModelConfig, SpikeConfig
 from spikevrt.recording.frames import list_images, read_image
@@ -20,8 +21,10 @@ from spikevrt.recording.recording import open_recording
 from spikevrt.recording.video import probe_video
 from spikevrt.restore import restorer
 from spikevrt.restore.admission import tell_without_spikes
-from spikevrt.restore.plan import predict_peak_bytes
+from spikevrt.restore.plan import predict_peak_bytes, stored_flow_bytes
 from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip, restore_frames, restore_recording
+from spikevrt.restore.tiling import Tile, cut_flows, spatial_tiles
+from spikevrt.restore.work import ClipWork
 
 from .conftest import NUM_BINS, RGB, SPIKES, FakeNetwork, identity, info, voxels_as_frames
 
@@ -41,6 +44,9 @@ SMALL = RestoreOptions(tile_px=32, overlap_px=8, clip_frames=3, overlap_frames=1
         ({"device": "tpu"}, r"device: 'tpu'; allowed: auto, cpu, cuda"),
         ({"precision": "int8"}, r"precision: 'int8'; allowed: fp32, bf16, fp16"),
         ({"max_memory_gb": 0.0}, r"max_memory_gb: 0\.0; allowed: above 0"),
+        ({"skip_sharp": 0.0}, r"skip_sharp: 0\.0; allowed: above 0 \(a still scene reads about 1\)"),
+        ({"skip_sharp": float("nan")}, r"skip_sharp: nan; allowed: above 0"),
+        ({"skip_sharp": 2.0, "without_spikes": True}, r"skip_sharp: 2\.0; allowed with without_spikes: none"),
     ],
 )
 def test_an_option_out_of_range_is_refused(setting, message):
@@ -133,7 +139,8 @@ def test_a_tile_smaller_than_the_network_takes_is_refused():
 def test_a_memory_budget_makes_tiles_smaller_and_nothing_else(noise):
     clip = torch.rand(2, 3, 64, 96, generator=noise)
     network = identity()
-    budget_gb = (predict_peak_bytes(RGB, 2, 48, 48) + 16 * clip.numel()) / 1e9
+    budget_bytes = predict_peak_bytes(RGB, 2, 48, 48) + 16 * clip.numel() + stored_flow_bytes(RGB, 2, 64, 96)
+    budget_gb = budget_bytes / 1e9
     restored = restore_clip(network, clip, None, RestoreOptions(tile_px=0, overlap_px=8, max_memory_gb=budget_gb))
     assert {tuple(blur.shape[-2:]) for blur, _ in network.calls} == {(48, 48)}
     torch.testing.assert_close(restored, clip, rtol=0, atol=1e-6)  # float32 sum of at most a few weights
@@ -195,6 +202,98 @@ def test_the_inputs_are_left_as_they_were(noise):
     before = frames.clone(), voxels.clone()
     restore_clip(voxels_as_frames(), frames, voxels, RestoreOptions(tile_px=48, overlap_px=8))
     assert torch.equal(frames, before[0]) and torch.equal(voxels, before[1])
+
+
+# --- flows shared by tiles -------------------------------------------------------------------------------------------
+
+
+def test_flows_are_computed_once_and_each_tile_gets_what_lies_in_it(noise):
+    """The fake's flows say where each pixel lies, at every scale."""
+    network = identity()
+    restore_clip(network, torch.rand(3, 3, 64, 96, generator=noise), None, SMALL)
+    tiles = spatial_tiles(64, 96, 32, 8, multiple=8)
+    assert network.flow_calls == 1 and len(network.flows) == len(tiles) > 4
+    for tile, flows in zip(tiles, network.flows, strict=True):
+        for s, flow in enumerate(flows.backward[0]):
+            assert flow.shape == (1, 2, 2, 32 >> s, 32 >> s)
+            assert flow[0, 0, :, 0, 0].tolist() == [tile.left, tile.top]
+            assert flow[0, 1, :, -1, -1].tolist() == [tile.left + 32 - 2**s, tile.top + 32 - 2**s]
+
+
+def test_one_tile_computes_its_own_flows(noise):
+    network = identity()
+    restore_clip(network, torch.rand(2, 3, 48, 64, generator=noise), None, RestoreOptions(tile_px=64))
+    assert network.flows == [None] and network.flow_calls == 0
+
+
+def test_tiles_of_the_real_network_with_shared_flows_equal_the_network_given_them(micro_weights, noise):
+    network, _ = load_network(micro_weights, torch.device("cpu"))
+    frames, voxels = torch.rand(2, 3, 64, 96, generator=noise), torch.rand(2, 16, 32, 48, generator=noise)
+    told = []
+    tiled = restore_clip(network, frames, voxels, RestoreOptions(tile_px=64, overlap_px=32), tell=told.append)
+    assert told == [ClipWork(2, 0, True, ())]
+    with torch.no_grad():
+        flows = network.clip_flows(frames[None])
+        left = Tile(0, 0, 64, 64, torch.ones(64), torch.ones(64))
+        expected = network(frames[None, ..., :64], voxels[None, ..., :32], flows=cut_flows(flows, left))[0]
+    torch.testing.assert_close(tiled[..., :32], expected[..., :32], rtol=0, atol=1e-5)  # SpyNet in other parts
+
+
+# --- tiles that are sharp already ------------------------------------------------------------------------------------
+
+
+def doubled() -> FakeNetwork:
+    return FakeNetwork(SPIKES, lambda blur, vox: 2 * blur)
+
+
+def test_a_tile_below_the_threshold_stays_as_it_is_and_the_others_are_restored(noise):
+    """Voxels at half the size: blocks of 8 are 16 pixels. The right third is in motion in the second frame."""
+    frames, voxels = torch.rand(2, 3, 32, 96, generator=noise), torch.zeros(2, NUM_BINS, 16, 48)
+    activity = torch.ones(2, 2, 6)
+    activity[1, 1, 5] = 3.0
+    options = RestoreOptions(tile_px=32, overlap_px=0, skip_sharp=2.0)
+    network, told = doubled(), []
+    restored = restore_clip(network, frames, voxels, options, activity=activity, tell=told.append)
+    assert torch.equal(restored[..., :64], frames[..., :64])
+    assert torch.equal(restored[..., 64:], 2 * frames[..., 64:])
+    assert told == [ClipWork(3, 2, False, (1.0, 1.0, 3.0))] and len(network.calls) == 1
+
+
+def test_a_clip_in_which_nothing_moves_needs_no_network(noise):
+    frames, voxels = torch.rand(2, 3, 32, 48, generator=noise), torch.zeros(2, NUM_BINS, 16, 24)
+    network = doubled()
+    options = RestoreOptions(skip_sharp=2.0)
+    assert torch.equal(restore_clip(network, frames, voxels, options, activity=torch.ones(2, 2, 3)), frames)
+    assert network.calls == []
+
+
+def test_skipping_without_activity_is_refused():
+    frames, voxels = torch.zeros(2, 3, 32, 48), torch.zeros(2, NUM_BINS, 16, 24)
+    with pytest.raises(ValueError, match=r"skip_sharp: 2\.0, but the activity of the spikes was not given"):
+        restore_clip(doubled(), frames, voxels, RestoreOptions(skip_sharp=2.0))
+
+
+def test_skipping_with_weights_without_spikes_is_refused_before_the_first_frame(make_recording):
+    message = r"skip_sharp: 2\.0; allowed for weights without spikes: none \(spikes tell what moves\)"
+    with pytest.raises(ValueError, match=message):
+        restore_frames(identity(), info(RGB), make_recording(2), RestoreOptions(skip_sharp=2.0))
+
+
+def test_skipping_with_a_single_bin_is_refused(make_recording):
+    config = ModelConfig(spikes=SpikeConfig(num_bins=1))
+    with pytest.raises(ValueError, match=r"skip_sharp: 2\.0; allowed for weights that read a single bin: none"):
+        restore_frames(voxels_as_frames(), info(config), make_recording(2), RestoreOptions(skip_sharp=2.0))
+
+
+def test_a_recording_of_steady_spikes_is_skipped_and_the_summary_counts_it(make_recording, tmp_path, monkeypatch):
+    """Spikes at every tick: steady, activity 0, so the frames stay as they are."""
+    network = doubled()
+    monkeypatch.setattr(restorer, "load_network", lambda weights, device: (network, info(SPIKES, mean=1.0)))
+    options = RestoreOptions(clip_frames=2, overlap_frames=1, skip_sharp=1.0, ignore_health=NAMES)
+    summary = restore_recording(Path("w"), make_recording(3), tmp_path / "out", options)
+    assert summary["tiles"] == {"num": 2, "skipped": 2, "shared_flows": False, "activity": [0.0, 0.0, 0.0]}
+    assert json.loads((tmp_path / "out" / "restored.json").read_text())["tiles"] == summary["tiles"]
+    assert network.calls == []
 
 
 # --- a recording -----------------------------------------------------------------------------------------------------

@@ -75,7 +75,13 @@ class FakeNetwork(nn.Module):
     def start_at_identity(self) -> None:
         pass
 
-    def forward(self, blur: Tensor, spike_vox: Tensor | None = None, spikes_present: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        blur: Tensor,
+        spike_vox: Tensor | None = None,
+        spikes_present: Tensor | None = None,
+        flows: None = None,
+    ) -> Tensor:
         out = self.drop(self.colour(blur.flatten(0, 1)))
         if spike_vox is not None:
             spikes = self.spynet(spike_vox.flatten(0, 1))

@@ -179,7 +179,7 @@ class Wide(FakeNetwork):
         super().__init__(config)
         self.wide = nn.Sequential(nn.Conv2d(3, 64, 1), nn.Conv2d(64, 64, 1), nn.Conv2d(64, 3, 1))
 
-    def forward(self, blur: Tensor, *others: Tensor) -> Tensor:
+    def forward(self, blur: Tensor, *others: Tensor, **_: None) -> Tensor:
         return super().forward(blur, *others) + self.wide(blur.flatten(0, 1)).view_as(blur)
 
 

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from spikevrt import runtime
+from spikevrt.checkpoint import read_info
 from spikevrt.evaluate import metrics, report
 from spikevrt.evaluate.baselines import SPIKE_RATIO, short_window, spike_ratio
 from spikevrt.recording.atomic import complete_or_absent, refuse_existing
@@ -34,9 +35,10 @@ from spikevrt.recording.recording import Recording
 from spikevrt.recording.registration import alignment_values
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.represent.exposure import place_counts
-from spikevrt.restore.admission import admit
+from spikevrt.restore.admission import admit, check_skip
 from spikevrt.restore.output import progress_bar
 from spikevrt.restore.restorer import RestoreOptions, load_network, reads_spikes, restore_clip, restore_frames
+from spikevrt.restore.work import ClipWork, tiles_in_all
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -96,6 +98,8 @@ def write_results(
     for path in weights:  # now, and not after the first networks have run
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such weights file")
+        if options.skip_sharp is not None:
+            check_skip(read_info(path), options.skip_sharp)
     results: dict[str, Any] = {
         "format": "spikevrt-results",
         "version": 1,
@@ -250,13 +254,16 @@ def _score_network(
     network, info = load_network(path, device)
     warm_up_px, spikes = network.min_size_px, info.model.spikes if reads_spikes(info, options) else None
     voxels = None if spikes is None else torch.zeros(2, spikes.num_bins, warm_up_px // 2, warm_up_px // 2)
-    restore_clip(network, torch.full((2, 3, warm_up_px, warm_up_px), 0.5), voxels, options)
+    grey = torch.full((2, 3, warm_up_px, warm_up_px), 0.5)
+    restore_clip(network, grey, voxels, dataclasses.replace(options, skip_sharp=None))
     sequences: list[dict[str, Any]] = []
     for recording in recordings:
         runtime.reset_peak_memory(device)
         frames: list[dict[str, Any]] = []
+        work: list[ClipWork] = []
         seconds = 0.0
-        for index, frame, frame_seconds in _timed(restore_frames(network, info, recording, options), device):
+        restoring = restore_frames(network, info, recording, options, tell=work.append)
+        for index, frame, frame_seconds in _timed(restoring, device):
             assert index == len(frames), f"frame {index} of {recording.name} came after {len(frames)} frames"
             seconds += frame_seconds
             frames.append(_score(index, frame, recording))
@@ -269,6 +276,7 @@ def _score_network(
                 "mean": metrics.sequence_mean(frames),
                 "ms_per_frame": 1000.0 * seconds / len(frames),
                 "peak_memory_bytes": runtime.peak_memory_bytes(device),
+                "tiles": tiles_in_all(work),
                 "frames": frames,
             }
         )

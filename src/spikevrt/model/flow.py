@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 NUM_SCALES = 4
+LEVEL_REACH_PX = 15  # five convolutions of 7x7 see so far
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,18 @@ class SpyNetLevel(nn.Module):
             layers += [nn.Conv2d(sizes[index], sizes[index + 1], 7, padding=3), nn.ReLU()]
         self.basic_module = nn.Sequential(*layers[:-1])
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.basic_module(x)
+    def forward(self, x: Float[Tensor, "N 8 H W"], max_pixels: int | None = None) -> Float[Tensor, "N 2 H W"]:
+        """Of a picture with more than `max_pixels` one band of rows at a time, with the rows around it that it sees."""
+        height = x.shape[2]
+        rows = height if max_pixels is None else max(1, max_pixels // x.shape[3])
+        if rows >= height:
+            return self.basic_module(x)
+        bands = []
+        for top in range(0, height, rows):
+            first = max(0, top - LEVEL_REACH_PX)
+            band = self.basic_module(x[:, :, first : top + rows + LEVEL_REACH_PX])
+            bands.append(band[:, :, top - first :][:, :, :rows])
+        return torch.cat(bands, 2)
 
 
 class SpyNet(nn.Module):
@@ -174,7 +185,9 @@ class SpyNet(nn.Module):
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
 
-    def forward(self, ref: Float[Tensor, "N 3 H W"], supp: Float[Tensor, "N 3 H W"]) -> list[Float[Tensor, "N 2 h w"]]:
+    def forward(
+        self, ref: Float[Tensor, "N 3 H W"], supp: Float[Tensor, "N 3 H W"], max_pixels: int | None = None
+    ) -> list[Float[Tensor, "N 2 h w"]]:
         """Flow at scales 1, 1/2, 1/4, 1/8. Pictures are RGB in [0, 1], larger than 32 x 32."""
         height, width = ref.shape[-2:]
         if min(height, width) <= 32:
@@ -192,7 +205,7 @@ class SpyNet(nn.Module):
             if any(missing):
                 up = F.pad(up, missing, mode="replicate")
             warped = flow_warp(supps[level], up, "border")
-            flow = up + net(torch.cat((refs[level], warped, up), 1))
+            flow = up + net(torch.cat((refs[level], warped, up), 1), max_pixels)
             if level >= 2:
                 scale = 2 ** (5 - level)
                 finest_first.insert(0, _resize_flow(flow, height, width, full_height, full_width, scale))
@@ -212,11 +225,16 @@ def _resize_flow(flow: Tensor, height: int, width: int, full_height: int, full_w
     return flow * factors.view(1, 2, 1, 1)
 
 
-def clip_flows(spynet: SpyNet, frames: Float[Tensor, "B D 3 H W"], pa_frames: int) -> Flows:
-    """Flows between all frames at distance 1 to pa_frames/2; longer ones are chained from neighbours'."""
+def clip_flows(
+    spynet: SpyNet, frames: Float[Tensor, "B D 3 H W"], pa_frames: int, max_pixels: int | None = None
+) -> Flows:
+    """Flows between all frames at distance 1 to pa_frames/2; longer ones are chained from neighbours'.
+
+    `max_pixels` bounds SpyNet's work space: it takes as many pictures at a time as have so many, or bands of one.
+    """
     b, d = frames.shape[:2]
     first, second = frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1)
-    both = spynet(torch.cat((first, second)), torch.cat((second, first)))
+    both = _in_parts(spynet, torch.cat((first, second)), torch.cat((second, first)), max_pixels)
     backward, forward = [], []
     for flow in both:
         back, forth = flow.view(2, b, d - 1, *flow.shape[1:])
@@ -236,6 +254,14 @@ def clip_flows(spynet: SpyNet, frames: Float[Tensor, "B D 3 H W"], pa_frames: in
             flows.backward[-1].append(back)
             flows.forward[-1].append(forth)
     return flows
+
+
+def _in_parts(spynet: SpyNet, ref: Tensor, supp: Tensor, max_pixels: int | None) -> list[Tensor]:
+    if max_pixels is None:
+        return spynet(ref, supp)
+    num = max(1, max_pixels // (ref.shape[2] * ref.shape[3]))
+    parts = [spynet(r, s, max_pixels) for r, s in zip(ref.split(num), supp.split(num), strict=True)]
+    return [torch.cat(scale) for scale in zip(*parts, strict=True)]
 
 
 def _warp_flows(flow: Tensor, by: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from spikevrt.config import ModelConfig
 from spikevrt.model.blocks import recompute
-from spikevrt.model.flow import SpyNetLevel
+from spikevrt.model.flow import Flows, SpyNetLevel
 from spikevrt.model.fusion import TemporalCrossAttnFuse, resize_features
 from spikevrt.model.spike_encoder import SpikeEncoder3D, SpikeTemporalSA
 from spikevrt.model.temporal import over_pixels
@@ -69,16 +69,18 @@ class SpikeVRT(nn.Module):
         blur: Float[Tensor, "B T 3 H W"],
         spike_vox: Float[Tensor, "B T K h w"] | None = None,
         spikes_present: Bool[Tensor, " B"] | None = None,
+        flows: Flows | None = None,
     ) -> Float[Tensor, "B T 3 H W"]:
         """Restore a clip with values in [0, 1]; the output is not clamped. Without spikes it runs as VRT.
 
         A sample whose `spikes_present` is False runs as VRT too, whatever its voxels; None: all samples have spikes.
+        `flows` stand in for those that the network would compute from `blur` (`clip_flows`).
 
         Raises:
             ValueError: spikes for a network without a spike branch, or voxels of another shape than it reads.
         """
         if spike_vox is None:
-            return self.vrt(blur)
+            return self.vrt(blur, flows=flows)
         pyramid = self._spike_pyramid(blur, spike_vox)
 
         def fuse(index: int, rgb: Tensor) -> Tensor:
@@ -87,7 +89,11 @@ class SpikeVRT(nn.Module):
                 return fused
             return torch.where(spikes_present.view(-1, 1, 1, 1, 1), fused, rgb)
 
-        return self.vrt(blur, fuse=fuse)
+        return self.vrt(blur, fuse=fuse, flows=flows)
+
+    def clip_flows(self, blur: Float[Tensor, "B T 3 H W"], max_pixels: int | None = None) -> Flows:
+        """The optical flows of a clip, SpyNet at work on `max_pixels` at a time (None: on all of them)."""
+        return self.vrt.clip_flows(blur, max_pixels)
 
     def _recomputes(self, part: str, index: int) -> bool:
         return part in self.config.checkpoint and index + 1 in self.config.checkpoint_stages

@@ -126,14 +126,18 @@ class VRT(nn.Module):
         if num_frames < 1 + self.config.pa_frames // 2:
             raise ValueError(f"a clip of {num_frames} frames: at least {1 + self.config.pa_frames // 2} are needed")
         if flows is None:
-            with full_precision(frames.device):
-                flows = clip_flows(self.spynet, at_least_float32(rgb), self.config.pa_frames)
+            flows = self.clip_flows(rgb)
         noise_map = frames[:, :, self.config.in_channels :]
         aligned = torch.cat((rgb, *align_neighbours(rgb, flows), noise_map), 2)
         x = conv_per_frame(self.conv_first, aligned.flatten(0, 1))
         x = as_features(x, num_frames)
         x = x + self.conv_after_body(self.norm(self.body(x, flows, fuse)))
         return self._head(as_pictures(x), rgb)
+
+    def clip_flows(self, rgb: Float[Tensor, "B D C H W"], max_pixels: int | None = None) -> Flows:
+        """The flows that `forward` computes where it is given none; in float32 whatever the precision around it."""
+        with full_precision(rgb.device):
+            return clip_flows(self.spynet, at_least_float32(rgb), self.config.pa_frames, max_pixels)
 
     def body(self, x: Float[Tensor, "B D H W C"], flows: Flows | None, fuse: Fuse | None) -> Float[Tensor, "B D H W C"]:
         """Stages 1 to 8 with their skip connections, before the last norm."""

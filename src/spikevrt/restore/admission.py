@@ -53,6 +53,16 @@ def tell_without_spikes(info: WeightsInfo, weights: str) -> None:
         )
 
 
+def check_skip(info: WeightsInfo, skip_sharp: float | None) -> None:
+    """Refuse `skip_sharp` where a network reads no spikes, which tell what moves, or all of them in one bin."""
+    if skip_sharp is None:
+        return
+    if info.model.spikes is None:
+        raise ValueError(f"skip_sharp: {skip_sharp}; allowed for weights without spikes: none (spikes tell what moves)")
+    if info.model.spikes.num_bins < 2:
+        raise ValueError(f"skip_sharp: {skip_sharp}; allowed for weights that read a single bin: none")
+
+
 def check_spikes(info: WeightsInfo, recording: Recording) -> None:
     """Refuse what cannot work; say what will work badly, once, on stderr."""
     assert info.model.spikes is not None

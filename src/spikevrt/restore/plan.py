@@ -8,15 +8,34 @@ process in MB, measured (predicted), one tile of a clip with spikes at half the 
     tiny       5 x 256 x 256  fp32  2058 (3427)      reference  5 x 128 x 128  fp32  2122 (3256)
     tiny       5 x 256 x 256  bf16  2360 (3427)      the same, allocator tuned: tiny 5 x 256 x 256 fp32  2872 (3427)
 
+Flows of a whole picture, for tiles to share, five frames, measured (predicted), the larger of both allocators:
+
+    tiny        512 x 768   220  (268)   720 x 1280  454  (529)
+    reference   512 x 768   443  (495)   720 x 1280  634  (755)
+
 Nothing was measured on CUDA yet.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from spikevrt.config import ModelConfig
 
 FIXED_BYTES = 700_000_000  # Python, torch, weights, and the work space of attention, which is the same for any tile
 BYTES_PER_PIXEL_AND_CHANNEL = 260  # activations alive at the peak, for each channel of the widest stage
+FLOW_MAX_PIXELS = 1 << 18  # the optical flow of a whole picture is computed on so many pixels at a time
+FLOW_BYTES_PER_PIXEL = 320  # pyramids of two pictures, warped ones, positions
+FLOW_BYTES_PER_PIXEL_AND_CHANNEL = 12  # inside SpyNet, for each channel of two neighbouring layers
+FLOW_BYTES_PER_PAIR = 22  # both directions of two frames, x and y, float32, scales 1 to 1/8; for each pixel
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The side of a tile, and whether the tiles share the optical flow of the whole picture."""
+
+    tile_px: int
+    shares_flows: bool
 
 
 def predict_peak_bytes(model: ModelConfig, num_frames: int, height_px: int, width_px: int) -> int:
@@ -25,6 +44,69 @@ def predict_peak_bytes(model: ModelConfig, num_frames: int, height_px: int, widt
     Not in it: the clip that the tile is cut from.
     """
     return FIXED_BYTES + BYTES_PER_PIXEL_AND_CHANNEL * max(model.vrt.dims) * num_frames * height_px * width_px
+
+
+def stored_flow_bytes(model: ModelConfig, num_frames: int, height_px: int, width_px: int) -> int:
+    """The flows of a clip, kept while its tiles are restored."""
+    pairs = sum(max(0, num_frames - distance) for distance in range(1, model.vrt.pa_frames // 2 + 1))
+    return FLOW_BYTES_PER_PAIR * pairs * height_px * width_px
+
+
+def predict_flow_bytes(model: ModelConfig, num_frames: int, height_px: int, width_px: int) -> int:
+    """What computing the flows of a clip of whole pictures adds to a process, in bytes."""
+    widths = model.vrt.flow_widths
+    channels = max(a + b for a, b in zip(widths, widths[1:], strict=False))
+    at_work = FLOW_BYTES_PER_PIXEL * height_px * width_px + FLOW_BYTES_PER_PIXEL_AND_CHANNEL * channels * min(
+        FLOW_MAX_PIXELS, 2 * num_frames * height_px * width_px
+    )
+    return at_work + 2 * stored_flow_bytes(model, num_frames, height_px, width_px)  # in parts, then put together
+
+
+def plan_tiles(
+    model: ModelConfig,
+    num_frames: int,
+    height_px: int,
+    width_px: int,
+    *,
+    tile_px: int,
+    smallest_px: int,
+    multiple: int,
+    budget_bytes: int | None,
+) -> Plan:
+    """Tiles of at most `tile_px` a side, smaller where the predicted peak would exceed `budget_bytes`.
+
+    Several tiles share flows, unless to compute these would take more memory than a tile does.
+
+    Raises:
+        ValueError: as `largest_tile_px`.
+    """
+    whole_px = max(height_px, width_px)
+    largest_px = min(tile_px, whole_px)
+    can_share = model.vrt.pa_frames > 0
+    flow_bytes = predict_flow_bytes(model, num_frames, height_px, width_px)
+
+    def largest(budget_bytes: int) -> int:
+        return largest_tile_px(
+            model,
+            num_frames,
+            budget_bytes=budget_bytes,
+            smallest_px=smallest_px,
+            largest_px=largest_px,
+            multiple=multiple,
+        )
+
+    def shares(tile_px: int) -> bool:
+        return can_share and flow_bytes <= predict_peak_bytes(model, num_frames, tile_px, tile_px) - FIXED_BYTES
+
+    if budget_bytes is None:
+        return Plan(largest_px, largest_px < whole_px and shares(largest_px))
+    alone_px = largest(budget_bytes)
+    left_bytes = budget_bytes - stored_flow_bytes(model, num_frames, height_px, width_px)
+    if alone_px < whole_px and left_bytes >= predict_peak_bytes(model, num_frames, smallest_px, smallest_px):
+        beside_flows_px = largest(left_bytes)
+        if shares(beside_flows_px):
+            return Plan(beside_flows_px, True)
+    return Plan(alone_px, False)
 
 
 def largest_tile_px(

@@ -3,15 +3,17 @@
 Whoever runs a network on pictures (validation, evaluation, the command, the demo) does it through here. What goes
 wrong in a tile stops the work with the tile's name; nothing is painted over.
 
-Dimension key: T frames, H W frame rows and columns, K bins, h w voxel rows and columns.
+Dimension key: T frames, H W frame rows and columns, K bins, h w voxel rows and columns, hb wb rows and
+columns of blocks of voxels.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,20 +27,24 @@ from spikevrt.recording.atomic import complete_or_absent
 from spikevrt.recording.frames import list_images, read_image, to_float, to_uint8, write_image
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.video import write_video
+from spikevrt.represent.activity import spike_activity
 from spikevrt.represent.voxel import VoxelStats, normalise
 from spikevrt.represent.voxel import density as voxel_density
-from spikevrt.restore.admission import admit, check_spikes, frame_counts, tell_without_spikes
+from spikevrt.restore.admission import admit, check_skip, check_spikes, frame_counts, tell_without_spikes
 from spikevrt.restore.output import SUMMARY_FILE, check_out, progress_bar
-from spikevrt.restore.plan import largest_tile_px
+from spikevrt.restore.plan import FLOW_MAX_PIXELS, Plan, plan_tiles
 from spikevrt.restore.tiling import (
+    cut_flows,
     cut_voxels,
     pad_mirrored,
     padded_size,
     spatial_tiles,
+    tile_activity,
     tile_starts,
     tile_weights,
     voxel_ratio,
 )
+from spikevrt.restore.work import ClipWork, tiles_in_all
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -54,7 +60,8 @@ class RestoreOptions:
     0 for `tile_px` or `clip_frames` takes the whole picture or recording at once. `max_memory_gb` (1e9 bytes) lowers
     the tile until the predicted peak fits; None keeps `tile_px`. `ignore_health` names findings of the health gate
     (`align.health.NAMES`) that shall not refuse a recording. `without_spikes` runs a network that reads spikes on the
-    frames alone, as one trained with `data.spike_dropout` has learnt to.
+    frames alone, as one trained with `data.spike_dropout` has learnt to. `skip_sharp` leaves a tile of a clip as it is
+    where its spikes' activity (`represent.activity`: 1 for a still scene) is below it; None: it runs everywhere.
     """
 
     tile_px: int = 256
@@ -66,6 +73,7 @@ class RestoreOptions:
     max_memory_gb: float | None = None
     ignore_health: tuple[str, ...] = ()
     without_spikes: bool = False
+    skip_sharp: float | None = None
 
     def __post_init__(self) -> None:
         if self.tile_px < 0:
@@ -83,6 +91,12 @@ class RestoreOptions:
             raise ValueError(f"precision: {self.precision!r}; allowed: fp32, bf16, fp16")
         if self.max_memory_gb is not None and not self.max_memory_gb > 0:
             raise ValueError(f"max_memory_gb: {self.max_memory_gb}; allowed: above 0")
+        if self.skip_sharp is not None and not 0 < self.skip_sharp < math.inf:
+            raise ValueError(f"skip_sharp: {self.skip_sharp}; allowed: above 0 (a still scene reads about 1)")
+        if self.skip_sharp is not None and self.without_spikes:
+            raise ValueError(
+                f"skip_sharp: {self.skip_sharp}; allowed with without_spikes: none (spikes tell what moves)"
+            )
 
 
 def load_network(weights: Path, device: torch.device) -> tuple[SpikeVRT, WeightsInfo]:
@@ -109,17 +123,21 @@ def restore_clip(
     frames: Float[Tensor, "T 3 H W"],
     voxels: Float[Tensor, "T K h w"] | None,
     options: RestoreOptions,
+    *,
+    activity: Float[Tensor, "T hb wb"] | None = None,
+    tell: Callable[[ClipWork], None] | None = None,
 ) -> Float[Tensor, "T 3 H W"]:
     """Run the network over one clip of any size, T >= 1, tile by tile, and blend. The caller has called `eval()`.
 
     The result is float32 on the device of `frames` and not clamped. Frames and voxels see the same field of view and
     keep it in every tile and in the padding (mirrored at the bottom and right, cropped again). A single frame is run as
     a clip that repeats it: the network relates frames to each other. The network stays where it is: `options.device`
-    matters to whoever loads it.
+    matters to whoever loads it. Several tiles share the optical flow of the whole picture where memory allows (`plan`).
+    With `options.skip_sharp`, `activity` is that of each frame's spikes. `tell` is called with what was done.
 
     Raises:
         ValueError: an input or a tile of the output is not finite; voxels missing for a network with spikes, or given
-            to one without; a `tile_px` that the network cannot take.
+            to one without; a `tile_px` that the network cannot take; `skip_sharp` without `activity`.
     """
     assert not network.training, "call network.eval() first"
     _check_clip(network, frames, voxels, options)
@@ -137,13 +155,31 @@ def restore_clip(
         voxels = _lengthened(pad_mirrored(voxels, padded_height // ratio, padded_width // ratio), min_frames)
 
     device = next(iter(network.parameters()), frames).device
-    tile_px = _tile_px(network, options, frames, voxels, multiple)
+    plan = _plan(network, options, frames, voxels, multiple)
+    tiles = spatial_tiles(padded_height, padded_width, plan.tile_px, options.overlap_px, multiple=multiple)
+    activities: tuple[float, ...] = ()
+    if options.skip_sharp is not None:
+        if activity is None:
+            raise ValueError(f"skip_sharp: {options.skip_sharp}, but the activity of the spikes was not given")
+        activities = tuple(tile_activity(activity, tile, ratio) for tile in tiles)
+    is_sharp = [
+        options.skip_sharp is not None and value < options.skip_sharp for value in activities or (0.0,) * len(tiles)
+    ]
+    num_pixels = sum(tile.height * tile.width for tile, skip in zip(tiles, is_sharp, strict=True) if not skip)
+    flows = None
+    if plan.shares_flows and num_pixels > padded_height * padded_width:  # else the tiles' own are less work
+        with torch.no_grad():
+            flows = network.clip_flows(frames[None].to(device), FLOW_MAX_PIXELS)
     blended = torch.zeros(num_frames, 3, padded_height, padded_width, device=frames.device)
-    for tile in spatial_tiles(padded_height, padded_width, tile_px, options.overlap_px, multiple=multiple):
+    for tile, skip in zip(tiles, is_sharp, strict=True):
         tile_frames = frames[None, :, :, tile.rows, tile.columns]
-        tile_voxels = None if voxels is None else cut_voxels(voxels, tile, ratio)[None]
-        with torch.no_grad(), runtime.autocast(device, options.precision):
-            output = network(tile_frames.to(device), None if tile_voxels is None else tile_voxels.to(device))
+        if skip:
+            output = tile_frames
+        else:
+            tile_voxels = None if voxels is None else cut_voxels(voxels, tile, ratio)[None].to(device)
+            tile_flows = None if flows is None else cut_flows(flows, tile)
+            with torch.no_grad(), runtime.autocast(device, options.precision):
+                output = network(tile_frames.to(device), tile_voxels, flows=tile_flows)
         output = output[0, :num_frames].to(frames.device, torch.float32)
         if not bool(torch.isfinite(output).all()):
             raise ValueError(
@@ -152,6 +188,8 @@ def restore_clip(
             )
         weights = (tile.row_weights[:, None] * tile.column_weights).to(frames.device)
         blended[:, :, tile.rows, tile.columns] += output * weights
+    if tell is not None:
+        tell(ClipWork(len(tiles), sum(is_sharp), flows is not None, activities))
     return blended[:, :, :height, :width].contiguous()
 
 
@@ -162,6 +200,7 @@ def restore_frames(
     options: RestoreOptions,
     *,
     progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[ClipWork], None] | None = None,
 ) -> Iterator[tuple[int, Float[Tensor, "3 H W"]]]:
     """Restore a recording frame after frame: yields (index, frame) for every index from 0, on the CPU, not clamped.
 
@@ -172,9 +211,10 @@ def restore_frames(
     Raises:
         ValueError: the recording has no spikes or too few ticks for a network that needs them; and as `restore_clip`.
     """
+    check_skip(info, options.skip_sharp)
     if reads_spikes(info, options):
         check_spikes(info, recording)
-    return _restored_frames(network, info, recording, options, progress)
+    return _restored_frames(network, info, recording, options, progress, tell)
 
 
 def _restored_frames(
@@ -183,21 +223,22 @@ def _restored_frames(
     recording: Recording,
     options: RestoreOptions,
     progress: Callable[[int, int], None] | None,
+    tell: Callable[[ClipWork], None] | None,
 ) -> Iterator[tuple[int, Tensor]]:
     total = recording.num_frames
     clip = min(options.clip_frames or total, total)
     starts = tile_starts(total, clip, options.overlap_frames)
     weights = tile_weights(total, clip, options.overlap_frames)
-    inputs: dict[int, tuple[Tensor, Tensor | None]] = {}
+    inputs: dict[int, tuple[Tensor, Tensor | None, Tensor | None]] = {}
     blended: dict[int, Tensor] = {}
     for start, next_start, clip_weights in zip(starts, [*starts[1:], total], weights, strict=True):
         inputs = {
             i: inputs[i] if i in inputs else _read(info, recording, i, options) for i in range(start, start + clip)
         }
-        frames = torch.stack([frame for frame, _ in inputs.values()])
-        voxels = [v for _, v in inputs.values() if v is not None]
+        frames, voxels, activity = (_stacked(clip) for clip in zip(*inputs.values(), strict=True))
+        assert frames is not None
         try:
-            restored = restore_clip(network, frames, torch.stack(voxels) if voxels else None, options)
+            restored = restore_clip(network, frames, voxels, options, activity=activity, tell=tell)
         except ValueError as error:
             raise ValueError(f"{recording.name}, frames {start}-{start + clip - 1}: {error}") from None
         for offset, frame in enumerate(restored):
@@ -223,7 +264,8 @@ def restore_recording(
     `out` is a video where it ends in .mp4; otherwise a folder of 000000.png ..., restored.json and, with `video`,
     restored.mp4. A progress bar is shown on a terminal. A recording whose spikes are to be read passes the health gate
     first (`admit`). Returns the summary (in the folder: restored.json): num_frames, dropped (frame_idx and why),
-    seconds, peak_bytes (of CUDA, else of this process), fps, recording, weights, options, environment.
+    seconds, peak_bytes (of CUDA, else of this process), tiles (as `tiles_in_all`), fps, recording, weights, options,
+    environment.
 
     Raises:
         FileExistsError: `out` exists, and `overwrite` is off or it is no earlier result of this function.
@@ -248,7 +290,8 @@ def restore_recording(
         more = f", and {len(recording.dropped) - 1} more" if len(recording.dropped) > 1 else ""
         print(f"spikevrt: {recording.root}: frame {frame_idx} left out: {why}{more}", file=sys.stderr)
     with complete_or_absent(out) as partial, progress_bar(f"restoring {recording.name}") as progress:
-        restored = restore_frames(network, info, recording, options, progress=progress)
+        work: list[ClipWork] = []
+        restored = restore_frames(network, info, recording, options, progress=progress, tell=work.append)
         if as_video:
             write_video(partial, (to_uint8(frame) for _, frame in restored), recording.fps)
         else:
@@ -263,6 +306,7 @@ def restore_recording(
             "dropped": recording.dropped,
             "seconds": time.perf_counter() - start_s,
             "peak_bytes": runtime.peak_memory_bytes(device),
+            "tiles": tiles_in_all(work),
             "fps": recording.fps,
             "recording": recording.name,
             "weights": weights.name,
@@ -277,6 +321,11 @@ def restore_recording(
 def reads_spikes(info: WeightsInfo, options: RestoreOptions) -> bool:
     """Whether restoring with these weights and options looks at a recording's spikes."""
     return info.model.spikes is not None and not options.without_spikes
+
+
+def _stacked(clip: Sequence[Tensor | None]) -> Tensor | None:
+    present = [part for part in clip if part is not None]
+    return torch.stack(present) if present else None
 
 
 def _check_clip(network: SpikeVRT, frames: Tensor, voxels: Tensor | None, options: RestoreOptions) -> None:
@@ -302,31 +351,39 @@ def _lengthened(clip: Tensor, min_frames: int) -> Tensor:
     return torch.cat([clip, clip[-1:].expand(missing, -1, -1, -1)]) if missing > 0 else clip
 
 
-def _tile_px(network: SpikeVRT, options: RestoreOptions, frames: Tensor, voxels: Tensor | None, multiple: int) -> int:
-    """The side of a tile that the options ask for, as the network and the spike ratio can have it."""
+def _plan(network: SpikeVRT, options: RestoreOptions, frames: Tensor, voxels: Tensor | None, multiple: int) -> Plan:
+    """The tiles that the options ask for, as the network and the spike ratio can have them."""
     smallest_px = padded_size(1, multiple=multiple, minimum=network.min_size_px)
     if options.tile_px and options.tile_px < smallest_px:
         raise ValueError(f"tile_px: {options.tile_px}; this network needs {smallest_px} or more (0: the whole picture)")
-    tile_px = min(options.tile_px // multiple * multiple or sys.maxsize, max(frames.shape[-2:]))
-    if options.max_memory_gb is None:
-        return tile_px
-    smallest_px = max(smallest_px, padded_size(options.overlap_px + multiple, multiple=multiple, minimum=1))
-    num_values = 4 * frames.numel() + (0 if voxels is None else 2 * voxels.numel())  # as read, padded, blended, result
-    return largest_tile_px(
+    budget_bytes = None
+    if options.max_memory_gb is not None:
+        smallest_px = max(smallest_px, padded_size(options.overlap_px + multiple, multiple=multiple, minimum=1))
+        num_values = 4 * frames.numel() + (0 if voxels is None else 2 * voxels.numel())  # read, padded, blended, result
+        budget_bytes = int(options.max_memory_gb * 1e9) - 4 * num_values
+    return plan_tiles(
         network.config,
         len(frames),
-        budget_bytes=int(options.max_memory_gb * 1e9) - 4 * num_values,
+        frames.shape[-2],
+        frames.shape[-1],
+        tile_px=options.tile_px // multiple * multiple or sys.maxsize,
         smallest_px=smallest_px,
-        largest_px=tile_px,
         multiple=multiple,
+        budget_bytes=budget_bytes,
     )
 
 
-def _read(info: WeightsInfo, recording: Recording, index: int, options: RestoreOptions) -> tuple[Tensor, Tensor | None]:
+def _read(
+    info: WeightsInfo, recording: Recording, index: int, options: RestoreOptions
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Frame, voxels, activity of the spikes; None where they are not asked for."""
     frame = to_float(recording.read_blur(index))
     spec = info.model.spikes
     if spec is None or options.without_spikes:
-        return frame, None
+        return frame, None, None
     counts = frame_counts(recording, index, spec.num_bins, spec.split)
+    activity = None
+    if options.skip_sharp is not None:
+        activity = spike_activity(counts, recording.exposures[index].num_ticks, split=spec.split)
     own_density = voxel_density(counts) if spec.normalize == "density" else None
-    return frame, normalise(counts, VoxelStats(info.voxel_mean, info.voxel_std), density=own_density)
+    return frame, normalise(counts, VoxelStats(info.voxel_mean, info.voxel_std), density=own_density), activity

@@ -4,7 +4,8 @@ Pure functions. All padding and cropping of inputs happens here. Along one axis 
 [start_i, start_i + tile) and has a weight per step; at every step the weights of the tiles over it sum to one, at
 the border too. The same rule serves rows, columns and frames.
 
-Dimension key: T frames, H W frame rows and columns, K bins, h w voxel rows and columns, r ratio of H to h.
+Dimension key: T frames, H W frame rows and columns, K bins, h w voxel rows and columns, r ratio of H to h, hb wb rows
+and columns of blocks of voxels.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from spikevrt.model.flow import Flows
 from spikevrt.recording.recording import nearest_ratio
+from spikevrt.represent.activity import BLOCK
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -116,6 +119,27 @@ def cut_voxels(voxels: Float[Tensor, "T K h w"], tile: Tile, ratio: int) -> Floa
     assert not any(edge % ratio for edge in edges), (edges, ratio)
     top, height, left, width = (edge // ratio for edge in edges)
     return voxels[..., top : top + height, left : left + width]
+
+
+def cut_flows(flows: Flows, tile: Tile) -> Flows:
+    """What a whole picture's flows say of `tile`, at every scale; the tile lies on multiples of 8 pixels."""
+
+    def cut(scales: list[Tensor]) -> list[Tensor]:
+        return [flow[..., _slice(tile.rows, 2**s), _slice(tile.columns, 2**s)] for s, flow in enumerate(scales)]
+
+    return Flows([cut(scales) for scales in flows.backward], [cut(scales) for scales in flows.forward])
+
+
+def _slice(whole: slice, divisor: int) -> slice:
+    assert whole.start % divisor == whole.stop % divisor == 0, (whole, divisor)
+    return slice(whole.start // divisor, whole.stop // divisor)
+
+
+def tile_activity(activity: Float[Tensor, "T hb wb"], tile: Tile, ratio: int) -> float:
+    """The largest value of the blocks (`represent.activity`) that lie in `tile` or reach into it."""
+    px = ratio * BLOCK
+    rows, columns = (slice(s.start // px, -(-s.stop // px)) for s in (tile.rows, tile.columns))
+    return float(activity[:, rows, columns].max())
 
 
 def pad_mirrored(x: Tensor, height: int, width: int) -> Tensor:

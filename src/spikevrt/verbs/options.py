@@ -53,6 +53,7 @@ RESTORE = (  # RestoreOptions
     ("clip_frames", int, "frames restored together, 0: all (5)"),
     ("overlap_frames", int, "frames that two clips share (1)"),
     ("max_memory_gb", float, "smaller tiles where the predicted peak would exceed it (none)"),
+    ("skip_sharp", float, "leave tiles where little moves: activity below X, about 1 where nothing does (none)"),
 )
 
 

@@ -64,7 +64,12 @@ def _restore(parsed: argparse.Namespace) -> None:
         )
     summary = restore_recording(weights, recording, parsed.out, options, overwrite=parsed.overwrite, video=parsed.video)
     peak_gb = summary["peak_bytes"] / 1e9
-    print(f"{summary['num_frames']} frames -> {parsed.out} ({summary['seconds']:.1f} s, peak {peak_gb:.1f} GB)")
+    skipped = ""
+    if options.skip_sharp is not None:
+        skipped = f", {summary['tiles']['skipped']} of {summary['tiles']['num']} tiles skipped"
+    print(
+        f"{summary['num_frames']} frames -> {parsed.out} ({summary['seconds']:.1f} s, peak {peak_gb:.1f} GB{skipped})"
+    )
 
 
 _ABOUT_SPIKES = (

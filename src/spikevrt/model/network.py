@@ -15,6 +15,7 @@ from spikevrt.config import ModelConfig
 from spikevrt.model.blocks import recompute
 from spikevrt.model.flow import Flows, SpyNetLevel
 from spikevrt.model.fusion import TemporalCrossAttnFuse, resize_features
+from spikevrt.model.linear import on_cpu
 from spikevrt.model.spike_encoder import SpikeEncoder3D, SpikeTemporalSA
 from spikevrt.model.temporal import over_pixels
 from spikevrt.model.vrt import VRT
@@ -111,7 +112,7 @@ class SpikeVRT(nn.Module):
             recompute(
                 functools.partial(over_pixels, attention, max_tokens=spikes.max_tokens),
                 features,
-                when=self._recomputes("spikes", index),
+                when=self._recomputes("spikes", index) and not on_cpu(features),  # there it does so in any case
             )
             for index, (attention, features) in enumerate(
                 zip(self.spike_attention, self.spike_encoder(spike_vox), strict=True)
@@ -122,4 +123,4 @@ class SpikeVRT(nn.Module):
         assert self.config.spikes is not None
         spikes = resize_features(spikes, rgb.shape[2], rgb.shape[3])
         fuse = functools.partial(over_pixels, self.fusion[index], max_tokens=self.config.spikes.max_tokens)
-        return recompute(fuse, rgb, spikes, when=self._recomputes("fusion", index))
+        return recompute(fuse, rgb, spikes, when=self._recomputes("fusion", index) and not on_cpu(rgb))

@@ -10,19 +10,21 @@ E channels of a head.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from spikevrt.kernels.choice import use_triton
+from spikevrt.model.blocks import recompute
 from spikevrt.model.linear import on_cpu
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-BYTES_PER_PIECE = 1 << 23  # of one tensor of features, on a CPU: a few of them fit its cache
+BYTES_PER_PIECE = 1 << 21  # of one tensor of features, on a CPU: a few of them fit its cache
 MAX_SEQUENCES = 65_535  # CUDA's fused attention kernels take no larger batch
 
 
@@ -49,14 +51,47 @@ def attend_over_time(
     """Equal to `attend_over_time_plain`. On a CPU frame by frame, all pixels together."""
     if not on_cpu(q):
         return attend_over_time_plain(q, k, v, num_heads, bias)
-    q, k, v = (t.unflatten(-1, (num_heads, -1)) for t in (q * (q.shape[-1] // num_heads) ** -0.5, k, v))
-    frames = []
-    for t, query in enumerate(q):
-        logits = (query * k).sum(-1)  # (U, S, G)
-        if bias is not None:
-            logits = logits + bias[:, t].t()[:, None]
-        frames.append((logits.softmax(0)[..., None] * v).sum(0))
-    return torch.stack(frames).flatten(2)
+    out: Tensor = FrameByFrame.apply(*(t.unflatten(-1, (num_heads, -1)) for t in (q, k, v)), bias)
+    return out.flatten(2)
+
+
+class FrameByFrame(torch.autograd.Function):
+    """`attend_over_time` of q (T, S, G, E) and k, v (U, S, G, E) by elementwise products; only they are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(q, k, v, bias)
+        out = torch.empty(q.shape, dtype=q.dtype)
+        for t in range(q.shape[0]):
+            torch.sum(_weights(q, k, bias, t)[..., None] * v, 0, out=out[t])
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, bias = ctx.saved_tensors
+        scale = q.shape[-1] ** -0.5
+        d_q, d_k, d_v = torch.empty(q.shape, dtype=q.dtype), *(torch.zeros(k.shape, dtype=k.dtype) for _ in range(2))
+        d_bias = None if bias is None else torch.empty_like(bias)
+        for t in range(q.shape[0]):
+            weights = _weights(q, k, bias, t)
+            d_v.addcmul_(weights[..., None], d_out[t])
+            d_weights = (d_out[t] * v).sum(-1)
+            d_logits = torch._softmax_backward_data(d_weights, weights, 0, weights.dtype)
+            if d_bias is not None:
+                d_bias[:, t] = d_logits.sum(1).t()
+            d_logits = (d_logits * scale)[..., None]
+            torch.sum(d_logits * k, 0, out=d_q[t])
+            d_k.addcmul_(d_logits, q[t])
+        return d_q, d_k, d_v, d_bias
+
+
+def _weights(q: Tensor, k: Tensor, bias: Tensor | None, t: int) -> Float[Tensor, "U S G"]:
+    """How much frame t takes from every frame."""
+    logits = (q[t] * k).sum(-1).mul_(q.shape[-1] ** -0.5)
+    if bias is not None:
+        logits += bias[:, t].t()[:, None]
+    return logits.softmax(0)
 
 
 def over_pixels(
@@ -66,7 +101,8 @@ def over_pixels(
 
     `function` maps (T, S, C), ... to (T, S, C) for any number S of pixels. Pieces are whole rows of one sample, so that
     each lies in memory in T blocks: on a CPU `BYTES_PER_PIECE`, and nowhere more than about `max_tokens` tokens. The
-    result does not depend on the pieces. Where a kernel of ours runs, `function.fused` maps (B, T, S, C), ... at once.
+    result does not depend on the pieces. For gradients a piece is computed again, on a CPU: nothing of it is kept.
+    Where a kernel of ours runs, `function.fused` maps (B, T, S, C), ... at once.
     """
     b, t, h, w, c = features[0].shape
     if use_triton(features[0]):
@@ -78,11 +114,17 @@ def over_pixels(
         if on_cpu(features[0]):
             max_tokens = min(max_tokens, BYTES_PER_PIECE // (c * features[0].element_size()))
         rows = max(1, min(max_tokens // (t * w), MAX_SEQUENCES // w))
-    per_sample = []
-    for sample in range(b):
-        parts = []
-        for top in range(0, h, rows):
-            sequences = [f[sample, :, top : top + rows].flatten(1, 2) for f in features]
-            parts.append(function(*sequences).unflatten(1, (-1, w)))
-        per_sample.append(parts[0] if len(parts) == 1 else torch.cat(parts, 1))
-    return torch.stack(per_sample)
+    cuts = [(sample, slice(top, top + rows)) for sample in range(b) for top in range(0, h, rows)]
+
+    def piece(sample: int, cut: slice) -> Tensor:
+        sequences = [f[sample, :, cut].flatten(1, 2) for f in features]
+        return recompute(function, *sequences, when=on_cpu(sequences[0])).unflatten(1, (-1, w))
+
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        parts = [piece(*cut) for cut in cuts]
+        count = len(cuts) // b
+        return torch.stack([torch.cat(parts[i : i + count], 1) for i in range(0, len(parts), count)])
+    out = torch.empty_like(features[0])
+    for sample, cut in cuts:
+        out[sample, :, cut] = piece(sample, cut)
+    return out

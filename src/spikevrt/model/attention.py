@@ -91,6 +91,13 @@ def attend(
     Windows inside the picture have no masked pair and skip the mask. Without gradients the fused kernel of torch is
     used; with them it would fall back to a slow path, because the bias is learned.
     """
+    if torch.compiler.is_exporting():  # sizes are symbols, one sample: no chunks, no look into the mask
+        logits = q @ k.transpose(-2, -1)
+        if bias is not None:
+            logits = logits + bias
+        if mask is not None:
+            logits = logits + (mask.pairs.to(logits.dtype) * MASKED)[:, None]
+        return logits.softmax(-1) @ v
     num_windows, num_heads, num_tokens, _ = q.shape
     budget = GPU_LOGITS_PER_CHUNK if q.is_cuda else CPU_LOGITS_PER_CHUNK
     chunk = min(max(1, budget // (num_heads * num_tokens * num_tokens)), MAX_WINDOWS)

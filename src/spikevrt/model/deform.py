@@ -40,14 +40,15 @@ def deform_conv(
     n, channels, h, w = x.shape
     groups, out_channels = offset.shape[1], weight.shape[0]
     conv_groups = channels // weight.shape[1]
-    step = n if torch.is_grad_enabled() else max(1, SAMPLES_PER_CHUNK // (channels * TAPS * h * w))
+    in_chunks = not (torch.is_grad_enabled() or torch.compiler.is_exporting())
+    step = max(1, SAMPLES_PER_CHUNK // (channels * TAPS * h * w)) if in_chunks else n
     kernel = weight.reshape(conv_groups, out_channels // conv_groups, -1)
     tap_rows = torch.arange(3, device=x.device, dtype=offset.dtype).repeat_interleave(3) - 1
     tap_columns = torch.arange(3, device=x.device, dtype=offset.dtype).repeat(3) - 1
     rows = torch.arange(h, device=x.device, dtype=offset.dtype)[:, None] + tap_rows[:, None, None]
     columns = torch.arange(w, device=x.device, dtype=offset.dtype) + tap_columns[:, None, None]
     results = []
-    for start in range(0, n, step):
+    for start in range(0, n, step) if in_chunks else (0,):
         part = slice(start, start + step)
         at_rows = (rows + offset[part, :, :, 0]).flatten(0, 1).flatten(1, 2)
         at_columns = (columns + offset[part, :, :, 1]).flatten(0, 1).flatten(1, 2)
@@ -89,6 +90,8 @@ class DeformAlign(nn.Module):
         """Neighbours' features as they are, warped by the flow, this frame's features, and the flows in pixels."""
         raw = self.conv_offset(torch.cat((*warped, current, *flows), 1))
         x = torch.cat(neighbours, 1)
+        if torch.compiler.is_exporting():  # sizes are symbols: no parts
+            return self._sample(raw, x, *flows)
         n, channels, h, w = x.shape
         pictures = max(1, SAMPLES_PER_CHUNK // (channels * TAPS * h * w)) if self.checkpoint else n
         with full_precision(raw.device):

@@ -70,6 +70,9 @@ def over_pixels(
     so that each is read and written once; the result does not depend on `max_tokens`.
     """
     b, t, h, w, c = features[0].shape
+    if torch.compiler.is_exporting():  # sizes are symbols: no chunks
+        sequences = [f.permute(0, 2, 3, 1, 4).reshape(b * h * w, t, c) for f in features]
+        return function(*sequences).view(b, h, w, t, c).permute(0, 3, 1, 2, 4)
     rows = max(1, min(max_tokens // (t * w), MAX_SEQUENCES // w))
     per_sample = []
     for sample in range(b):

@@ -285,7 +285,9 @@ def _format_of(out: Path, options: ExportOptions) -> Format:
     kind = options.format or told
     if kind is None:
         raise ValueError(f"{out}: no format; allowed: names that end in {', '.join(SUFFIXES.values())}, or --format")
-    if not out.name.lower().endswith(SUFFIXES[kind]) or kind != told:
+    if told is not None and told != kind and SUFFIXES[told].endswith(SUFFIXES[kind]):
+        raise ValueError(f"{out}: a name that ends in {SUFFIXES[told]} is for format {told}")
+    if told != kind:
         raise ValueError(f"{out}: a name for format {kind} ends in {SUFFIXES[kind]}")
     return kind
 

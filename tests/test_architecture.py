@@ -40,6 +40,7 @@ ARROWS: dict[str, set[str]] = {
     "data": {"config", "recording", "represent", "align"},
     "restore": {"config", "runtime", "checkpoint", "recording", "represent", "align", "model"},
     "evaluate": {"config", "runtime", "checkpoint", "light", "recording", "represent", "data", "restore"},
+    "export": {"config", "checkpoint", "model", "runtime"},
     "train": {"config", "runtime", "checkpoint", "data", "model", "losses", "restore", "evaluate"},
     "demo": {"recording", "simulate", "restore", "evaluate"},
 }
@@ -47,6 +48,20 @@ ENTRANCES = {"cli", "verbs", "__main__", "__init__"}  # the command line may imp
 
 CORE = {"torch", "numpy", "yaml", "safetensors"}  # the rest is imported inside the function that needs it
 LAZY = {"PIL", "av", "rich", "tensorboard", "h5py", "scipy", "cv2", "ray", "matplotlib", "torchao", "triton"}
+LAZY |= {"onnxruntime"}
+    "PIL",
+    "av",
+    "rich",
+    "tensorboard",
+    "h5py",
+    "scipy",
+    "cv2",
+    "ray",
+    "matplotlib",
+    "torchao",
+    "triton",
+    "onnxruntime",
+}
 TYPES_ONLY = {"jaxtyping"}
 
 

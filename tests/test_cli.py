@@ -23,7 +23,19 @@ from spikevrt.verbs import options, simulate
 from .recording.test_layouts import make_reference, make_s_vrt, make_spk_gopro
 
 ROOT = Path(__file__).resolve().parents[1]
-VERBS = ("simulate", "inspect", "convert", "prepare", "config", "train", "runs", "restore", "evaluate", "demo")
+VERBS = (
+    "simulate",
+    "inspect",
+    "convert",
+    "prepare",
+    "config",
+    "train",
+    "runs",
+    "restore",
+    "evaluate",
+    "export",
+    "demo",
+)
 
 
 def run_outside(arguments: list[str]) -> subprocess.CompletedProcess[str]:

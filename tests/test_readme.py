@@ -69,7 +69,18 @@ def test_every_command_shown_is_one_that_exists(page: Path):
 
 def test_the_readme_shows_every_verb():
     verbs = {command.split()[1] for command in commands(README)}
-    shown_verbs = {"simulate", "inspect", "convert", "align", "prepare", "train", "restore", "evaluate", "demo"}
+    shown_verbs = {
+        "simulate",
+        "inspect",
+        "convert",
+        "align",
+        "prepare",
+        "train",
+        "restore",
+        "evaluate",
+        "export",
+        "demo",
+    }
     assert verbs == shown_verbs | {"config", "runs"}
 
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
+from spikevrt.model.any_size import crop_and_roll_back, masked_pairs, pad_and_roll, symbolic_windows
 from spikevrt.model.attention import WindowAttention, WindowMask
 from spikevrt.model.feed_forward import Geglu
 from spikevrt.model.linear import Linear, on_cpu
@@ -141,6 +142,8 @@ class TMSA(nn.Module):
         return self.mlp(x, self.norm2)
 
     def _attention(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():
+            return self._attention_of_any_size(x)
         _, d, h, w, _ = x.shape
         window, shift = effective_window((d, h, w), self.window, self.shift)
         if window[1:] != self.window[1:] or (self.attn.mutual and window[0] != 2):
@@ -162,6 +165,19 @@ class TMSA(nn.Module):
         if any(shift):
             x = torch.roll(x, shift, (1, 2, 3))
         return x[:, :d, :h, :w]
+
+    def _attention_of_any_size(self, x: Tensor) -> Tensor:
+        """The same for sizes that are symbols, which an exported program has."""
+        _, d, h, w, _ = x.shape
+        window, shift, counts = symbolic_windows((d, h, w), self.window, self.shift)
+        size = (counts[0] * window[0], counts[1] * window[1], counts[2] * window[2])
+        x = pad_and_roll(self.norm1(x), size, shift)
+        mask = None
+        if any(self.shift) or (window[0] > 2 and not isinstance(d, int)):  # the second: a clip shorter than the window
+            mask = WindowMask(masked_pairs((d, h, w), counts, window, shift, x.device))
+        shape = x.shape
+        x = merge(self.attn(partition(x, window), mask), window, shape)
+        return crop_and_roll_back(x, (d, h, w), shift)
 
 
 class TMSAG(nn.Module):

@@ -192,18 +192,17 @@ class SpyNet(nn.Module):
         height, width = ref.shape[-2:]
         if min(height, width) <= 32:
             raise ValueError(f"pictures of {width}x{height}: optical flow needs more than 32 rows and columns")
-        full_height, full_width = -height % 32 + height, -width % 32 + width
+        full_height, full_width = (height + 31) // 32 * 32, (width + 31) // 32 * 32
         refs, supps = [self._prepare(ref, full_height, full_width)], [self._prepare(supp, full_height, full_width)]
         for _ in range(5):
             refs.insert(0, F.avg_pool2d(refs[0], 2, 2))
             supps.insert(0, F.avg_pool2d(supps[0], 2, 2))
-        flow = ref.new_zeros(ref.shape[0], 2, full_height // 64, full_width // 64)
+        flow = ref.new_zeros(ref.shape[0], 2, full_height // 32, full_width // 32)
         finest_first: list[Tensor] = []
         for level, net in enumerate(self.basic_module):
-            up = 2 * F.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=True)
-            missing = (0, refs[level].shape[3] - up.shape[3], 0, refs[level].shape[2] - up.shape[2])
-            if any(missing):
-                up = F.pad(up, missing, mode="replicate")
+            up = flow
+            if level > 0:
+                up = 2 * F.interpolate(flow, refs[level].shape[-2:], mode="bilinear", align_corners=True)
             warped = flow_warp(supps[level], up, "border")
             flow = up + net(torch.cat((refs[level], warped, up), 1), max_pixels)
             if level >= 2:
@@ -212,17 +211,16 @@ class SpyNet(nn.Module):
         return finest_first
 
     def _prepare(self, picture: Tensor, height: int, width: int) -> Tensor:
-        if picture.shape[-2:] != (height, width):
+        if torch.compiler.is_exporting() or picture.shape[-2:] != (height, width):
             picture = F.interpolate(picture, (height, width), mode="bilinear", align_corners=False)
         return (picture - self.mean) / self.std
 
 
 def _resize_flow(flow: Tensor, height: int, width: int, full_height: int, full_width: int, scale: int) -> Tensor:
     h, w = height // scale, width // scale
-    if flow.shape[-2:] != (h, w):
+    if torch.compiler.is_exporting() or flow.shape[-2:] != (h, w):
         flow = F.interpolate(flow, (h, w), mode="bilinear", align_corners=False)
-    factors = flow.new_tensor([w / (full_width // scale), h / (full_height // scale)])
-    return flow * factors.view(1, 2, 1, 1)
+    return torch.cat((flow[:, :1] * (w / (full_width // scale)), flow[:, 1:] * (h / (full_height // scale))), 1)
 
 
 def clip_flows(

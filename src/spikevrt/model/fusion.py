@@ -76,7 +76,7 @@ class TemporalCrossAttnFuse(nn.Module):
 
 def resize_features(x: Float[Tensor, "B T h w C"], height: int, width: int) -> Float[Tensor, "B T H W C"]:
     """Bilinear resize (align_corners=False) of every frame; nothing is touched where the size is right."""
-    if x.shape[2:4] == (height, width):
+    if not torch.compiler.is_exporting() and x.shape[2:4] == (height, width):
         return x
     pictures = x.flatten(0, 1).permute(0, 3, 1, 2)
     pictures = F.interpolate(pictures, (height, width), mode="bilinear", align_corners=False)

@@ -126,8 +126,8 @@ class Stage(nn.Module):
             )
         current = as_pictures(torch.cat((x[:, :-1], x[:, 1:])))
         warped = [flow_warp(n, f) for n, f in zip(neighbours, pictures_flows, strict=True)]
-        aligned = as_features(self.pa_deform(neighbours, warped, current, pictures_flows), num_frames - 1)
-        from_following, from_preceding = aligned.to(x.dtype).chunk(2)
+        aligned = self.pa_deform(neighbours, warped, current, pictures_flows).permute(0, 2, 3, 1)
+        from_following, from_preceding = aligned.to(x.dtype).unflatten(0, (2, x.shape[0], num_frames - 1))
         nothing = x.new_zeros(x[:, :1].shape)
         return torch.cat((torch.cat((from_following, nothing), 1), torch.cat((nothing, from_preceding), 1)), -1)
 

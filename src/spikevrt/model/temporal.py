@@ -108,19 +108,19 @@ def over_pixels(
     if use_triton(features[0]):
         fused: Callable[..., Tensor] = function.fused  # type: ignore[assignment]
         return fused(*(f.flatten(2, 3) for f in features)).unflatten(2, (h, w))
-    if torch.compiler.is_compiling():
-        rows = h
-    else:
-        if on_cpu(features[0]):
-            max_tokens = min(max_tokens, BYTES_PER_PIECE // (c * features[0].element_size()))
-        rows = max(1, min(max_tokens // (t * w), MAX_SEQUENCES // w))
+    if torch.compiler.is_compiling():  # one piece, whatever the sizes
+        sequences = [f.transpose(0, 1).reshape(t, b * h * w, c) for f in features]
+        return function(*sequences).view(t, b, h, w, c).transpose(0, 1)
+    if on_cpu(features[0]):
+        max_tokens = min(max_tokens, BYTES_PER_PIECE // (c * features[0].element_size()))
+    rows = max(1, min(max_tokens // (t * w), MAX_SEQUENCES // w))
     cuts = [(sample, slice(top, top + rows)) for sample in range(b) for top in range(0, h, rows)]
 
     def piece(sample: int, cut: slice) -> Tensor:
         sequences = [f[sample, :, cut].flatten(1, 2) for f in features]
         return recompute(function, *sequences, when=on_cpu(sequences[0])).unflatten(1, (-1, w))
 
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if torch.is_grad_enabled():
         parts = [piece(*cut) for cut in cuts]
         count = len(cuts) // b
         return torch.stack([torch.cat(parts[i : i + count], 1) for i in range(0, len(parts), count)])

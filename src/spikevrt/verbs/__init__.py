@@ -8,10 +8,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from spikevrt.verbs import align, config, convert, demo, evaluate, inspect, prepare, restore, runs, simulate, train
+from spikevrt.verbs import (
+    align,
+    config,
+    convert,
+    demo,
+    evaluate,
+    export,
+    inspect,
+    prepare,
+    restore,
+    runs,
+    simulate,
+    train,
+)
 
 
 def add_verbs(verbs: Any) -> None:
     """Add every verb's parser to the sub-parsers `verbs`, in the order of the data flow. Imports nothing heavy."""
-    for verb in (simulate, inspect, align, convert, prepare, config, train, runs, restore, evaluate, demo):
+    for verb in (simulate, inspect, align, convert, prepare, config, train, runs, restore, evaluate, export, demo):
         verb.add(verbs)

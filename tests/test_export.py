@@ -1,0 +1,305 @@
+"""Exported programs give what the network gives, at sizes they were not traced at, and say what to feed them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import runpy
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+from spikevrt import cli, export
+from spikevrt.checkpoint import WeightsInfo, save_weights
+from spikevrt.config import model_from_dict
+from spikevrt.export import ExportOptions, describe, export_network, open_program
+from spikevrt.model.blocks import TMSAG
+from spikevrt.model.flow import SpyNet
+from spikevrt.model.network import SpikeVRT
+
+from .conftest import MICRO_SPIKES, MICRO_VRT
+from .test_cli import refused
+
+ROOT = Path(__file__).resolve().parents[1]
+EIGHT = {"depths": [1] * 8, "dims": [8] * 8, "num_heads": [2] * 8}  # the fewest stages that a VRT has
+
+
+def make_weights(path: Path, spikes: dict[str, Any] | None, **vrt: Any) -> Path:
+    """A network drawn at random, in which spikes and flows do count."""
+    config = model_from_dict({"vrt": MICRO_VRT | EIGHT | vrt, "spikes": spikes})
+    torch.manual_seed(7)
+    network = SpikeVRT(config)
+    for name, parameter in network.named_parameters():
+        if name.startswith("fusion") or "conv_offset" in name:
+            nn.init.normal_(parameter, std=0.02)  # offsets that do not multiply rounding
+    save_weights(path, network.state_dict(), WeightsInfo(config, 0.3, 0.4, {}))
+    return path
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    return make_weights(tmp_path / "micro.safetensors", MICRO_SPIKES)
+
+
+@pytest.fixture
+def vrt_weights(tmp_path: Path) -> Path:
+    return make_weights(tmp_path / "vrt.safetensors", None)
+
+
+# --- programs ---
+
+
+def test_a_torch_program_traced_at_one_size_runs_at_any_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    weights = make_weights(tmp_path / "shifted.safetensors", None, depths=[3, 1, 1, 1, 1, 1, 1, 2], mutual_ratio=0.4)
+    out = tmp_path / "vrt.pt2"
+    assert cli.main(["export", str(weights), "--out", str(out), "--frames", "3"]) == 0
+    assert "torch program, largest difference to the network" in capsys.readouterr().out
+    network, _ = export._load(weights, ExportOptions())
+    run = open_program("torch", out)
+    for height, width in ((64, 72), (80, 104), (96, 64)):  # 2, 3 and 4 windows along an axis at 1/8, and padded ones
+        blur = torch.rand(1, 3, 3, height, width, generator=torch.Generator().manual_seed(height))
+        with torch.no_grad():
+            expected = network(blur)
+        assert float((expected - blur).abs().max()) > 0.01  # it does something
+        torch.testing.assert_close(run(blur), expected, rtol=0, atol=1e-4)  # other kernels, another order of sums
+    about = json.loads((tmp_path / "vrt.pt2.json").read_text())
+    assert about["inputs"][0]["shape"] == [1, 3, 3, "height", "width"]
+    assert about["free_sizes"]["height"] == {"min": 64, "max": 8192, "multiple": 8}
+    with zipfile.ZipFile(out) as archive:
+        inside = [name for name in archive.namelist() if name.endswith("spikevrt.json")]
+        assert json.loads(archive.read(inside[0])) == about
+
+
+def test_an_onnx_program_restores_a_clip_of_numpy_arrays_as_the_restorer_does(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("onnxruntime")
+    from spikevrt.represent.voxel import VoxelStats, normalise
+    from spikevrt.restore.restorer import RestoreOptions, restore_clip
+
+    out = tmp_path / "micro.onnx"
+    options = ExportOptions(frames=2, height=80, width=64, check=True)
+    assert export_network(weights, out, options)["max_difference"] < export.TOLERANCE
+    generator = np.random.default_rng(1)
+    frames = generator.integers(0, 256, (2, 75, 61, 3), dtype=np.uint8)
+    counts = generator.integers(0, 5, (2, 16, 38, 31), dtype=np.uint8)
+    np.save(tmp_path / "blur.npy", frames)
+    np.save(tmp_path / "counts.npy", counts)
+    arguments = [out, tmp_path / "blur.npy", tmp_path / "counts.npy", "--out", tmp_path / "sharp.npy"]
+    monkeypatch.setattr(sys, "argv", ["run_onnx.py", *map(str, arguments)])
+    runpy.run_path(str(ROOT / "examples" / "run_onnx.py"), run_name="__main__")
+
+    network, info = export._load(weights, ExportOptions())
+    voxels = normalise(torch.from_numpy(counts), VoxelStats(info.voxel_mean, info.voxel_std))
+    blur = torch.from_numpy(frames).permute(0, 3, 1, 2) / 255
+    expected = restore_clip(network, blur, voxels, RestoreOptions(tile_px=0, overlap_px=0)).permute(0, 2, 3, 1)
+    sharp = torch.from_numpy(np.load(tmp_path / "sharp.npy")) / 255
+    assert sharp.shape == expected.shape
+    assert float((sharp - expected.clamp(0, 1)).abs().max()) < 0.6 / 255  # rounded to bytes
+
+
+def onnx_of(module: nn.Module, example: tuple[torch.Tensor, ...], free: Any, path: Path) -> Any:
+    with torch.no_grad(), torch.fx.experimental._config.patch(backed_size_oblivious=True):
+        program = torch.export.export(module, example, dynamic_shapes=free)
+    export._write("onnx", program, path, "{}")
+    return open_program("onnx", path)
+
+
+def test_onnxruntime_runs_shifted_windows_at_sizes_they_were_not_traced_at(tmp_path: Path):
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(3)
+    blocks = TMSAG(8, 2, (3, 4, 4), 2, 2.0, False, [0.0, 0.0], ()).eval()
+    free = ({axis: Dim(f"n{axis}", min=lowest, max=64) for axis, lowest in ((1, 2), (2, 5), (3, 5))},)
+    run = onnx_of(blocks, (torch.randn(1, 5, 8, 12, 8),), free, tmp_path / "blocks.onnx")
+    for size in ((5, 8, 12), (2, 5, 8), (3, 13, 9), (7, 20, 5)):
+        x = torch.randn(1, *size, 8)
+        with torch.no_grad():
+            torch.testing.assert_close(run(x), blocks(x), rtol=0, atol=1e-5)  # another library's sums
+
+
+def test_onnxruntime_runs_the_flow_pyramid_at_sizes_it_was_not_traced_at(tmp_path: Path):
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(3)
+    spynet = SpyNet((4, 4, 4, 4)).eval()
+    sides = {2: 8 * Dim("h", min=8, max=64), 3: 8 * Dim("w", min=8, max=64)}
+
+    class Finest(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.spynet = spynet
+
+        def forward(self, ref: torch.Tensor, supp: torch.Tensor) -> torch.Tensor:
+            return self.spynet(ref, supp)[0]
+
+    run = onnx_of(Finest(), (torch.rand(1, 3, 72, 88), torch.rand(1, 3, 72, 88)), (sides, sides), tmp_path / "f.onnx")
+    for height, width in ((72, 88), (64, 96), (104, 80)):
+        pair = torch.rand(1, 3, height, width), torch.rand(1, 3, height, width)
+        with torch.no_grad():
+            torch.testing.assert_close(run(*pair), spynet(*pair)[0], rtol=0, atol=1e-4)  # pixels
+
+
+def test_an_aoti_package_runs_and_carries_its_description(tmp_path: Path):
+    if importlib.util.find_spec("torch._inductor") is None or not has_compiler():
+        pytest.skip("no C++ compiler")
+    layer = nn.Linear(2, 2)
+    path = tmp_path / "layer.aoti.pt2"
+    program = torch.export.export(layer, (torch.ones(1, 2),))
+    export._write("aoti", program, path, '{"version": 1}')
+    torch.testing.assert_close(open_program("aoti", path)(torch.ones(1, 2)), layer(torch.ones(1, 2)))
+    package = torch._inductor.aoti_load_package(str(path))
+    assert package.loader.get_metadata()["spikevrt"] == '{"version": 1}'
+
+
+def has_compiler() -> bool:
+    try:
+        export._check_tools("aoti", ExportOptions())
+    except ValueError:
+        return False
+    return True
+
+
+# --- the description ---
+
+
+def test_the_description_names_every_input_with_its_shape_and_statistics(weights: Path):
+    options = ExportOptions(frames=5)
+    network, info = export._load(weights, options)
+    about = describe("onnx", weights, network, info, options)
+    assert [value["name"] for value in about["inputs"]] == ["blur", "spike_vox"]
+    assert about["inputs"][1]["shape"] == [1, 5, 16, "spike_height", "spike_width"]
+    assert (about["inputs"][1]["mean"], about["inputs"][1]["std"]) == (0.3, 0.4)
+    assert set(about["free_sizes"]) == {"height", "width", "spike_height", "spike_width"}
+    assert model_from_dict(json.loads(json.dumps(about["model"]))) == info.model
+    assert len(about["weights"]["sha256"]) == 64
+
+
+def test_without_spikes_there_is_one_input_and_no_spike_branch(weights: Path):
+    options = ExportOptions(without_spikes=True)
+    network, info = export._load(weights, options)
+    assert [value["name"] for value in describe("torch", weights, network, info, options)["inputs"]] == ["blur"]
+    assert not any(name.startswith(("spike", "fusion")) for name, _ in network.named_parameters())
+
+
+# --- the comparison ---
+
+
+def test_a_program_that_differs_is_refused_and_leaves_no_file(
+    vrt_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(export, "trace", lambda *_: None)
+    monkeypatch.setattr(export, "_write", lambda kind, program, path, text: path.write_bytes(b"program"))
+    monkeypatch.setattr(export, "open_program", lambda kind, path: lambda blur: blur + 1)
+    arguments = ("export", vrt_weights, "--out", tmp_path / "vrt.pt2", "--frames", 2, "--height", 64, "--width", 64)
+    message = refused(capsys, tmp_path, *arguments)
+    assert message.startswith("export: the torch program differs from the network by ")
+    assert message.endswith("at 2 frames of 64x64; allowed: 1e-04. Nothing was written")
+
+
+def test_one_clip_that_reads_another_pixel_is_no_difference_but_nan_is(vrt_weights: Path):
+    network, _ = export._load(vrt_weights, ExportOptions())
+    size = export.ClipSize(2, 64, 64, 32, 32)
+    asked: list[int] = []
+
+    def wrong_once(blur: torch.Tensor) -> torch.Tensor:
+        asked.append(1)
+        return network(blur) + (len(asked) == 1)
+
+    assert export.largest_difference(wrong_once, network, size) == 0
+    assert len(asked) == 2
+    assert export.largest_difference(lambda blur: blur * float("nan"), network, size) == float("inf")
+
+
+# --- mistakes ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--out", "a.bin"), "no format; allowed: names that end in .aoti.pt2, .pt2, .onnx, or --format"),
+        (("--out", "a.pt2", "--format", "onnx"), "a name for format onnx ends in .onnx"),
+        (("--out", "a.aoti.pt2", "--format", "torch"), "a name that ends in .aoti.pt2 is for format aoti"),
+        (("--out", "a.pt2", "--height", "64"), "height, width: 64, None; allowed: both, or none for any size"),
+        (("--out", "a.pt2", "--frames", "1"), "frames: 1; allowed: 2 to 256, or none for any number"),
+        (("--out", "a.pt2", "--height", "72", "--width", "64"), "height: 72; allowed: multiples of 16 from 64 to 8192"),
+        (("--out", "a.pt2", "--height", "64", "--width", "32"), "width: 32; allowed: multiples of 16 from 64 to 8192"),
+        (
+            ("--out", "a.pt2", "--spike-ratio", "2"),
+            "--spike-ratio: only with --height and --width; otherwise the voxels may have any size",
+        ),
+        (
+            ("--out", "a.pt2", "--height", "64", "--width", "64", "--spike-ratio", "0"),
+            "spike_ratio: 0; allowed: 1 or more",
+        ),
+    ],
+)
+def test_an_option_that_cannot_be_obeyed_is_told_in_one_line(
+    arguments: tuple[str, ...],
+    message: str,
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(tmp_path)
+    assert refused(capsys, tmp_path, "export", weights, *arguments).endswith(message)
+
+
+def test_a_network_without_spikes_has_none_to_leave_out(
+    vrt_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    message = refused(capsys, tmp_path, "export", vrt_weights, "--out", tmp_path / "a.pt2", "--without-spikes")
+    assert message == f"without_spikes: {vrt_weights} is a network without spikes"
+
+
+def test_only_networks_that_deblur_are_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    weights = make_weights(tmp_path / "interpolation.safetensors", None, pa_frames=0)
+    message = refused(capsys, tmp_path, "export", weights, "--out", tmp_path / "a.pt2")
+    assert message.endswith("only networks that deblur are exported (pa_frames above 0, upscale 1, RGB)")
+
+
+def test_a_clip_too_short_for_the_network_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    weights = make_weights(tmp_path / "far.safetensors", None, pa_frames=6, deform_groups=3, dims=[12] * 8)
+    message = refused(capsys, tmp_path, "export", weights, "--out", tmp_path / "a.pt2", "--frames", 2)
+    assert message == "frames: 2; this network needs 4 or more"
+
+
+@pytest.mark.parametrize("name", ["a.pt2", "a.pt2.json"])
+def test_what_exists_is_not_overwritten(name: str, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / name).write_text("precious")
+    message = refused(capsys, tmp_path, "export", weights, "--out", tmp_path / "a.pt2")
+    assert message == f"{tmp_path / name}: exists; choose another --out or pass --overwrite"
+
+
+@pytest.mark.parametrize(("missing", "check"), [("onnxscript", []), ("onnxruntime", ["--check"])])
+def test_a_missing_package_is_told_with_the_extra_that_brings_it(
+    missing: str,
+    check: list[str],
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else object() or found(name))
+    message = refused(capsys, tmp_path, "export", weights, "--out", tmp_path / "a.onnx", *check)
+    assert message == f"export: needs {missing}; pip install 'spikevrt[export]'"
+
+
+def test_a_missing_compiler_is_told_in_one_line(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    from torch._inductor import cpp_builder, exc
+
+    def no_compiler() -> str:
+        raise exc.InvalidCxxCompiler
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", no_compiler)
+    message = refused(capsys, tmp_path, "export", weights, "--out", tmp_path / "a.aoti.pt2")
+    assert message == "format: aoti needs a C++ compiler (g++, or the one that CXX names)"

@@ -124,7 +124,7 @@ def draw(found: dict[tuple[str, str], list[dict[str, float]]], path: Path, what_
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     figure, axes = pyplot.subplots(2, len(AXES), figsize=(9.6, 5.6), sharex="col")
     for column, axis in enumerate(AXES):
@@ -146,6 +146,8 @@ def draw(found: dict[tuple[str, str], list[dict[str, float]]], path: Path, what_
             plot.xaxis.set_major_locator(FixedLocator(sizes))
             plot.xaxis.set_minor_locator(NullLocator())
             plot.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            plot.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            plot.yaxis.set_minor_formatter(NullFormatter())
             plot.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             plot.tick_params(labelsize=7)
             if column == 0:
@@ -178,7 +180,7 @@ def main() -> None:
     lines = [
         "# How do time and memory grow with pixels, frames and bins?\n",
         f"`python benchmarks/bench_scaling.py{' --step' * parsed.step} --rounds {parsed.rounds}`; {date}, "
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, allocator tuned.",
+        f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), allocator tuned.",
         f"{what_ran} in fp32, from 64x64 pixels, 6 frames, 32 bins, one of them growing. Memory is what a pass adds to "
         "a process. The reference network is at half its width and a quarter of its depth. Frames are whole windows of "
         "6: between them the cost goes up in steps.\n",

@@ -32,7 +32,7 @@ from spikevrt.config import load_config
 from spikevrt.kernels.deform import deform_plain, deform_triton
 from spikevrt.kernels.temporal import TemporalWeights, temporal_plain, temporal_triton
 from spikevrt.kernels.window import MaskPatterns, attend_windows
-from spikevrt.model.attention import WindowMask, attend_plain
+from spikevrt.model.attention import attend_plain
 from spikevrt.model.blocks import shift_mask
 from spikevrt.model.network import SpikeVRT
 from spikevrt.runtime import pick_device, synchronise
@@ -101,10 +101,10 @@ def deform_case(device: torch.device, dtype: torch.dtype, pictures: int, side: i
 def window_cases(device: torch.device, dtype: torch.dtype, side: int, heads: int = 6) -> list[Case]:
     size, window = (FRAMES, side, side), (6, 8, 8)
     tokens = window[0] * window[1] * window[2]
-    mask = shift_mask(size, window, (3, 4, 4))
-    mask = WindowMask(mask.pairs.to(device), mask.windows)
-    patterns = MaskPatterns.of(mask.pairs)
-    windows = len(mask.windows)
+    mask = shift_mask(size, window, (3, 4, 4), device)
+    assert mask.kinds is not None
+    windows = len(mask.kinds)
+    patterns = MaskPatterns.of(mask.pairs(windows))
     q, k, v = (
         torch.randn(windows, heads, tokens, CHANNELS // heads, device=device).to(dtype) / CHANNELS**0.5
         for _ in range(3)
@@ -114,7 +114,7 @@ def window_cases(device: torch.device, dtype: torch.dtype, side: int, heads: int
     num_bytes = 4 * windows * tokens * CHANNELS * q.element_size()
 
     def plain(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        return attend_plain(q, k, v, bias.to(dtype), mask)
+        return attend_plain(q * q.shape[-1] ** 0.5, k, v, bias.to(dtype), mask)
 
     def sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         return attend_windows(q, k, v, bias, patterns)

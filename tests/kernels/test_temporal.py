@@ -68,8 +68,8 @@ KINDS = ["self", "cross", "cross with time bias"]
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_plain_twin_computes_what_the_layers_of_the_network_do(kind):
     block, inputs = block_of(kind), features(kind, 5)
-    sequences = [t.permute(0, 2, 1, 3).flatten(0, 1) for t in inputs]
-    expected = block(*sequences).unflatten(0, (SAMPLES, PIXELS)).permute(0, 2, 1, 3)
+    sequences = [t.transpose(0, 1).flatten(1, 2) for t in inputs]
+    expected = block(*sequences).unflatten(1, (SAMPLES, PIXELS)).transpose(0, 1)
     torch.testing.assert_close(call(temporal_plain, block, inputs), expected, rtol=0, atol=1e-5)
 
 

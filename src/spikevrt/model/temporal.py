@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from spikevrt.kernels.choice import use_triton
+from spikevrt.kernels.choice import chosen, use_triton
+from spikevrt.kernels.temporal import MAX_FRAMES
 from spikevrt.model.blocks import recompute
 from spikevrt.model.linear import on_cpu
 
@@ -105,7 +106,7 @@ def over_pixels(
     Where a kernel of ours runs, `function.fused` maps (B, T, S, C), ... at once.
     """
     b, t, h, w, c = features[0].shape
-    if use_triton(features[0]):
+    if use_triton(features[0]) and (t <= MAX_FRAMES or chosen() == "triton"):  # which then refuses more
         fused: Callable[..., Tensor] = function.fused  # type: ignore[assignment]
         return fused(*(f.flatten(2, 3) for f in features)).unflatten(2, (h, w))
     if torch.compiler.is_compiling():  # one piece, whatever the sizes

@@ -224,14 +224,14 @@ def compare_steps(options: argparse.Namespace) -> None:
             (twin, ours), (large, small) = (
                 [median(results, key) for results in steps.values()] for key in ("seconds", "peak")
             )
+            values = (twin, ours, large / 1e9, small / 1e9)
+            shown = [f"{value:.2f}" if value == value else "does not fit" for value in values]
+            ratio = f"{twin / ours:.2f}x" if twin == twin else "-"
             print(
-                f"| fp32 | {allocator} | {'all parts' if checkpoint else 'none'} | {twin:.1f} | {ours:.1f} "
-                f"| {twin / ours:.2f}x | {large / 1e9:.2f} | {small / 1e9:.2f} |",
+                f"| fp32 | {allocator} | {'all parts' if checkpoint else 'none'} | {shown[0]} | {shown[1]} | {ratio} "
+                f"| {shown[2]} | {shown[3]} |",
                 flush=True,
             )
-            failed = {r["failed"] for results in steps.values() for r in results if "failed" in r}
-            for why in failed:
-                print(f"\n(a process failed: {why})\n")
 
 
 def print_parts(forward: dict[tuple[str, str], list[dict[str, Any]]], flops: dict[str, Any], peak: float) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from spikevrt.kernels.temporal import TemporalWeights, temporal_triton
 from spikevrt.model.linear import Linear
 from spikevrt.model.spike_encoder import FeedForward
-from spikevrt.model.temporal import attend_over_time, attend_over_time_plain
+from spikevrt.model.temporal import attend_over_time
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -31,8 +31,6 @@ class TemporalCrossAttnFuse(nn.Module):
     new fusion is exactly the identity, whatever the spikes. With `time_bias` each head learns how much a difference in
     time between the two frames counts; at first it prefers the spikes of its own frame.
     """
-
-    plain = False  # attention by small matrices
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, time_bias: bool) -> None:
         super().__init__()
@@ -56,8 +54,7 @@ class TemporalCrossAttnFuse(nn.Module):
     def forward(self, rgb: Float[Tensor, "T S C"], spikes: Float[Tensor, "T S C"]) -> Float[Tensor, "T S C"]:
         q = self.q(self.norm_rgb(rgb))
         k, v = self.kv(self.norm_spikes(spikes)).chunk(2, -1)
-        attend = attend_over_time_plain if self.plain else attend_over_time
-        y = rgb + self.proj(attend(q, k, v, self.num_heads, self._bias(rgb.shape[0], q.dtype)))
+        y = rgb + self.proj(attend_over_time(q, k, v, self.num_heads, self._bias(rgb.shape[0], q.dtype)))
         return y + self.mlp(self.norm_mlp(y))
 
     def fused(self, rgb: Float[Tensor, "B T S C"], spikes: Float[Tensor, "B T S C"]) -> Float[Tensor, "B T S C"]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from spikevrt.kernels.temporal import TemporalWeights, temporal_triton
 from spikevrt.model.blocks import recompute
 from spikevrt.model.linear import Linear
-from spikevrt.model.temporal import attend_over_time, attend_over_time_plain
+from spikevrt.model.temporal import attend_over_time
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -71,8 +71,6 @@ class FeedForward(nn.Sequential):
 class SpikeTemporalSA(nn.Module):
     """One pre-LayerNorm transformer block over the T time steps of a pixel; no dropout, no position code."""
 
-    plain = False  # attention by small matrices
-
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -84,8 +82,7 @@ class SpikeTemporalSA(nn.Module):
 
     def forward(self, x: Float[Tensor, "T S C"]) -> Float[Tensor, "T S C"]:
         q, k, v = self.qkv(self.norm1(x)).chunk(3, -1)
-        attend = attend_over_time_plain if self.plain else attend_over_time
-        x = x + self.proj(attend(q, k, v, self.num_heads, None))
+        x = x + self.proj(attend_over_time(q, k, v, self.num_heads, None))
         return x + self.mlp(self.norm2(x))
 
     def fused(self, x: Float[Tensor, "B T S C"]) -> Float[Tensor, "B T S C"]:

@@ -1,7 +1,6 @@
 """Attention over time: every pixel is a short sequence of its own, and pixels know nothing of each other.
 
-Features stay as they lie in memory, (frames, pixels, channels): nothing is transposed. For T <= 16 the products of all
-pixels at once are few, long elementwise operations; as matrices they would be millions of tiny ones.
+Features stay as they lie in memory, (frames, pixels, channels), for all layers around the attention.
 
 Dimension key: B samples, T frames that ask, U frames that are asked, S pixels, H rows, W columns, C channels, G heads,
 E channels of a head.
@@ -10,12 +9,11 @@ E channels of a head.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from spikevrt.kernels.choice import chosen, use_triton
 from spikevrt.kernels.temporal import MAX_FRAMES
@@ -25,21 +23,8 @@ from spikevrt.model.linear import on_cpu
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-BYTES_PER_PIECE = 1 << 21  # of one tensor of features, on a CPU: a few of them fit its cache
+BYTES_PER_PIECE = 1 << 22  # of one tensor of features, on a CPU: a few of them fit its cache
 MAX_SEQUENCES = 65_535  # CUDA's fused attention kernels take no larger batch
-
-
-def attend_over_time_plain(
-    q: Float[Tensor, "T S C"],
-    k: Float[Tensor, "U S C"],
-    v: Float[Tensor, "U S C"],
-    num_heads: int,
-    bias: Float[Tensor, "G T U"] | None,
-) -> Float[Tensor, "T S C"]:
-    """softmax(q k^T / sqrt(E) + bias) v over the frames of every pixel, as batches of small matrices."""
-    q, k, v = (t.unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3) for t in (q, k, v))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    return out.permute(2, 0, 1, 3).flatten(2)
 
 
 def attend_over_time(
@@ -49,50 +34,10 @@ def attend_over_time(
     num_heads: int,
     bias: Float[Tensor, "G T U"] | None,
 ) -> Float[Tensor, "T S C"]:
-    """Equal to `attend_over_time_plain`. On a CPU frame by frame, all pixels together."""
-    if not on_cpu(q):
-        return attend_over_time_plain(q, k, v, num_heads, bias)
-    out: Tensor = FrameByFrame.apply(*(t.unflatten(-1, (num_heads, -1)) for t in (q, k, v)), bias)
-    return out.flatten(2)
-
-
-class FrameByFrame(torch.autograd.Function):
-    """`attend_over_time` of q (T, S, G, E) and k, v (U, S, G, E) by elementwise products; only they are kept."""
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(q, k, v, bias)
-        out = torch.empty(q.shape, dtype=q.dtype)
-        for t in range(q.shape[0]):
-            torch.sum(_weights(q, k, bias, t)[..., None] * v, 0, out=out[t])
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, bias = ctx.saved_tensors
-        scale = q.shape[-1] ** -0.5
-        d_q, d_k, d_v = torch.empty(q.shape, dtype=q.dtype), *(torch.zeros(k.shape, dtype=k.dtype) for _ in range(2))
-        d_bias = None if bias is None else torch.empty_like(bias)
-        for t in range(q.shape[0]):
-            weights = _weights(q, k, bias, t)
-            d_v.addcmul_(weights[..., None], d_out[t])
-            d_weights = (d_out[t] * v).sum(-1)
-            d_logits = torch._softmax_backward_data(d_weights, weights, 0, weights.dtype)
-            if d_bias is not None:
-                d_bias[:, t] = d_logits.sum(1).t()
-            d_logits = (d_logits * scale)[..., None]
-            torch.sum(d_logits * k, 0, out=d_q[t])
-            d_k.addcmul_(d_logits, q[t])
-        return d_q, d_k, d_v, d_bias
-
-
-def _weights(q: Tensor, k: Tensor, bias: Tensor | None, t: int) -> Float[Tensor, "U S G"]:
-    """How much frame t takes from every frame."""
-    logits = (q[t] * k).sum(-1).mul_(q.shape[-1] ** -0.5)
-    if bias is not None:
-        logits += bias[:, t].t()[:, None]
-    return logits.softmax(0)
+    """softmax(q k^T / sqrt(E) + bias) v over the frames of every pixel."""
+    q, k, v = (t.unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3) for t in (q, k, v))
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    return out.permute(2, 0, 1, 3).flatten(2)
 
 
 def over_pixels(

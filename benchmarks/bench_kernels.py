@@ -29,11 +29,12 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 from spikevrt.config import load_config
-from spikevrt.kernels.deform import deform_plain, deform_triton
+from spikevrt.kernels.deform import deform_triton
 from spikevrt.kernels.temporal import TemporalWeights, temporal_plain, temporal_triton
 from spikevrt.kernels.window import MaskPatterns, attend_windows
 from spikevrt.model.attention import attend_plain
 from spikevrt.model.blocks import shift_mask
+from spikevrt.model.deform import deform_conv
 from spikevrt.model.network import SpikeVRT
 from spikevrt.runtime import pick_device, synchronise
 
@@ -93,7 +94,7 @@ def deform_case(device: torch.device, dtype: torch.dtype, pictures: int, side: i
     pixels = pictures * side * side
     return Case(
         f"deformable convolution, {pictures} pictures of {side}x{side}, {groups} groups",
-        deform_plain, deform_triton, [x, offset, mask, weight, bias],
+        deform_conv, deform_triton, [x, offset, mask, weight, bias],
         pixels * 2 * 9 * c * c, pixels * (2 * c * x.element_size() + 27 * groups * 4),
     )  # fmt: skip
 
@@ -104,7 +105,7 @@ def window_cases(device: torch.device, dtype: torch.dtype, side: int, heads: int
     mask = shift_mask(size, window, (3, 4, 4), device)
     assert mask.kinds is not None
     windows = len(mask.kinds)
-    patterns = MaskPatterns.of(mask.pairs(windows))
+    patterns = MaskPatterns.of(mask.patterns, mask.kinds)
     q, k, v = (
         torch.randn(windows, heads, tokens, CHANNELS // heads, device=device).to(dtype) / CHANNELS**0.5
         for _ in range(3)

@@ -145,13 +145,19 @@ def test_onnxruntime_runs_the_flow_pyramid_at_sizes_it_was_not_traced_at(tmp_pat
             torch.testing.assert_close(run(*pair), spynet(*pair)[0], rtol=0, atol=1e-4)  # pixels
 
 
-def test_an_aoti_package_runs_and_carries_its_description(tmp_path: Path):
+def test_an_aoti_package_runs_on_any_number_of_threads_and_carries_its_description(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     if importlib.util.find_spec("torch._inductor") is None or not has_compiler():
         pytest.skip("no C++ compiler")
-    layer = nn.Linear(2, 2)
+    layer = nn.Sequential(nn.Linear(2, 2), nn.GELU())
     path = tmp_path / "layer.aoti.pt2"
     program = torch.export.export(layer, (torch.ones(1, 2),))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # where it is written; it may run on more
     export._write("aoti", program, path, '{"version": 1}')
+    with zipfile.ZipFile(path) as archive:
+        sources = [archive.read(name).decode() for name in archive.namelist() if name.endswith(".cpp")]
+    assert any("#pragma omp parallel" in source for source in sources)
     torch.testing.assert_close(open_program("aoti", path)(torch.ones(1, 2)), layer(torch.ones(1, 2)))
     package = torch._inductor.aoti_load_package(str(path))
     assert package.loader.get_metadata()["spikevrt"] == '{"version": 1}'

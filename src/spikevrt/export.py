@@ -268,7 +268,8 @@ def _write(kind: Format, program: ExportedProgram, path: Path, text: str) -> Non
     if kind == "torch":
         torch.export.save(program, path, extra_files={f"{METADATA_KEY}.json": text})
     elif kind == "aoti":
-        settings = {"aot_inductor.metadata": {METADATA_KEY: text}}
+        # as many threads as there are where it runs, not where it is written
+        settings = {"aot_inductor.metadata": {METADATA_KEY: text}, "cpp.dynamic_threads": True}
         torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings)
     else:
         names = ["blur", "spike_vox"][: len(program.graph_signature.user_inputs)]

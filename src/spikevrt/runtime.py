@@ -151,7 +151,7 @@ def tune_allocator() -> bool:
 
     Small pieces that glibc sets aside for later keep large ones around them from joining. Here that is switched off for
     one of its two stores; the other one (tcache) only the environment can switch off, before the process starts, which
-    the command line does (`cli.py`). Both together: a third less memory in training (benchmarks/model_cpu_*.md).
+    the command line does (`cli.py`). What all of it saves: benchmarks/model_cpu_*.md.
     """
     if sys.platform != "linux":
         return False

@@ -27,6 +27,11 @@ def mask_of_two_samples():
     return mask
 
 
+def patterns_of_two_samples():
+    mask = mask_of_two_samples()
+    return MaskPatterns.of(mask.patterns, mask.kinds)
+
+
 def plain(q, k, v, bias, mask):
     """`attend_plain` scales the query; here it is scaled already."""
     return attend_plain(q * q.shape[-1] ** 0.5, k, v, bias, mask)
@@ -48,7 +53,7 @@ def test_sdpa_equals_the_plain_twin_in_value_and_gradient(device, masked, with_b
     inputs = tensors(head_size, with_bias, device)
     mask = mask_of_two_samples() if masked else None
     expected = value_and_gradients(plain, tensors(head_size, with_bias), mask)
-    patterns = None if mask is None else MaskPatterns.of(mask.pairs(12).to(device))
+    patterns = None if mask is None else MaskPatterns.of(mask.patterns.to(device), mask.kinds)
     for value, expectation in zip(value_and_gradients(attend_windows, inputs, patterns), expected, strict=True):
         torch.testing.assert_close(value.cpu(), expectation, rtol=1e-4, atol=1e-4)
 
@@ -67,7 +72,7 @@ def test_flex_attention_equals_the_plain_twin(device, masked, with_bias, head_si
     inputs = tensors(head_size, with_bias, device)
     mask = mask_of_two_samples() if masked else None
     expected = value_and_gradients(plain, tensors(head_size, with_bias), mask, gradients)
-    patterns = None if mask is None else MaskPatterns.of(mask.pairs(12).to(device))
+    patterns = None if mask is None else MaskPatterns.of(mask.patterns.to(device), mask.kinds)
     with torch.set_grad_enabled(gradients):
         ours = value_and_gradients(flex, inputs, patterns, gradients)
     for value, expectation in zip(ours, expected, strict=True):
@@ -75,23 +80,24 @@ def test_flex_attention_equals_the_plain_twin(device, masked, with_bias, head_si
 
 
 def test_windows_of_every_mask_are_found_once_and_put_back():
-    pairs = mask_of_two_samples().pairs(12)
-    patterns = MaskPatterns.of(pairs)
+    mask = mask_of_two_samples()
+    pairs = mask.pairs(12)
+    patterns = MaskPatterns.of(mask.patterns, mask.kinds)
     assert len(patterns.pairs) == 8  # last window or not, along three axes
     assert sum(mask is None for mask in patterns.pairs) == 1
     assert torch.equal(torch.cat(patterns.windows)[patterns.places], torch.arange(12))
-    for mask, windows in zip(patterns.pairs, patterns.windows, strict=True):
+    for apart, windows in zip(patterns.pairs, patterns.windows, strict=True):
         for index in windows:
-            assert torch.equal(pairs[index], torch.zeros_like(pairs[0]) if mask is None else mask)
+            assert torch.equal(pairs[index], torch.zeros_like(pairs[0]) if apart is None else apart)
     assert torch.equal(patterns.labels[:, :, None] != patterns.labels[:, None, :], pairs)
 
 
 def test_few_windows_at_a_time_make_no_difference(monkeypatch):
     inputs, mask = tensors(16, True), mask_of_two_samples()
-    whole = value_and_gradients(attend_windows, inputs, MaskPatterns.of(mask.pairs(12)))
+    whole = value_and_gradients(attend_windows, inputs, MaskPatterns.of(mask.patterns, mask.kinds))
     monkeypatch.setattr(window, "LOGITS_PER_CHUNK", 1)
     for one, all_ in zip(
-        value_and_gradients(attend_windows, inputs, MaskPatterns.of(mask.pairs(12))), whole, strict=True
+        value_and_gradients(attend_windows, inputs, MaskPatterns.of(mask.patterns, mask.kinds)), whole, strict=True
     ):
         torch.testing.assert_close(one, all_, rtol=1e-5, atol=1e-5)
 
@@ -103,7 +109,7 @@ def test_rows_of_an_aligned_bias_begin_at_multiples_of_eight():
 
 
 def test_a_compiled_function_has_no_graph_break():
-    patterns = MaskPatterns.of(mask_of_two_samples().pairs(12))
+    patterns = patterns_of_two_samples()
     inputs = tensors(16, True)
     compiled = torch.compile(lambda *t: attend_windows(*t, patterns), fullgraph=True, backend="aot_eager")
     expected = attend_windows(*inputs, patterns)
@@ -113,4 +119,4 @@ def test_a_compiled_function_has_no_graph_break():
 def test_flex_attention_of_too_many_masked_windows_is_refused_in_one_line(monkeypatch):
     monkeypatch.setattr(window, "MAX_WINDOWS", 11)
     with torch.no_grad(), pytest.raises(ValueError, match="12 windows a sample: FlexAttention takes at most 11"):
-        attend_windows(*tensors(16, True), MaskPatterns.of(mask_of_two_samples().pairs(12)), form="flex")
+        attend_windows(*tensors(16, True), patterns_of_two_samples(), form="flex")

@@ -1,7 +1,7 @@
 """Modulated deformable convolution, 3x3, as a gather fused with its matrix product, forward and backward.
 
 No sampled value (9 x channels a pixel) is ever stored: forward and backward read the picture at the offsets anew, and
-the backward pass keeps input, offset, mask and weight alone.
+the backward pass keeps input, offset, mask and weight alone. The plain twin is `model/deform.py` `deform_conv`.
 
 Dimension key: N pictures, k convolution groups of C channels, G deformable groups, P = 9 taps of a 3x3 kernel, H rows,
 W columns, O output channels.
@@ -21,40 +21,6 @@ TAPS = 9
 MAX_OUTPUTS = 256  # of one convolution group; a block of the kernel holds them all
 
 
-def deform_plain(
-    x: Float[Tensor, "N k*C H W"],
-    offset: Float[Tensor, "N G P 2 H W"],
-    mask: Float[Tensor, "N G P H W"],
-    weight: Float[Tensor, "O C 3 3"],
-    bias: Float[Tensor, " O"],
-) -> Float[Tensor, "N O H W"]:
-    """Tap (i, j) of pixel (y, z) reads at (y + i - 1 + dy, z + j - 1 + dz), times its mask, and is then convolved.
-
-    Bilinear, zero outside the picture. Group g of the offsets serves input channels [g*kC/G, (g+1)*kC/G).
-    """
-    n, channels, height, width = x.shape
-    groups, outputs = offset.shape[1], weight.shape[0]
-    tap = torch.arange(TAPS, device=x.device)
-    y = offset[:, :, :, 0] + torch.arange(height, device=x.device)[:, None] + (tap // 3 - 1)[:, None, None]
-    z = offset[:, :, :, 1] + torch.arange(width, device=x.device) + (tap % 3 - 1)[:, None, None]
-    flat = x.reshape(n, groups, channels // groups, height * width)
-    read = torch.zeros((), device=x.device)
-    for down in (0, 1):
-        for right in (0, 1):
-            row, column = y.floor() + down, z.floor() + right
-            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            index = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long()
-            index = index.view(n, groups, 1, -1).expand(-1, -1, flat.shape[2], -1)
-            corner = flat.gather(3, index).view(n, groups, -1, TAPS, height, width)
-            share = (1 - (y - row).abs()) * (1 - (z - column).abs()) * inside
-            read = read + corner * share[:, :, None]
-    conv_groups = channels // weight.shape[1]
-    values = (read * mask[:, :, None]).reshape(n, conv_groups, weight.shape[1] * TAPS, height * width)
-    kernel = weight.reshape(conv_groups, outputs // conv_groups, -1).to(values.dtype)
-    out = (kernel @ values).view(n, outputs, height, width)
-    return (out + bias.view(1, -1, 1, 1)).to(x.dtype)
-
-
 def deform_triton(
     x: Float[Tensor, "N k*C H W"],
     offset: Float[Tensor, "N G P 2 H W"],
@@ -62,7 +28,10 @@ def deform_triton(
     weight: Float[Tensor, "O C 3 3"],
     bias: Float[Tensor, " O"],
 ) -> Float[Tensor, "N O H W"]:
-    """Equal to `deform_plain`, by the kernel. Input and result lie in channels_last memory (another input is copied).
+    """3x3 convolution whose tap (i, j) of pixel (y, z) reads at (y + i - 1 + dy, z + j - 1 + dz), times its mask.
+
+    Bilinear, zero outside the picture. Group g of the offsets serves input channels [g*kC/G, (g+1)*kC/G).
+    Input and result lie in channels_last memory (another input is copied).
 
     Products are of x's dtype, positions and sums float32. Its gradient of x is added in any order.
 

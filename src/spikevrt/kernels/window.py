@@ -12,7 +12,7 @@ Dimension key: M windows (samples outermost), W windows of a sample, N tokens of
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,17 +40,17 @@ class MaskPatterns:
     places: Int[Tensor, " W"]  # where each window is, once they are sorted by mask
 
     @classmethod
-    def of(cls, pairs: Bool[Tensor, "W N N"]) -> MaskPatterns:
-        """`pairs` are those that must not see each other."""
-        labels = (~pairs).int().argmax(-1)  # the first token that a token sees stands for its region
-        kinds, kind_of = labels.cpu().unique(dim=0, return_inverse=True)
-        windows = [(kind_of == kind).nonzero()[:, 0] for kind in range(len(kinds))]
-        apart = [kind[:, None] != kind for kind in kinds]
+    def of(cls, patterns: Bool[Tensor, "K N N"], kinds: Sequence[int]) -> MaskPatterns:
+        """`patterns` are pairs that must not see each other; window w has the one that kinds[w] counts."""
+        kind_of = torch.tensor(kinds, device=patterns.device)
+        present = sorted(set(kinds))
+        windows = tuple((kind_of == kind).nonzero()[:, 0] for kind in present)
+        labels = (~patterns).int().argmax(-1)  # the first token that a token sees stands for its region
         return cls(
-            labels,
-            tuple(mask.to(pairs.device) if mask.any() else None for mask in apart),
-            tuple(indices.to(pairs.device) for indices in windows),
-            torch.cat(windows).argsort().to(pairs.device),
+            labels[kind_of],
+            tuple(patterns[kind] if patterns[kind].any() else None for kind in present),
+            windows,
+            torch.cat(windows).argsort(),
         )
 
 

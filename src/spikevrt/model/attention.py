@@ -24,13 +24,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from spikevrt.kernels.choice import chosen
-from spikevrt.kernels.window import MaskPatterns, attend_windows
+from spikevrt.kernels.window import MASKED, MaskPatterns, attend_windows
 from spikevrt.model.linear import Linear, linear, on_cpu
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
-MASKED = -100.0  # added to a logit between tokens that are not neighbours in the picture
 LOGITS_PER_PIECE = 1 << 21  # 8 MB in float32: what a CPU's cache holds while it is written, normalised and read
 
 
@@ -100,7 +99,7 @@ class WindowMask:
 @functools.lru_cache(maxsize=128)
 def sorted_by_mask(mask: WindowMask) -> MaskPatterns:
     """`mask` as the GPU's kernels want it."""
-    return MaskPatterns.of(mask.pairs(len(mask.kinds or mask.patterns)))
+    return MaskPatterns.of(mask.patterns, mask.kinds or range(len(mask.patterns)))
 
 
 def attend_plain(

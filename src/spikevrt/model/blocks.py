@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint as torch_checkpoint
 from spikevrt.model.any_size import crop_and_roll_back, masked_pairs, pad_and_roll, symbolic_windows
 from spikevrt.model.attention import WindowAttention, WindowMask
 from spikevrt.model.feed_forward import Geglu
-from spikevrt.model.linear import Linear, on_cpu
+from spikevrt.model.linear import Linear
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -134,8 +134,7 @@ class TMSA(nn.Module):
         x = x + drop_path(
             recompute(self._attention, x, when=self.recompute_attention), self.drop_path_rate, self.training
         )
-        # on a CPU the feed-forward layer keeps nothing in any case
-        mlp = recompute(self._mlp, x, when=self.recompute_mlp and not on_cpu(x))
+        mlp = recompute(self._mlp, x, when=self.recompute_mlp and not self.mlp.in_pieces(x))  # those keep nothing
         return x + drop_path(mlp, self.drop_path_rate, self.training)
 
     def _mlp(self, x: Tensor) -> Tensor:

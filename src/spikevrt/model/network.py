@@ -5,17 +5,14 @@ Dimension key: B samples, T frames, K bins, H x W pixels of the colour camera, h
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from spikevrt.config import ModelConfig
-from spikevrt.model.blocks import recompute
 from spikevrt.model.flow import Flows, SpyNetLevel
 from spikevrt.model.fusion import TemporalCrossAttnFuse, resize_features
-from spikevrt.model.linear import on_cpu
 from spikevrt.model.spike_encoder import SpikeEncoder3D, SpikeTemporalSA
 from spikevrt.model.temporal import over_pixels
 from spikevrt.model.vrt import VRT
@@ -108,19 +105,14 @@ class SpikeVRT(nn.Module):
                 f"spike_vox: shape {tuple(spike_vox.shape)}; expected "
                 f"({blur.shape[0]}, {blur.shape[1]}, {spikes.num_bins}, rows, columns)"
             )
+        max_tokens, scales = spikes.max_tokens, zip(self.spike_attention, self.spike_encoder(spike_vox), strict=True)
         return [
-            recompute(
-                functools.partial(over_pixels, attention, max_tokens=spikes.max_tokens),
-                features,
-                when=self._recomputes("spikes", index) and not on_cpu(features),  # there it does so in any case
-            )
-            for index, (attention, features) in enumerate(
-                zip(self.spike_attention, self.spike_encoder(spike_vox), strict=True)
-            )
+            over_pixels(attention, features, max_tokens=max_tokens, recomputed=self._recomputes("spikes", index))
+            for index, (attention, features) in enumerate(scales)
         ]
 
     def _fuse(self, index: int, rgb: Tensor, spikes: Tensor) -> Tensor:
         assert self.config.spikes is not None
         spikes = resize_features(spikes, rgb.shape[2], rgb.shape[3])
-        fuse = functools.partial(over_pixels, self.fusion[index], max_tokens=self.config.spikes.max_tokens)
-        return recompute(fuse, rgb, spikes, when=self._recomputes("fusion", index) and not on_cpu(rgb))
+        max_tokens, recomputed = self.config.spikes.max_tokens, self._recomputes("fusion", index)
+        return over_pixels(self.fusion[index], rgb, spikes, max_tokens=max_tokens, recomputed=recomputed)

@@ -41,14 +41,14 @@ def attend_over_time(
 
 
 def over_pixels(
-    function: nn.Module, *features: Float[Tensor, "B T H W C"], max_tokens: int
+    function: nn.Module, *features: Float[Tensor, "B T H W C"], max_tokens: int, recomputed: bool = False
 ) -> Float[Tensor, "B T H W C"]:
     """Apply `function` to the sequence over time of every pixel, a bounded number of them at a time.
 
     `function` maps (T, S, C), ... to (T, S, C) for any number S of pixels. Pieces are whole rows of one sample, so that
     each lies in memory in T blocks: on a CPU `BYTES_PER_PIECE`, and nowhere more than about `max_tokens` tokens. The
-    result does not depend on the pieces. For gradients a piece is computed again, on a CPU: nothing of it is kept.
-    Where a kernel of ours runs, `function.fused` maps (B, T, S, C), ... at once.
+    result does not depend on the pieces. With `recomputed` the backward pass computes each again from its input.
+    Where a kernel of ours runs, `function.fused` maps (B, T, S, C), ... at once, and recomputes in any case.
     """
     b, t, h, w, c = features[0].shape
     if use_triton(features[0]) and (t <= MAX_FRAMES or chosen() == "triton"):  # which then refuses more
@@ -56,7 +56,7 @@ def over_pixels(
         return fused(*(f.flatten(2, 3) for f in features)).unflatten(2, (h, w))
     if torch.compiler.is_compiling():  # one piece, whatever the sizes
         sequences = [f.transpose(0, 1).reshape(t, b * h * w, c) for f in features]
-        return function(*sequences).view(t, b, h, w, c).transpose(0, 1)
+        return recompute(function, *sequences, when=recomputed).view(t, b, h, w, c).transpose(0, 1)
     if on_cpu(features[0]):
         max_tokens = min(max_tokens, BYTES_PER_PIECE // (c * features[0].element_size()))
     rows = max(1, min(max_tokens // (t * w), MAX_SEQUENCES // w))
@@ -64,7 +64,7 @@ def over_pixels(
 
     def piece(sample: int, cut: slice) -> Tensor:
         sequences = [f[sample, :, cut].flatten(1, 2) for f in features]
-        return recompute(function, *sequences, when=on_cpu(sequences[0])).unflatten(1, (-1, w))
+        return recompute(function, *sequences, when=recomputed).unflatten(1, (-1, w))
 
     if torch.is_grad_enabled():
         parts = [piece(*cut) for cut in cuts]

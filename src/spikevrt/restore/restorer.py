@@ -158,13 +158,12 @@ def restore_clip(
     plan = _plan(network, options, frames, voxels, multiple)
     tiles = spatial_tiles(padded_height, padded_width, plan.tile_px, options.overlap_px, multiple=multiple)
     activities: tuple[float, ...] = ()
+    is_sharp = [False] * len(tiles)
     if options.skip_sharp is not None:
         if activity is None:
             raise ValueError(f"skip_sharp: {options.skip_sharp}, but the activity of the spikes was not given")
         activities = tuple(tile_activity(activity, tile, ratio) for tile in tiles)
-    is_sharp = [
-        options.skip_sharp is not None and value < options.skip_sharp for value in activities or (0.0,) * len(tiles)
-    ]
+        is_sharp = [value < options.skip_sharp for value in activities]
     num_pixels = sum(tile.height * tile.width for tile, skip in zip(tiles, is_sharp, strict=True) if not skip)
     flows = None
     if plan.shares_flows and num_pixels > padded_height * padded_width:  # else the tiles' own are less work

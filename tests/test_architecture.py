@@ -31,7 +31,7 @@ ARROWS: dict[str, set[str]] = {
     "kernels": set(),
     "lpips": set(),
     "recording": set(),
-    "represent": set(),
+    "represent": {"light"},
     "checkpoint": {"config"},
     "model": {"config", "kernels"},
     "losses": {"config", "light", "lpips"},
@@ -42,6 +42,7 @@ ARROWS: dict[str, set[str]] = {
     "evaluate": {"config", "runtime", "checkpoint", "light", "recording", "represent", "data", "restore"},
     "export": {"config", "checkpoint", "model", "runtime"},
     "train": {"config", "runtime", "checkpoint", "data", "model", "losses", "restore", "evaluate"},
+    "bench": {"checkpoint", "recording", "simulate", "restore", "evaluate"},
     "demo": {"recording", "simulate", "restore", "evaluate"},
 }
 ENTRANCES = {"cli", "verbs", "__main__", "__init__"}  # the command line may import everything; nobody imports it

@@ -84,6 +84,8 @@ class SpikeConfig:
     num_bins: int = 32  # K: temporal bins of one exposure
     split: Literal["whole", "fractional"] = "whole"  # a tick belongs to one bin, or is shared among those it overlaps
     normalize: Literal["none", "density"] = "none"  # density: each exposure's mean log1p count is brought to training's
+    representation: Literal["counts", "profile"] = "counts"  # of spikes: log1p counts, or represent/profile.py
+    relight: bool = False  # the frames enter lit as the spikes say (represent/relight.py), not blurry
     dims: tuple[int, int, int, int] = (96, 96, 96, 96)  # channels per scale; must equal the encoder stages'
     num_blocks: int = 1  # residual 3-D blocks per scale
     attention_heads: int = 4
@@ -98,6 +100,10 @@ class SpikeConfig:
         for name in ("num_bins", "num_blocks", "attention_heads", "fusion_heads", "max_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.spikes.{name}: {getattr(self, name)}; allowed: 1 or more")
+        if self.representation == "profile" and self.normalize != "none":
+            raise ValueError(
+                f"model.spikes.normalize: {self.normalize}; allowed with representation profile: none (it is relative)"
+            )
         for index, dim in enumerate(self.dims):
             if dim % self.attention_heads or dim % self.fusion_heads:
                 raise ValueError(f"model.spikes.dims[{index}]: {dim} is no multiple of the number of heads")

@@ -11,7 +11,7 @@ from torch import nn
 
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import ModelConfig
-from spikevrt.evaluate import runner
+from spikevrt.evaluate import methods, runner
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import Exposure, write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
@@ -19,8 +19,13 @@ from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 HEIGHT, WIDTH, TICKS = 22, 34, 37
 
 
-def write_recording(root: Path, *, num_frames: int = 3, seed: int = 123, sharp: bool = True) -> Path:
-    """A recording folder of noise, 34x22 pixels, spikes of 17x11; the blurry frames are off by up to 20 levels."""
+def write_recording(
+    root: Path, *, num_frames: int = 3, seed: int = 123, sharp: bool = True, spikes: np.ndarray | None = None
+) -> Path:
+    """A recording folder of noise, 34x22 pixels, spikes of 17x11; the blurry frames are off by up to 20 levels.
+
+    `spikes` (37, 11, 17) are those of every frame; without, noise as well.
+    """
     rng = np.random.default_rng(seed)
     geometry = SpikeGeometry(WIDTH // 2, HEIGHT // 2)
     root.mkdir(parents=True)
@@ -34,7 +39,8 @@ def write_recording(root: Path, *, num_frames: int = 3, seed: int = 123, sharp: 
                 write_image(root / "sharp" / f"{index:06d}.png", image)
             noise = rng.integers(0, 21, image.shape, dtype=np.uint8)
             write_image(root / "blur" / f"{index:06d}.png", image + noise)
-            writer.append(rng.integers(0, 2, (TICKS, HEIGHT // 2, WIDTH // 2), dtype=np.uint8))
+            drawn = rng.integers(0, 2, (TICKS, HEIGHT // 2, WIDTH // 2), dtype=np.uint8)
+            writer.append(drawn if spikes is None else spikes)
     exposures = [Exposure(i, i * TICKS, (i + 1) * TICKS, i * 0.01, (i + 1) * 0.01) for i in range(num_frames)]
     write_sidecar(
         root,
@@ -74,7 +80,8 @@ def offset_weights(tmp_path, monkeypatch):
         network = Offset(float(path.read_text()))
         return network.eval(), WeightsInfo(network.config, 0.0, 1.0, {"seed": 5})
 
-    monkeypatch.setattr(runner, "load_network", load)
+    monkeypatch.setattr(methods, "load_network", load)
+    monkeypatch.setattr(runner, "read_info", lambda path: WeightsInfo(ModelConfig(spikes=None), 0.0, 1.0, {"seed": 5}))
 
     def write(offset: float, name: str = "offset.safetensors") -> Path:
         path = tmp_path / name

@@ -22,8 +22,8 @@ CPU = RestoreOptions(device="cpu")
 def test_a_network_that_does_nothing_scores_exactly_as_the_blurry_input(tmp_path, offset_weights):
     recordings = [write_recording(tmp_path / "a", seed=3), write_recording(tmp_path / "b", seed=5)]
     results = runner.evaluate([offset_weights(0.0)], recordings, tmp_path / "out", CPU)
-    blur, baseline, network = results["methods"]
-    assert (blur["name"], baseline["name"], network["name"]) == ("blur", "spike_ratio", "offset")
+    blur, _, _, network = results["methods"]
+    assert [method["name"] for method in results["methods"]] == ["blur", "spike_ratio", "interval_ratio", "offset"]
     for name in metrics.METRICS:
         assert network["mean"][name] == pytest.approx(blur["mean"][name], abs=1e-9)
 
@@ -61,9 +61,9 @@ def test_the_clock_is_read_only_after_the_device_has_been_waited_for(monkeypatch
     monkeypatch.setattr(runner.time, "perf_counter", lambda: events.append("clock") or float(len(events)))
 
     def restoring():
-        for index in range(2):
+        for _ in range(2):
             events.append("work")
-            yield index, torch.zeros(3, 5, 7)
+            yield torch.zeros(3, 5, 7)
 
     for _ in runner._timed(restoring(), torch.device("cpu")):
         events.append("score")
@@ -124,9 +124,10 @@ def test_with_keep_frames_every_restored_frame_is_written_and_filmed(tmp_path, o
 
 def test_the_table_names_every_method_and_metric(tmp_path, offset_weights, capsys):
     runner.evaluate([offset_weights(0.0)], [write_recording(tmp_path / "a")], tmp_path / "out", CPU)
-    header, blur, baseline, network = capsys.readouterr().out.splitlines()
+    header, blur, counts, lengths, network = capsys.readouterr().out.splitlines()
     assert all(name in header for name in metrics.METRICS)
-    assert blur.startswith("blur ") and baseline.startswith("spike_ratio ") and network.startswith("offset ")
+    assert blur.startswith("blur ") and counts.startswith("spike_ratio ") and network.startswith("offset ")
+    assert lengths.startswith("interval_ratio ")
 
 
 def test_a_network_that_gives_nan_is_an_error_and_leaves_nothing(tmp_path, offset_weights):

@@ -50,6 +50,8 @@ def augment(sample: Sample, augmentation: Augmentation) -> Sample:
     }
     if "sharp" in sample:
         result["sharp"] = _move(sample["sharp"], augmentation, bins=False)
+    if "lit" in sample:
+        result["lit"] = _move(sample["lit"], augmentation, bins=False)
     if "spike_vox" in sample:
         result["spike_vox"] = _move(sample["spike_vox"], augmentation, bins=True)
     if "spikes_present" in sample:

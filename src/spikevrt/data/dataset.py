@@ -21,10 +21,11 @@ from torch import Tensor
 from spikevrt.config import DegradeConfig
 from spikevrt.data.augment import augment as apply_augmentation
 from spikevrt.data.augment import draw_augmentation
-from spikevrt.data.degrade import degrade, draw_degradation
+from spikevrt.data.degrade import degrade, degrade_ticks, draw_degradation
 from spikevrt.data.sample import (
     Crop,
     PreparedSequence,
+    Representation,
     Sample,
     collate,
     open_sequence,
@@ -127,6 +128,9 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
         augment: random mirrors, transposition and time reversal; needs `crop_px`, which makes clips square.
         spike_dropout: share of the clips whose spikes are absent (`spikes_present` False, no spike file opened).
         degradation: how the spikes of the others may be worse than recorded.
+        representation: of the spikes: "counts" (log1p, normalised), or "profile" (`represent.profile`), which needs
+            voxels "raw".
+        relight: samples also have `lit`, their frames lit as the spikes say (where there are none: as they are).
         stats: mean and std that normalise, of the data that a network was trained on; None: this dataset's.
         seed: together with epoch and item it decides crop and augmentation.
 
@@ -150,6 +154,8 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
         augment: bool = False,
         spike_dropout: float = 0.0,
         degradation: DegradeConfig = NOT_DEGRADED,
+        representation: Representation = "counts",
+        relight: bool = False,
         stats: VoxelStats | None = None,
         seed: int = 123,
     ) -> None:
@@ -174,12 +180,15 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
             )
         if normalize not in get_args(Normalize):
             raise ValueError(f"normalize: {normalize!r}; allowed: {', '.join(get_args(Normalize))}")
+        if representation == "profile" and spikes and voxels != "raw":
+            raise ValueError(f"voxels: {voxels!r}; allowed for representation profile: 'raw', which reads the ticks")
         if augment and crop_px is None:
             raise ValueError("augment: true needs crop_px; allowed: a crop, or augment: false")
         self.split = split
         self.crop_px, self.voxels, self.spikes, self.augment, self.seed = crop_px, voxels, spikes, augment, seed
         self.normalize: Normalize = normalize
-        self.spike_dropout, self.degradation = spike_dropout, degradation
+        self.representation: Representation = representation
+        self.spike_dropout, self.degradation, self.relight = spike_dropout, degradation, relight
         self.sequences = self.info.sequences(split)
         self.has_sharp = all(sequence.has_sharp for sequence in self.sequences)
         if not self.has_sharp and any(sequence.has_sharp for sequence in self.sequences):
@@ -245,6 +254,8 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
             normalize=self.normalize,
             voxels=self.voxels,
             worsen=worsen,
+            representation=self.representation,
+            relight=self.relight,
         )
         if self.spikes and self.spike_dropout > 0:
             sample["spikes_present"] = torch.tensor(present)
@@ -252,6 +263,8 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
                 height, width = sample["blur"].shape[-2:]
                 cells = (-(-height // sequence.ratio), -(-width // sequence.ratio))
                 sample["spike_vox"] = torch.zeros(len(positions), self.info.num_bins, *cells)
+                if self.relight:
+                    sample["lit"] = sample["blur"]
         return sample if augmentation is None else apply_augmentation(sample, augmentation)
 
     def _draw_spikes(
@@ -269,6 +282,8 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
             return True, None
 
         def worsen(counts: Tensor, exposure: Exposure) -> Tensor:
+            if self.representation == "profile":
+                return degrade_ticks(counts, how, generator=generator)
             return degrade(counts, how, num_ticks=exposure.num_ticks, split=self.info.bin_split, generator=generator)
 
         return True, worsen

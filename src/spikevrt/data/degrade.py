@@ -20,7 +20,7 @@ from spikevrt.config import DataConfig, DegradeConfig
 from spikevrt.represent.voxel import bin_bounds
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, UInt8
 
     from spikevrt.represent.voxel import Split
 
@@ -119,6 +119,29 @@ def degrade(
             size = counts.shape[axis]
             counts = counts.index_select(axis, (torch.arange(size) - step).clamp(0, size - 1))
     return counts
+
+
+def degrade_ticks(
+    spikes: UInt8[Tensor, "T h w"], how: Degradation, *, generator: torch.Generator
+) -> UInt8[Tensor, "T h w"]:
+    """The same of the spikes themselves, 0 or 1: here every tick is lost or not. Shifts are whole cells and ticks."""
+    num_ticks = len(spikes)
+    if how.threshold > 1:
+        start = torch.rand(spikes.shape[1:], generator=generator, dtype=torch.float64) * how.threshold
+        fired = torch.floor((spikes.cumsum(0, dtype=torch.int32) + start) / how.threshold)
+        spikes = fired.diff(dim=0, prepend=torch.zeros_like(fired[:1])).to(torch.uint8)
+    if how.noise > 0:
+        chance = torch.rand(spikes.shape, generator=generator)
+        extra = chance < how.noise * float(spikes.double().mean())
+        spikes = torch.where(spikes > 0, (chance >= how.noise).to(torch.uint8), extra.to(torch.uint8))
+    if how.dropped_ticks > 0:
+        arrives = torch.rand(num_ticks, generator=generator) >= how.dropped_ticks
+        spikes = spikes * arrives.to(torch.uint8)[:, None, None]
+    for axis, step in ((0, round(how.shift_ticks)), (1, how.rows), (2, how.columns)):
+        if step:
+            size = spikes.shape[axis]
+            spikes = spikes.index_select(axis, (torch.arange(size) - step).clamp(0, size - 1))
+    return spikes
 
 
 def _every(counts: Tensor, factor: float, generator: torch.Generator) -> Tensor:

@@ -28,7 +28,10 @@ from spikevrt.recording.recording import Exposure, check_size, read_bad_pixels, 
 from spikevrt.recording.sidecar import ROWS, Fields
 from spikevrt.recording.spike_file import SpikeGeometry
 from spikevrt.recording.stream import PackedStream
-from spikevrt.represent.exposure import exposure_counts
+from spikevrt.represent.exposure import exposure_counts, exposure_intervals
+from spikevrt.represent.profile import PROFILE_DARK_RATE, profile
+from spikevrt.represent.relight import DARK_RATE
+from spikevrt.represent.relight import relight as relit
 from spikevrt.represent.voxel import Normalize, VoxelStats, normalise
 from spikevrt.represent.voxel import Split as BinSplit
 from spikevrt.represent.voxel import density as crop_density
@@ -42,6 +45,7 @@ PREPARED_VERSION = 2  # of sequences and datasets alike
 NO_SHARP = "none"  # frames.sharp of a sequence without sharp frames; the others have no such key
 CELLS = {True: "registered", False: "sensor"}  # what a cell of the counts is
 FrameKind = Literal["npy", "png"]
+Representation = Literal["counts", "profile"]
 COUNT_TYPES = (np.uint8, np.uint16, np.float16, np.float32)  # the smallest that holds an exposure's counts exactly
 
 
@@ -59,10 +63,12 @@ class Sample(TypedDict):
 
     `spikes_present` stands in samples of a training set with spike dropout: where it is False, the voxels are zeros
     that nothing was read for, and the network must not look at them. `sharp` is absent where none was recorded.
+    `lit` are the frames lit as the spikes say; where they stand, the network starts from them and not from `blur`.
     """
 
     blur: Float[Tensor, "T 3 H W"]
     sharp: NotRequired[Float[Tensor, "T 3 H W"]]
+    lit: NotRequired[Float[Tensor, "T 3 H W"]]
     spike_vox: NotRequired[Float[Tensor, "T K h w"]]
     spikes_present: NotRequired[Bool[Tensor, ""]]
     meta: Meta
@@ -73,6 +79,7 @@ class Batch(TypedDict):
 
     blur: Float[Tensor, "B T 3 H W"]
     sharp: NotRequired[Float[Tensor, "B T 3 H W"]]
+    lit: NotRequired[Float[Tensor, "B T 3 H W"]]
     spike_vox: NotRequired[Float[Tensor, "B T K h w"]]
     spikes_present: NotRequired[Bool[Tensor, " B"]]
     meta: list[Meta]
@@ -293,6 +300,26 @@ def read_counts(
     return whole[:, rows, columns].contiguous()
 
 
+def read_ticks(sequence: PreparedSequence, exposure: Exposure, crop: Crop) -> UInt8[Tensor, "T h w"]:
+    """The spikes of one exposure, 0 or 1, of the crop; of a sequence whose cells are its pixels.
+
+    Raises:
+        FileNotFoundError: the file is not there.
+        ValueError: it holds another number of ticks; the sequence is registered or has bad pixels.
+    """
+    if sequence.bad_mask is not None or sequence.registered:
+        raise ValueError(
+            f"{sequence.folder}: is registered or has bad pixels; allowed for representation profile: neither"
+        )
+    r = sequence.ratio
+    stream = PackedStream(sequence.path("spike", exposure.frame_idx), sequence.geometry)
+    if stream.num_ticks != exposure.num_ticks:
+        raise ValueError(f"{stream.path}: {stream.num_ticks} ticks; allowed: {exposure.num_ticks}")
+    rows = slice(crop.top_px // r, -(-(crop.top_px + crop.height_px) // r))
+    columns = slice(crop.left_px // r, -(-(crop.left_px + crop.width_px) // r))
+    return torch.from_numpy(np.ascontiguousarray(stream.read(0, stream.num_ticks)[:, rows, columns]))
+
+
 def read_frame(path: Path, sequence: PreparedSequence) -> UInt8[np.ndarray, "H W 3"]:
     """A picture of the sequence: mapped (.npy), or decoded (.png). Raises as `map_array` and `read_image` do."""
     if sequence.frames == "npy":
@@ -314,11 +341,14 @@ def read_sample(
     normalize: Normalize,
     voxels: Literal["precomputed", "raw"],
     worsen: Callable[[Tensor, Exposure], Tensor] | None = None,
+    representation: Representation = "counts",
+    relight: bool = False,
 ) -> Sample:
     """Read the exposures at `positions` and cut one field of view from frames and spikes alike (None: all of it).
 
     `worsen` (counts of an exposure -> worse counts) stands before log1p. The density that normalises an exposure then
-    changes by as much as that of the crop did.
+    changes by as much as that of the crop did. For representation profile it takes ticks and gives worse ticks.
+    `relight`: also `lit`, from the counts that the voxels are made of.
     """
     r = sequence.ratio
     if crop is None:
@@ -346,8 +376,17 @@ def read_sample(
         sample["sharp"] = pictures("sharp")
     if spikes:
         # One frame at a time through the one normalisation, on either path: so that both give the same bits.
-        frames = []
-        for position, exposure in zip(positions, exposures, strict=True):
+        frames, lit = [], []
+        for blur, position, exposure in zip(sample["blur"], positions, exposures, strict=True):
+            if representation == "profile":
+                ticks = read_ticks(sequence, exposure, crop)
+                if worsen is not None:
+                    ticks = worsen(ticks, exposure)
+                counts = exposure_intervals(ticks, num_bins=num_bins, split=bin_split)
+                frames.append(profile(counts, exposure.num_ticks, split=bin_split))
+                if relight:
+                    lit.append(relit(blur, counts, exposure.num_ticks, split=bin_split, dark=PROFILE_DARK_RATE))
+                continue
             counts = read_counts(sequence, exposure, crop, num_bins=num_bins, bin_split=bin_split, voxels=voxels)
             density = sequence.densities[position] if normalize == "density" else None
             if worsen is not None:
@@ -355,7 +394,11 @@ def read_sample(
                 if density is not None and before > 0:
                     density *= float(crop_density(counts) / before)
             frames.append(normalise(counts, stats, density=density))
+            if relight:
+                lit.append(relit(blur, counts, exposure.num_ticks, split=bin_split, dark=DARK_RATE))
         sample["spike_vox"] = torch.stack(frames)
+        if relight:
+            sample["lit"] = torch.stack(lit)
     return sample
 
 
@@ -367,6 +410,8 @@ def collate(samples: list[Sample]) -> Batch:
     }
     if "sharp" in samples[0]:
         batch["sharp"] = default_collate([sample["sharp"] for sample in samples])
+    if "lit" in samples[0]:
+        batch["lit"] = default_collate([sample["lit"] for sample in samples])
     if "spike_vox" in samples[0]:
         batch["spike_vox"] = default_collate([sample["spike_vox"] for sample in samples])
     if "spikes_present" in samples[0]:

@@ -97,7 +97,11 @@ def write_videos(folder: Path, methods: Sequence[str], recordings: Sequence[Reco
 
 def table(results: dict[str, Any]) -> str:
     """The totals as plain text, one method a line."""
-    rows = _rows(results)
+    return aligned(_rows(results))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of one length as columns of plain text, the first to the left and the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
     return "\n".join(lines)

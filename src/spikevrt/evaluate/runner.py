@@ -1,16 +1,17 @@
-"""Score networks on recordings that have sharp frames, and time them; everything goes into one results.json.
+"""Score methods on recordings that have sharp frames, and time them; everything goes into one results.json.
 
 Networks run through `restore.restorer`, as users run them: whole frames, no crop. Every frame is restored, scored and
 counted exactly once. Time is taken after the device has finished, over reading a recording and restoring it; scoring
 and writing are not part of it, and the first, slow call is made before the clock starts.
 
-Dimension key: H rows, W columns.
+Dimension key: T frames, H rows, W columns.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -18,33 +19,37 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from spikevrt import runtime
 from spikevrt.checkpoint import read_info
 from spikevrt.evaluate import metrics, report
-from spikevrt.evaluate.baselines import SPIKE_RATIO, short_window, spike_ratio
+from spikevrt.evaluate.methods import (
+    PLAIN,
+    Method,
+    blur_method,
+    interval_ratio_method,
+    network_method,
+    spike_ratio_method,
+)
 from spikevrt.recording.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.frames import to_float, to_uint8, write_image
 from spikevrt.recording.layouts import NO_OPTIONS, LayoutOptions, open_recordings
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.registration import alignment_values
 from spikevrt.recording.spike_file import sha256_file
-from spikevrt.represent.exposure import place_counts
 from spikevrt.restore.admission import admit, check_skip
 from spikevrt.restore.output import progress_bar
-from spikevrt.restore.restorer import RestoreOptions, load_network, reads_spikes, restore_clip, restore_frames
-from spikevrt.restore.work import ClipWork, tiles_in_all
+from spikevrt.restore.restorer import RestoreOptions, reads_spikes
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 RESULTS = "results.json"
-BLUR = "blur"  # the name of the method that returns its input
 PROTOCOL = {
     "psnr_rgb": "dB, 8 bit after clamp and round, three channels, per frame",
     "psnr_y": "dB, BT.601 luma of the 8-bit picture, not rounded, per frame",
@@ -54,6 +59,18 @@ PROTOCOL = {
     "ms_per_frame": "from file to restored frame, device synchronised, after a warm-up; median over the sequences",
     "peak_memory_bytes": "while restoring: allocated by torch on CUDA, resident in the whole process on a CPU",
 }
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A recording to be restored and scored: its name in the results, and what its cameras are like (a benchmark's)."""
+
+    name: str
+    recording: Recording
+    condition: dict[str, Any] | None = None
+
+
+Keep = Callable[[torch.Tensor, int, Subject], None]
 
 
 def evaluate(
@@ -66,7 +83,7 @@ def evaluate(
     keep_frames: bool = False,
     layout: LayoutOptions = NO_OPTIONS,
 ) -> dict[str, Any]:
-    """Score the blurry input, the spike-ratio baseline (where there are spikes) and each network on each recording;
+    """Score the blurry input, the two baselines without a network (where there are spikes) and each network;
     print the table, return what results.json holds.
 
     `out` becomes a folder with results.json, report.html and one picture (blur | restored | sharp) per network and
@@ -95,24 +112,21 @@ def write_results(
     """What `evaluate` does, into a folder that exists. `credits` (plain text) goes under the report."""
     weights, opened = [Path(path) for path in weights], _open(recordings, options, layout)
     names = method_names(weights)
+    infos = []
     for path in weights:  # now, and not after the first networks have run
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such weights file")
+        infos.append(read_info(path))
         if options.skip_sharp is not None:
-            check_skip(read_info(path), options.skip_sharp)
-    results: dict[str, Any] = {
-        "format": "spikevrt-results",
-        "version": 1,
-        "protocol": PROTOCOL,
-        "environment": runtime.environment(runtime.pick_device(options.device)),
-        "options": dataclasses.asdict(options),
-        "data": _describe(opened),
-        "methods": [],
-    }
-    plain: dict[str, Callable[[Recording, int], torch.Tensor]] = {BLUR: _blurry_frame}
+            check_skip(infos[-1], options.skip_sharp)
+    methods = [blur_method()]
     if all(recording.spikes is not None for recording in opened):
-        plain[SPIKE_RATIO] = _spike_ratio_frame
-    num_frames = sum(recording.num_frames for recording in opened) * (len(weights) + len(plain))
+        methods += [spike_ratio_method(), interval_ratio_method()]
+    for name, path, info in zip(names, weights, infos, strict=True):
+        methods.append(network_method(name, path, options, uses_spikes=reads_spikes(info, options)))
+    subjects = [Subject(recording.name, recording) for recording in opened]
+    results = new_results(subjects, options)
+    num_frames = sum(recording.num_frames for recording in opened) * len(methods)
     with progress_bar("restoring and scoring") as progress:
         done = itertools.count(1)
 
@@ -120,16 +134,35 @@ def write_results(
             if progress is not None:
                 progress(next(done), num_frames)
 
-        for name, frame in plain.items():
-            results["methods"].append(_score_plain(name, frame, opened, advance))
-        for name, path in zip(names, weights, strict=True):
-            results["methods"].append(_score_network(name, path, opened, folder, options, keep_frames, advance))
-    (folder / RESULTS).write_text(json.dumps(_plain(results), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        for method in methods:
+            keep = functools.partial(_keep, method.name, folder, frames=keep_frames) if method.name in names else None
+            results["methods"].append(score(method, subjects, keep=keep, advance=advance))
+    write_json(folder / RESULTS, results)
     if keep_frames:
         report.write_videos(folder, names, opened)
     report.write_html(folder, results, title=title, credits=credits)
     print(report.table(results))
     return results
+
+
+def new_results(subjects: Sequence[Subject], options: RestoreOptions) -> dict[str, Any]:
+    """What results.json says before any method has been scored."""
+    return {
+        "format": "spikevrt-results",
+        "version": 2,
+        "protocol": PROTOCOL,
+        "environment": runtime.environment(runtime.pick_device(options.device)),
+        "options": dataclasses.asdict(options),
+        "benchmark": None,
+        "data": _describe(subjects),
+        "methods": [],
+    }
+
+
+def write_json(path: Path, results: dict[str, Any]) -> None:
+    """Write results, complete or not at all."""
+    with complete_or_absent(path) as partial:
+        partial.write_text(json.dumps(_plain(results), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def method_names(weights: Sequence[Path]) -> list[str]:
@@ -140,7 +173,7 @@ def method_names(weights: Sequence[Path]) -> list[str]:
     """
     stems = [path.stem for path in weights]
     names = [
-        stem if stems.count(stem) == 1 and stem not in (BLUR, SPIKE_RATIO) else f"{path.resolve().parent.name}_{stem}"
+        stem if stems.count(stem) == 1 and stem not in PLAIN else f"{path.resolve().parent.name}_{stem}"
         for stem, path in zip(stems, weights, strict=True)
     ]
     for name, path in zip(names, weights, strict=True):
@@ -178,22 +211,24 @@ def _open(recordings: Sequence[Path], options: RestoreOptions, layout: LayoutOpt
     return [recording if recording.spikes is None else admit(recording, options.ignore_health) for recording in opened]
 
 
-def _describe(recordings: Sequence[Recording]) -> dict[str, Any]:
-    hashes = [_data_hash(recording) for recording in recordings]
+def _describe(subjects: Sequence[Subject]) -> dict[str, Any]:
+    hashes = [_data_hash(subject.recording) for subject in subjects]
     return {
         "sha256": hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
         "recordings": [
             {
-                "name": recording.name,
+                "name": subject.name,
+                "root": str(subject.recording.root.absolute()),
+                "condition": subject.condition,
                 "sha256": data_hash,
-                "num_frames": recording.num_frames,
-                "width": recording.width,
-                "height": recording.height,
-                "fps": recording.fps,
-                "tick_rate_hz": recording.tick_rate_hz,
-                "provenance": recording.provenance,
+                "num_frames": subject.recording.num_frames,
+                "width": subject.recording.width,
+                "height": subject.recording.height,
+                "fps": subject.recording.fps,
+                "tick_rate_hz": subject.recording.tick_rate_hz,
+                "provenance": subject.recording.provenance,
             }
-            for recording, data_hash in zip(recordings, hashes, strict=True)
+            for subject, data_hash in zip(subjects, hashes, strict=True)
         ],
     }
 
@@ -212,83 +247,49 @@ def _data_hash(recording: Recording) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _blurry_frame(recording: Recording, index: int) -> torch.Tensor:
-    return to_float(recording.read_blur(index))
-
-
-def _spike_ratio_frame(recording: Recording, index: int) -> torch.Tensor:
-    num_ticks = recording.exposures[index].num_ticks
-    start, stop = short_window(num_ticks)
-    counts = torch.from_numpy(recording.count_exposure(index, [0, start, stop, num_ticks]).astype(np.float32))
-    counts = place_counts(counts, bad=recording.bad_mask(), positions=recording.sensor_positions)
-    return spike_ratio(_blurry_frame(recording, index), counts[1] / (stop - start), counts.sum(0) / num_ticks)
-
-
-def _score_plain(
-    name: str,
-    frame: Callable[[Recording, int], torch.Tensor],
-    recordings: Sequence[Recording],
-    advance: Callable[[], None],
+def score(
+    method: Method, subjects: Sequence[Subject], *, keep: Keep | None = None, advance: Callable[[], None]
 ) -> dict[str, Any]:
-    """A method without weights: `frame` makes frame `index` of a recording."""
-    sequences: list[dict[str, Any]] = []
-    for recording in recordings:
-        frames: list[dict[str, Any]] = []
-        for index in range(recording.num_frames):
-            frames.append(_score(index, frame(recording, index), recording))
-            advance()
-        sequences.append({"name": recording.name, "mean": metrics.sequence_mean(frames), "frames": frames})
-    return {"name": name, "mean": metrics.total_mean([s["mean"] for s in sequences]), "sequences": sequences}
+    """Restore and score every recording by one method: its entry in the results.
 
+    `keep` is given every frame with its index and recording, `advance` is called for each.
 
-def _score_network(
-    name: str,
-    path: Path,
-    recordings: Sequence[Recording],
-    folder: Path,
-    options: RestoreOptions,
-    keep_frames: bool,
-    advance: Callable[[], None],
-) -> dict[str, Any]:
-    device = runtime.pick_device(options.device)
-    network, info = load_network(path, device)
-    warm_up_px, spikes = network.min_size_px, info.model.spikes if reads_spikes(info, options) else None
-    voxels = None if spikes is None else torch.zeros(2, spikes.num_bins, warm_up_px // 2, warm_up_px // 2)
-    grey = torch.full((2, 3, warm_up_px, warm_up_px), 0.5)
-    restore_clip(network, grey, voxels, dataclasses.replace(options, skip_sharp=None))
+    Raises:
+        ValueError: a frame that is not finite or of another size, or another number of frames.
+    """
+    restorer = method.ready()
     sequences: list[dict[str, Any]] = []
-    for recording in recordings:
-        runtime.reset_peak_memory(device)
+    for subject in subjects:
+        recording = subject.recording
+        runtime.reset_peak_memory(restorer.device)
         frames: list[dict[str, Any]] = []
-        work: list[ClipWork] = []
         seconds = 0.0
-        restoring = restore_frames(network, info, recording, options, tell=work.append)
-        for index, frame, frame_seconds in _timed(restoring, device):
-            assert index == len(frames), f"frame {index} of {recording.name} came after {len(frames)} frames"
+        for index, (frame, frame_seconds) in enumerate(_timed(restorer.restore(recording), restorer.device)):
+            if index == recording.num_frames:
+                break
             seconds += frame_seconds
-            frames.append(_score(index, frame, recording))
-            _keep(frame, index, name, recording, folder, keep_frames)
+            frames.append(_score(index, frame, subject))
+            if keep is not None:
+                keep(frame, index, subject)
             advance()
-        assert len(frames) == recording.num_frames, (recording.name, len(frames))
+        if len(frames) != recording.num_frames or index != len(frames) - 1:
+            raise ValueError(
+                f"{method.name}: {subject.name}: {'more' if index == len(frames) else len(frames)} frames came out; "
+                f"allowed: {recording.num_frames}"
+            )
         sequences.append(
             {
-                "name": recording.name,
+                "name": subject.name,
                 "mean": metrics.sequence_mean(frames),
                 "ms_per_frame": 1000.0 * seconds / len(frames),
-                "peak_memory_bytes": runtime.peak_memory_bytes(device),
-                "tiles": tiles_in_all(work),
+                "peak_memory_bytes": runtime.peak_memory_bytes(restorer.device),
+                **restorer.told(),
                 "frames": frames,
             }
         )
     return {
-        "name": name,
-        "weights": path.name,
-        "weights_sha256": sha256_file(path),
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "spikes": reads_spikes(info, options),
-        "device": str(device),
-        "model": dataclasses.asdict(info.model),
-        "training": info.provenance,
+        "name": method.name,
+        **restorer.about,
         "mean": metrics.total_mean([s["mean"] for s in sequences]),
         "ms_per_frame": statistics.median(s["ms_per_frame"] for s in sequences),
         "peak_memory_bytes": max(s["peak_memory_bytes"] for s in sequences),
@@ -296,39 +297,36 @@ def _score_network(
     }
 
 
-def _timed(
-    restoring: Iterator[tuple[int, torch.Tensor]], device: torch.device
-) -> Iterator[tuple[int, torch.Tensor, float]]:
-    """(index, frame, seconds that the frame took): the device is waited for before each reading of the clock."""
+def _timed(restoring: Iterator[torch.Tensor], device: torch.device) -> Iterator[tuple[torch.Tensor, float]]:
+    """(frame, seconds that it took): the device is waited for before each reading of the clock."""
     while True:
         runtime.synchronise(device)
         began_s = time.perf_counter()
-        step = next(restoring, None)
+        frame = next(restoring, None)
         runtime.synchronise(device)
-        if step is None:
+        if frame is None:
             return
-        yield *step, time.perf_counter() - began_s
+        yield frame, time.perf_counter() - began_s
 
 
-def _keep(
-    frame: Float[torch.Tensor, "3 H W"], index: int, name: str, recording: Recording, folder: Path, keep_frames: bool
-) -> None:
-    """Write the picture of the middle frame, and with `keep_frames` every restored frame."""
-    if keep_frames:
-        path = report.frame_path(folder, name, recording.name, index)
+def _keep(name: str, folder: Path, frame: torch.Tensor, index: int, subject: Subject, *, frames: bool) -> None:
+    """Write the picture of the middle frame, and with `frames` every restored frame."""
+    recording = subject.recording
+    if frames:
+        path = report.frame_path(folder, name, subject.name, index)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_image(path, to_uint8(frame))
     if index == recording.num_frames // 2:
         blur, sharp = to_float(recording.read_blur(index)), to_float(recording.read_sharp(index))
-        report.write_three_columns(report.picture_path(folder, name, recording.name), blur, frame, sharp)
+        report.write_three_columns(report.picture_path(folder, name, subject.name), blur, frame, sharp)
 
 
-def _score(index: int, frame: Float[torch.Tensor, "3 H W"], recording: Recording) -> dict[str, Any]:
-    sharp = to_float(recording.read_sharp(index))
+def _score(index: int, frame: Float[torch.Tensor, "3 H W"], subject: Subject) -> dict[str, Any]:
+    sharp = to_float(subject.recording.read_sharp(index))
     try:
         scores = metrics.frame_scores(frame.detach().float().cpu()[None], sharp[None])
     except ValueError as error:
-        raise ValueError(f"{recording.name}, frame {index}: {error}") from None
+        raise ValueError(f"{subject.name}, frame {index}: {error}") from None
     return {"frame_idx": index, **scores[0]}
 
 

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikevrt.represent.profile import expected_counts
 from spikevrt.represent.repair import repair
 from spikevrt.represent.voxel import Split, count_bins
 from spikevrt.represent.warp import warp
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Integer
+    from jaxtyping import Bool, Float, Integer, UInt8
 
 Count = Callable[[Sequence[int]], "Integer[np.ndarray, 'S h w']"]
 
@@ -42,6 +43,21 @@ def exposure_counts(
         ValueError: as `count_bins`, `repair` and `warp` do.
     """
     return place_counts(count_bins(count, num_ticks, num_bins=num_bins, split=split), bad=bad, positions=positions)
+
+
+def exposure_intervals(
+    spikes_Thw: UInt8[Tensor, "T h w"],
+    *,
+    num_bins: int,
+    split: Split = "whole",
+    bad: Bool[np.ndarray, "h w"] | None = None,
+    positions: Float[np.ndarray, "h2 w2 2"] | None = None,
+) -> Float[Tensor, "{num_bins} h2 w2"]:
+    """The same from the intervals between spikes: expected spikes per bin and cell (`represent.profile`).
+
+    Raises ValueError as `exposure_counts` does.
+    """
+    return place_counts(expected_counts(spikes_Thw, num_bins=num_bins, split=split), bad=bad, positions=positions)
 
 
 def place_counts(

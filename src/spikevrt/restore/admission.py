@@ -9,12 +9,13 @@ import sys
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from spikevrt.align import health
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.recording.recording import Recording, nearest_ratio
-from spikevrt.represent.exposure import exposure_counts
+from spikevrt.represent.exposure import exposure_counts, exposure_intervals
 from spikevrt.represent.voxel import Split
 from spikevrt.represent.voxel import density as voxel_density
 
@@ -61,6 +62,8 @@ def check_skip(info: WeightsInfo, skip_sharp: float | None) -> None:
         raise ValueError(f"skip_sharp: {skip_sharp}; allowed for weights without spikes: none (spikes tell what moves)")
     if info.model.spikes.num_bins < 2:
         raise ValueError(f"skip_sharp: {skip_sharp}; allowed for weights that read a single bin: none")
+    if info.model.spikes.relight or info.model.spikes.representation != "counts":
+        raise ValueError(f"skip_sharp: {skip_sharp}; allowed for weights that read lit frames or profiles: none")
 
 
 def check_spikes(info: WeightsInfo, recording: Recording) -> None:
@@ -84,7 +87,7 @@ def check_spikes(info: WeightsInfo, recording: Recording) -> None:
             file=sys.stderr,
         )
     density = spike_density(recording, spec.num_bins, spec.split)
-    if spec.normalize == "density":
+    if spec.normalize == "density" or spec.representation == "profile":  # either evens out how many spikes there are
         if density == 0:
             raise ValueError(f"{recording.root}: no spike in the exposures looked at; is the stream dead?")
     elif not info.voxel_mean / MAX_DENSITY_RATIO <= density <= info.voxel_mean * MAX_DENSITY_RATIO:
@@ -110,6 +113,17 @@ def frame_counts(recording: Recording, index: int, num_bins: int, split: Split) 
     return exposure_counts(
         lambda edges: recording.count_exposure(index, edges),
         recording.exposures[index].num_ticks,
+        num_bins=num_bins,
+        split=split,
+        bad=recording.bad_mask(),
+        positions=recording.sensor_positions,
+    )
+
+
+def frame_intervals(recording: Recording, index: int, num_bins: int, split: Split) -> Float[Tensor, "K h2 w2"]:
+    """Expected spikes per bin of exposure `index` from the intervals between them, as `frame_counts` otherwise."""
+    return exposure_intervals(
+        torch.from_numpy(recording.read_exposure_spikes(index)),
         num_bins=num_bins,
         split=split,
         bad=recording.bad_mask(),

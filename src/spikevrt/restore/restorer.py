@@ -28,9 +28,18 @@ from spikevrt.recording.frames import list_images, read_image, to_float, to_uint
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.video import write_video
 from spikevrt.represent.activity import spike_activity
+from spikevrt.represent.profile import PROFILE_DARK_RATE, profile
+from spikevrt.represent.relight import relight
 from spikevrt.represent.voxel import VoxelStats, normalise
 from spikevrt.represent.voxel import density as voxel_density
-from spikevrt.restore.admission import admit, check_skip, check_spikes, frame_counts, tell_without_spikes
+from spikevrt.restore.admission import (
+    admit,
+    check_skip,
+    check_spikes,
+    frame_counts,
+    frame_intervals,
+    tell_without_spikes,
+)
 from spikevrt.restore.output import SUMMARY_FILE, check_out, progress_bar
 from spikevrt.restore.plan import FLOW_MAX_PIXELS, Plan, plan_tiles
 from spikevrt.restore.tiling import (
@@ -375,14 +384,22 @@ def _plan(network: SpikeVRT, options: RestoreOptions, frames: Tensor, voxels: Te
 def _read(
     info: WeightsInfo, recording: Recording, index: int, options: RestoreOptions
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Frame, voxels, activity of the spikes; None where they are not asked for."""
+    """The frame that enters the network, voxels, activity of the spikes; None where they are not asked for."""
     frame = to_float(recording.read_blur(index))
     spec = info.model.spikes
     if spec is None or options.without_spikes:
         return frame, None, None
+    num_ticks = recording.exposures[index].num_ticks
+    if spec.representation == "profile":
+        counts = frame_intervals(recording, index, spec.num_bins, spec.split)
+        if spec.relight:
+            frame = relight(frame, counts, num_ticks, split=spec.split, dark=PROFILE_DARK_RATE)
+        return frame, profile(counts, num_ticks, split=spec.split), None
     counts = frame_counts(recording, index, spec.num_bins, spec.split)
     activity = None
     if options.skip_sharp is not None:
-        activity = spike_activity(counts, recording.exposures[index].num_ticks, split=spec.split)
+        activity = spike_activity(counts, num_ticks, split=spec.split)
+    if spec.relight:
+        frame = relight(frame, counts, num_ticks, split=spec.split)
     own_density = voxel_density(counts) if spec.normalize == "density" else None
     return frame, normalise(counts, VoxelStats(info.voxel_mean, info.voxel_std), density=own_density), activity

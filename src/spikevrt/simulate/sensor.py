@@ -18,12 +18,14 @@ import torch
 from torch.nn import functional as F
 
 from spikevrt.light import LUMINANCE, luminance
+from spikevrt.simulate.noise import normal
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, UInt8
     from torch import Tensor
 
 BAYER_PATTERNS = ("BGGR", "RGGB", "GRBG", "GBRG")
+DARK_STEPS = 1 << 30  # levels of dark current per full-scale tick
 FEW_PHOTONS = 100.0  # a full-scale tick of fewer photons is drawn from Poisson itself, one of more from a normal
 
 
@@ -168,7 +170,8 @@ class SpikeSensor:
 
     `expose` is called with consecutive slices of time; how the time is cut does not change the spikes: noise is drawn
     tick by tick, in order, from a generator of its own. So are the differences between pixels, once; the start phases
-    are those of the ideal sensor.
+    are those of the ideal sensor. The same light gives the same spikes on every machine, but for noise of fewer than
+    `FEW_PHOTONS`.
     """
 
     def __init__(self, height: int, width: int, config: SensorConfig, *, seed: int) -> None:
@@ -187,10 +190,13 @@ class SpikeSensor:
         config, shape = self.config, self._charge_hw.shape
         generator = torch.Generator().manual_seed(_derived_seed("pattern", seed))
         # all four are always drawn, so that one setting does not change the others' maps
-        gain_hw, dark_hw, threshold_hw = (torch.randn(shape, generator=generator) for _ in range(3))
+        gain_hw, dark_hw, threshold_hw = (normal(shape, generator) for _ in range(3))
         fate_hw = torch.rand(shape, generator=generator)
         sigma = math.sqrt(math.log1p(config.dark_cv**2))
-        dark_hw = config.dark_current * (dark_hw * sigma - sigma**2 / 2).exp()
+        dark_hw = config.dark_current * (dark_hw.double() * sigma - sigma**2 / 2).exp()
+        dark_hw = (
+            (dark_hw * DARK_STEPS).round() / DARK_STEPS
+        ).float()  # an exponential's last bits are not the same everywhere
         dark_hw[(fate_hw >= config.dead_fraction) & (fate_hw < config.dead_fraction + config.hot_fraction)] = (
             config.hot_current
         )
@@ -242,7 +248,9 @@ class SpikeSensor:
     def _arriving(self, light_hw: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
         """Charge of one tick without noise, in thresholds: a new tensor."""
         if self._gain_hw is not None and self._leak_hw is not None:
-            return torch.addcmul(self._leak_hw, self._gain_hw, light_hw)
+            return (self._gain_hw * light_hw).add_(
+                self._leak_hw
+            )  # in two steps: fused, some processors round otherwise
         arriving_hw = light_hw / self.config.threshold
         if self.config.light_gain != 1:
             arriving_hw *= self.config.light_gain
@@ -253,7 +261,7 @@ class SpikeSensor:
     def _compare(self, charge_hw: Float[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
         if self.config.threshold_jitter == 0:
             return charge_hw >= 1
-        jitter_hw = torch.empty_like(charge_hw).normal_(1.0, self.config.threshold_jitter, generator=self._noise)
+        jitter_hw = normal(charge_hw.shape, self._noise).mul_(self.config.threshold_jitter).add_(1.0)
         return charge_hw >= jitter_hw
 
 
@@ -267,8 +275,7 @@ def _with_shot_noise(
     """
     if plain:
         return torch.poisson(charge_hw * photons_hw, generator=generator) / photons_hw
-    noise_hw = torch.empty_like(charge_hw).normal_(generator=generator)
-    return (charge_hw / photons_hw).sqrt_().mul_(noise_hw).add_(charge_hw)
+    return (charge_hw / photons_hw).sqrt_().mul_(normal(charge_hw.shape, generator)).add_(charge_hw)
 
 
 def _derived_seed(purpose: str, seed: int) -> int:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from spikevrt.data.dataset import VoxelStats
 
 Batch = dict[str, Any]
-INPUTS = ("blur", "spike_vox", "spikes_present")  # what the network takes, in this order
+SPIKE_INPUTS = ("spike_vox", "spikes_present")  # what the network takes beside frames, in this order
 
 
 def train(
@@ -230,7 +230,9 @@ class Run:
 
     def terms(self, batch: Batch, network: nn.Module) -> dict[str, Tensor]:
         """The loss of one micro-batch, term by term, each with its weight."""
-        inputs = [batch[name].to(self.device, non_blocking=True) for name in INPUTS if name in batch]
+        frames = batch.get("lit", batch["blur"]).to(self.device, non_blocking=True)
+        spikes = [batch[name].to(self.device, non_blocking=True) for name in SPIKE_INPUTS if name in batch]
+        blur = frames if "lit" not in batch else batch["blur"].to(self.device, non_blocking=True)
         sharp = None
         if not self.config.train.self_supervised:
             sharp = batch["sharp"].to(self.device, non_blocking=True)
@@ -239,8 +241,8 @@ class Run:
             times = [[meta[name] for meta in batch["meta"]] for name in ("t0", "t1")]
             duty = exposure_duty(*times).to(self.device)
         with runtime.autocast(self.device, self.config.train.precision):
-            restored = network(*inputs).float()
-            terms: dict[str, Tensor] = self.losses(restored, inputs[0], sharp, duty)
+            restored = network(frames, *spikes).float()
+            terms: dict[str, Tensor] = self.losses(restored, blur, sharp, duty)
         return terms
 
     def flow(self, first: Tensor, second: Tensor) -> Tensor:
@@ -381,6 +383,8 @@ def _datasets(config: Config, stats: VoxelStats | None) -> tuple[ClipDataset, Cl
         "num_bins": None if spikes is None else spikes.num_bins,
         "bin_split": None if spikes is None else spikes.split,
         "normalize": "none" if spikes is None else spikes.normalize,
+        "representation": "counts" if spikes is None else spikes.representation,
+        "relight": spikes is not None and spikes.relight,
         "spikes": spikes is not None,
         "stats": stats,
         "seed": config.train.seed,

@@ -93,7 +93,8 @@ def validate(
             sample = clips[index]
             # frames have other sizes than crops: what was compiled for training stays out of it
             with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-                restored = restore_clip(network, sample["blur"], sample.get("spike_vox"), options).float().cpu()
+                restored = restore_clip(network, sample.get("lit", sample["blur"]), sample.get("spike_vox"), options)
+                restored = restored.float().cpu()
             target = sample.get("sharp")
             if target is None and len(restored) < 2:
                 continue  # one frame alone shows no motion to be blurred along again

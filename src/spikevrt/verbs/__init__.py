@@ -10,6 +10,7 @@ from typing import Any
 
 from spikevrt.verbs import (
     align,
+    bench,
     config,
     convert,
     demo,
@@ -26,5 +27,19 @@ from spikevrt.verbs import (
 
 def add_verbs(verbs: Any) -> None:
     """Add every verb's parser to the sub-parsers `verbs`, in the order of the data flow. Imports nothing heavy."""
-    for verb in (simulate, inspect, align, convert, prepare, config, train, runs, restore, evaluate, export, demo):
+    for verb in (
+        simulate,
+        inspect,
+        align,
+        convert,
+        prepare,
+        config,
+        train,
+        runs,
+        restore,
+        evaluate,
+        bench,
+        export,
+        demo,
+    ):
         verb.add(verbs)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from spikevrt.evaluate.baselines import short_window, spike_ratio
+from spikevrt.represent.relight import relight, short_bins, short_window, spike_ratio
+from spikevrt.represent.voxel import voxelise
 
 
 def restored(blur: torch.Tensor, spikes: torch.Tensor) -> torch.Tensor:
@@ -36,3 +37,27 @@ def test_light_that_was_on_only_around_the_centre_is_made_brighter_and_one_that_
 def test_no_light_at_all_changes_nothing():
     blur = torch.rand(3, 4, 4)
     torch.testing.assert_close(restored(blur, torch.zeros(7, 2, 2, dtype=torch.uint8)), blur, rtol=0, atol=1e-6)
+
+
+def test_the_short_bins_are_an_eighth_around_the_centre_and_never_leave_the_exposure():
+    assert short_bins(32) == (14, 18)
+    assert [short_bins(n) for n in (1, 2, 3, 4)] == [(0, 1), (0, 2), (1, 2), (1, 3)]
+    assert all(0 <= first < stop <= n and first == n - stop for n in range(1, 99) for first, stop in [short_bins(n)])
+
+
+def test_relighting_from_bins_is_the_spike_ratio_of_the_ticks_in_the_middle_bins():
+    generator = torch.Generator().manual_seed(5)
+    spikes = torch.randint(0, 2, (64, 3, 5), generator=generator, dtype=torch.uint8)
+    blur = torch.rand(3, 6, 10, generator=generator)
+    before = blur.clone()
+    lit = relight(blur, voxelise(spikes, num_bins=32), 64, split="whole")
+    expected = spike_ratio(blur, spikes[28:36].float().mean(0), spikes.float().mean(0))
+    torch.testing.assert_close(lit, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(blur, before, rtol=0, atol=0)
+
+
+def test_bins_that_share_ticks_are_as_long_as_their_share():
+    spikes = torch.zeros(40, 1, 1, dtype=torch.uint8)
+    spikes[::2] = 1  # one half everywhere, so nothing changes, however 40 ticks fall into 32 bins
+    lit = relight(torch.full((3, 1, 1), 0.4), voxelise(spikes, num_bins=32, split="fractional"), 40, split="fractional")
+    torch.testing.assert_close(lit, torch.full((3, 1, 1), 0.4), rtol=0, atol=0.02)

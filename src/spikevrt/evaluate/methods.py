@@ -1,0 +1,225 @@
+"""What is scored: the blurry input, the analytic baseline, our networks, and any method of other people's.
+
+A method maps a recording to its restored frames, in order, each once. Other people's are a Python function or a command
+(docs/evaluation.md has an example of both).
+
+Dimension key: T frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikevrt import runtime
+from spikevrt.recording.frames import list_images, read_image, to_float
+from spikevrt.recording.recording import Recording
+from spikevrt.recording.spike_file import sha256_file
+from spikevrt.represent.exposure import place_counts
+from spikevrt.represent.interval import intervals
+from spikevrt.represent.profile import PROFILE_DARK_RATE
+from spikevrt.represent.relight import short_window, spike_ratio
+from spikevrt.restore.restorer import RestoreOptions, load_network, reads_spikes, restore_clip, restore_frames
+from spikevrt.restore.work import ClipWork, tiles_in_all
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+BLUR = "blur"  # the name of the method that returns its input
+SPIKE_RATIO = "spike_ratio"  # of the two that need no network (represent.relight), and that a network has to beat:
+INTERVAL_RATIO = "interval_ratio"  # rates from counts (TFP), rates from intervals (TFI)
+PLAIN = (BLUR, SPIKE_RATIO, INTERVAL_RATIO)
+ALLOWED = "NAME=MODULE:FUNCTION, or NAME=COMMAND with {recording} and {out}"
+LAST_WORDS = 300  # characters of a failed command's output that its error repeats
+
+
+class Restorer(Protocol):
+    """A method at work. `about` goes into the results as it is; `device` is waited for before the clock is read."""
+
+    about: dict[str, Any]
+    device: torch.device
+
+    def restore(self, recording: Recording) -> Iterator[Float[Tensor, "3 H W"]]:
+        """The frames of a recording, in order, in [0, 1] but for rounding and overshoot."""
+        ...
+
+    def told(self) -> dict[str, Any]:
+        """What the last recording took, for its entry in the results."""
+        ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method by its name in tables. `ready` makes it ready to work: called once, before the clock starts."""
+
+    name: str
+    uses_spikes: bool
+    ready: Callable[[], Restorer]
+    may_go_without: bool = False  # it also restores recordings without spikes, although it uses them
+
+
+@dataclass
+class PerFrame:
+    """A method without weights: `frame` makes frame `index` of a recording."""
+
+    frame: Callable[[Recording, int], Float[Tensor, "3 H W"]]
+    about: dict[str, Any]
+    device: torch.device = torch.device("cpu")
+
+    def restore(self, recording: Recording) -> Iterator[Tensor]:
+        return (self.frame(recording, index) for index in range(recording.num_frames))
+
+    def told(self) -> dict[str, Any]:
+        return {}
+
+
+class Network:
+    """Weights of ours, through the restorer."""
+
+    def __init__(self, path: Path, options: RestoreOptions) -> None:
+        self.options, self.work = options, list[ClipWork]()
+        self.device = runtime.pick_device(options.device)
+        self.network, self.info = load_network(path, self.device)
+        self.about = {
+            "weights": path.name,
+            "weights_sha256": sha256_file(path),
+            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+            "spikes": reads_spikes(self.info, options),
+            "device": str(self.device),
+            "model": asdict(self.info.model),
+            "training": self.info.provenance,
+        }
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        side_px, spikes = self.network.min_size_px, self.info.model.spikes
+        grey, voxels = torch.full((2, 3, side_px, side_px), 0.5), None
+        if spikes is not None and reads_spikes(self.info, self.options):
+            voxels = torch.zeros(2, spikes.num_bins, side_px // 2, side_px // 2)
+        restore_clip(self.network, grey, voxels, replace(self.options, skip_sharp=None))
+
+    def restore(self, recording: Recording) -> Iterator[Tensor]:
+        options, self.work = self.options, []
+        if recording.spikes is None and reads_spikes(self.info, options):
+            options = replace(options, without_spikes=True)
+        for _, frame in restore_frames(self.network, self.info, recording, options, tell=self.work.append):
+            yield frame
+
+    def told(self) -> dict[str, Any]:
+        return {"tiles": tiles_in_all(self.work)}
+
+
+class Function:
+    """A Python function (Recording) -> its frames: RGB, (H, W, 3) uint8 arrays or (3, H, W) floats in [0, 1]."""
+
+    def __init__(self, name: str, function: Callable[[Recording], Iterable[Any]], source: str) -> None:
+        self.name, self.function, self.about = name, function, {"source": source}
+        self.device = runtime.pick_device("auto")
+
+    def restore(self, recording: Recording) -> Iterator[Tensor]:
+        for index, frame in enumerate(self.function(recording)):
+            yield _as_frame(frame, recording, f"{self.name}: {recording.name}, frame {index}")
+
+    def told(self) -> dict[str, Any]:
+        return {}
+
+
+def blur_method() -> Method:
+    """The untouched input."""
+    about = {"spikes": False}
+    return Method(BLUR, False, lambda: PerFrame(lambda recording, i: to_float(recording.read_blur(i)), about))
+
+
+def spike_ratio_method() -> Method:
+    """The blurry frame, lit as the spikes say."""
+    return Method(SPIKE_RATIO, True, lambda: PerFrame(_spike_ratio_frame, {"spikes": True}))
+
+
+def interval_ratio_method() -> Method:
+    """The blurry frame, lit as the intervals between spikes say."""
+    return Method(INTERVAL_RATIO, True, lambda: PerFrame(_interval_ratio_frame, {"spikes": True}))
+
+
+def network_method(name: str, path: Path, options: RestoreOptions, *, uses_spikes: bool) -> Method:
+    """Weights of ours."""
+    return Method(name, uses_spikes, partial(Network, path, options), may_go_without=True)
+
+
+def other_method(text: str) -> Method:
+    """A method given as NAME=MODULE:FUNCTION or as NAME=COMMAND, which holds {recording} and {out}.
+
+    The command is run without a shell for each recording, and writes 000000.png ... into the folder {out}.
+
+    Raises:
+        ValueError: neither of the two; or no such function.
+    """
+    name, equals, rest = text.partition("=")
+    if not equals or not name.replace("_", "").replace("-", "").isalnum() or name in PLAIN:
+        raise ValueError(f"method: {text!r}; allowed: {ALLOWED}")
+    if "{recording}" in rest and "{out}" in rest:
+        words = shlex.split(rest)
+        run = partial(_run_command, name, words)
+        return Method(name, True, lambda: Function(name, run, rest))
+    module, colon, attribute = rest.partition(":")
+    if not colon or " " in rest:
+        raise ValueError(f"method: {text!r}; allowed: {ALLOWED}")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"method: {text!r}: {error}") from None
+    if not callable(function):
+        raise ValueError(f"method: {text!r}: {attribute} is no function")
+    return Method(name, True, lambda: Function(name, function, rest))
+
+
+def _run_command(name: str, words: list[str], recording: Recording) -> Iterator[np.ndarray]:
+    with tempfile.TemporaryDirectory() as folder:
+        filled = [word.replace("{recording}", str(recording.root)).replace("{out}", folder) for word in words]
+        try:
+            done = subprocess.run(filled, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+        except OSError as error:
+            raise ValueError(f"{name}: {filled[0]}: {error.strerror}") from None
+        if done.returncode:
+            said = " ".join((done.stderr or done.stdout).split())[-LAST_WORDS:]
+            raise ValueError(f"{name}: {recording.name}: exit status {done.returncode}: {said or 'nothing was said'}")
+        yield from map(read_image, list_images(Path(folder)))
+
+
+def _as_frame(frame: Any, recording: Recording, what: str) -> Tensor:
+    """Any of the allowed kinds as float32 (3, H, W). Raises ValueError: another size or kind."""
+    height, width = recording.height, recording.width
+    array = frame.detach().cpu().numpy() if isinstance(frame, Tensor) else np.asarray(frame)
+    if array.dtype == np.uint8 and array.shape == (height, width, 3):
+        return to_float(array)
+    if array.dtype.kind == "f" and array.shape == (3, height, width):
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    allowed = f"uint8 ({height}, {width}, 3) or float (3, {height}, {width})"
+    raise ValueError(f"{what}: {array.dtype} of shape {array.shape}; allowed: {allowed}")
+
+
+def _spike_ratio_frame(recording: Recording, index: int) -> Tensor:
+    num_ticks = recording.exposures[index].num_ticks
+    start, stop = short_window(num_ticks)
+    counts = torch.from_numpy(recording.count_exposure(index, [0, start, stop, num_ticks]).astype(np.float32))
+    counts = place_counts(counts, bad=recording.bad_mask(), positions=recording.sensor_positions)
+    blur = to_float(recording.read_blur(index))
+    return spike_ratio(blur, counts[1] / (stop - start), counts.sum(0) / num_ticks)
+
+
+def _interval_ratio_frame(recording: Recording, index: int) -> Tensor:
+    start, stop = short_window(recording.exposures[index].num_ticks)
+    rates = intervals(torch.from_numpy(recording.read_exposure_spikes(index))).float().reciprocal_()
+    pair = torch.stack((rates[start:stop].mean(0), rates.mean(0)))
+    short, long = place_counts(pair, bad=recording.bad_mask(), positions=recording.sensor_positions)
+    return spike_ratio(to_float(recording.read_blur(index)), short, long, dark=PROFILE_DARK_RATE)

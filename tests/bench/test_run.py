@@ -1,0 +1,109 @@
+"""`spikevrt bench`: which methods run where, that an interrupted call is taken up, what is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spikevrt.bench import benchmark, run
+from spikevrt.bench.benchmark import SCENES, chosen
+from spikevrt.cli import main
+from spikevrt.recording.recording import Recording
+from spikevrt.restore.restorer import RestoreOptions
+from spikevrt.verbs.options import shipped_weights
+
+CPU = RestoreOptions(device="cpu")
+CONDITIONS = ["medium", "medium_threshold_4", "medium_exposure_56", "medium_no_spikes"]
+OTHER = "copied=tests.bench.test_run:copied"
+calls: list[str] = []
+
+
+def copied(recording: Recording) -> Iterator[np.ndarray]:
+    """A method that returns its input."""
+    calls.append(str(recording.root))
+    return (recording.read_blur(index) for index in range(recording.num_frames))
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One scene of the benchmark."""
+    patch = pytest.MonkeyPatch()
+    for module in (benchmark, run):
+        patch.setattr(module, "SCENES", (SCENES[4],))
+    root = tmp_path_factory.mktemp("bench") / "recordings"
+    benchmark.prepare_benchmark(root, chosen(CONDITIONS))
+    yield root
+    patch.undo()
+
+
+def test_methods_run_where_they_can_and_the_results_say_what_the_cameras_were(recordings: Path, tmp_path: Path):
+    weights = [shipped_weights(name) for name in ("vrt_tiny", "spikevrt_tiny_robust")]
+    results = run.run_benchmark(tmp_path / "out", weights, [OTHER], chosen(CONDITIONS), CPU, recordings=recordings)
+    ran = {method["name"]: [s["name"] for s in method["sequences"]] for method in results["methods"]}
+    own_frames = ["medium_city", "medium_exposure_56_city"]
+    with_spikes = ["medium_city", "medium_threshold_4_city", "medium_exposure_56_city"]
+    assert ran == {
+        "blur": own_frames,
+        "spike_ratio": with_spikes,
+        "interval_ratio": with_spikes,
+        "vrt_tiny": own_frames,
+        "spikevrt_tiny_robust": [*with_spikes, "medium_no_spikes_city"],
+        "copied": with_spikes,
+    }
+    stored = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert stored["benchmark"]["name"] == "spikebench-v1" and len(stored["benchmark"]["sha256"]) == 64
+    conditions = {entry["name"]: entry["condition"] for entry in stored["data"]["recordings"]}
+    assert conditions["medium_threshold_4_city"]["threshold"] == 4 and not conditions["medium_no_spikes_city"]["spikes"]
+    kept = sorted(path.name for path in (tmp_path / "out" / "frames" / "spikevrt_tiny_robust").iterdir())
+    assert (
+        kept == ["medium_city"] and len(list((tmp_path / "out" / "frames" / "copied" / "medium_city").iterdir())) == 5
+    )
+    by_name = {method["name"]: method["sequences"] for method in results["methods"]}
+    robust = {s["name"]: s["mean"]["psnr_rgb"] for s in by_name["spikevrt_tiny_robust"]}
+    twin = {s["name"]: s["mean"]["psnr_rgb"] for s in by_name["vrt_tiny"]}
+    assert robust["medium_city"] > twin["medium_city"] + 1
+    assert abs(robust["medium_no_spikes_city"] - twin["medium_city"]) < 0.5
+
+
+def test_what_was_scored_is_not_scored_again_but_by_other_weights_it_is(recordings: Path, tmp_path: Path, capsys):
+    conditions = chosen(["medium"])
+    calls.clear()
+    first = run.run_benchmark(tmp_path / "out", [], [OTHER], conditions, CPU, recordings=recordings)
+    again = run.run_benchmark(tmp_path / "out", [], [OTHER], conditions, CPU, recordings=recordings)
+    assert len(calls) == 1 and again["methods"] == first["methods"]
+    assert "spikebench-v1: 1 recordings, sha256 " in capsys.readouterr().out
+    path = tmp_path / "out" / "methods" / "copied.json"
+    stored = json.loads(path.read_text())
+    stored["key"]["identity"] = "another function"
+    path.write_text(json.dumps(stored))
+    run.run_benchmark(tmp_path / "out", [], [OTHER], conditions, CPU, recordings=recordings)
+    assert len(calls) == 2
+
+
+def test_the_table_has_a_line_per_condition_and_a_dash_where_nothing_ran(recordings: Path, tmp_path: Path, capsys):
+    run.run_benchmark(tmp_path / "out", [], [OTHER], chosen(CONDITIONS[:2]), CPU, recordings=recordings)
+    _, head, medium, threshold = capsys.readouterr().out.splitlines()
+    assert head.split() == ["psnr_rgb", "blur", "spike_ratio", "interval_ratio", "copied"]
+    assert medium.split()[0] == "medium" and medium.split()[1] == medium.split()[4]
+    assert threshold.split()[:2] == ["medium_threshold_4", "-"]
+
+
+def test_mistakes_are_one_line_and_leave_nothing(tmp_path: Path, capsys):
+    out = tmp_path / "out"
+    for arguments, message in (
+        (["--conditions", "middle"], "conditions: middle; allowed: slow"),
+        (["--method", "mine"], "method: 'mine'; allowed: NAME=MODULE:FUNCTION"),
+        (["--weights", str(tmp_path / "no.safetensors")], "no.safetensors: no such weights file"),
+        (["--method", OTHER, "--method", OTHER], "methods: copied twice"),
+    ):
+        assert main(["bench", "--out", str(out), *arguments]) == 2
+        told = capsys.readouterr().err
+        assert message in told and told.count("\n") == 1
+        assert not out.exists()
+    (out / "else").mkdir(parents=True)
+    assert main(["bench", "--out", str(out)]) == 2
+    assert "exists and holds no benchmark's results" in capsys.readouterr().err

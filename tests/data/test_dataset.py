@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from spikevrt.config import DegradeConfig
+from spikevrt.checkpoint import WeightsInfo
+from spikevrt.config import DegradeConfig, ModelConfig, SpikeConfig
 from spikevrt.data.dataset import ClipDataset, collate, draw_crop, open_dataset
 from spikevrt.data.prepare import prepare
 from spikevrt.recording.frames import write_image
@@ -20,6 +21,8 @@ from spikevrt.recording.recording import open_recording, write_alignment
 from spikevrt.recording.registration import Alignment
 from spikevrt.represent.exposure import exposure_counts
 from spikevrt.represent.voxel import density, normalise, spike_voxels
+from spikevrt.restore import restorer
+from spikevrt.restore.restorer import RestoreOptions
 from tests.data.conftest import NUM_BINS, NUM_TICKS, MakeRecording
 
 CROP = 6
@@ -102,6 +105,45 @@ def test_a_crop_is_brought_to_the_density_of_its_whole_frame(root: Path):
     pieces = whole[0]["spike_vox"].unfold(-2, 3, 1).unfold(-2, 3, 1)  # every place of a 3x3 crop
     same = (pieces.permute(2, 3, 0, 1, 4, 5) == sample["spike_vox"]).flatten(2).all(-1)
     assert same.any()
+
+
+@pytest.mark.parametrize("representation", ["counts", "profile"])
+def test_what_enters_a_network_is_what_the_restorer_makes_of_the_recording(
+    root: Path, tmp_path: Path, representation: str
+):
+    recording = open_recording(tmp_path / "recordings" / "a")
+    common = {"crop_px": None, "augment": False, "voxels": "raw"}
+    dataset = clips(root, representation=representation, relight=True, **common)
+    sample = dataset[2]
+    spikes = SpikeConfig(num_bins=NUM_BINS, representation=representation, relight=True)
+    stats = dataset.info.stats
+    info = WeightsInfo(ModelConfig(spikes=spikes), stats.mean, stats.std)
+    for place, frame in enumerate(range(2, 5)):
+        lit, voxels, _ = restorer._read(info, recording, frame, RestoreOptions())
+        assert torch.equal(sample["lit"][place], lit)
+        assert torch.equal(sample["spike_vox"][place], voxels)
+    assert not torch.equal(sample["lit"], sample["blur"])
+    assert torch.equal(sample["blur"], clips(root, **common)[2]["blur"])
+
+
+def test_a_profile_is_cut_and_worsened_with_its_frames_and_absent_spikes_light_nothing(root: Path):
+    common = {"representation": "profile", "relight": True, "voxels": "raw"}
+    whole = clips(root, crop_px=None, augment=False, **common)[0]["spike_vox"].unfold(-2, 3, 1).unfold(-2, 3, 1)
+    sample = clips(root, augment=False, **common)[0]
+    pieces = whole.permute(2, 3, 0, 1, 4, 5)  # every place of a 3x3 crop
+    assert ((pieces - sample["spike_vox"]).abs() < 1e-5).flatten(2).all(-1).any()
+    worse = clips(root, degradation=WORSE, **common)[0]
+    assert worse["lit"].shape == worse["blur"].shape and not torch.equal(worse["lit"], clips(root, **common)[0]["lit"])
+    absent = clips(root, spike_dropout=1.0, **common)[0]
+    assert torch.equal(absent["lit"], absent["blur"]) and not absent["spike_vox"].any()
+
+
+def test_a_profile_of_registered_sequences_is_refused(make_recording: MakeRecording, tmp_path: Path):
+    recording = make_recording("a")
+    bad_pixels(recording)
+    root = prepare([recording], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+    with pytest.raises(ValueError, match="is registered or has bad pixels; allowed for representation profile"):
+        clips(root, representation="profile", voxels="raw", crop_px=None, augment=False)[0]
 
 
 @pytest.mark.parametrize("voxels", ["precomputed", "raw"])
@@ -422,6 +464,7 @@ def test_an_item_past_the_end_is_an_index_error(root: Path):
         ({"crop_px": None}, "augment: true needs crop_px"),
         ({"bin_split": "fractional"}, "bin_split: 'fractional', but .*set was prepared with 'whole'; allowed: 'whole'"),
         ({"normalize": "median"}, "normalize: 'median'; allowed: none, density"),
+        ({"representation": "profile"}, "voxels: 'precomputed'; allowed for representation profile: 'raw'"),
     ],
 )
 def test_a_setting_that_cannot_be_obeyed_is_refused(root: Path, changes: dict, message: str):

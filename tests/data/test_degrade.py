@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spikevrt.config import DataConfig, DegradeConfig
-from spikevrt.data.degrade import Degradation, check_degrade, degrade, draw_degradation
+from spikevrt.data.degrade import Degradation, check_degrade, degrade, degrade_ticks, draw_degradation
 
 
 def worsened(counts: torch.Tensor, seed: int = 3, num_ticks: int | None = None, **how: Any) -> torch.Tensor:
@@ -146,3 +146,42 @@ def test_a_degradation_that_makes_no_sense_is_refused(config: DataConfig, messag
     with pytest.raises(ValueError) as error:
         check_degrade(config)
     assert str(error.value) == message
+
+
+def test_ticks_that_nothing_is_done_to_stay_as_they_are():
+    spikes = torch.randint(0, 2, (17, 5, 7), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    assert torch.equal(degrade_ticks(spikes, Degradation(), generator=torch.Generator().manual_seed(2)), spikes)
+
+
+def test_a_threshold_of_s_keeps_every_sth_spike_of_a_pixel():
+    spikes = torch.ones(24, 3, 5, dtype=torch.uint8)
+    how = Degradation(threshold=4.0)
+    kept = degrade_ticks(spikes, how, generator=torch.Generator().manual_seed(3))
+    assert kept.sum(0).unique().tolist() == [6]
+    gaps = torch.stack([kept[:, 0, 0].nonzero()[:, 0].diff(), kept[:, 2, 4].nonzero()[:, 0].diff()])
+    assert gaps.unique().tolist() == [4]
+    assert spikes.min() == 1
+
+
+def test_a_lost_tick_is_lost_for_every_pixel_and_the_share_is_what_was_asked_for():
+    spikes = torch.ones(2000, 2, 2, dtype=torch.uint8)
+    kept = degrade_ticks(spikes, Degradation(dropped_ticks=0.2), generator=torch.Generator().manual_seed(4))
+    assert set(kept.sum((1, 2)).unique().tolist()) == {0, 4}
+    assert abs(float((kept[:, 0, 0] == 0).double().mean()) - 0.2) < 0.03
+
+
+def test_noise_misses_spikes_and_adds_as_many_as_it_says():
+    spikes = torch.zeros(400, 20, 20, dtype=torch.uint8)
+    spikes[::4] = 1
+    noisy = degrade_ticks(spikes, Degradation(noise=0.1), generator=torch.Generator().manual_seed(5))
+    assert abs(float((noisy[::4] == 0).double().mean()) - 0.1) < 0.01
+    added = torch.cat([noisy[1::4], noisy[2::4], noisy[3::4]]).double().mean()
+    assert abs(float(added) - 0.1 * 0.25) < 0.003
+
+
+def test_ticks_are_shifted_in_space_and_time_with_edges_repeated():
+    spikes = torch.zeros(5, 4, 6, dtype=torch.uint8)
+    spikes[2, 1, 2] = 1
+    how = Degradation(rows=1, columns=-2, shift_ticks=1.0)
+    moved = degrade_ticks(spikes, how, generator=torch.Generator().manual_seed(6))
+    assert moved.nonzero().tolist() == [[3, 2, 0]]

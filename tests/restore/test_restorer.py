@@ -15,7 +15,7 @@ from spikevrt import checkpoint
 from spikevrt.align.health import NAMES
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import ModelConfig, SpikeConfig
-from spikevrt.recording.frames import list_images, read_image
+from spikevrt.recording.frames import list_images, read_image, to_float
 from spikevrt.recording.loose import loose_recording
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.video import probe_video
@@ -283,6 +283,28 @@ def test_skipping_with_a_single_bin_is_refused(make_recording):
     config = ModelConfig(spikes=SpikeConfig(num_bins=1))
     with pytest.raises(ValueError, match=r"skip_sharp: 2\.0; allowed for weights that read a single bin: none"):
         restore_frames(voxels_as_frames(), info(config), make_recording(2), RestoreOptions(skip_sharp=2.0))
+
+
+def test_skipping_with_weights_that_read_profiles_or_lit_frames_is_refused(make_recording):
+    recording = make_recording(2)
+    for changed in ({"relight": True}, {"representation": "profile"}):
+        config = ModelConfig(spikes=SpikeConfig(num_bins=NUM_BINS, **changed))
+        with pytest.raises(ValueError, match=r"skip_sharp: 2\.0; allowed for weights that read lit frames or profiles"):
+            restore_frames(voxels_as_frames(), info(config), recording, RestoreOptions(skip_sharp=2.0))
+
+
+def test_a_profile_of_steady_spikes_is_zero_and_lights_nothing_whatever_their_number(make_recording, capsys):
+    config = ModelConfig(spikes=SpikeConfig(num_bins=NUM_BINS, representation="profile", relight=True))
+    for per_bin in (2, 9):
+        recording = make_recording(per_bin, ticks=per_bin * NUM_BINS)
+        network = voxels_as_frames()
+        network.config = config
+        list(restore_frames(network, info(config, mean=0.01), recording, SMALL))
+        frames, voxels = network.calls[0]
+        torch.testing.assert_close(voxels, torch.zeros_like(voxels), rtol=0, atol=1e-6)
+        blur = to_float(recording.read_blur(0))
+        torch.testing.assert_close(frames[0, 0, :, :16, :16], blur[:, :16, :16], rtol=0, atol=1e-4)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_recording_of_steady_spikes_is_skipped_and_the_summary_counts_it(make_recording, tmp_path, monkeypatch):

@@ -117,7 +117,7 @@ SCENES = (
     TestScene("bridge_1", "bridge.jpg", ("chelsea.jpg", "clock.jpg")),
     TestScene("bridge_2", "bridge.jpg", ("astronaut.jpg", "coffee.jpg")),
     TestScene("chelsea", "chelsea.jpg", ("astronaut.jpg", "clock.jpg")),
-    TestScene("city", "city.mp4", (), (120, 200)),
+    TestScene("city", "city.mp4", (), (100, 60)),
     TestScene("clock_1", "clock.jpg", ("bridge.jpg", "chelsea.jpg")),
     TestScene("clock_2", "clock.jpg", ("coffee.jpg", "astronaut.jpg")),
     TestScene("coffee", "coffee.jpg", ("clock.jpg", "bridge.jpg")),

@@ -1,0 +1,59 @@
+"""Profiles: what threshold, gain and brightness leave of the spikes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from spikevrt.represent.interval import interval_voxels
+from spikevrt.represent.profile import PROFILE_DARK_RATE, PROFILE_SCALE, STRIP_VALUES, expected_counts, profile
+from spikevrt.simulate.sensor import SensorConfig, SpikeSensor
+
+
+def seen(light: torch.Tensor, threshold: float) -> torch.Tensor:
+    sensor = SpikeSensor(*light.shape[1:], SensorConfig(threshold=threshold, ratio=1), seed=3)
+    spikes = sensor.expose(light)
+    return profile(expected_counts(spikes, num_bins=8, split="whole"), len(light), split="whole")
+
+
+def test_a_steady_light_reads_zero_whatever_its_brightness_and_the_threshold():
+    light = torch.tensor([0.25, 0.5, 1.0]).view(1, 1, 3).expand(128, 1, 3)
+    for threshold in (1.0, 2.0, 4.0):
+        read = seen(light, threshold)[1:-1]  # the first and last bin hold intervals that the edge cuts
+        assert float(read.abs().max()) < 0.15, threshold
+
+
+def test_light_that_doubles_in_the_middle_reads_its_logarithm_at_every_threshold():
+    light = torch.full((128, 1, 1), 0.2)
+    light[64:] = 0.4
+    expected = torch.tensor([0.2 / 0.3, 0.4 / 0.3]).log() / PROFILE_SCALE
+    for threshold in (1.0, 2.0):
+        read = seen(light, threshold)[:, 0, 0]
+        torch.testing.assert_close(torch.stack((read[1:3].mean(), read[5:7].mean())), expected, rtol=0, atol=0.12)
+
+
+def test_a_pixel_without_spikes_reads_zero_and_one_that_starts_to_fire_is_bounded():
+    counts = torch.zeros(4, 1, 2)
+    counts[3, 0, 1] = 8.0
+    read = profile(counts, 32, split="whole")
+    assert read[:, 0, 0].tolist() == [0.0] * 4
+    lowest = math.log(PROFILE_DARK_RATE / (0.25 + PROFILE_DARK_RATE)) / PROFILE_SCALE
+    assert read[0, 0, 1].item() == pytest.approx(lowest)
+
+
+def test_the_profile_of_a_crop_is_the_cropped_profile_and_the_counts_stay_as_they_are():
+    counts = torch.rand(5, 7, 11, generator=torch.Generator().manual_seed(1))
+    before = counts.clone()
+    whole, part = profile(counts, 23, split="fractional"), profile(counts[:, 2:5, 3:], 23, split="fractional")
+    torch.testing.assert_close(whole[:, 2:5, 3:], part, rtol=0, atol=1e-5)  # a logarithm's last bits
+    assert torch.equal(counts, before)
+
+
+def test_intervals_taken_in_strips_are_those_of_the_whole(monkeypatch):
+    spikes = torch.randint(0, 2, (2, 19, 13, 7), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
+    assert spikes.numel() <= STRIP_VALUES
+    whole = interval_voxels(spikes, num_bins=5, split="fractional")
+    monkeypatch.setattr("spikevrt.represent.profile.STRIP_VALUES", 2 * 19 * 7 * 3)
+    assert torch.equal(expected_counts(spikes, num_bins=5, split="fractional"), whole)

@@ -112,10 +112,11 @@ def onnx_of(module: nn.Module, example: tuple[torch.Tensor, ...], free: Any, pat
     return open_program("onnx", path)
 
 
-def test_onnxruntime_runs_shifted_windows_at_sizes_they_were_not_traced_at(tmp_path: Path):
+@pytest.mark.parametrize("mutual", [False, True])
+def test_onnxruntime_runs_shifted_windows_at_sizes_they_were_not_traced_at(tmp_path: Path, mutual: bool):
     pytest.importorskip("onnxruntime")
     torch.manual_seed(3)
-    blocks = TMSAG(8, 2, (3, 4, 4), 2, 2.0, False, [0.0, 0.0], ()).eval()
+    blocks = TMSAG(8, 2, (2 if mutual else 3, 4, 4), 2, 2.0, mutual, [0.0, 0.0], ()).eval()
     free = ({axis: Dim(f"n{axis}", min=lowest, max=64) for axis, lowest in ((1, 2), (2, 5), (3, 5))},)
     run = onnx_of(blocks, (torch.randn(1, 5, 8, 12, 8),), free, tmp_path / "blocks.onnx")
     for size in ((5, 8, 12), (2, 5, 8), (3, 13, 9), (7, 20, 5)):

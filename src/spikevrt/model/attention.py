@@ -127,7 +127,7 @@ def attend(
         return out
     q, k, v = qkv
     if swap:
-        q = q.roll(q.shape[0] // 2, 0)
+        q = q.unflatten(0, (2, -1)).flip(0).flatten(0, 1)  # no roll: how far would be a symbol in an exported program
     if q.is_cuda and not torch.compiler.is_compiling() and chosen() != "torch":
         return attend_windows(q * q.shape[-1] ** -0.5, k, v, bias, None if mask is None else sorted_by_mask(mask))
     extra = None if bias is None else bias[None].to(q.dtype)

@@ -28,6 +28,7 @@ from spikevrt import runtime
 from spikevrt.checkpoint import read_info
 from spikevrt.evaluate import metrics, report
 from spikevrt.evaluate.baselines import SPIKE_RATIO, short_window, spike_ratio
+from spikevrt.evaluate.results import RESULTS
 from spikevrt.recording.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.frames import to_float, to_uint8, write_image
 from spikevrt.recording.layouts import NO_OPTIONS, LayoutOptions, open_recordings
@@ -43,7 +44,6 @@ from spikevrt.restore.work import ClipWork, tiles_in_all
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-RESULTS = "results.json"
 BLUR = "blur"  # the name of the method that returns its input
 PROTOCOL = {
     "psnr_rgb": "dB, 8 bit after clamp and round, three channels, per frame",

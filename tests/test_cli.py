@@ -33,6 +33,7 @@ VERBS = (
     "runs",
     "restore",
     "evaluate",
+    "accept",
     "export",
     "demo",
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from spikevrt.verbs import (
+    accept,
     align,
     config,
     convert,
@@ -26,5 +27,8 @@ from spikevrt.verbs import (
 
 def add_verbs(verbs: Any) -> None:
     """Add every verb's parser to the sub-parsers `verbs`, in the order of the data flow. Imports nothing heavy."""
-    for verb in (simulate, inspect, align, convert, prepare, config, train, runs, restore, evaluate, export, demo):
+    for verb in (
+        simulate, inspect, align, convert, prepare, config, train, runs, restore, evaluate, accept, export,
+        demo,
+    ):  # fmt: skip
         verb.add(verbs)

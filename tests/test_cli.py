@@ -33,6 +33,7 @@ VERBS = (
     "runs",
     "restore",
     "evaluate",
+    "report",
     "accept",
     "export",
     "demo",

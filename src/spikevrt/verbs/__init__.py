@@ -18,6 +18,7 @@ from spikevrt.verbs import (
     export,
     inspect,
     prepare,
+    report,
     restore,
     runs,
     simulate,
@@ -28,7 +29,7 @@ from spikevrt.verbs import (
 def add_verbs(verbs: Any) -> None:
     """Add every verb's parser to the sub-parsers `verbs`, in the order of the data flow. Imports nothing heavy."""
     for verb in (
-        simulate, inspect, align, convert, prepare, config, train, runs, restore, evaluate, accept, export,
+        simulate, inspect, align, convert, prepare, config, train, runs, restore, evaluate, report, accept, export,
         demo,
     ):  # fmt: skip
         verb.add(verbs)

@@ -52,7 +52,7 @@ def test_equal_values_lie_in_the_middle_beside_a_tick():
 
 def test_the_axis_does_not_reach_far_beyond_the_values():
     drawn = plots.line_plot([Line("a", 0, ((1.0, 0.01), (2.0, 0.97)))], title="t", along="x", upward="y")
-    assert re.findall(r'text-anchor="end">([^<]*)<', drawn) == ["0", "0.5", "1"]
+    assert re.findall(r'text-anchor="end">([^<]*)<', drawn) == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
 
 
 def test_every_line_is_labelled_and_labels_do_not_overlap():

@@ -181,7 +181,7 @@ def _spikes(patch: dict[str, Any], index: int) -> str:
             f'<rect class="{kind}" x="{left * RASTER_PX:.1f}" y="0" width="{(right - left) * RASTER_PX:.1f}" '
             f'height="{RASTER_HEIGHT_PX}"/>'
         )
-        place = f"left: {100 * left:.2f}%; max-width: {100 * (right - left):.2f}%"
+        place = f"left: min({100 * left:.2f}%, 100% - 4em)"
         names.append(f'<span style="{place}">frame {frame}</span>')
     milliseconds = f"{1000 * ticks / patch['rate_hz']:.1f} ms"
     held = json.dumps({**patch, "outside": OUTSIDE}).replace("<", "\\u003c")

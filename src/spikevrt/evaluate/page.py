@@ -99,7 +99,8 @@ def page(results: Results, num_pictures: int | None = None) -> tuple[str, list[S
         if parts and num_pictures is None and size > MAX_PAGE_BYTES:
             break
         parts.append(part)
-    few = f'<p class="note">{len(parts)} of {len(results.recordings)} recordings; --pictures shows more.</p>'
+    more = "; --pictures shows more" if len(parts) < len(results.recordings) else ""
+    few = f'<p class="note">{len(parts)} of {len(results.recordings)} recordings{more}.</p>'
     pictures = "\n".join([few, *parts]) if parts else ""
     filled = [(name, title, pictures if name == "pictures" else text) for name, title, text in sections]
     filled = [section for section in filled if section[2]]

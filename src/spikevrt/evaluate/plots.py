@@ -163,7 +163,7 @@ class _Area:
     def __init__(self, x_low: float, x_high: float, y_low: float, y_high: float, right: float) -> None:
         room = (y_high - y_low) / 25 or abs(y_low) / 10 or 1.0  # so that no line lies on the axis
         self.y_low, self.y_high = y_low - room, y_high + room
-        self.ticks = [t for t in nice_ticks(self.y_low, self.y_high, 4) if self.y_low <= t <= self.y_high]
+        self.ticks = [t for t in nice_ticks(self.y_low, self.y_high, 6) if self.y_low <= t <= self.y_high]
         self.x_low, self.x_high, self.right = x_low, x_high, right
         self.bottom = HEIGHT_PX - BOTTOM_PX
 

@@ -33,6 +33,8 @@ VERBS = (
     "runs",
     "restore",
     "evaluate",
+    "report",
+    "accept",
     "export",
     "demo",
 )

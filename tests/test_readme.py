@@ -78,6 +78,8 @@ def test_the_readme_shows_every_verb():
         "train",
         "restore",
         "evaluate",
+        "report",
+        "accept",
         "export",
         "demo",
     }

@@ -57,14 +57,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; return the exit status: 0, 2 after a user's mistake, 130 when interrupted."""
+    """Run one verb; return the exit status: 0 or the verb's own, 2 after a user's mistake, 130 when interrupted."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
     try:
         parsed = build_parser().parse_args(arguments)
         if arguments is None and parsed.computes:
             restart_with_tuned_allocator()
-        parsed.run(parsed)
+        status: int | None = parsed.run(parsed)
         sys.stdout.flush()
     except KeyboardInterrupt:
         print("spikevrt: interrupted", file=sys.stderr)
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"spikevrt: {_one_line(error)}", file=sys.stderr)
         return USER_ERROR
-    return 0
+    return status or 0
 
 
 def restart_with_tuned_allocator() -> None:

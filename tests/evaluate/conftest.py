@@ -15,6 +15,7 @@ from spikevrt.evaluate import methods, runner
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import Exposure, write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+from tests.evaluate.made_results import write_results
 
 HEIGHT, WIDTH, TICKS = 22, 34, 37
 
@@ -90,3 +91,9 @@ def offset_weights(tmp_path, monkeypatch):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def made_scores(tmp_path_factory) -> Path:
+    """The results folder of `made_results`; to be read only."""
+    return write_results(tmp_path_factory.mktemp("made"))

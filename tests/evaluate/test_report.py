@@ -7,6 +7,7 @@ import re
 from urllib.parse import unquote
 
 import numpy as np
+import pytest
 
 from spikevrt.evaluate import report, runner
 from spikevrt.recording.frames import read_image, to_float
@@ -68,3 +69,19 @@ def test_float_frames_are_written_as_the_same_picture(tmp_path):
     path = tmp_path / "new" / "picture.png"
     report.write_three_columns(path, *map(to_float, images))
     assert (read_image(path) == report.three_columns(*images)).all()
+
+
+def test_the_restored_frame_comes_out_of_the_three_columns_unchanged():
+    for shape in ((36, 60, 3), (37, 53, 3)):
+        blur, restored, sharp = (
+            np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8) for seed in (2, 3, 5)
+        )
+        sheet = report.three_columns(blur, restored, sharp)
+        assert (report.restored_column(sheet, blur, sharp) == restored).all()
+
+
+def test_a_sheet_of_frames_of_another_size_is_refused():
+    sheet = report.three_columns(*(_noise(seed) for seed in (2, 3, 5)))
+    smaller = _noise(2)[:30]
+    with pytest.raises(ValueError, match=r"a sheet of 188x100 pixels; allowed: 188x"):
+        report.restored_column(sheet, smaller, smaller)

@@ -74,7 +74,7 @@ def run_benchmark(
         found = prepare_benchmark(root, conditions, progress=progress)
     print(f"{NAME}: {len(found)} recordings, sha256 {total_digest(found)} (checked)")
     subjects = [_subject(root, condition, scene.name) for condition in conditions for scene in SCENES]
-    results = new_results(subjects, options)
+    results = new_results(subjects, options, out)
     results["benchmark"] = {"name": NAME, "sha256": total_digest(found)}
     chosen = [[subject for subject in subjects if _takes(entry.method, subject)] for entry in entries]
     total = sum(subject.recording.num_frames for taken in chosen for subject in taken)

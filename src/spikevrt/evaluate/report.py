@@ -60,13 +60,35 @@ def three_columns(
     blur: UInt8[np.ndarray, "H W 3"], restored: UInt8[np.ndarray, "H W 3"], sharp: UInt8[np.ndarray, "H W 3"]
 ) -> UInt8[np.ndarray, "H2 W2 3"]:
     """blur | restored | sharp under their labels, and below them one detail, magnified: where the blur is worst."""
-    box = _worst_box(blur, sharp)
+    box = _detail_box(blur, sharp)
     return np.concatenate(
         [
             columns([_framed(image, box) for image in (blur, restored, sharp)], ["blur", "restored", "sharp"]),
             columns([_detail(image, box) for image in (blur, restored, sharp)], None),
         ]
     )
+
+
+def restored_column(
+    sheet: UInt8[np.ndarray, "H2 W2 3"], blur: UInt8[np.ndarray, "H W 3"], sharp: UInt8[np.ndarray, "H W 3"]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The restored frame out of a sheet of `three_columns`, exactly: what the red box covers is in the detail.
+
+    Raises:
+        ValueError: the sheet is not one of frames of this size.
+    """
+    height, width = blur.shape[:2]
+    top, left, box_height, box_width = _detail_box(blur, sharp)
+    times = width // box_width
+    detail_top = LABEL_PX + height + GAP_PX
+    size = (detail_top + box_height * times + GAP_PX, 3 * (width + GAP_PX) - GAP_PX)
+    if sheet.shape[:2] != size:
+        raise ValueError(f"a sheet of {sheet.shape[1]}x{sheet.shape[0]} pixels; allowed: {size[1]}x{size[0]}")
+    first = width + GAP_PX
+    restored = sheet[LABEL_PX : LABEL_PX + height, first : first + width].copy()
+    detail = sheet[detail_top : detail_top + box_height * times : times, first + (width - box_width * times) // 2 :]
+    restored[top : top + box_height, left : left + box_width] = detail[:, : box_width * times : times]
+    return restored
 
 
 def columns(images: Sequence[UInt8[np.ndarray, "H W 3"]], labels: Sequence[str] | None) -> UInt8[np.ndarray, "H2 W2 3"]:
@@ -228,10 +250,15 @@ def _side_by_side(folder: Path, methods: Sequence[str], recording: Recording) ->
         yield columns([recording.read_blur(index), *restored, recording.read_sharp(index)], ["blur", *methods, "sharp"])
 
 
-def _worst_box(blur: np.ndarray, sharp: np.ndarray) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of the detail-sized box in which the blurry frame's squared error is largest."""
+def _detail_box(blur: np.ndarray, sharp: np.ndarray) -> tuple[int, int, int, int]:
+    return worst_box(blur, sharp, *(max(size // DETAIL, 1) for size in blur.shape[:2]))
+
+
+def worst_box(
+    blur: UInt8[np.ndarray, "H W 3"], sharp: UInt8[np.ndarray, "H W 3"], height: int, width: int
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of the box of that size in which the blurry frame's squared error is largest."""
     error = np.square(blur.astype(np.float64) - sharp).sum(axis=2)
-    height, width = (max(size // DETAIL, 1) for size in error.shape)
     integral = np.pad(error.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     summed_rows = integral[height:] - integral[:-height]
     sums = summed_rows[:, width:] - summed_rows[:, :-width]

@@ -36,6 +36,7 @@ from spikevrt.evaluate.methods import (
     network_method,
     spike_ratio_method,
 )
+from spikevrt.evaluate.results import FORMAT, RESULTS, VERSION
 from spikevrt.recording.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.frames import to_float, to_uint8, write_image
 from spikevrt.recording.layouts import NO_OPTIONS, LayoutOptions, open_recordings
@@ -49,7 +50,6 @@ from spikevrt.restore.restorer import RestoreOptions, reads_spikes
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-RESULTS = "results.json"
 PROTOCOL = {
     "psnr_rgb": "dB, 8 bit after clamp and round, three channels, per frame",
     "psnr_y": "dB, BT.601 luma of the 8-bit picture, not rounded, per frame",
@@ -125,7 +125,7 @@ def write_results(
     for name, path, info in zip(names, weights, infos, strict=True):
         methods.append(network_method(name, path, options, uses_spikes=reads_spikes(info, options)))
     subjects = [Subject(recording.name, recording) for recording in opened]
-    results = new_results(subjects, options)
+    results = new_results(subjects, options, folder)
     num_frames = sum(recording.num_frames for recording in opened) * len(methods)
     with progress_bar("restoring and scoring") as progress:
         done = itertools.count(1)
@@ -145,16 +145,16 @@ def write_results(
     return results
 
 
-def new_results(subjects: Sequence[Subject], options: RestoreOptions) -> dict[str, Any]:
-    """What results.json says before any method has been scored."""
+def new_results(subjects: Sequence[Subject], options: RestoreOptions, folder: Path) -> dict[str, Any]:
+    """What the results.json of `folder` says before any method has been scored."""
     return {
-        "format": "spikevrt-results",
-        "version": 2,
+        "format": FORMAT,
+        "version": VERSION,
         "protocol": PROTOCOL,
         "environment": runtime.environment(runtime.pick_device(options.device)),
         "options": dataclasses.asdict(options),
         "benchmark": None,
-        "data": _describe(subjects),
+        "data": _describe(subjects, folder),
         "methods": [],
     }
 
@@ -211,14 +211,20 @@ def _open(recordings: Sequence[Path], options: RestoreOptions, layout: LayoutOpt
     return [recording if recording.spikes is None else admit(recording, options.ignore_health) for recording in opened]
 
 
-def _describe(subjects: Sequence[Subject]) -> dict[str, Any]:
+def _where(path: Path, folder: Path) -> str:
+    """As results.json names a path: relative to its own folder what lies inside, so that the folder can be moved."""
+    path, folder = path.absolute(), folder.absolute()
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+
+def _describe(subjects: Sequence[Subject], folder: Path) -> dict[str, Any]:
     hashes = [_data_hash(subject.recording) for subject in subjects]
     return {
         "sha256": hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
         "recordings": [
             {
                 "name": subject.name,
-                "root": str(subject.recording.root.absolute()),
+                "path": _where(subject.recording.root, folder),
                 "condition": subject.condition,
                 "sha256": data_hash,
                 "num_frames": subject.recording.num_frames,

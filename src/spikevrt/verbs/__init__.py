@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from spikevrt.verbs import (
+    accept,
     align,
     bench,
     config,
@@ -18,6 +19,7 @@ from spikevrt.verbs import (
     export,
     inspect,
     prepare,
+    report,
     restore,
     runs,
     simulate,
@@ -28,18 +30,7 @@ from spikevrt.verbs import (
 def add_verbs(verbs: Any) -> None:
     """Add every verb's parser to the sub-parsers `verbs`, in the order of the data flow. Imports nothing heavy."""
     for verb in (
-        simulate,
-        inspect,
-        align,
-        convert,
-        prepare,
-        config,
-        train,
-        runs,
-        restore,
-        evaluate,
-        bench,
-        export,
-        demo,
-    ):
+        simulate, inspect, align, convert, prepare, config, train, runs, restore, evaluate, bench, report, accept,
+        export, demo,
+    ):  # fmt: skip
         verb.add(verbs)

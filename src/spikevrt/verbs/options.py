@@ -17,9 +17,11 @@ LAYOUT = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_positi
 
 
 def add_verb(
-    verbs: Any, name: str, run: Callable[[argparse.Namespace], None], example: str, *, computes: bool = False
+    verbs: Any, name: str, run: Callable[[argparse.Namespace], int | None], example: str, *, computes: bool = False
 ) -> argparse.ArgumentParser:
-    """A parser that calls `run`, whose docstring is the verb's help. `computes`: it runs the network."""
+    """A parser that calls `run`, whose docstring is the verb's help; it may return an exit status. `computes`: it runs
+    the network.
+    """
     parser: argparse.ArgumentParser = verbs.add_parser(
         name, help=run.__doc__, description=run.__doc__, epilog=f"example:\n  {example}", allow_abbrev=False,
         formatter_class=LAYOUT,

@@ -26,7 +26,16 @@ from spikevrt.evaluate.methods import (
     other_method,
     spike_ratio_method,
 )
-from spikevrt.evaluate.runner import RESULTS, Subject, method_names, new_results, score, write_json
+from spikevrt.evaluate.runner import (
+    RESULTS,
+    Measure,
+    Subject,
+    method_names,
+    new_results,
+    plain_json,
+    score,
+    write_json,
+)
 from spikevrt.recording.atomic import complete_or_absent
 from spikevrt.recording.frames import to_uint8, write_image
 from spikevrt.recording.recording import open_recording
@@ -52,6 +61,7 @@ def run_benchmark(
     others: Sequence[str],
     conditions: Sequence[Condition],
     options: RestoreOptions,
+    measure: Measure,
     *,
     recordings: Path | None = None,
 ) -> dict[str, Any]:
@@ -74,7 +84,7 @@ def run_benchmark(
         found = prepare_benchmark(root, conditions, progress=progress)
     print(f"{NAME}: {len(found)} recordings, sha256 {total_digest(found)} (checked)")
     subjects = [_subject(root, condition, scene.name) for condition in conditions for scene in SCENES]
-    results = new_results(subjects, options, out)
+    results = new_results(subjects, options, measure, out)
     results["benchmark"] = {"name": NAME, "sha256": total_digest(found)}
     chosen = [[subject for subject in subjects if _takes(entry.method, subject)] for entry in entries]
     total = sum(subject.recording.num_frames for taken in chosen for subject in taken)
@@ -87,7 +97,7 @@ def run_benchmark(
 
         for entry, taken in zip(entries, chosen, strict=True):
             if taken:
-                results["methods"].append(_scored(entry, taken, out, results["data"]["sha256"], advance))
+                results["methods"].append(_scored(entry, taken, measure, out, results["data"]["sha256"], advance))
     write_json(out / RESULTS, results)
     print(condition_table(results))
     return results
@@ -137,11 +147,21 @@ def _takes(method: Method, subject: Subject) -> bool:
 
 
 def _scored(
-    entry: Entry, subjects: Sequence[Subject], out: Path, data_sha256: str, advance: Callable[[], None]
+    entry: Entry,
+    subjects: Sequence[Subject],
+    measure: Measure,
+    out: Path,
+    data_sha256: str,
+    advance: Callable[[], None],
 ) -> dict[str, Any]:
     """The method's entry: that of an earlier call where it stands, else scored now and written."""
     path = out / METHODS / f"{entry.method.name}.json"
-    key = {"identity": entry.identity, "data": data_sha256, "recordings": [subject.name for subject in subjects]}
+    key = {
+        "identity": entry.identity,
+        "data": data_sha256,
+        "recordings": [subject.name for subject in subjects],
+        "metrics": list(measure.names),
+    }
     if path.is_file():
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["key"] == key:
@@ -156,7 +176,7 @@ def _scored(
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_image(kept, to_uint8(frame))
 
-    result = score(entry.method, subjects, keep=keep, advance=advance)
+    result = score(entry.method, subjects, measure, keep=keep, advance=advance)
     with complete_or_absent(path) as partial:
-        partial.write_text(json.dumps({"key": key, "result": result}, allow_nan=False), encoding="utf-8")
+        partial.write_text(json.dumps(plain_json({"key": key, "result": result}), allow_nan=False), encoding="utf-8")
     return result

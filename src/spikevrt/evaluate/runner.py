@@ -27,7 +27,7 @@ import torch
 
 from spikevrt import runtime
 from spikevrt.checkpoint import read_info
-from spikevrt.evaluate import metrics, report
+from spikevrt.evaluate import metrics, report, scores
 from spikevrt.evaluate.methods import (
     PLAIN,
     Method,
@@ -51,14 +51,26 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 PROTOCOL = {
-    "psnr_rgb": "dB, 8 bit after clamp and round, three channels, per frame",
-    "psnr_y": "dB, BT.601 luma of the 8-bit picture, not rounded, per frame",
-    "ssim_rgb": "2-D SSIM, Gaussian window 11x11, sigma 1.5, valid area, mean of the three channels, per frame",
-    "ssim_y": "the same of the BT.601 luma",
     "averaging": "mean over the frames of a sequence, then over the sequences; every frame once, full size, no crop",
     "ms_per_frame": "from file to restored frame, device synchronised, after a warm-up; median over the sequences",
     "peak_memory_bytes": "while restoring: allocated by torch on CUDA, resident in the whole process on a CPU",
 }
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Which metrics are taken, by the names that `scores.choose` returned, and LPIPS' VGG weights for one of them."""
+
+    names: tuple[str, ...] = scores.DEFAULT
+    lpips_vgg: Path | None = None
+
+    @property
+    def needs_whole_recordings(self) -> bool:
+        """Whether frames are compared with their neighbours, so that all of a recording's are held at once."""
+        return not set(self.names) <= set(scores.DEFAULT)
+
+
+DEFAULT_MEASURE = Measure()
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,7 @@ def evaluate(
     overwrite: bool = False,
     keep_frames: bool = False,
     layout: LayoutOptions = NO_OPTIONS,
+    measure: Measure = DEFAULT_MEASURE,
 ) -> dict[str, Any]:
     """Score the blurry input, the two baselines without a network (where there are spikes) and each network;
     print the table, return what results.json holds.
@@ -94,7 +107,9 @@ def evaluate(
         FileExistsError: `out` exists and `overwrite` is not set.
     """
     with results_folder(out, overwrite=overwrite) as folder:
-        results = write_results(weights, recordings, folder, options, keep_frames=keep_frames, layout=layout)
+        results = write_results(
+            weights, recordings, folder, options, keep_frames=keep_frames, layout=layout, measure=measure
+        )
     return results
 
 
@@ -108,6 +123,7 @@ def write_results(
     title: str = "SpikeVRT: evaluation",
     credits: str = "",
     layout: LayoutOptions = NO_OPTIONS,
+    measure: Measure = DEFAULT_MEASURE,
 ) -> dict[str, Any]:
     """What `evaluate` does, into a folder that exists. `credits` (plain text) goes under the report."""
     weights, opened = [Path(path) for path in weights], _open(recordings, options, layout)
@@ -125,7 +141,7 @@ def write_results(
     for name, path, info in zip(names, weights, infos, strict=True):
         methods.append(network_method(name, path, options, uses_spikes=reads_spikes(info, options)))
     subjects = [Subject(recording.name, recording) for recording in opened]
-    results = new_results(subjects, options, folder)
+    results = new_results(subjects, options, measure, folder)
     num_frames = sum(recording.num_frames for recording in opened) * len(methods)
     with progress_bar("restoring and scoring") as progress:
         done = itertools.count(1)
@@ -136,7 +152,7 @@ def write_results(
 
         for method in methods:
             keep = functools.partial(_keep, method.name, folder, frames=keep_frames) if method.name in names else None
-            results["methods"].append(score(method, subjects, keep=keep, advance=advance))
+            results["methods"].append(score(method, subjects, measure, keep=keep, advance=advance))
     write_json(folder / RESULTS, results)
     if keep_frames:
         report.write_videos(folder, names, opened)
@@ -145,12 +161,15 @@ def write_results(
     return results
 
 
-def new_results(subjects: Sequence[Subject], options: RestoreOptions, folder: Path) -> dict[str, Any]:
+def new_results(subjects: Sequence[Subject], options: RestoreOptions, measure: Measure, folder: Path) -> dict[str, Any]:
     """What the results.json of `folder` says before any method has been scored."""
     return {
         "format": FORMAT,
         "version": VERSION,
-        "protocol": PROTOCOL,
+        "protocol": {
+            **{metric.name: metric.words for metric in scores.METRICS_ALL if metric.name in measure.names},
+            **PROTOCOL,
+        },
         "environment": runtime.environment(runtime.pick_device(options.device)),
         "options": dataclasses.asdict(options),
         "benchmark": None,
@@ -162,7 +181,7 @@ def new_results(subjects: Sequence[Subject], options: RestoreOptions, folder: Pa
 def write_json(path: Path, results: dict[str, Any]) -> None:
     """Write results, complete or not at all."""
     with complete_or_absent(path) as partial:
-        partial.write_text(json.dumps(_plain(results), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(plain_json(results), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def method_names(weights: Sequence[Path]) -> list[str]:
@@ -254,7 +273,12 @@ def _data_hash(recording: Recording) -> str:
 
 
 def score(
-    method: Method, subjects: Sequence[Subject], *, keep: Keep | None = None, advance: Callable[[], None]
+    method: Method,
+    subjects: Sequence[Subject],
+    measure: Measure,
+    *,
+    keep: Keep | None = None,
+    advance: Callable[[], None],
 ) -> dict[str, Any]:
     """Restore and score every recording by one method: its entry in the results.
 
@@ -266,29 +290,36 @@ def score(
     restorer = method.ready()
     sequences: list[dict[str, Any]] = []
     for subject in subjects:
-        recording = subject.recording
+        total = subject.recording.num_frames
         runtime.reset_peak_memory(restorer.device)
+        whole: list[torch.Tensor] = []
         frames: list[dict[str, Any]] = []
-        seconds = 0.0
-        for index, (frame, frame_seconds) in enumerate(_timed(restorer.restore(recording), restorer.device)):
-            if index == recording.num_frames:
+        seconds, num_frames = 0.0, 0
+        for index, (frame, frame_seconds) in enumerate(_timed(restorer.restore(subject.recording), restorer.device)):
+            num_frames = index + 1
+            if num_frames > total:
                 break
             seconds += frame_seconds
-            frames.append(_score(index, frame, subject))
+            frame = frame.detach().float().cpu()
+            if measure.needs_whole_recordings:
+                whole.append(frame)
+            else:
+                frames += _scored([frame], index, subject, measure)[0]
             if keep is not None:
                 keep(frame, index, subject)
             advance()
-        if len(frames) != recording.num_frames or index != len(frames) - 1:
-            raise ValueError(
-                f"{method.name}: {subject.name}: {'more' if index == len(frames) else len(frames)} frames came out; "
-                f"allowed: {recording.num_frames}"
-            )
+        if num_frames != total:
+            came = "more" if num_frames > total else str(num_frames)
+            raise ValueError(f"{method.name}: {subject.name}: {came} frames came out; allowed: {total}")
+        peak_bytes, of_sequence = runtime.peak_memory_bytes(restorer.device), dict[str, float]()
+        if whole:
+            frames, of_sequence = _scored(whole, 0, subject, measure)
         sequences.append(
             {
                 "name": subject.name,
-                "mean": metrics.sequence_mean(frames),
-                "ms_per_frame": 1000.0 * seconds / len(frames),
-                "peak_memory_bytes": runtime.peak_memory_bytes(restorer.device),
+                "mean": metrics.sequence_mean(frames) | of_sequence,
+                "ms_per_frame": 1000.0 * seconds / total,
+                "peak_memory_bytes": peak_bytes,
                 **restorer.told(),
                 "frames": frames,
             }
@@ -301,6 +332,26 @@ def score(
         "peak_memory_bytes": max(s["peak_memory_bytes"] for s in sequences),
         "sequences": sequences,
     }
+
+
+def _scored(
+    restored: Sequence[Float[torch.Tensor, "3 H W"]], first: int, subject: Subject, measure: Measure
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """The scores of consecutive frames from index `first` on, each with its index, and those of their sequence."""
+    recording, indices = subject.recording, range(first, first + len(restored))
+    sharp, blur = (
+        torch.stack([to_float(read(index)) for index in indices])
+        for read in (recording.read_sharp, recording.read_blur)
+    )
+    exposures = recording.exposures[first : first + len(restored)]
+    try:
+        frames, of_sequence = scores.clip_scores(
+            torch.stack(list(restored)), sharp, blur, exposures, measure.names, lpips_vgg=measure.lpips_vgg
+        )
+    except ValueError as error:
+        where = f"{subject.name}, frame {first}" if len(restored) == 1 else subject.name
+        raise ValueError(f"{where}: {error}") from None
+    return [{metrics.FRAME_IDX: index, **frame} for index, frame in zip(indices, frames, strict=True)], of_sequence
 
 
 def _timed(restoring: Iterator[torch.Tensor], device: torch.device) -> Iterator[tuple[torch.Tensor, float]]:
@@ -327,19 +378,10 @@ def _keep(name: str, folder: Path, frame: torch.Tensor, index: int, subject: Sub
         report.write_three_columns(report.picture_path(folder, name, subject.name), blur, frame, sharp)
 
 
-def _score(index: int, frame: Float[torch.Tensor, "3 H W"], subject: Subject) -> dict[str, Any]:
-    sharp = to_float(subject.recording.read_sharp(index))
-    try:
-        scores = metrics.frame_scores(frame.detach().float().cpu()[None], sharp[None])
-    except ValueError as error:
-        raise ValueError(f"{subject.name}, frame {index}: {error}") from None
-    return {"frame_idx": index, **scores[0]}
-
-
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """JSON has no infinity: the PSNR of an exact frame is written as the string "inf"."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain_json(item) for item in value]
     return str(value) if isinstance(value, float) and math.isinf(value) else value

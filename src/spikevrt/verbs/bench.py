@@ -7,7 +7,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from spikevrt.verbs.options import add_restore_options, add_verb, restore_options, say_made, shipped_weights
+from spikevrt.verbs.options import (
+    add_metrics,
+    add_restore_options,
+    add_verb,
+    measure_options,
+    restore_options,
+    say_made,
+    shipped_weights,
+)
 
 SHIPPED = ("vrt_tiny", "spikevrt_tiny")
 
@@ -29,6 +37,7 @@ def add(verbs: Any) -> None:
         "--conditions", nargs="+", metavar="NAME", help="those alone: medium, medium_threshold_4 ... (all)"
     )
     parser.add_argument("--recordings", type=Path, metavar="PATH", help="where the recordings lie (OUT/recordings)")
+    add_metrics(parser)
     add_restore_options(parser)
 
 
@@ -40,7 +49,7 @@ def _bench(parsed: argparse.Namespace) -> None:
     start_s = time.perf_counter()
     weights = [shipped_weights(name) for name in SHIPPED] if parsed.weights is None else parsed.weights
     run_benchmark(
-        parsed.out, weights, parsed.method, chosen(parsed.conditions), restore_options(parsed),
+        parsed.out, weights, parsed.method, chosen(parsed.conditions), restore_options(parsed), measure_options(parsed),
         recordings=parsed.recordings,
     )  # fmt: skip
     say_made("results", parsed.out / RESULTS, start_s)

@@ -9,10 +9,12 @@ from typing import Any
 
 from spikevrt.verbs.options import (
     add_layout_options,
+    add_metrics,
     add_out,
     add_restore_options,
     add_verb,
     layout_options,
+    measure_options,
     restore_options,
     say_made,
     shipped_weights,
@@ -37,6 +39,7 @@ def add(verbs: Any) -> None:
     add_out(parser, "folder of results.json, report.html and pictures")
     parser.add_argument("--weights", nargs="+", type=Path, metavar="FILE", help="networks (the two shipped ones)")
     parser.add_argument("--keep-frames", action="store_true", help="keep the restored frames, and videos of them")
+    add_metrics(parser)
     add_restore_options(parser)
     add_layout_options(parser.add_argument_group("dataset folders (docs/datasets.md)"))
 
@@ -51,5 +54,6 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     evaluate(
         weights, parsed.recordings, parsed.out, options,
         overwrite=parsed.overwrite, keep_frames=parsed.keep_frames, layout=layout_options(parsed),
+        measure=measure_options(parsed),
     )  # fmt: skip
     say_made("scores", parsed.out / "results.json", start_s)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spikevrt.evaluate.runner import Measure
     from spikevrt.recording.layouts import LayoutOptions
     from spikevrt.restore.restorer import RestoreOptions
 
@@ -101,6 +102,21 @@ def add_restore_options(parser: argparse.ArgumentParser) -> None:
         help="run a network that reads spikes on the frames alone",
     )
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="of the network's arithmetic (fp32)")
+
+
+def add_metrics(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--metrics", nargs="+", metavar="NAME", help="all, or some of those in docs/evaluation.md (PSNR and SSIM)"
+    )
+    parser.add_argument("--lpips-vgg", type=Path, metavar="FILE", help="weights of VGG-16, for lpips_vgg (none)")
+
+
+def measure_options(parsed: argparse.Namespace) -> Measure:
+    """What `add_metrics` was told. Raises ValueError where a metric is unknown, or cannot be taken here."""
+    from spikevrt.evaluate import scores
+    from spikevrt.evaluate.runner import Measure
+
+    return Measure(scores.choose(parsed.metrics or scores.DEFAULT, parsed.lpips_vgg), parsed.lpips_vgg)
 
 
 def restore_options(parsed: argparse.Namespace) -> RestoreOptions:

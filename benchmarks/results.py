@@ -1,0 +1,134 @@
+"""Score everything that ships on spikebench-v1 and write docs/results.md's tables: `python benchmarks/results.py OUT`
+
+OUT is a folder of `spikevrt bench` (with --metrics all); what was scored there before is not scored again. The means go
+into benchmarks/spikebench.json, from which the tables between the marks of docs/results.md are made; `--tables-only`
+makes them from that file as it is. Weights beside the shipped ones: --weights (the table then names them too).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+SUMMARY = ROOT / "benchmarks" / "spikebench.json"
+PAGE = ROOT / "docs" / "results.md"
+METRICS = ("psnr_rgb", "psnr_y", "ssim_rgb", "ssim_y", "ssim_rgb_3d", "lpips_alex", "flip", "edge_rise_px",
+           "edge_rise_px_sharp", "reblur_psnr", "reblur_psnr_sharp", "tof", "tlp")  # fmt: skip
+LESS_IS_BETTER = ("lpips_alex", "flip", "tof", "tlp", "edge_rise_px")
+
+
+def summary(results: dict[str, Any]) -> dict[str, Any]:
+    """Of results.json: what it was made of, and the mean of every metric per condition and method."""
+    conditions = list(dict.fromkeys(r["condition"]["name"] for r in results["data"]["recordings"]))
+    members = {name: set() for name in conditions}
+    for recording in results["data"]["recordings"]:
+        members[recording["condition"]["name"]].add(recording["name"])
+    methods = []
+    for method in results["methods"]:
+        means: dict[str, dict[str, float]] = {}
+        for name in conditions:
+            sequences = [s["mean"] for s in method["sequences"] if s["name"] in members[name]]
+            if sequences:
+                means[name] = {
+                    metric: round(sum(float(s[metric]) for s in sequences) / len(sequences), 5)
+                    for metric in sequences[0]
+                }
+        training = method.get("training", {})
+        methods.append(
+            {
+                "name": method["name"],
+                "parameters": method.get("parameters"),
+                "weights_sha256": method.get("weights_sha256"),
+                "ms_per_frame": round(method["ms_per_frame"], 1),
+                "peak_memory_bytes": method["peak_memory_bytes"],
+                "steps": training.get("step"),
+                "data_hash": training.get("data_hash"),
+                "means": means,
+            }
+        )
+    environment = results["environment"]
+    return {
+        "benchmark": results["benchmark"],
+        "data_sha256": results["data"]["sha256"],
+        "environment": {key: environment[key] for key in ("commit", "device", "num_threads", "versions")},
+        "methods": methods,
+    }
+
+
+def tables(values: dict[str, Any]) -> dict[str, str]:
+    """The tables of docs/results.md by the name of their mark."""
+    methods = values["methods"]
+    names = list(next(m for m in methods if m["means"])["means"]["medium"])
+    metrics = [name for name in names if not name.endswith("_sharp")]
+    main = [["method", "parameters", "steps", "ms a frame", *metrics]]
+    best = {
+        name: (min if name in LESS_IS_BETTER else max)(m["means"]["medium"][name] for m in methods) for name in metrics
+    }
+    for m in methods:
+        means = m["means"]["medium"]
+        cells = [f"**{shown(means[name])}**" if means[name] == best[name] else shown(means[name]) for name in metrics]
+        main.append([m["name"], f"{m['parameters']:,}" if m["parameters"] else "-", str(m["steps"] or "-"),
+                     f"{m['ms_per_frame']:.0f}" if m["parameters"] else "-", *cells])  # fmt: skip
+    conditions = list(dict.fromkeys(name for m in methods for name in m["means"]))
+    every = [["psnr_rgb dB", *(m["name"] for m in methods)]]
+    for name in conditions:
+        every.append([name, *(shown(m["means"][name]["psnr_rgb"]) if name in m["means"] else "-" for m in methods)])
+    made = (
+        f"{values['benchmark']['name']}, sha256 `{values['benchmark']['sha256'][:16]}`, commit "
+        f"`{(values['environment']['commit'] or 'unknown')[:12]}`, {values['environment']['num_threads']} thread(s), "
+        f"torch {values['environment']['versions']['torch']}."
+    )
+    return {"made": made, "medium": as_markdown(main), "conditions": as_markdown(every)}
+
+
+def shown(value: float) -> str:
+    return f"{value:.2f}" if abs(value) >= 2 else f"{value:.4f}"
+
+
+def as_markdown(rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "| --- |" + " ---: |" * (len(rows[0]) - 1), *lines[1:]])
+
+
+def filled(page: str, parts: dict[str, str]) -> str:
+    """The page with what stands between each pair of marks replaced. Raises ValueError where a mark is missing."""
+    for name, text in parts.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        page, found = re.subn(pattern, lambda match, text=text: f"{match[1]}{text}\n{match[2]}", page, flags=re.DOTALL)
+        if found != 1:
+            raise ValueError(f"{PAGE}: the mark {name} stands there {found} times; once is needed")
+    return page
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, nargs="?", help="folder of the benchmark's results")
+    parser.add_argument("--weights", type=Path, nargs="*", default=[], help="beside the shipped ones")
+    parser.add_argument("--recordings", type=Path)
+    parser.add_argument("--tables-only", action="store_true")
+    options = parser.parse_args()
+    if not options.tables_only:
+        from spikevrt.bench.benchmark import CONDITIONS
+        from spikevrt.bench.run import run_benchmark
+        from spikevrt.evaluate import scores
+        from spikevrt.evaluate.runner import Measure
+        from spikevrt.restore.restorer import RestoreOptions
+        from spikevrt.verbs.bench import SHIPPED
+        from spikevrt.verbs.options import shipped_weights
+
+        weights = [*(shipped_weights(name) for name in SHIPPED), *options.weights]
+        measure = Measure(scores.choose(METRICS))
+        results = run_benchmark(
+            options.out, weights, [], CONDITIONS, RestoreOptions(), measure, recordings=options.recordings
+        )
+        SUMMARY.write_text(json.dumps(summary(results), indent=1) + "\n", encoding="utf-8")
+    parts = tables(json.loads(SUMMARY.read_text(encoding="utf-8")))
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), parts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from spikevrt.config import load_config
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.build import build_network
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FRAMES, SIZE_PX, RATIO = 5, 256, 2
@@ -24,13 +24,19 @@ PARTS = {
     "spike encoder": "spike_encoder",
     "spike temporal attention": "spike_attention",
     "fusion": "fusion",
+    "U-Net, first spike layers": "first_spikes",
+    "U-Net, encoder": "encoder",
+    "U-Net, halvings": "down",
+    "U-Net, bottom": "bottom",
+    "U-Net, doublings": "up",
+    "U-Net, decoder": "decoder",
 }
 
 
 def table_rows(path: Path) -> list[tuple[str, int, int]]:
     """(part, parameters, MACs), the whole first."""
     config = load_config(path).model
-    network = SpikeVRT(config).to("meta")
+    network = build_network(config).to("meta")
     blur = torch.empty(1, FRAMES, 3, SIZE_PX, SIZE_PX, device="meta")
     spikes = None
     if config.spikes is not None:
@@ -38,14 +44,15 @@ def table_rows(path: Path) -> list[tuple[str, int, int]]:
         spikes = torch.empty(1, FRAMES, config.spikes.num_bins, half, half, device="meta")
     with FlopCounterMode(display=False, depth=None) as counter:
         network(blur, spikes)
+    root = type(network).__name__
     counts = {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
 
     def macs(part: str) -> int:
-        exact = counts.get(f"SpikeVRT.{part}")
+        exact = counts.get(f"{root}.{part}")
         if exact is not None:
             return exact
         depth = part.count(".") + 2  # a list of modules is never called itself: add up its members
-        prefix = f"SpikeVRT.{part}."
+        prefix = f"{root}.{part}."
         return sum(n for name, n in counts.items() if name.startswith(prefix) and name.count(".") == depth)
 
     def parameters(part: str) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from spikevrt.config import Config, load_config, model_from_dict
+from spikevrt.config import UNET_SPIKES, Config, SpikeConfig, UnetConfig, load_config, model_from_dict
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -34,6 +34,7 @@ def write(tmp_path: Path, values: object) -> Path:
 def test_the_reference_pair_and_the_small_ones_are_shipped():
     names = {path.name for path in CONFIGS}
     assert names >= {"vrt_spike_baseline.yaml", "vrt_baseline.yaml", "small.yaml", "tiny.yaml", "tiny_rgb.yaml"}
+    assert names >= {"unet.yaml", "unet_rgb.yaml"}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -136,6 +137,56 @@ def test_a_twin_differs_by_the_spikes_alone(with_spikes: str, without: str):
         twin.model, checkpoint=()
     )
     assert (config.data, config.loss, config.optim, config.train) == (twin.data, twin.loss, twin.optim, twin.train)
+
+
+@pytest.mark.parametrize("name", ["unet", "unet_rgb"])
+def test_the_unets_are_trained_as_tiny_is_but_for_the_rate_of_a_flow_that_they_have_not(name: str):
+    tiny, unet = (load_config(ROOT / "configs" / f"{config}.yaml") for config in ("tiny", name))
+    assert tiny.optim.flow_lr_factor != 1.0
+    assert unet.optim == dataclasses.replace(tiny.optim, flow_lr_factor=1.0)
+    assert (unet.data, unet.loss, unet.train) == (tiny.data, tiny.loss, tiny.train)
+
+
+def test_the_unet_with_spikes_reads_what_spikevrt_reads():
+    tiny, unet = (load_config(ROOT / "configs" / f"{config}.yaml").model.spikes for config in ("tiny", "unet"))
+    assert tiny is not None and unet is not None
+    assert [getattr(unet, name) for name in UNET_SPIKES] == [getattr(tiny, name) for name in UNET_SPIKES]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"unet": {"width": 0}}, "model.unet.width: 0; allowed: 1 or more"),
+        ({"unet": {"neighbours": -1}}, "model.unet.neighbours: -1; allowed: 0 or more"),
+        ({"vrt": {"upscale": 2}}, "model.vrt.upscale: 2, but a U-Net has no such part; allowed with model.unet: 1"),
+        (
+            {"spikes": {"fusion_time_bias": True}},
+            "model.spikes.fusion_time_bias: True, but a U-Net has no such part; allowed with model.unet: False",
+        ),
+        (
+            {"spikes": {"dims": [8] * 4}},
+            "model.spikes.dims: (8, 8, 8, 8), but a U-Net has no such part; allowed with model.unet: (96, 96, 96, 96)",
+        ),
+        (
+            {"checkpoint": ["attention"]},
+            "model.checkpoint: ('attention',), but a U-Net has no such part; allowed with model.unet: ()",
+        ),
+    ],
+    ids=["width", "neighbours", "vrt", "fusion", "dims", "checkpoint"],
+)
+def test_what_a_unet_cannot_obey_is_refused(tmp_path: Path, changes: dict, message: str):
+    path = write(tmp_path, {"model": {"unet": {}} | changes})
+    with pytest.raises(ValueError) as caught:
+        load_config(path)
+    assert str(caught.value) == f"{path}: {message}"
+
+
+def test_a_unet_has_settings_of_its_own_for_spikes_and_all_else_at_its_default(tmp_path: Path):
+    values = {"unet": {"width": 5}, "spikes": {"num_bins": 7, "split": "fractional", "normalize": "density"}}
+    model = load_config(write(tmp_path, {"model": values})).model
+    assert model.unet == UnetConfig(width=5)
+    assert model.spikes == SpikeConfig(num_bins=7, split="fractional", normalize="density")
+    assert model_from_dict(dataclasses.asdict(model)) == model  # as a weights file keeps it
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_name(tmp_path: Path):

@@ -21,6 +21,7 @@ from spikevrt.checkpoint import WeightsInfo, save_weights
 from spikevrt.config import model_from_dict
 from spikevrt.export import ExportOptions, describe, export_network, open_program
 from spikevrt.model.blocks import TMSAG
+from spikevrt.model.build import build_network
 from spikevrt.model.flow import SpyNet
 from spikevrt.model.network import SpikeVRT
 
@@ -269,6 +270,14 @@ def test_only_networks_that_deblur_are_exported(tmp_path: Path, capsys: pytest.C
     weights = make_weights(tmp_path / "interpolation.safetensors", None, pa_frames=0)
     message = refused(capsys, tmp_path, "export", weights, "--out", tmp_path / "a.pt2")
     assert message.endswith("only networks that deblur are exported (pa_frames above 0, upscale 1, RGB)")
+
+
+def test_a_unet_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    config = model_from_dict({"unet": {"width": 5, "depth": 2, "blocks": 1}, "spikes": None})
+    weights = tmp_path / "unet.safetensors"
+    save_weights(weights, build_network(config).state_dict(), WeightsInfo(config, 0.0, 1.0, {}))
+    message = refused(capsys, tmp_path, "export", weights, "--out", tmp_path / "a.pt2")
+    assert message == f"{weights}: a U-Net; allowed: weights of SpikeVRT or its twin, which alone are exported"
 
 
 def test_a_clip_too_short_for_the_network_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -18,6 +18,13 @@ import yaml
 
 CHECKPOINT_PARTS = ("attention", "mlp", "deform", "spikes", "fusion")
 STAGES = (1, 2, 3, 4, 5, 6, 7, 8)
+UNET_SPIKES = (
+    "num_bins",
+    "split",
+    "normalize",
+    "representation",
+    "relight",
+)  # the settings of `model.spikes` that a U-Net obeys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,15 +117,35 @@ class SpikeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnetConfig:
+    """A plain U-Net, the baseline of `model/unet.py`. Beside it, `spikes` says what it reads (`UNET_SPIKES`)."""
+
+    width: int = 32  # channels at full size
+    growth: int = 16  # channels that each halving adds
+    depth: int = 3  # halvings
+    blocks: int = 2  # residual blocks of each level, on the way down and on the way up
+    neighbours: int = 1  # frames on each side of a frame that are read with it
+
+    def __post_init__(self) -> None:
+        least = {"width": 1, "growth": 0, "depth": 1, "blocks": 1, "neighbours": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"model.unet.{name}: {getattr(self, name)}; allowed: {value} or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """SpikeVRT, or (`spikes: null`) its spike-less twin."""
+    """SpikeVRT, or (`spikes: null`) its spike-less twin; with `unet`, a plain U-Net with or without spikes instead."""
 
     vrt: VrtConfig = VrtConfig()
     spikes: SpikeConfig | None = SpikeConfig()
+    unet: UnetConfig | None = None
     checkpoint: tuple[str, ...] = ()  # parts recomputed in the backward pass to save memory
     checkpoint_stages: tuple[int, ...] = STAGES  # VRT's stages where they are; fusion and spikes: scales 1 to 4
 
     def __post_init__(self) -> None:
+        if self.unet is not None:
+            _refuse_beside_unet(self)
         for stage in self.checkpoint_stages:
             if stage not in STAGES:
                 raise ValueError(f"model.checkpoint_stages: {stage}; allowed: {', '.join(map(str, STAGES))}")
@@ -210,7 +237,7 @@ class TrainConfig:
     channels_last: bool = False  # kernels of convolutions in channels_last memory
     deterministic: bool = False  # the same bits on a GPU too (docs/training.md: what it costs)
     self_supervised: bool = False  # no sharp frames: the re-blur term alone
-    init: str | None = None  # weights of SpikeVRT to start from
+    init: str | None = None  # weights of an earlier run to start from
     init_vrt: str | None = None  # a published VRT deblurring checkpoint to start from
     validate_every: int = 1_000
     picture_every: int = 10_000
@@ -279,6 +306,22 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Confi
 def model_from_dict(values: dict[str, Any]) -> ModelConfig:
     """The model part alone, as stored inside a weights file."""
     return typing.cast(ModelConfig, _build(ModelConfig, values, "model"))
+
+
+def _refuse_beside_unet(model: ModelConfig) -> None:
+    """Settings of SpikeVRT alone must have their defaults: a U-Net could not obey them."""
+    parts: list[tuple[str, Any, tuple[str, ...]]] = [
+        ("model", model, ("spikes", "unet")),
+        ("model.vrt", model.vrt, ()),
+        ("model.spikes", model.spikes, UNET_SPIKES),
+    ]
+    for where, part, obeyed in reversed(parts):  # a field before the part that holds it, to name it exactly
+        for f in dataclasses.fields(part) if part is not None else ():
+            if f.name not in obeyed and getattr(part, f.name) != f.default:
+                raise ValueError(
+                    f"{where}.{f.name}: {getattr(part, f.name)!r}, but a U-Net has no such part; "
+                    f"allowed with model.unet: {f.default!r}"
+                )
 
 
 def _build(cls: type, values: Any, where: str) -> Any:

@@ -317,6 +317,8 @@ def _load(weights: Path, options: ExportOptions) -> tuple[SpikeVRT, WeightsInfo]
             f"{weights}: reads lit frames or profiles (model.spikes), which exported programs are not described for; "
             "allowed: weights that read counts"
         )
+    if info.model.unet is not None:
+        raise ValueError(f"{weights}: a U-Net; allowed: weights of SpikeVRT or its twin, which alone are exported")
     if info.model.vrt.pa_frames == 0 or info.model.vrt.upscale != 1 or info.model.vrt.in_channels != 3:
         raise ValueError(f"{weights}: only networks that deblur are exported (pa_frames above 0, upscale 1, RGB)")
     network = SpikeVRT(info.model)

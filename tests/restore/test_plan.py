@@ -1,6 +1,6 @@
 import pytest
 
-from spikevrt.config import ModelConfig, VrtConfig
+from spikevrt.config import ModelConfig, UnetConfig, VrtConfig
 from spikevrt.restore.plan import Plan, largest_tile_px, plan_tiles, predict_peak_bytes, stored_flow_bytes
 
 RANGE = {"smallest_px": 64, "largest_px": 512, "multiple": 16}
@@ -41,6 +41,32 @@ def test_several_tiles_share_flows_and_a_single_one_does_not():
 def test_a_network_without_flow_shares_none():
     model = ModelConfig(vrt=VrtConfig(pa_frames=0), spikes=None)
     assert plan_tiles(model, 6, 256, 512, tile_px=256, budget_bytes=None, **SMALLEST) == Plan(256, False)
+
+
+UNET = ModelConfig(unet=UnetConfig())
+
+
+def test_a_unet_has_no_flows_to_share_and_needs_less_than_the_reference_network():
+    plan = plan_tiles(UNET, 5, 256, 512, tile_px=256, budget_bytes=None, **SMALLEST)
+    assert plan == Plan(256, False)
+    assert predict_peak_bytes(UNET, 5, 256, 256) < predict_peak_bytes(ModelConfig(), 5, 256, 256)
+
+
+def test_a_budget_picks_the_largest_tile_of_a_unet_that_is_predicted_to_fit():
+    budget = predict_peak_bytes(UNET, 5, 208, 208)
+    options = {"tile_px": 10**9, **SMALLEST}
+    assert plan_tiles(UNET, 5, 720, 1280, budget_bytes=budget, **options) == Plan(208, False)
+    assert plan_tiles(UNET, 5, 720, 1280, budget_bytes=budget - 1, **options) == Plan(192, False)
+
+
+def test_a_unet_that_reads_spikes_or_is_wider_at_a_coarse_level_is_predicted_to_need_more():
+    models = [
+        ModelConfig(unet=UnetConfig(width=7), spikes=None),
+        ModelConfig(unet=UnetConfig(width=7)),
+        ModelConfig(unet=UnetConfig(width=7, growth=59)),
+    ]
+    needs = [predict_peak_bytes(model, 5, 64, 64) for model in models]
+    assert needs == sorted(set(needs))
 
 
 def test_flows_that_would_take_more_memory_than_a_tile_are_not_shared():

@@ -92,7 +92,7 @@ class FakeNetwork(nn.Module):
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "ClipDataset", FakeClips)
-    monkeypatch.setattr(loop, "SpikeVRT", FakeNetwork)
+    monkeypatch.setattr(loop, "build_network", FakeNetwork)
 
 
 def small_config(**changes: Any) -> Config:

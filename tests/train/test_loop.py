@@ -142,7 +142,7 @@ def test_a_state_of_another_network_is_refused_by_its_keys(tmp_path: Path, monke
             super().__init__(config)
             self.extra = nn.Linear(2, 3)
 
-    monkeypatch.setattr(loop, "SpikeVRT", Wider)
+    monkeypatch.setattr(loop, "build_network", Wider)
     with pytest.raises(ValueError, match=r"missing keys \(extra\.bias, extra\.weight\)"):
         train(small_config(), tmp_path / "run", resume=True)
 
@@ -155,7 +155,7 @@ def test_initial_vrt_weights_are_loaded_strictly(tmp_path: Path, monkeypatch: py
             super().__init__(config)
             self.vrt = nn.Linear(2, 3)
 
-    monkeypatch.setattr(loop, "SpikeVRT", Composed)
+    monkeypatch.setattr(loop, "build_network", Composed)
     torch.save({"weight": torch.zeros(3, 2)}, tmp_path / "half.pth")
     with pytest.raises(ValueError, match=r"half\.pth: does not fit the network: 1 missing keys \(bias\)"):
         train(small_config(train__init_vrt=str(tmp_path / "half.pth")), tmp_path / "run")

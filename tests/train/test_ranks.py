@@ -112,7 +112,7 @@ def _environment(rank: int, port: int) -> dict[str, str]:
 
 def _second_rank(port: int, out: Path) -> None:
     os.environ.update(_environment(1, port))
-    loop.ClipDataset, loop.SpikeVRT = FakeClips, FakeNetwork  # type: ignore[misc,assignment]
+    loop.ClipDataset, loop.build_network = FakeClips, FakeNetwork  # type: ignore[misc,assignment]
     train(TWO_RANKS, out)
 
 

@@ -163,7 +163,7 @@ class BadGradient(FakeNetwork):
 @pytest.mark.usefixtures("fakes")
 def test_an_fp16_run_whose_gradient_is_never_finite_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The scaler comes down by half a step, from 2^16; once it is below 1 it is not to blame."""
-    monkeypatch.setattr(loop, "SpikeVRT", BadGradient)
+    monkeypatch.setattr(loop, "build_network", BadGradient)
     config = small_config(train__precision="fp16", optim__steps=99, train__max_skipped=3, train__validate_every=99)
     with pytest.raises(ValueError, match="not finite in 3 steps in a row, up to step 19"):
         train(config, tmp_path / "run")
@@ -186,7 +186,7 @@ class Wide(FakeNetwork):
 @pytest.fixture
 def wide(fakes: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     pytest.importorskip("torchao")
-    monkeypatch.setattr(loop, "SpikeVRT", Wide)
+    monkeypatch.setattr(loop, "build_network", Wide)
     yield
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from spikevrt.config import ModelConfig
+from spikevrt.config import ModelConfig, SpikeConfig
 from spikevrt.model.flow import Flows, SpyNetLevel
 from spikevrt.model.fusion import TemporalCrossAttnFuse, resize_features
 from spikevrt.model.spike_encoder import SpikeEncoder3D, SpikeTemporalSA
@@ -97,14 +97,7 @@ class SpikeVRT(nn.Module):
         return part in self.config.checkpoint and index + 1 in self.config.checkpoint_stages
 
     def _spike_pyramid(self, blur: Tensor, spike_vox: Tensor) -> list[Tensor]:
-        spikes = self.config.spikes
-        if spikes is None:
-            raise ValueError("spike_vox: this network has no spike branch (model.spikes is null)")
-        if spike_vox.ndim != 5 or spike_vox.shape[:2] != blur.shape[:2] or spike_vox.shape[2] != spikes.num_bins:
-            raise ValueError(
-                f"spike_vox: shape {tuple(spike_vox.shape)}; expected "
-                f"({blur.shape[0]}, {blur.shape[1]}, {spikes.num_bins}, rows, columns)"
-            )
+        spikes = check_voxels(self.config.spikes, blur, spike_vox)
         max_tokens, scales = spikes.max_tokens, zip(self.spike_attention, self.spike_encoder(spike_vox), strict=True)
         return [
             over_pixels(attention, features, max_tokens=max_tokens, recomputed=self._recomputes("spikes", index))
@@ -116,3 +109,15 @@ class SpikeVRT(nn.Module):
         spikes = resize_features(spikes, rgb.shape[2], rgb.shape[3])
         max_tokens, recomputed = self.config.spikes.max_tokens, self._recomputes("fusion", index)
         return over_pixels(self.fusion[index], rgb, spikes, max_tokens=max_tokens, recomputed=recomputed)
+
+
+def check_voxels(spikes: SpikeConfig | None, blur: Tensor, spike_vox: Tensor) -> SpikeConfig:
+    """Refuse voxels that a network with these `spikes` does not read; returns them. Raises ValueError (one line)."""
+    if spikes is None:
+        raise ValueError("spike_vox: this network has no spike branch (model.spikes is null)")
+    if spike_vox.ndim != 5 or spike_vox.shape[:2] != blur.shape[:2] or spike_vox.shape[2] != spikes.num_bins:
+        raise ValueError(
+            f"spike_vox: shape {tuple(spike_vox.shape)}; expected "
+            f"({blur.shape[0]}, {blur.shape[1]}, {spikes.num_bins}, rows, columns)"
+        )
+    return spikes

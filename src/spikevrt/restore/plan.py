@@ -8,6 +8,12 @@ process in MB, measured (predicted), one tile of a clip with spikes at half the 
     tiny       5 x 256 x 256  fp32  2058 (3427)      reference  5 x 128 x 128  fp32  2122 (3256)
     tiny       5 x 256 x 256  bf16  2360 (3427)      the same, allocator tuned: tiny 5 x 256 x 256 fp32  2872 (3427)
 
+    unet       5 x 128 x 128  fp32   528  (874)      unet_rgb   5 x 128 x 128  fp32   545  (842)
+    unet       5 x 256 x 256  fp32   906 (1395)      unet_rgb   5 x 256 x 256  fp32   923 (1269)
+    unet       5 x 512 x 512  fp32  2310 (3479)      unet_rgb   5 x 512 x 512  fp32  2446 (2975)
+
+Of the U-Nets it is the larger of both allocators; with spikes as fine as the frames, unet 5 x 512 x 512 takes 2669.
+
 Flows of a whole picture, for tiles to share, five frames, measured (predicted), the larger of both allocators:
 
     tiny        512 x 768   220  (268)   720 x 1280  454  (529)
@@ -18,12 +24,14 @@ Nothing was measured on CUDA yet.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from spikevrt.config import ModelConfig
 
 FIXED_BYTES = 700_000_000  # Python, torch, weights, and the work space of attention, which is the same for any tile
 BYTES_PER_PIXEL_AND_CHANNEL = 260  # activations alive at the peak, for each channel of the widest stage
+UNET_BYTES_PER_PIXEL_AND_CHANNEL = 56  # of a U-Net, for each channel at its widest level
 FLOW_MAX_PIXELS = 1 << 18  # the optical flow of a whole picture is computed on so many pixels at a time
 FLOW_BYTES_PER_PIXEL = 320  # pyramids of two pictures, warped ones, positions
 FLOW_BYTES_PER_PIXEL_AND_CHANNEL = 12  # inside SpyNet, for each channel of two neighbouring layers
@@ -43,7 +51,13 @@ def predict_peak_bytes(model: ModelConfig, num_frames: int, height_px: int, widt
 
     Not in it: the clip that the tile is cut from.
     """
-    return FIXED_BYTES + BYTES_PER_PIXEL_AND_CHANNEL * max(model.vrt.dims) * num_frames * height_px * width_px
+    num_pixels = num_frames * height_px * width_px
+    if model.unet is None:
+        return FIXED_BYTES + BYTES_PER_PIXEL_AND_CHANNEL * max(model.vrt.dims) * num_pixels
+    unet = model.unet
+    widest = max((unet.width + level * unet.growth) / 4**level for level in range(unet.depth + 1))
+    voxels = 0 if model.spikes is None else (1 + 2 * unet.neighbours) * model.spikes.num_bins  # at the ratio 1 at most
+    return FIXED_BYTES + math.ceil((UNET_BYTES_PER_PIXEL_AND_CHANNEL * widest + 4 * voxels) * num_pixels)
 
 
 def stored_flow_bytes(model: ModelConfig, num_frames: int, height_px: int, width_px: int) -> int:
@@ -82,7 +96,7 @@ def plan_tiles(
     """
     whole_px = max(height_px, width_px)
     largest_px = min(tile_px, whole_px)
-    can_share = model.vrt.pa_frames > 0
+    can_share = model.unet is None and model.vrt.pa_frames > 0
     flow_bytes = predict_flow_bytes(model, num_frames, height_px, width_px)
 
     def largest(budget_bytes: int) -> int:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -58,6 +58,7 @@ from spikevrt.restore.work import ClipWork, tiles_in_all
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+    from spikevrt.model.build import Network
     from spikevrt.model.network import SpikeVRT
 
 
@@ -108,7 +109,7 @@ class RestoreOptions:
             )
 
 
-def load_network(weights: Path, device: torch.device) -> tuple[SpikeVRT, WeightsInfo]:
+def load_network(weights: Path, device: torch.device) -> tuple[Network, WeightsInfo]:
     """The network of a weights file, loaded strictly, in evaluation mode, on `device`.
 
     For a CPU this also tunes the allocator of the whole process (`runtime.tune_allocator`): faster, and more memory.
@@ -116,19 +117,19 @@ def load_network(weights: Path, device: torch.device) -> tuple[SpikeVRT, Weights
     Raises:
         FileNotFoundError, ValueError: as `load_weights`, and tensors that do not fit the file's own settings.
     """
-    from spikevrt.model.network import SpikeVRT
+    from spikevrt.model.build import build_network
     from spikevrt.model.weights import load_strict
 
     if device.type == "cpu":
         runtime.tune_allocator()
     state, info = load_weights(weights)
-    network = SpikeVRT(info.model)
+    network = build_network(info.model)
     load_strict(network, state, str(weights))
     return network.eval().to(device), info
 
 
 def restore_clip(
-    network: SpikeVRT,
+    network: Network,
     frames: Float[Tensor, "T 3 H W"],
     voxels: Float[Tensor, "T K h w"] | None,
     options: RestoreOptions,
@@ -177,7 +178,8 @@ def restore_clip(
     flows = None
     if plan.shares_flows and num_pixels > padded_height * padded_width:  # else the tiles' own are less work
         with torch.no_grad():
-            flows = network.clip_flows(frames[None].to(device), FLOW_MAX_PIXELS)
+            spikevrt = cast("SpikeVRT", network)  # of no other network does a plan share flows
+            flows = spikevrt.clip_flows(frames[None].to(device), FLOW_MAX_PIXELS)
     blended = torch.zeros(num_frames, 3, padded_height, padded_width, device=frames.device)
     for tile, skip in zip(tiles, is_sharp, strict=True):
         tile_frames = frames[None, :, :, tile.rows, tile.columns]
@@ -202,7 +204,7 @@ def restore_clip(
 
 
 def restore_frames(
-    network: SpikeVRT,
+    network: Network,
     info: WeightsInfo,
     recording: Recording,
     options: RestoreOptions,
@@ -226,7 +228,7 @@ def restore_frames(
 
 
 def _restored_frames(
-    network: SpikeVRT,
+    network: Network,
     info: WeightsInfo,
     recording: Recording,
     options: RestoreOptions,
@@ -336,7 +338,7 @@ def _stacked(clip: Sequence[Tensor | None]) -> Tensor | None:
     return torch.stack(present) if present else None
 
 
-def _check_clip(network: SpikeVRT, frames: Tensor, voxels: Tensor | None, options: RestoreOptions) -> None:
+def _check_clip(network: Network, frames: Tensor, voxels: Tensor | None, options: RestoreOptions) -> None:
     assert frames.ndim == 4 and frames.shape[1] == 3 and len(frames) > 0, tuple(frames.shape)
     spikes = network.config.spikes
     if spikes is None and voxels is not None:
@@ -359,7 +361,7 @@ def _lengthened(clip: Tensor, min_frames: int) -> Tensor:
     return torch.cat([clip, clip[-1:].expand(missing, -1, -1, -1)]) if missing > 0 else clip
 
 
-def _plan(network: SpikeVRT, options: RestoreOptions, frames: Tensor, voxels: Tensor | None, multiple: int) -> Plan:
+def _plan(network: Network, options: RestoreOptions, frames: Tensor, voxels: Tensor | None, multiple: int) -> Plan:
     """The tiles that the options ask for, as the network and the spike ratio can have them."""
     smallest_px = padded_size(1, multiple=multiple, minimum=network.min_size_px)
     if options.tile_px and options.tile_px < smallest_px:

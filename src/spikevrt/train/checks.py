@@ -6,7 +6,7 @@ import math
 
 from spikevrt.config import Config
 from spikevrt.data.degrade import check_degrade
-from spikevrt.train.optim import check_optim
+from spikevrt.train.optim import PARTS, check_optim, lr_factor
 
 
 def check(config: Config, *, world: int = 1) -> None:
@@ -67,12 +67,39 @@ def check(config: Config, *, world: int = 1) -> None:
             raise ValueError("train.self_supervised: loss.reblur_weight is 0, so nothing would be learnt")
     if train.parallel == "fsdp":
         _check_fsdp(config, world)
+    if config.model.unet is not None:
+        _check_unet(config)
 
 
 def check_crop(crop_px: int, *, least_px: int, multiple: int) -> None:
     """Refuse a crop that the network cannot take. Raises ValueError."""
     if crop_px < least_px or crop_px % multiple:
         raise ValueError(f"data.crop_px: {crop_px}; this network needs a multiple of {multiple}, at least {least_px}")
+
+
+def check_scoring(config: Config, *, has_sharp: bool) -> None:
+    """Refuse validation clips that cannot be scored; `has_sharp`: they have sharp frames. Raises ValueError."""
+    if not has_sharp and config.model.unet is not None and config.loss.reblur_flow == "network":
+        raise ValueError(
+            f"{config.data.root}: has no sharp frames to validate on, and a U-Net no optical flow to blur along again; "
+            "allowed with model.unet: sharp frames, or loss.reblur_weight above 0 with loss.reblur_flow dis"
+        )
+
+
+def _check_unet(config: Config) -> None:
+    """Settings of parts that only SpikeVRT has; those of the network itself are refused with the config."""
+    optim, loss, train = config.optim, config.loss, config.train
+    others = {f"optim.{part}_lr_factor": (lr_factor(part, optim), 1.0) for part in PARTS} | {
+        "optim.flow_fixed_steps": (optim.flow_fixed_steps, 0),
+        "train.init_vrt": (train.init_vrt, None),
+        "train.compile": (train.compile, False),
+        "train.parallel": (train.parallel, "ddp"),
+    }
+    if loss.reblur_weight > 0:
+        others["loss.reblur_flow"] = (loss.reblur_flow, "dis")
+    for name, (value, allowed) in others.items():
+        if value != allowed:
+            raise ValueError(f"{name}: {value}, but a U-Net is one part without optical flow; allowed: {allowed}")
 
 
 def _check_fsdp(config: Config, world: int) -> None:

@@ -23,7 +23,7 @@ from spikevrt.train.work import Size, StepLoss, random_batch, step_work
 
 if TYPE_CHECKING:
     from spikevrt.config import Config
-    from spikevrt.model.network import SpikeVRT
+    from spikevrt.model.build import Network
 
 GB = 1e9
 MARGIN = 0.1  # share of the free memory that stays free
@@ -192,7 +192,7 @@ class Forecast:
 
 
 def forecast(
-    network: SpikeVRT,
+    network: Network,
     loss: StepLoss,
     optimizer_of: Callable[[nn.Module], torch.optim.Optimizer],
     config: Config,

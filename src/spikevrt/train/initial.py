@@ -1,4 +1,4 @@
-"""What a run starts from: nothing, a published VRT checkpoint, or weights of SpikeVRT."""
+"""What a run starts from: nothing, a published VRT checkpoint, or weights of an earlier run."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from spikevrt.checkpoint import WeightsInfo, load_weights
-from spikevrt.config import Config, ModelConfig
+from spikevrt.config import STAGES, Config, ModelConfig
 from spikevrt.data.dataset import VoxelStats
 from spikevrt.model.weights import load_strict, load_vrt_checkpoint
 
 if TYPE_CHECKING:
-    from spikevrt.model.network import SpikeVRT
+    from spikevrt.model.build import Network
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,20 @@ class Initial:
     info: WeightsInfo | None = None
     stats: VoxelStats | None = None
 
-    def load(self, network: SpikeVRT) -> None:
+    def load(self, network: Network) -> None:
         """Give the network its first weights, strictly.
 
         From scratch, the restored clip starts as the blurry one. Weights without spikes, SpikeVRT's or published ones,
-        become the VRT inside; a fresh fusion is the identity, so the network starts as that VRT.
+        become the VRT inside; a fresh fusion is the identity, so the network starts as that VRT. A U-Net takes the
+        weights of a U-Net alike.
         """
         if self.config.train.init_vrt is not None:
-            load_vrt_checkpoint(network.vrt, self.config.train.init_vrt)
+            load_vrt_checkpoint(network.get_submodule("vrt"), self.config.train.init_vrt)
         elif self.tensors is None or self.info is None:
             network.start_at_identity()
-        elif self.info.model.spikes is None:
+        elif self.info.model.spikes is None and self.info.model.unet is None:
             vrt = {name.removeprefix("vrt."): value for name, value in self.tensors.items()}
-            load_strict(network.vrt, vrt, str(self.config.train.init))
+            load_strict(network.get_submodule("vrt"), vrt, str(self.config.train.init))
         else:
             load_strict(network, self.tensors, str(self.config.train.init))
 
@@ -57,9 +58,11 @@ def read_initial(config: Config, saved: dict[str, Any] | None) -> Initial:
         return Initial(config, stats=None if config.model.spikes is None else VoxelStats(*saved["statistics"]))
     tensors, info = load_weights(path)
     wanted, found = _bare(config.model), _bare(info.model)
-    if found not in (wanted, dataclasses.replace(wanted, spikes=None)):
+    has_twin = wanted.unet is None  # whose weights are a part of it
+    if found != wanted and not (has_twin and found == dataclasses.replace(wanted, spikes=None)):
         raise ValueError(
-            f"train.init: {path} holds another network than model says; allowed: the same, or its twin without spikes"
+            f"train.init: {path} holds another network than model says; "
+            f"allowed: the same{', or its twin without spikes' if has_twin else ''}"
         )
     stats = None if info.model.spikes is None else VoxelStats(info.voxel_mean, info.voxel_std)
     return Initial(config, tensors, info, stats)
@@ -67,4 +70,4 @@ def read_initial(config: Config, saved: dict[str, Any] | None) -> Initial:
 
 def _bare(model: ModelConfig) -> ModelConfig:
     """The model without what changes nothing in its weights."""
-    return dataclasses.replace(model, checkpoint=(), checkpoint_stages=())
+    return dataclasses.replace(model, checkpoint=(), checkpoint_stages=STAGES)

@@ -23,11 +23,11 @@ from spikevrt import runtime
 from spikevrt.config import Config
 from spikevrt.data.dataset import ClipDataset, DatasetInfo, collate
 from spikevrt.losses import Losses, dis_flow, exposure_duty
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.build import Network, build_network
 from spikevrt.restore.restorer import RestoreOptions
 from spikevrt.train import folder, state
 from spikevrt.train.average import Average
-from spikevrt.train.checks import check, check_crop
+from spikevrt.train.checks import check, check_crop, check_scoring
 from spikevrt.train.curves import draw_curves
 from spikevrt.train.dry_run import dry_run as report
 from spikevrt.train.folder import Resume
@@ -38,7 +38,7 @@ from spikevrt.train.parallel import channels_last, clip_gradients, compile_block
 from spikevrt.train.ranks import Ranks, join_ranks
 from spikevrt.train.sampler import ClipStream, StreamedDataset, step_seed
 from spikevrt.train.signals import StopRequest, reset_worker_signals
-from spikevrt.train.validation import check_motion, validate
+from spikevrt.train.validation import check_motion, own_flow, validate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,7 +108,8 @@ class Run:
         self.info: DatasetInfo = self.clips.info
         if not self.clips.has_sharp and not config.train.self_supervised:
             raise ValueError(f"{config.data.root}: has no sharp frames to train on; train.self_supervised does without")
-        self.network = SpikeVRT(config.model)
+        check_scoring(config, has_sharp=self.val_clips.has_sharp)
+        self.network = build_network(config.model)
         check_crop(config.data.crop_px, least_px=self.network.min_size_px, multiple=self.network.pad_multiple)
         if saved is None:
             initial.load(self.network)
@@ -131,7 +132,7 @@ class Run:
             self.restore_state(saved)
         if config.train.self_supervised:
             check_motion(self.clips, self.flow, self.device)
-        self.judge: SpikeVRT | None = None  # a whole network for validation, where `network` is not what is judged
+        self.judge: Network | None = None  # a whole network for validation, where `network` is not what is judged
         if config.train.compile:
             compile_blocks(self.network, self.trial, visible=ranks.is_first)
         self.trained = self.wrapped()
@@ -249,7 +250,7 @@ class Run:
         """The optical flow for the re-blur term: the one that the network sees, or OpenCV's."""
         if self.config.loss.reblur_flow == "dis":
             return dis_flow(first, second)
-        return self.network.vrt.spynet(first, second)[0]
+        return own_flow(self.network, first, second)
 
     def skip(self, out: Path, loss: float, micro_batches: list[Batch], progress: Progress) -> None:
         """Count a step that was not taken and keep its batch; too many in a row end the run. Raises ValueError."""
@@ -289,12 +290,12 @@ class Run:
             journal.pictures(pictures, self.step)
         progress.say(f"step {self.step}: {score.in_words()}{', best so far' if is_best else ''}")
 
-    def judged(self, tensors: dict[str, Tensor]) -> SpikeVRT:
+    def judged(self, tensors: dict[str, Tensor]) -> Network:
         """The network that validation sees: the trained one, or a whole copy with the averaged or gathered weights."""
         if self.average is None and not self.is_sharded:
             return self.network
         if self.judge is None:
-            self.judge = SpikeVRT(self.config.model).to(self.device)
+            self.judge = build_network(self.config.model).to(self.device)
         self.judge.load_state_dict(tensors)
         return self.judge
 

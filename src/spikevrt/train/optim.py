@@ -80,7 +80,7 @@ def lr_at(step: int, config: OptimConfig) -> float:
 
 
 def part_of(name: str) -> Part:
-    """The part of the network that the parameter `name` belongs to."""
+    """The part of SpikeVRT that the parameter `name` belongs to; a U-Net is all one part, of factor 1 (`checks`)."""
     if any(part in name for part in FLOW_NAMES):
         return "flow"
     if name.startswith(SPIKE_NAMES):

@@ -6,6 +6,7 @@ Dimension key: T frames, H image rows, W image columns.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Sized
 from dataclasses import dataclass
@@ -18,12 +19,13 @@ from torch import Tensor
 from spikevrt.evaluate.metrics import psnr_rgb
 from spikevrt.evaluate.report import write_three_columns
 from spikevrt.losses import Flow, exposure_duty, frame_motion, reblur
+from spikevrt.model.network import SpikeVRT
 from spikevrt.restore.restorer import RestoreOptions, restore_clip
 from spikevrt.train.ranks import Ranks
 
 if TYPE_CHECKING:
     from spikevrt.data.sample import Sample
-    from spikevrt.model.network import SpikeVRT
+    from spikevrt.model.build import Network
 
 LEAST_MOTION_PX = 0.1
 NUM_PICTURES = 3  # sequences that get a three-column picture
@@ -68,7 +70,7 @@ class Score:
 
 
 def validate(
-    network: SpikeVRT,
+    network: Network,
     clips: Clips,
     options: RestoreOptions,
     ranks: Ranks,
@@ -148,13 +150,19 @@ def check_motion(clips: Clips, flow: Flow, device: torch.device) -> None:
         )
 
 
-def _reblurred(network: SpikeVRT, frames: Tensor, sample: Sample, flow: Flow | None) -> Tensor:
+def own_flow(network: Network, first: Tensor, second: Tensor) -> Tensor:
+    """The optical flow that SpikeVRT itself sees. A U-Net has none: `checks` refuses what would ask for it."""
+    assert isinstance(network, SpikeVRT), type(network)
+    flow: Tensor = network.vrt.spynet(first, second)[0]
+    return flow
+
+
+def _reblurred(network: Network, frames: Tensor, sample: Sample, flow: Flow | None) -> Tensor:
     """The clip averaged over its exposures."""
     device = next(network.parameters()).device
     duty = exposure_duty([sample["meta"]["t0"]], [sample["meta"]["t1"]]).to(device)
     with torch.no_grad():
-        own = flow or (lambda first, second: network.vrt.spynet(first, second)[0])
-        blurred = reblur(frames[None].to(device), own, duty)
+        blurred = reblur(frames[None].to(device), flow or functools.partial(own_flow, network), duty)
     return blurred[0].cpu()
 
 

@@ -1,0 +1,138 @@
+"""A plain U-Net over a few frames and their voxels: the baseline that SpikeVRT is held against.
+
+Every frame is restored from itself and its neighbours, stacked as channels. There is no attention, no optical flow and
+no alignment: 3x3 convolutions in residual blocks, halved and doubled again, with skip connections.
+
+Dimension key: B samples, T frames, K bins, H x W pixels of the colour camera, h x w pixels of the spike camera, N = B T
+pictures, C channels. Channels of level i (resolution 1/2^i): width + i growth.
+Source: Ronneberger et al., U-Net, MICCAI 2015; residual blocks without normalisation: Lim et al. (EDSR), CVPRW 2017.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spikevrt.config import ModelConfig
+from spikevrt.model.network import check_voxels
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+
+MIN_SIZE_PX = 64  # SpikeVRT's least too, so that both see the same crops and tiles
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(GELU(conv(x))), with 3x3 convolutions."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(dim, dim, 3, padding=1)
+        self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
+        return x + self.conv2(F.gelu(self.conv1(x)))
+
+
+class Unet(nn.Module):
+    """The U-Net of `config.unet`; it reads voxels where `config.spikes` is not None.
+
+    Frames and voxels have a first convolution each, at their own resolution. The features of the voxels, after one more
+    residual block, are resized bilinearly to the frames' and added: any ratio of the two cameras will do, and without
+    spikes nothing is added. The output is the blurry frame plus the last convolution, which starts at zero.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        unet, spikes = config.unet, config.spikes
+        assert unet is not None
+        self.config, self.neighbours, self.depth = config, unet.neighbours, unet.depth
+        num_read = 1 + 2 * unet.neighbours
+        widths = [unet.width + level * unet.growth for level in range(unet.depth + 1)]
+        pairs = list(zip(widths, widths[1:], strict=False))
+
+        def blocks(dim: int) -> nn.Sequential:
+            return nn.Sequential(*(ResidualBlock(dim) for _ in range(unet.blocks)))
+
+        self.first = nn.Conv2d(3 * num_read, widths[0], 3, padding=1)
+        if spikes is not None:
+            self.first_spikes = nn.Sequential(
+                nn.Conv2d(spikes.num_bins * num_read, widths[0], 3, padding=1), ResidualBlock(widths[0])
+            )
+        self.encoder = nn.ModuleList(blocks(dim) for dim in widths[:-1])
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairs)
+        self.bottom = blocks(widths[-1])
+        self.up = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(coarse, 4 * fine, 1), nn.PixelShuffle(2)) for fine, coarse in pairs
+        )
+        self.decoder = nn.ModuleList(blocks(dim) for dim in widths[:-1])
+        self.last = nn.Conv2d(widths[0], 3, 3, padding=1)
+        self.start_at_identity()
+
+    @property
+    def pad_multiple(self) -> int:
+        """H and W of the input must be multiples of this."""
+        return 2**self.depth
+
+    @property
+    def min_size_px(self) -> int:
+        """The smallest H and W that crops and tiles have."""
+        return max(MIN_SIZE_PX, self.pad_multiple)
+
+    def start_at_identity(self) -> None:
+        """The restored clip is the blurry one until the last convolution has learnt something."""
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(
+        self,
+        blur: Float[Tensor, "B T 3 H W"],
+        spike_vox: Float[Tensor, "B T K h w"] | None = None,
+        spikes_present: Bool[Tensor, " B"] | None = None,
+        flows: None = None,
+    ) -> Float[Tensor, "B T 3 H W"]:
+        """Restore a clip of any length with values in [0, 1]; the output is not clamped.
+
+        Without `spike_vox`, and for a sample whose `spikes_present` is False, nothing is added to the features of the
+        frames. `flows` stand where SpikeVRT takes them; a U-Net has none.
+
+        Raises:
+            ValueError: frames whose sides cannot be halved `depth` times; spikes for a network without them, or voxels
+                of another shape than it reads.
+        """
+        assert flows is None, "a U-Net aligns nothing"
+        height, width = blur.shape[-2:]
+        if height % self.pad_multiple or width % self.pad_multiple:
+            raise ValueError(f"frames of {width}x{height}: both sides must be multiples of {self.pad_multiple}")
+        x = self.first(with_neighbours(blur, self.neighbours))
+        if spike_vox is not None:
+            x = x + self._spike_features(blur, spike_vox, spikes_present)
+        return blur + self.last(self._body(x)).unflatten(0, blur.shape[:2])
+
+    def _spike_features(self, blur: Tensor, spike_vox: Tensor, present: Tensor | None) -> Float[Tensor, "N C H W"]:
+        check_voxels(self.config.spikes, blur, spike_vox)
+        features = self.first_spikes(with_neighbours(spike_vox, self.neighbours))
+        features = F.interpolate(features, blur.shape[-2:], mode="bilinear", align_corners=False)
+        if present is None:
+            return features
+        return torch.where(present.repeat_interleave(blur.shape[1]).view(-1, 1, 1, 1), features, 0.0)
+
+    def _body(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
+        skips = []
+        for blocks, down in zip(self.encoder, self.down, strict=True):
+            skips.append(blocks(x))
+            x = down(skips[-1])
+        x = self.bottom(x)
+        for level in reversed(range(self.depth)):
+            x = self.decoder[level](self.up[level](x) + skips[level])
+        return x
+
+
+def with_neighbours(clip: Float[Tensor, "B T C H W"], num: int) -> Float[Tensor, "N C_all H W"]:
+    """Each frame with the `num` before and after it as channels, in order of time; a clip's ends are repeated."""
+    num_frames = clip.shape[1]
+    longer = torch.cat([clip[:, :1]] * num + [clip] + [clip[:, -1:]] * num, 1)
+    return torch.cat([longer[:, start : start + num_frames] for start in range(1 + 2 * num)], 2).flatten(0, 1)

@@ -25,7 +25,7 @@ from spikevrt.recording.frames import to_float
 from spikevrt.recording.recording import open_recording
 from spikevrt.represent.voxel import VoxelStats, normalise
 from spikevrt.restore import restorer
-from spikevrt.restore.admission import frame_counts
+from spikevrt.restore.inputs import frame_counts
 from spikevrt.restore.plan import FLOW_MAX_PIXELS, Plan, plan_tiles
 from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip
 from spikevrt.restore.tiling import Tile, spatial_tiles

@@ -21,7 +21,7 @@ from spikevrt.recording.recording import open_recording, write_alignment
 from spikevrt.recording.registration import Alignment
 from spikevrt.represent.exposure import exposure_counts
 from spikevrt.represent.voxel import density, normalise, spike_voxels
-from spikevrt.restore import restorer
+from spikevrt.restore.inputs import network_inputs
 from spikevrt.restore.restorer import RestoreOptions
 from tests.data.conftest import NUM_BINS, NUM_TICKS, MakeRecording
 
@@ -119,7 +119,7 @@ def test_what_enters_a_network_is_what_the_restorer_makes_of_the_recording(
     stats = dataset.info.stats
     info = WeightsInfo(ModelConfig(spikes=spikes), stats.mean, stats.std)
     for place, frame in enumerate(range(2, 5)):
-        lit, voxels, _ = restorer._read(info, recording, frame, RestoreOptions())
+        lit, voxels, _ = network_inputs(info, recording, frame, RestoreOptions())
         assert torch.equal(sample["lit"][place], lit)
         assert torch.equal(sample["spike_vox"][place], voxels)
     assert not torch.equal(sample["lit"], sample["blur"])

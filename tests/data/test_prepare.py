@@ -17,7 +17,8 @@ from spikevrt.recording.frames import read_image
 from spikevrt.recording.layouts import LayoutOptions
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.spike_file import SpikeWriter, read_spikes
-from spikevrt.restore.admission import admit, frame_counts
+from spikevrt.restore.admission import admit
+from spikevrt.restore.inputs import frame_counts
 from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 from tests.data.conftest import NUM_BINS, NUM_TICKS, MakeRecording
 from tests.recording.test_layouts import MAKERS, make_rsb, make_spk_gopro

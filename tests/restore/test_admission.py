@@ -12,7 +12,8 @@ from spikevrt.align.health import check_health
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.spike_file import SpikeWriter
 from spikevrt.recording.stream import PackedStream
-from spikevrt.restore.admission import admit, frame_counts
+from spikevrt.restore.admission import admit
+from spikevrt.restore.inputs import frame_counts
 from spikevrt.restore.restorer import RestoreOptions, restore_recording
 from spikevrt.simulate.sensor import sensor_preset
 from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording

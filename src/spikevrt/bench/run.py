@@ -40,8 +40,9 @@ from spikevrt.recording.atomic import complete_or_absent
 from spikevrt.recording.frames import to_uint8, write_image
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.spike_file import sha256_file
+from spikevrt.restore.inputs import reads_spikes
 from spikevrt.restore.output import progress_bar
-from spikevrt.restore.restorer import RestoreOptions, reads_spikes
+from spikevrt.restore.restorer import RestoreOptions
 
 METHODS, RECORDINGS = "methods", "recordings"  # folders beside results.json
 KEPT = ("medium",)  # conditions of which the restored frames are kept

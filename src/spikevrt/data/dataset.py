@@ -22,16 +22,8 @@ from spikevrt.config import DegradeConfig
 from spikevrt.data.augment import augment as apply_augmentation
 from spikevrt.data.augment import draw_augmentation
 from spikevrt.data.degrade import degrade, degrade_ticks, draw_degradation
-from spikevrt.data.sample import (
-    Crop,
-    PreparedSequence,
-    Representation,
-    Sample,
-    collate,
-    open_sequence,
-    read_prepared,
-    read_sample,
-)
+from spikevrt.data.sample import Crop, Representation, Sample, collate, read_sample
+from spikevrt.data.sequence import PreparedSequence, open_sequence, read_prepared
 from spikevrt.recording.recording import Exposure
 from spikevrt.represent.voxel import Normalize, VoxelSpec, VoxelStats
 from spikevrt.represent.voxel import Split as BinSplit

@@ -44,8 +44,9 @@ from spikevrt.recording.recording import Recording
 from spikevrt.recording.registration import alignment_values
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.restore.admission import admit, check_skip
+from spikevrt.restore.inputs import reads_spikes
 from spikevrt.restore.output import progress_bar
-from spikevrt.restore.restorer import RestoreOptions, reads_spikes
+from spikevrt.restore.restorer import RestoreOptions
 
 if TYPE_CHECKING:
     from jaxtyping import Float

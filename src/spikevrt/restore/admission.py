@@ -9,18 +9,15 @@ import sys
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from spikevrt.align import health
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.recording.recording import Recording, nearest_ratio
-from spikevrt.represent.exposure import exposure_counts, exposure_intervals
 from spikevrt.represent.voxel import Split
 from spikevrt.represent.voxel import density as voxel_density
+from spikevrt.restore.inputs import frame_counts
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    pass
 
 NO_SPIKES = "{}: no spikes, but these weights read them; choose weights without spikes, or --without-spikes"
 MAX_DENSITY_RATIO = 2.0  # beyond this, a recording's spikes are unlike those that the network learnt from
@@ -106,26 +103,3 @@ def spike_density(recording: Recording, num_bins: int, split: Split = "whole") -
         for index in range(step // 2, recording.num_frames, step)
     ]
     return sum(means) / len(means)
-
-
-def frame_counts(recording: Recording, index: int, num_bins: int, split: Split) -> Float[Tensor, "K h2 w2"]:
-    """Spikes per bin of exposure `index`, bad pixels filled, on the frame (`represent.exposure`)."""
-    return exposure_counts(
-        lambda edges: recording.count_exposure(index, edges),
-        recording.exposures[index].num_ticks,
-        num_bins=num_bins,
-        split=split,
-        bad=recording.bad_mask(),
-        positions=recording.sensor_positions,
-    )
-
-
-def frame_intervals(recording: Recording, index: int, num_bins: int, split: Split) -> Float[Tensor, "K h2 w2"]:
-    """Expected spikes per bin of exposure `index` from the intervals between them, as `frame_counts` otherwise."""
-    return exposure_intervals(
-        torch.from_numpy(recording.read_exposure_spikes(index)),
-        num_bins=num_bins,
-        split=split,
-        bad=recording.bad_mask(),
-        positions=recording.sensor_positions,
-    )

@@ -10,13 +10,12 @@ columns of blocks of voxels.
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -24,22 +23,12 @@ from torch import Tensor
 from spikevrt import runtime
 from spikevrt.checkpoint import WeightsInfo, load_weights
 from spikevrt.recording.atomic import complete_or_absent
-from spikevrt.recording.frames import list_images, read_image, to_float, to_uint8, write_image
+from spikevrt.recording.frames import list_images, read_image, to_uint8, write_image
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.video import write_video
-from spikevrt.represent.activity import spike_activity
-from spikevrt.represent.profile import PROFILE_DARK_RATE, profile
-from spikevrt.represent.relight import relight
-from spikevrt.represent.voxel import VoxelStats, normalise
-from spikevrt.represent.voxel import density as voxel_density
-from spikevrt.restore.admission import (
-    admit,
-    check_skip,
-    check_spikes,
-    frame_counts,
-    frame_intervals,
-    tell_without_spikes,
-)
+from spikevrt.restore.admission import admit, check_skip, check_spikes, tell_without_spikes
+from spikevrt.restore.inputs import network_inputs, reads_spikes
+from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.output import SUMMARY_FILE, check_out, progress_bar
 from spikevrt.restore.plan import FLOW_MAX_PIXELS, Plan, plan_tiles
 from spikevrt.restore.tiling import (
@@ -60,53 +49,6 @@ if TYPE_CHECKING:
 
     from spikevrt.model.build import Network
     from spikevrt.model.network import SpikeVRT
-
-
-@dataclass(frozen=True)
-class RestoreOptions:
-    """How footage is cut up. Tiles are at most `tile_px` a side (rounded down to what the network and the spike ratio
-    can divide) and share `overlap_px` or more; clips have `clip_frames` frames and share `overlap_frames` or more.
-
-    0 for `tile_px` or `clip_frames` takes the whole picture or recording at once. `max_memory_gb` (1e9 bytes) lowers
-    the tile until the predicted peak fits; None keeps `tile_px`. `ignore_health` names findings of the health gate
-    (`align.health.NAMES`) that shall not refuse a recording. `without_spikes` runs a network that reads spikes on the
-    frames alone, as one trained with `data.spike_dropout` has learnt to. `skip_sharp` leaves a tile of a clip as it is
-    where its spikes' activity (`represent.activity`: 1 for a still scene) is below it; None: it runs everywhere.
-    """
-
-    tile_px: int = 256
-    overlap_px: int = 32
-    clip_frames: int = 5
-    overlap_frames: int = 1
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    max_memory_gb: float | None = None
-    ignore_health: tuple[str, ...] = ()
-    without_spikes: bool = False
-    skip_sharp: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.tile_px < 0:
-            raise ValueError(f"tile_px: {self.tile_px}; allowed: 0 (the whole picture) or more")
-        if self.clip_frames < 0 or self.clip_frames == 1:
-            raise ValueError(f"clip_frames: {self.clip_frames}; allowed: 0 (the whole recording), 2 or more")
-        if self.overlap_px < 0 or 0 < self.tile_px <= self.overlap_px:
-            raise ValueError(f"overlap_px: {self.overlap_px}; allowed: 0 or more, and less than tile_px {self.tile_px}")
-        if self.overlap_frames < 0 or 0 < self.clip_frames <= self.overlap_frames:
-            allowed = f"0 or more, and less than clip_frames {self.clip_frames}"
-            raise ValueError(f"overlap_frames: {self.overlap_frames}; allowed: {allowed}")
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise ValueError(f"device: {self.device!r}; allowed: auto, cpu, cuda")
-        if self.precision not in ("fp32", "bf16", "fp16"):
-            raise ValueError(f"precision: {self.precision!r}; allowed: fp32, bf16, fp16")
-        if self.max_memory_gb is not None and not self.max_memory_gb > 0:
-            raise ValueError(f"max_memory_gb: {self.max_memory_gb}; allowed: above 0")
-        if self.skip_sharp is not None and not 0 < self.skip_sharp < math.inf:
-            raise ValueError(f"skip_sharp: {self.skip_sharp}; allowed: above 0 (a still scene reads about 1)")
-        if self.skip_sharp is not None and self.without_spikes:
-            raise ValueError(
-                f"skip_sharp: {self.skip_sharp}; allowed with without_spikes: none (spikes tell what moves)"
-            )
 
 
 def load_network(weights: Path, device: torch.device) -> tuple[Network, WeightsInfo]:
@@ -243,7 +185,8 @@ def _restored_frames(
     blended: dict[int, Tensor] = {}
     for start, next_start, clip_weights in zip(starts, [*starts[1:], total], weights, strict=True):
         inputs = {
-            i: inputs[i] if i in inputs else _read(info, recording, i, options) for i in range(start, start + clip)
+            i: inputs[i] if i in inputs else network_inputs(info, recording, i, options)
+            for i in range(start, start + clip)
         }
         frames, voxels, activity = (_stacked(clip) for clip in zip(*inputs.values(), strict=True))
         assert frames is not None
@@ -328,11 +271,6 @@ def restore_recording(
     return summary
 
 
-def reads_spikes(info: WeightsInfo, options: RestoreOptions) -> bool:
-    """Whether restoring with these weights and options looks at a recording's spikes."""
-    return info.model.spikes is not None and not options.without_spikes
-
-
 def _stacked(clip: Sequence[Tensor | None]) -> Tensor | None:
     present = [part for part in clip if part is not None]
     return torch.stack(present) if present else None
@@ -381,27 +319,3 @@ def _plan(network: Network, options: RestoreOptions, frames: Tensor, voxels: Ten
         multiple=multiple,
         budget_bytes=budget_bytes,
     )
-
-
-def _read(
-    info: WeightsInfo, recording: Recording, index: int, options: RestoreOptions
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The frame that enters the network, voxels, activity of the spikes; None where they are not asked for."""
-    frame = to_float(recording.read_blur(index))
-    spec = info.model.spikes
-    if spec is None or options.without_spikes:
-        return frame, None, None
-    num_ticks = recording.exposures[index].num_ticks
-    if spec.representation == "profile":
-        counts = frame_intervals(recording, index, spec.num_bins, spec.split)
-        if spec.relight:
-            frame = relight(frame, counts, num_ticks, split=spec.split, dark=PROFILE_DARK_RATE)
-        return frame, profile(counts, num_ticks, split=spec.split), None
-    counts = frame_counts(recording, index, spec.num_bins, spec.split)
-    activity = None
-    if options.skip_sharp is not None:
-        activity = spike_activity(counts, num_ticks, split=spec.split)
-    if spec.relight:
-        frame = relight(frame, counts, num_ticks, split=spec.split)
-    own_density = voxel_density(counts) if spec.normalize == "density" else None
-    return frame, normalise(counts, VoxelStats(info.voxel_mean, info.voxel_std), density=own_density), activity

@@ -231,19 +231,16 @@ class Run:
 
     def terms(self, batch: Batch, network: nn.Module) -> dict[str, Tensor]:
         """The loss of one micro-batch, term by term, each with its weight."""
-        frames = batch.get("lit", batch["blur"]).to(self.device, non_blocking=True)
+        frames = batch["lit" if "lit" in batch else "blur"].to(self.device, non_blocking=True)
         spikes = [batch[name].to(self.device, non_blocking=True) for name in SPIKE_INPUTS if name in batch]
-        blur = frames if "lit" not in batch else batch["blur"].to(self.device, non_blocking=True)
-        sharp = None
-        if not self.config.train.self_supervised:
-            sharp = batch["sharp"].to(self.device, non_blocking=True)
+        sharp = None if self.config.train.self_supervised else batch["sharp"].to(self.device, non_blocking=True)
         duty = None
         if self.config.loss.reblur_weight > 0:
             times = [[meta[name] for meta in batch["meta"]] for name in ("t0", "t1")]
             duty = exposure_duty(*times).to(self.device)
         with runtime.autocast(self.device, self.config.train.precision):
             restored = network(frames, *spikes).float()
-            terms: dict[str, Tensor] = self.losses(restored, blur, sharp, duty)
+            terms: dict[str, Tensor] = self.losses(restored, batch["blur"].to(self.device), sharp, duty)
         return terms
 
     def flow(self, first: Tensor, second: Tensor) -> Tensor:

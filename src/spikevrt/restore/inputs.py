@@ -1,0 +1,79 @@
+"""What enters a network for one frame of a recording: the frame or what the spikes make of it, and voxels or profiles.
+
+Training makes the same, bit for bit, from a prepared dataset (`data.sample`).
+
+Dimension key: H W frame rows and columns, K bins, h2 w2 rows and columns of the spikes on the frame.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from spikevrt.checkpoint import WeightsInfo
+from spikevrt.recording.frames import to_float
+from spikevrt.recording.recording import Recording
+from spikevrt.represent.activity import spike_activity
+from spikevrt.represent.exposure import exposure_counts, exposure_intervals
+from spikevrt.represent.profile import PROFILE_DARK_RATE, profile
+from spikevrt.represent.relight import relight
+from spikevrt.represent.voxel import Split, VoxelStats, normalise
+from spikevrt.represent.voxel import density as voxel_density
+from spikevrt.restore.options import RestoreOptions
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+
+def reads_spikes(info: WeightsInfo, options: RestoreOptions) -> bool:
+    """Whether restoring with these weights and options looks at a recording's spikes."""
+    return info.model.spikes is not None and not options.without_spikes
+
+
+def network_inputs(
+    info: WeightsInfo, recording: Recording, index: int, options: RestoreOptions
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The frame that enters the network, voxels, activity of the spikes; None where they are not asked for."""
+    frame = to_float(recording.read_blur(index))
+    spec = info.model.spikes
+    if spec is None or options.without_spikes:
+        return frame, None, None
+    num_ticks = recording.exposures[index].num_ticks
+    if spec.representation == "profile":
+        counts = frame_intervals(recording, index, spec.num_bins, spec.split)
+        if spec.relight:
+            frame = relight(frame, counts, num_ticks, split=spec.split, dark=PROFILE_DARK_RATE)
+        return frame, profile(counts, num_ticks, split=spec.split), None
+    counts = frame_counts(recording, index, spec.num_bins, spec.split)
+    activity = None
+    if options.skip_sharp is not None:
+        activity = spike_activity(counts, num_ticks, split=spec.split)
+    if spec.relight:
+        frame = relight(frame, counts, num_ticks, split=spec.split)
+    own_density = voxel_density(counts) if spec.normalize == "density" else None
+    return frame, normalise(counts, VoxelStats(info.voxel_mean, info.voxel_std), density=own_density), activity
+
+
+def frame_counts(recording: Recording, index: int, num_bins: int, split: Split) -> Float[Tensor, "K h2 w2"]:
+    """Spikes per bin of exposure `index`, bad pixels filled, on the frame (`represent.exposure`)."""
+    return exposure_counts(
+        lambda edges: recording.count_exposure(index, edges),
+        recording.exposures[index].num_ticks,
+        num_bins=num_bins,
+        split=split,
+        bad=recording.bad_mask(),
+        positions=recording.sensor_positions,
+    )
+
+
+def frame_intervals(recording: Recording, index: int, num_bins: int, split: Split) -> Float[Tensor, "K h2 w2"]:
+    """Expected spikes per bin of exposure `index` from the intervals between them, as `frame_counts` otherwise."""
+    return exposure_intervals(
+        torch.from_numpy(recording.read_exposure_spikes(index)),
+        num_bins=num_bins,
+        split=split,
+        bad=recording.bad_mask(),
+        positions=recording.sensor_positions,
+    )

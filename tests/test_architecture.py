@@ -39,7 +39,18 @@ ARROWS: dict[str, set[str]] = {
     "align": {"recording", "represent"},
     "data": {"config", "recording", "represent", "align"},
     "restore": {"config", "runtime", "checkpoint", "recording", "represent", "align", "model"},
-    "evaluate": {"config", "runtime", "checkpoint", "light", "recording", "represent", "data", "restore"},
+    "evaluate": {
+        "config",
+        "runtime",
+        "checkpoint",
+        "light",
+        "lpips",
+        "losses",
+        "recording",
+        "represent",
+        "data",
+        "restore",
+    },
     "export": {"config", "checkpoint", "model", "runtime"},
     "train": {"config", "runtime", "checkpoint", "data", "model", "losses", "restore", "evaluate"},
     "bench": {"checkpoint", "recording", "simulate", "restore", "evaluate"},
@@ -49,7 +60,7 @@ ENTRANCES = {"cli", "verbs", "__main__", "__init__"}  # the command line may imp
 
 CORE = {"torch", "numpy", "yaml", "safetensors"}  # the rest is imported inside the function that needs it
 LAZY = {"PIL", "av", "rich", "tensorboard", "h5py", "scipy", "cv2", "ray", "matplotlib", "torchao", "triton"}
-LAZY |= {"onnxruntime"}
+LAZY |= {"onnxruntime", "flip_evaluator", "imageio_ffmpeg"}
 TYPES_ONLY = {"jaxtyping"}
 
 

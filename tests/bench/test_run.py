@@ -12,6 +12,7 @@ import pytest
 from spikevrt.bench import benchmark, run
 from spikevrt.bench.benchmark import SCENES, chosen
 from spikevrt.cli import main
+from spikevrt.evaluate.runner import Measure
 from spikevrt.recording.recording import Recording
 from spikevrt.restore.restorer import RestoreOptions
 from spikevrt.verbs.options import shipped_weights
@@ -42,7 +43,9 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_methods_run_where_they_can_and_the_results_say_what_the_cameras_were(recordings: Path, tmp_path: Path):
     weights = [shipped_weights(name) for name in ("vrt_tiny", "spikevrt_tiny_robust")]
-    results = run.run_benchmark(tmp_path / "out", weights, [OTHER], chosen(CONDITIONS), CPU, recordings=recordings)
+    results = run.run_benchmark(
+        tmp_path / "out", weights, [OTHER], chosen(CONDITIONS), CPU, Measure(), recordings=recordings
+    )
     ran = {method["name"]: [s["name"] for s in method["sequences"]] for method in results["methods"]}
     own_frames = ["medium_city", "medium_exposure_56_city"]
     with_spikes = ["medium_city", "medium_threshold_4_city", "medium_exposure_56_city"]
@@ -72,20 +75,20 @@ def test_methods_run_where_they_can_and_the_results_say_what_the_cameras_were(re
 def test_what_was_scored_is_not_scored_again_but_by_other_weights_it_is(recordings: Path, tmp_path: Path, capsys):
     conditions = chosen(["medium"])
     calls.clear()
-    first = run.run_benchmark(tmp_path / "out", [], [OTHER], conditions, CPU, recordings=recordings)
-    again = run.run_benchmark(tmp_path / "out", [], [OTHER], conditions, CPU, recordings=recordings)
+    first = run.run_benchmark(tmp_path / "out", [], [OTHER], conditions, CPU, Measure(), recordings=recordings)
+    again = run.run_benchmark(tmp_path / "out", [], [OTHER], conditions, CPU, Measure(), recordings=recordings)
     assert len(calls) == 1 and again["methods"] == first["methods"]
     assert "spikebench-v1: 1 recordings, sha256 " in capsys.readouterr().out
     path = tmp_path / "out" / "methods" / "copied.json"
     stored = json.loads(path.read_text())
     stored["key"]["identity"] = "another function"
     path.write_text(json.dumps(stored))
-    run.run_benchmark(tmp_path / "out", [], [OTHER], conditions, CPU, recordings=recordings)
+    run.run_benchmark(tmp_path / "out", [], [OTHER], conditions, CPU, Measure(), recordings=recordings)
     assert len(calls) == 2
 
 
 def test_the_table_has_a_line_per_condition_and_a_dash_where_nothing_ran(recordings: Path, tmp_path: Path, capsys):
-    run.run_benchmark(tmp_path / "out", [], [OTHER], chosen(CONDITIONS[:2]), CPU, recordings=recordings)
+    run.run_benchmark(tmp_path / "out", [], [OTHER], chosen(CONDITIONS[:2]), CPU, Measure(), recordings=recordings)
     _, head, medium, threshold = capsys.readouterr().out.splitlines()
     assert head.split() == ["psnr_rgb", "blur", "spike_ratio", "interval_ratio", "copied"]
     assert medium.split()[0] == "medium" and medium.split()[1] == medium.split()[4]

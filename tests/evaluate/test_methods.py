@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from spikevrt.evaluate.methods import blur_method, interval_ratio_method, other_method, spike_ratio_method
-from spikevrt.evaluate.runner import Subject, score
+from spikevrt.evaluate.runner import DEFAULT_MEASURE, Subject, score
 from spikevrt.recording.frames import to_float
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.represent.relight import spike_ratio
@@ -59,20 +59,20 @@ def subject(tmp_path: Path) -> Subject:
 
 
 def scores(text: str, subject: Subject) -> list[float]:
-    entry = score(other_method(text), [subject], advance=lambda: None)
+    entry = score(other_method(text), [subject], DEFAULT_MEASURE, advance=lambda: None)
     return [frame["psnr_rgb"] for frame in entry["sequences"][0]["frames"]]
 
 
 @pytest.mark.parametrize("function", ["copied", "as_floats"])
 def test_a_function_that_returns_its_input_scores_as_the_blurry_input(subject: Subject, function: str):
-    blur = score(blur_method(), [subject], advance=lambda: None)
+    blur = score(blur_method(), [subject], DEFAULT_MEASURE, advance=lambda: None)
     expected = [frame["psnr_rgb"] for frame in blur["sequences"][0]["frames"]]
     assert scores(f"mine=tests.evaluate.test_methods:{function}", subject) == expected
 
 
 def test_a_command_that_copies_its_input_scores_as_the_blurry_input(tmp_path: Path, subject: Subject):
     (tmp_path / "copy it.py").write_text(COPY)
-    blur = score(blur_method(), [subject], advance=lambda: None)
+    blur = score(blur_method(), [subject], DEFAULT_MEASURE, advance=lambda: None)
     expected = [frame["psnr_rgb"] for frame in blur["sequences"][0]["frames"]]
     assert scores(f"mine={sys.executable} '{tmp_path}/copy it.py' {{recording}} {{out}}", subject) == expected
 

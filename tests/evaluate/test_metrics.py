@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -66,6 +67,43 @@ def test_a_long_sequence_counts_as_much_as_a_short_one():
     assert metrics.total_mean([short, long])["psnr_rgb"] == 30.0
 
 
+def test_a_metric_that_some_frames_lack_is_averaged_over_those_that_have_it():
+    frames = [{"frame_idx": 7, "edge_rise_px": 2.0, "psnr_y": 30.0}, {"frame_idx": 8, "psnr_y": 40.0}]
+    assert metrics.sequence_mean(frames) == {"edge_rise_px": 2.0, "psnr_y": 35.0}
+    assert metrics.total_mean([{"tof": 1.0, "psnr_y": 30.0}, {"psnr_y": 32.0}]) == {"tof": 1.0, "psnr_y": 31.0}
+
+
+def _ssim_3d_by_scipy(restored: torch.Tensor, sharp: torch.Tensor) -> float:
+    """Of one frame, by scipy.ndimage: its border mode "nearest" repeats the border."""
+    from scipy.ndimage import gaussian_filter
+
+    def smooth(image: np.ndarray) -> np.ndarray:
+        return gaussian_filter(image, 1.5, mode="nearest", radius=5)
+
+    x, y = ((255 * frame).round().double().numpy() for frame in (restored, sharp))
+    x_mean, y_mean = smooth(x), smooth(y)
+    x_variance, y_variance = smooth(x * x) - x_mean**2, smooth(y * y) - y_mean**2
+    covariance = smooth(x * y) - x_mean * y_mean
+    c1, c2 = 2.55**2, 7.65**2
+    similarity = (2 * x_mean * y_mean + c1) * (2 * covariance + c2)
+    similarity /= (x_mean**2 + y_mean**2 + c1) * (x_variance + y_variance + c2)
+    return float(similarity.mean())
+
+
+def test_three_dimensional_ssim_agrees_with_scipy_and_is_not_the_two_dimensional_one():
+    restored, sharp = _clip(0), _clip(1)
+    values = metrics.ssim_rgb_3d(restored, sharp)
+    expected = [_ssim_3d_by_scipy(*pair) for pair in zip(restored, sharp, strict=True)]
+    assert values.tolist() == pytest.approx(expected, abs=1e-9)  # float64 in both, in another order of sums
+    assert (values - metrics.ssim_rgb(restored, sharp)).abs().min() > 0.001
+
+
+def test_three_dimensional_ssim_of_frames_that_are_nearly_black_keeps_its_peak():
+    dark = torch.zeros(1, 3, 13, 17)
+    dark[..., ::2] = 1 / 255  # level 1: where the peak is guessed from the picture, it is 1 here, and this SSIM 0.01
+    assert metrics.ssim_rgb_3d(dark, torch.zeros_like(dark)).item() > 0.9
+
+
 def test_scores_are_those_of_the_8_bit_picture():
     sharp = torch.full((1, 3, 11, 13), 0.2)
     within_half_a_level = sharp + 0.4 / 255
@@ -75,7 +113,8 @@ def test_scores_are_those_of_the_8_bit_picture():
 
 
 def test_identical_frames_have_ssim_one():
-    torch.testing.assert_close(metrics.ssim_rgb(_clip(0), _clip(0)), torch.ones(2, dtype=torch.float64))
+    for ssim in (metrics.ssim_rgb, metrics.ssim_rgb_3d):
+        torch.testing.assert_close(ssim(_clip(0), _clip(0)), torch.ones(2, dtype=torch.float64))
 
 
 def test_swapping_red_and_blue_changes_luma():

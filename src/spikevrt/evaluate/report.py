@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from spikevrt.evaluate.metrics import METRICS
+from spikevrt.evaluate.scores import METRICS_ALL
 from spikevrt.recording.frames import read_image, to_uint8, write_image
 from spikevrt.recording.video import write_video
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from spikevrt.recording.recording import Recording
 
 PLAYBACK_FPS = 5.0  # recordings are milliseconds long; their videos play slowed down to this
+UNITS = {metric.name: metric.unit for metric in METRICS_ALL}
 LABEL_PX = 20
 GAP_PX = 4
 DETAIL = 6  # a detail's side is the picture's over this, and it is magnified as much
-UNITS = {"psnr_rgb": "psnr_rgb dB", "psnr_y": "psnr_y dB", "ssim_rgb": "ssim_rgb", "ssim_y": "ssim_y"}
 
 
 def frame_path(folder: Path, method: str, recording: str, index: int) -> Path:
@@ -164,9 +164,10 @@ dt {{ font-weight: 600 }}
 
 
 def _rows(results: dict[str, Any]) -> list[list[str]]:
-    rows = [["method", *UNITS.values(), "ms/frame", "peak MB", "parameters"]]
+    names = _metrics(results)
+    rows = [["method", *map(_heading, names), "ms/frame", "peak MB", "parameters"]]
     for method in results["methods"]:
-        scores = _scores(method["mean"])
+        scores = _scores(method["mean"], names)
         if "weights" in method:
             cost = [
                 f"{method['ms_per_frame']:.0f}",
@@ -179,8 +180,18 @@ def _rows(results: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _scores(mean: dict[str, float]) -> list[str]:
-    return [f"{mean[name]:.2f}" if name.startswith("psnr") else f"{mean[name]:.4f}" for name in METRICS]
+def _metrics(results: dict[str, Any]) -> list[str]:
+    """The metrics that were taken, in the order of the table."""
+    taken = {name for method in results["methods"] for name in method["mean"]}
+    return [metric.name for metric in METRICS_ALL if metric.name in taken]
+
+
+def _heading(name: str) -> str:
+    return f"{name} {UNITS[name]}".rstrip()
+
+
+def _scores(mean: dict[str, float], names: Sequence[str]) -> list[str]:
+    return [f"{mean[name]:.{2 if UNITS[name] == 'dB' else 4}f}" if name in mean else "-" for name in names]
 
 
 def _summary(results: dict[str, Any]) -> str:
@@ -212,8 +223,9 @@ def _tagged(rows: Sequence[Sequence[str]]) -> Iterator[tuple[str, Sequence[str]]
 
 def _html_recording(folder: Path, results: dict[str, Any], index: int, recording: dict[str, Any]) -> str:
     name = recording["name"]
-    rows = [["method", *UNITS.values()]]
-    rows += [[m["name"], *_scores(m["sequences"][index]["mean"])] for m in results["methods"]]
+    names = _metrics(results)
+    rows = [["method", *map(_heading, names)]]
+    rows += [[m["name"], *_scores(m["sequences"][index]["mean"], names)] for m in results["methods"]]
     pixels = f"{recording['width']}x{recording['height']}"
     size = f"{recording['num_frames']} frames of {pixels} pixels, {recording['fps']:g} a second"
     parts = [f"<h2>{html.escape(name)}</h2>", f"<p>{size}</p>", _html_table(rows)]
@@ -221,8 +233,9 @@ def _html_recording(folder: Path, results: dict[str, Any], index: int, recording
     for method in results["methods"]:
         picture = picture_path(folder, method["name"], name)
         if picture.is_file():
-            score = _scores(method["sequences"][index]["frames"][middle])[0]
-            caption = f"{method['name']}, frame {middle}: {score} dB (blur | restored | sharp, and a detail)"
+            (score,) = _scores(method["sequences"][index]["frames"][middle], names[:1])
+            told = f"{method['name']}, frame {middle}: {_heading(names[0])} {score}"
+            caption = f"{told} (blur | restored | sharp, and a detail)"
             parts.append(_html_figure(folder, picture, caption))
     video = video_path(folder, "side_by_side", name)
     if video.is_file():

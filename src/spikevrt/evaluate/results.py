@@ -12,27 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from spikevrt.evaluate.scores import METRICS_ALL
 from spikevrt.recording.sidecar import Fields, read_fields
 
 FORMAT, VERSION = "spikevrt-results", 2
 RESULTS = "results.json"
 # Of the metrics that are known: the unit, and 1 where more is better, -1 where less is, 0 where neither.
-KNOWN: dict[str, tuple[str, int]] = {
-    "psnr_rgb": ("dB", 1),
-    "psnr_y": ("dB", 1),
-    "ssim_rgb": ("", 1),
-    "ssim_y": ("", 1),
-    "ssim_rgb_3d": ("", 1),
-    "lpips_alex": ("", -1),
-    "lpips_vgg": ("", -1),
-    "flip": ("", -1),
-    "tof": ("px", -1),
-    "tlp": ("", -1),
-    "edge_rise_px": ("px", -1),
-    "edge_rise_px_sharp": ("px", 0),
-    "reblur_psnr": ("dB", 1),
-    "vmaf_neg": ("", 1),
-}
+KNOWN = {metric.name: (metric.unit, {"up": 1, "down": -1, None: 0}[metric.better]) for metric in METRICS_ALL}
 TWO_PLACES = {"dB", "px"}
 
 

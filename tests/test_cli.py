@@ -34,6 +34,7 @@ VERBS = (
     "restore",
     "evaluate",
     "report",
+    "bench",
     "accept",
     "export",
     "demo",

@@ -79,6 +79,7 @@ def test_the_readme_shows_every_verb():
         "restore",
         "evaluate",
         "report",
+        "bench",
         "accept",
         "export",
         "demo",

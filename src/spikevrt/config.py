@@ -123,11 +123,12 @@ class UnetConfig:
     width: int = 32  # channels at full size
     growth: int = 16  # channels that each halving adds
     depth: int = 3  # halvings
+    unshuffle: int = 1  # so many pixels along each side enter and leave as channels of one
     blocks: int = 2  # residual blocks of each level, on the way down and on the way up
     neighbours: int = 1  # frames on each side of a frame that are read with it
 
     def __post_init__(self) -> None:
-        least = {"width": 1, "growth": 0, "depth": 1, "blocks": 1, "neighbours": 0}
+        least = {"width": 1, "growth": 0, "depth": 0, "unshuffle": 1, "blocks": 1, "neighbours": 0}
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ValueError(f"model.unet.{name}: {getattr(self, name)}; allowed: {value} or more")

@@ -242,3 +242,33 @@ def test_a_loaded_unet_is_the_saved_one_and_another_is_refused_by_its_keys(tmp_p
     save_weights(path, network.state_dict(), WeightsInfo(RGB, 0.0, 1.0))
     with pytest.raises(ValueError, match=r"unet\.safetensors: does not fit the network: 6 unknown keys \(first_spikes"):
         load_network(path, torch.device("cpu"))
+
+
+FOLDED = UnetConfig(width=5, growth=3, depth=1, blocks=1, unshuffle=2)
+
+
+def test_a_folded_unet_starts_as_the_identity_and_every_pixel_of_a_square_has_channels_of_its_own():
+    config = ModelConfig(unet=FOLDED, spikes=SpikeConfig(num_bins=NUM_BINS))
+    fresh, network = make(config, trained=False), make(config)
+    blur, spikes = clip()
+    assert network.pad_multiple == 4
+    with torch.no_grad():
+        assert torch.equal(fresh(blur, spikes), blur)
+        before = network(blur, spikes) - blur
+        for row, column in ((12, 20), (12, 21), (13, 20), (13, 21)):
+            other = blur.clone()
+            other[0, 2, :, row, column] += 0.5
+            after = network(other, spikes) - other
+            assert changed_frames(before, after) == [1, 2, 3]
+
+
+def test_a_folded_unet_of_no_halvings_sees_a_few_cells_around_a_pixel_and_no_more():
+    network = make(ModelConfig(unet=UnetConfig(width=5, depth=0, blocks=1, unshuffle=2, neighbours=0), spikes=None))
+    blur = torch.rand(1, 1, 3, 28, 44, generator=torch.Generator().manual_seed(3))
+    other = blur.clone()
+    other[0, 0, :, 12, 20] += 0.5
+    with torch.no_grad():
+        changed = ((network(other) - other) - (network(blur) - blur)).abs().amax((0, 1, 2)) > 1e-7
+    rows, columns = changed.nonzero().T
+    # four 3x3 convolutions at half the size reach 4 cells of 2x2 pixels to each side of the cell (6, 10)
+    assert (int(rows.min()), int(rows.max())) == (4, 21) and (int(columns.min()), int(columns.max())) == (12, 29)

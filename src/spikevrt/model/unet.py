@@ -4,7 +4,7 @@ Every frame is restored from itself and its neighbours, stacked as channels. The
 no alignment: 3x3 convolutions in residual blocks, halved and doubled again, with skip connections.
 
 Dimension key: B samples, T frames, K bins, H x W pixels of the colour camera, h x w pixels of the spike camera, N = B T
-pictures, C channels. Channels of level i (resolution 1/2^i): width + i growth.
+pictures, C channels, s = `unshuffle`. Channels of level i (resolution 1/(s 2^i)): width + i growth.
 Source: Ronneberger et al., U-Net, MICCAI 2015; residual blocks without normalisation: Lim et al. (EDSR), CVPRW 2017.
 """
 
@@ -43,13 +43,16 @@ class Unet(nn.Module):
     Frames and voxels have a first convolution each, at their own resolution. The features of the voxels, after one more
     residual block, are resized bilinearly to the frames' and added: any ratio of the two cameras will do, and without
     spikes nothing is added. The output is the blurry frame plus the last convolution, which starts at zero.
+
+    With `unshuffle` s, each s x s pixels of a frame enter and leave as channels of one: all work is done at 1/s of the
+    size, that of the spikes where they are s times smaller.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         unet, spikes = config.unet, config.spikes
         assert unet is not None
-        self.config, self.neighbours, self.depth = config, unet.neighbours, unet.depth
+        self.config, self.neighbours, self.depth, self.unshuffle = config, unet.neighbours, unet.depth, unet.unshuffle
         num_read = 1 + 2 * unet.neighbours
         widths = [unet.width + level * unet.growth for level in range(unet.depth + 1)]
         pairs = list(zip(widths, widths[1:], strict=False))
@@ -57,7 +60,8 @@ class Unet(nn.Module):
         def blocks(dim: int) -> nn.Sequential:
             return nn.Sequential(*(ResidualBlock(dim) for _ in range(unet.blocks)))
 
-        self.first = nn.Conv2d(3 * num_read, widths[0], 3, padding=1)
+        colours = 3 * unet.unshuffle**2
+        self.first = nn.Conv2d(colours * num_read, widths[0], 3, padding=1)
         if spikes is not None:
             self.first_spikes = nn.Sequential(
                 nn.Conv2d(spikes.num_bins * num_read, widths[0], 3, padding=1), ResidualBlock(widths[0])
@@ -69,13 +73,13 @@ class Unet(nn.Module):
             nn.Sequential(nn.Conv2d(coarse, 4 * fine, 1), nn.PixelShuffle(2)) for fine, coarse in pairs
         )
         self.decoder = nn.ModuleList(blocks(dim) for dim in widths[:-1])
-        self.last = nn.Conv2d(widths[0], 3, 3, padding=1)
+        self.last = nn.Conv2d(widths[0], colours, 3, padding=1)
         self.start_at_identity()
 
     @property
     def pad_multiple(self) -> int:
         """H and W of the input must be multiples of this."""
-        return 2**self.depth
+        return int(self.unshuffle * 2**self.depth)
 
     @property
     def min_size_px(self) -> int:
@@ -100,25 +104,27 @@ class Unet(nn.Module):
         frames. `flows` stand where SpikeVRT takes them; a U-Net has none.
 
         Raises:
-            ValueError: frames whose sides cannot be halved `depth` times; spikes for a network without them, or voxels
+            ValueError: frames whose sides are no multiples of `pad_multiple`; spikes for a network without them, or voxels
                 of another shape than it reads.
         """
         assert flows is None, "a U-Net aligns nothing"
         height, width = blur.shape[-2:]
         if height % self.pad_multiple or width % self.pad_multiple:
             raise ValueError(f"frames of {width}x{height}: both sides must be multiples of {self.pad_multiple}")
-        x = self.first(with_neighbours(blur, self.neighbours))
+        folded = F.pixel_unshuffle(blur, self.unshuffle)
+        x = self.first(with_neighbours(folded, self.neighbours))
         if spike_vox is not None:
-            x = x + self._spike_features(blur, spike_vox, spikes_present)
-        return blur + self.last(self._body(x)).unflatten(0, blur.shape[:2])
+            x = x + self._spike_features(folded, spike_vox, spikes_present)
+        change = F.pixel_shuffle(self.last(self._body(x)), self.unshuffle)
+        return blur + change.unflatten(0, blur.shape[:2])
 
-    def _spike_features(self, blur: Tensor, spike_vox: Tensor, present: Tensor | None) -> Float[Tensor, "N C H W"]:
-        check_voxels(self.config.spikes, blur, spike_vox)
+    def _spike_features(self, folded: Tensor, spike_vox: Tensor, present: Tensor | None) -> Float[Tensor, "N C H W"]:
+        check_voxels(self.config.spikes, folded, spike_vox)
         features = self.first_spikes(with_neighbours(spike_vox, self.neighbours))
-        features = F.interpolate(features, blur.shape[-2:], mode="bilinear", align_corners=False)
+        features = F.interpolate(features, folded.shape[-2:], mode="bilinear", align_corners=False)
         if present is None:
             return features
-        return torch.where(present.repeat_interleave(blur.shape[1]).view(-1, 1, 1, 1), features, 0.0)
+        return torch.where(present.repeat_interleave(folded.shape[1]).view(-1, 1, 1, 1), features, 0.0)
 
     def _body(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
         skips = []

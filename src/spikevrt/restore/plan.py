@@ -55,7 +55,8 @@ def predict_peak_bytes(model: ModelConfig, num_frames: int, height_px: int, widt
     if model.unet is None:
         return FIXED_BYTES + BYTES_PER_PIXEL_AND_CHANNEL * max(model.vrt.dims) * num_pixels
     unet = model.unet
-    widest = max((unet.width + level * unet.growth) / 4**level for level in range(unet.depth + 1))
+    levels = range(unet.depth + 1)
+    widest = max((unet.width + level * unet.growth) / (unet.unshuffle**2 * 4**level) for level in levels)
     voxels = 0 if model.spikes is None else (1 + 2 * unet.neighbours) * model.spikes.num_bins  # at the ratio 1 at most
     return FIXED_BYTES + math.ceil((UNET_BYTES_PER_PIXEL_AND_CHANNEL * widest + 4 * voxels) * num_pixels)
 

@@ -3,6 +3,7 @@
 OUT is a folder of `spikevrt bench` (with --metrics all); what was scored there before is not scored again. The means go
 into benchmarks/spikebench.json, from which the tables between the marks of docs/results.md are made; `--tables-only`
 makes them from that file as it is. Weights beside the shipped ones: --weights (the table then names them too).
+--curves RUN... reads training runs into benchmarks/learning_curves.json and draws docs/images/learning_curves.png.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 SUMMARY = ROOT / "benchmarks" / "spikebench.json"
+LEARNT = ROOT / "benchmarks" / "learning_curves.json"
+CURVES = ROOT / "docs" / "images" / "learning_curves.png"
 PAGE = ROOT / "docs" / "results.md"
 METRICS = ("psnr_rgb", "psnr_y", "ssim_rgb", "ssim_y", "ssim_rgb_3d", "lpips_alex", "flip", "edge_rise_px",
            "edge_rise_px_sharp", "reblur_psnr", "reblur_psnr_sharp", "tof", "tlp")  # fmt: skip
@@ -85,6 +88,42 @@ def tables(values: dict[str, Any]) -> dict[str, str]:
     return {"made": made, "medium": as_markdown(main), "conditions": as_markdown(every)}
 
 
+def learnt(runs: list[Path]) -> dict[str, Any]:
+    """Validation scores and processor seconds of training runs (folders), by name; draws their curves."""
+    from spikevrt.train.curves import draw_comparison
+    from spikevrt.train.journal import read_journal
+
+    found, drawn = {}, []
+    for run in runs:
+        rows, about = read_journal(run), json.loads((run / "run.json").read_text(encoding="utf-8"))
+        batch = about["config"]["data"]["batch"]
+        every = about["config"]["train"]["log_every"]
+        # of one thread that shares a core: the share of the time in which it ran
+        seconds = sum(
+            every * batch / r["clips_per_s"] * min(1.0, r["device_load"]) for r in rows if r["kind"] == "train"
+        )
+        found[run.name] = {
+            "steps": about["config"]["optim"]["steps"],
+            "processor_s": round(seconds),
+            "data_hash": about["data_hash"],
+            "commit": about["environment"]["commit"],
+            "validation": [[r["step"], round(r["psnr_rgb"], 3)] for r in rows if r["kind"] == "validation"],
+        }
+        drawn.append((run.name, rows))
+    draw_comparison(drawn, CURVES, title="validation on two photographs that were not trained on")
+    return found
+
+
+def training_table(values: dict[str, Any]) -> str:
+    rows = [["run", "steps", "processor minutes", "validation psnr_rgb dB, last", "best"]]
+    for name, run in values.items():
+        scores = [score for _, score in run["validation"]]
+        rows.append(
+            [name, str(run["steps"]), f"{run['processor_s'] / 60:.0f}", f"{scores[-1]:.2f}", f"{max(scores):.2f}"]
+        )
+    return as_markdown(rows)
+
+
 def shown(value: float) -> str:
     return f"{value:.2f}" if abs(value) >= 2 else f"{value:.4f}"
 
@@ -110,7 +149,10 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, nargs="*", default=[], help="beside the shipped ones")
     parser.add_argument("--recordings", type=Path)
     parser.add_argument("--tables-only", action="store_true")
+    parser.add_argument("--curves", type=Path, nargs="+", default=[], metavar="RUN")
     options = parser.parse_args()
+    if options.curves:
+        LEARNT.write_text(json.dumps(learnt(options.curves), indent=1) + "\n", encoding="utf-8")
     if not options.tables_only:
         from spikevrt.bench.benchmark import CONDITIONS
         from spikevrt.bench.run import run_benchmark
@@ -127,6 +169,7 @@ def main() -> None:
         )
         SUMMARY.write_text(json.dumps(summary(results), indent=1) + "\n", encoding="utf-8")
     parts = tables(json.loads(SUMMARY.read_text(encoding="utf-8")))
+    parts["training"] = training_table(json.loads(LEARNT.read_text(encoding="utf-8")))
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), parts), encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
 """Score everything that ships on spikebench-v1 and write docs/results.md's tables: `python benchmarks/results.py OUT`
 
-OUT is a folder of `spikevrt bench` (with --metrics all); what was scored there before is not scored again. The means go
+OUT is a folder of `spikevrt bench`; what was scored there before by the same weights is not scored again. The means go
 into benchmarks/spikebench.json, from which the tables between the marks of docs/results.md are made; `--tables-only`
 makes them from that file as it is. Weights beside the shipped ones: --weights (the table then names them too).
 --curves RUN... reads training runs into benchmarks/learning_curves.json and draws docs/images/learning_curves.png.
@@ -12,7 +12,10 @@ import argparse
 import json
 import re
 from pathlib import Path
+from statistics import mean
 from typing import Any
+
+from spikevrt.evaluate.results import KNOWN
 
 ROOT = Path(__file__).parents[1]
 SUMMARY = ROOT / "benchmarks" / "spikebench.json"
@@ -21,7 +24,6 @@ CURVES = ROOT / "docs" / "images" / "learning_curves.png"
 PAGE = ROOT / "docs" / "results.md"
 METRICS = ("psnr_rgb", "psnr_y", "ssim_rgb", "ssim_y", "ssim_rgb_3d", "lpips_alex", "flip", "edge_rise_px",
            "edge_rise_px_sharp", "reblur_psnr", "reblur_psnr_sharp", "tof", "tlp")  # fmt: skip
-LESS_IS_BETTER = ("lpips_alex", "flip", "tof", "tlp", "edge_rise_px")
 
 
 def summary(results: dict[str, Any]) -> dict[str, Any]:
@@ -36,9 +38,9 @@ def summary(results: dict[str, Any]) -> dict[str, Any]:
         for name in conditions:
             sequences = [s["mean"] for s in method["sequences"] if s["name"] in members[name]]
             if sequences:
+                taken = dict.fromkeys(metric for s in sequences for metric in s)
                 means[name] = {
-                    metric: round(sum(float(s[metric]) for s in sequences) / len(sequences), 5)
-                    for metric in sequences[0]
+                    metric: round(mean([float(s[metric]) for s in sequences if metric in s]), 5) for metric in taken
                 }
         training = method.get("training", {})
         methods.append(
@@ -68,12 +70,16 @@ def tables(values: dict[str, Any]) -> dict[str, str]:
     names = list(next(m for m in methods if m["means"])["means"]["medium"])
     metrics = [name for name in names if not name.endswith("_sharp")]
     main = [["method", "parameters", "steps", "ms a frame", *metrics]]
-    best = {
-        name: (min if name in LESS_IS_BETTER else max)(m["means"]["medium"][name] for m in methods) for name in metrics
-    }
+    best = {}
+    for name in metrics:
+        sign = KNOWN[name][1]  # 0: methods are not ranked by it
+        best[name] = max((sign * m["means"]["medium"][name] for m in methods), default=None) if sign else None
     for m in methods:
         means = m["means"]["medium"]
-        cells = [f"**{shown(means[name])}**" if means[name] == best[name] else shown(means[name]) for name in metrics]
+        cells = [
+            f"**{shown(means[name])}**" if best[name] == KNOWN[name][1] * means[name] else shown(means[name])
+            for name in metrics
+        ]
         main.append([m["name"], f"{m['parameters']:,}" if m["parameters"] else "-", str(m["steps"] or "-"),
                      f"{m['ms_per_frame']:.0f}" if m["parameters"] else "-", *cells])  # fmt: skip
     conditions = list(dict.fromkeys(name for m in methods for name in m["means"]))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +30,12 @@ def copied(recording: Recording) -> Iterator[np.ndarray]:
     """A method that returns its input."""
     calls.append(str(recording.root))
     return (recording.read_blur(index) for index in range(recording.num_frames))
+
+
+def broken(recording: Recording) -> Iterator[np.ndarray]:
+    """A method that fails after its first frame."""
+    yield recording.read_blur(0)
+    raise RuntimeError("out of memory")
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +81,54 @@ def test_methods_run_where_they_can_and_the_results_say_what_the_cameras_were(re
     assert abs(robust["medium_no_spikes_city"] - twin["medium_city"]) < 0.5
 
 
-def test_what_was_scored_is_not_scored_again_but_by_other_weights_it_is(recordings: Path, tmp_path: Path, capsys):
-    conditions = chosen(["medium"])
-    calls.clear()
-    first = run.run_benchmark(tmp_path / "out", [], [OTHER], conditions, CPU, Measure(), recordings=recordings)
-    again = run.run_benchmark(tmp_path / "out", [], [OTHER], conditions, CPU, Measure(), recordings=recordings)
-    assert len(calls) == 1 and again["methods"] == first["methods"]
-    assert "spikebench-v1: 1 recordings, sha256 " in capsys.readouterr().out
-    path = tmp_path / "out" / "methods" / "copied.json"
-    stored = json.loads(path.read_text())
-    stored["key"]["identity"] = "another function"
-    path.write_text(json.dumps(stored))
-    run.run_benchmark(tmp_path / "out", [], [OTHER], conditions, CPU, Measure(), recordings=recordings)
-    assert len(calls) == 2
+def test_a_network_is_scored_once_by_its_weights_options_and_metrics_and_others_every_time(
+    recordings: Path, tmp_path: Path, capsys, monkeypatch
+):
+    conditions, weights, out = chosen(["medium"]), [shipped_weights("vrt_tiny")], tmp_path / "out"
+    scored: list[str] = []
+    real = run.score
+
+    def counted(method, *arguments, **options):
+        scored.append(method.name)
+        return real(method, *arguments, **options)
+
+    monkeypatch.setattr(run, "score", counted)
+
+    def results(options: RestoreOptions = CPU, measure: Measure = Measure()) -> list[dict]:  # noqa: B008
+        scored.clear()
+        return run.run_benchmark(out, weights, [OTHER], conditions, options, measure, recordings=recordings)["methods"]
+
+    first = results()
+    assert scored == ["blur", "spike_ratio", "interval_ratio", "vrt_tiny", "copied"]
+    capsys.readouterr()
+    again = results()
+    assert scored == ["copied"] and again[:4] == first[:4]
+    told = capsys.readouterr().out
+    assert "spikebench-v1: 1 recordings, sha256 " in told and "vrt_tiny: scored before, at commit " in told
+    results(RestoreOptions(device="cpu", tile_px=128))
+    assert "vrt_tiny" in scored
+    results(measure=Measure(("psnr_rgb", "tof")))
+    assert "vrt_tiny" in scored
+    assert results()[3] == first[3] and scored == ["copied"]  # none of it was lost
+
+
+def test_a_method_that_fails_is_one_line_and_leaves_no_frames(recordings: Path, tmp_path: Path, capsys):
+    with pytest.raises(ValueError, match="broken: city: RuntimeError: out of memory"):
+        run.run_benchmark(
+            tmp_path / "out", [], ["broken=tests.bench.test_run:broken"], chosen(["medium"]), CPU, Measure(),
+            recordings=recordings,
+        )  # fmt: skip
+    assert not (tmp_path / "out" / "frames" / "broken").exists()
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_a_function_is_found_in_the_folder_where_the_command_is_given(tmp_path: Path):
+    (tmp_path / "mine_alone.py").write_text("def restore(recording):\n    return []\n")
+    script = "from spikevrt.evaluate.methods import other_method; print(other_method('a=mine_alone:restore').name)"
+    environment = os.environ | {"PYTHONPATH": str(Path(run.__file__).parents[2])}
+    command = [sys.executable, "-c", "import sys; sys.path.remove(''); " + script]
+    told = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout
+    assert told == "a\n"
 
 
 def test_the_table_has_a_line_per_condition_and_a_dash_where_nothing_ran(recordings: Path, tmp_path: Path, capsys):

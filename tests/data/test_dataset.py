@@ -138,12 +138,22 @@ def test_a_profile_is_cut_and_worsened_with_its_frames_and_absent_spikes_light_n
     assert torch.equal(absent["lit"], absent["blur"]) and not absent["spike_vox"].any()
 
 
-def test_a_profile_of_registered_sequences_is_refused(make_recording: MakeRecording, tmp_path: Path):
-    recording = make_recording("a")
-    bad_pixels(recording)
-    root = prepare([recording], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
-    with pytest.raises(ValueError, match="is registered or has bad pixels; allowed for representation profile"):
-        clips(root, representation="profile", voxels="raw", crop_px=None, augment=False)[0]
+def test_profiles_of_a_sequence_with_bad_pixels_are_those_of_the_restorer(
+    make_recording: MakeRecording, tmp_path: Path
+):
+    path = make_recording("a")
+    bad_pixels(path)
+    root = prepare([path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+    common = {"representation": "profile", "relight": True, "voxels": "raw", "augment": False}
+    sample = clips(root, crop_px=None, **common)[0]
+    info = WeightsInfo(ModelConfig(spikes=SpikeConfig(num_bins=NUM_BINS, representation="profile")), 0.0, 1.0)
+    recording = open_recording(path)
+    for place in range(3):
+        _, voxels, _ = network_inputs(info, recording, place, RestoreOptions())
+        assert torch.equal(sample["spike_vox"][place], voxels)
+    part = clips(root, **common)[0]["spike_vox"]
+    pieces = sample["spike_vox"].unfold(-2, 3, 1).unfold(-2, 3, 1).permute(2, 3, 0, 1, 4, 5)
+    assert ((pieces - part).abs() < 1e-5).flatten(2).all(-1).any()
 
 
 @pytest.mark.parametrize("voxels", ["precomputed", "raw"])

@@ -179,9 +179,13 @@ def test_noise_misses_spikes_and_adds_as_many_as_it_says():
     assert abs(float(added) - 0.1 * 0.25) < 0.003
 
 
-def test_ticks_are_shifted_in_space_and_time_with_edges_repeated():
-    spikes = torch.zeros(5, 4, 6, dtype=torch.uint8)
+def test_ticks_are_shifted_in_space_and_time_and_a_spike_at_the_edge_does_not_become_many():
+    spikes = torch.zeros(7, 4, 6, dtype=torch.uint8)
     spikes[2, 1, 2] = 1
     how = Degradation(rows=1, columns=-2, shift_ticks=1.0)
     moved = degrade_ticks(spikes, how, generator=torch.Generator().manual_seed(6))
     assert moved.nonzero().tolist() == [[3, 2, 0]]
+    edge = torch.tensor([1, 0, 0, 1, 0, 0, 1], dtype=torch.uint8).view(7, 1, 1)
+    for step, expected in ((2.0, [0, 0, 1, 0, 0, 1, 0]), (-2.0, [0, 1, 0, 0, 1, 0, 0])):
+        late = degrade_ticks(edge, Degradation(shift_ticks=step), generator=torch.Generator().manual_seed(6))
+        assert late.flatten().tolist() == expected, step

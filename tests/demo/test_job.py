@@ -47,7 +47,9 @@ def demo(tmp_path_factory) -> Path:
 
 def test_the_demo_measures_the_blurry_input_the_twin_and_spikevrt_on_every_scene(demo):
     results = json.loads((demo / "results.json").read_text())
-    assert [method["name"] for method in results["methods"]] == ["blur", "spike_ratio", job.TWIN, job.SPIKEVRT]
+    assert [method["name"] for method in results["methods"]] == [
+        "blur", "spike_ratio", "interval_ratio", job.TWIN, job.SPIKEVRT,
+    ]  # fmt: skip
     for method in results["methods"]:
         assert [sequence["name"] for sequence in method["sequences"]] == ["bridge", "clock", "astronaut", "city"]
         assert all(len(sequence["frames"]) == SMALL.frames for sequence in method["sequences"])

@@ -82,7 +82,9 @@ def test_from_sharp_pictures_to_restored_frames(
     scores = tmp_path / "scores"
     run("evaluate", recordings, "--weights", best, trained / "last.safetensors", "--out", scores)
     results = json.loads((scores / "results.json").read_text())
-    assert [method["name"] for method in results["methods"]] == ["blur", "spike_ratio", "best", "last"]
+    assert [method["name"] for method in results["methods"]] == [
+        "blur", "spike_ratio", "interval_ratio", "best", "last",
+    ]  # fmt: skip
     assert all(method["mean"]["psnr_rgb"] > 5 for method in results["methods"])
 
     left_over = list(tmp_path.rglob(".*partial*"))

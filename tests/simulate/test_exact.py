@@ -103,7 +103,7 @@ def test_a_cut_out_hides_what_is_behind_it_and_moves_on_its_own(photo: Path):
     assert not torch.equal(changed[0], changed[1])
 
 
-def test_a_seed_decides_the_scene_and_the_speed_only_how_fast_it_goes(photo: Path):
+def test_a_seed_decides_the_scene_and_the_speed_how_far_its_paths_reach_in_the_same_time(photo: Path):
     first, again, other = (scene(photo, seed=seed).light(torch.tensor([11])) for seed in ("a", "a", "b"))
     assert torch.equal(first, again) and not torch.equal(first, other)
     slow, fast = (scene(photo, speed_px=speed).motion for speed in (2.0, 8.0))

@@ -190,6 +190,8 @@ def test_every_setting_reaches_what_obeys_it(tmp_path: Path, monkeypatch: pytest
         "num_bins": 3,
         "bin_split": "whole",
         "normalize": "none",
+        "representation": "counts",
+        "relight": False,
         "spikes": True,
         "augment": False,
         "seed": 7,

@@ -47,7 +47,7 @@ def test_a_unet_is_trained_restored_and_evaluated_as_spikevrt_is(
     assert (summary["num_frames"], summary["tiles"]["shared_flows"]) == (5, False)
     assert len(list((tmp_path / "restored").glob("*.png"))) == 5
     results = evaluate([best], [recording], tmp_path / "scores", RestoreOptions(device="cpu"))
-    blur, spike_ratio, unet = results["methods"]
+    blur, spike_ratio, _, unet = results["methods"]
     assert (unet["name"], unet["spikes"], unet["parameters"]) == (
         "best", spikes is not None, sum(p.numel() for p in network.parameters()),
     )  # fmt: skip

@@ -45,7 +45,7 @@ MARGIN_TICKS = 8  # before the first exposure and after the last
 MARGIN_PX = 4  # around the frame: so far a sensor may look aside
 CHUNK_TICKS = 16
 SPEED_PX = {"slow": 6, "medium": 16, "fast": 32}  # what the camera moves by in 104 ticks, about
-VIDEO_TICKS = {"slow": 32, "medium": 16, "fast": 8}  # between two frames of a video
+VIDEO_TICKS = {"slow": 32, "medium": 16, "fast": 8}  # between two frames of a video, which moves less than that
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,10 @@ def prepare_benchmark(
                     )
             if progress is not None:
                 progress(len(found), total)
-    values = {"name": NAME, "sha256": total_digest(found), "recordings": found}
-    (root / INDEX).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    known = json.loads((root / INDEX).read_text(encoding="utf-8")).get("recordings", {}) | found
+    values = {"name": NAME, "sha256": total_digest(known), "recordings": known}
+    with complete_or_absent(root / INDEX) as partial:
+        partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     return found
 
 
@@ -254,7 +256,7 @@ class _Camera:
         self.lost = [draw(f"{self.seed} lost {tick}", 0, 999) < 1000 * condition.dropped for tick in range(num_ticks)]
 
     def look(self, light: torch.Tensor) -> None:
-        """The next ticks of the light, with the margin around the frame; every other scene's shift is upwards."""
+        """The next ticks of the light, with the margin around the frame; a scene's shift is upwards or to the left."""
         shift = self.condition.shift_px
         sideways = draw(f"{self.seed} shift", 0, 1)
         top, left = MARGIN_PX - shift * (1 - sideways), MARGIN_PX - shift * sideways

@@ -1,13 +1,15 @@
 """Score methods on the benchmark: every method under every condition, into one results.json.
 
-A method that has been scored stands in the folder `methods` at once, so that an interrupted call is taken up by
-repeating it: what was scored on the same recordings by the same weights is not scored again.
+A network that has been scored stands in the folder `methods` at once, so that an interrupted call is taken up by
+repeating it: what was scored on the same recordings by the same weights and options is not scored again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -40,11 +42,14 @@ from spikevrt.recording.atomic import complete_or_absent
 from spikevrt.recording.frames import to_uint8, write_image
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.spike_file import sha256_file
+from spikevrt.restore.admission import check_skip
 from spikevrt.restore.inputs import reads_spikes
 from spikevrt.restore.output import progress_bar
 from spikevrt.restore.restorer import RestoreOptions
+from spikevrt.runtime import environment, pick_device
 
 METHODS, RECORDINGS = "methods", "recordings"  # folders beside results.json
+SCORING = 1  # to be raised when the same method would score otherwise
 KEPT = ("medium",)  # conditions of which the restored frames are kept
 
 
@@ -53,7 +58,7 @@ class Entry:
     """A method to be scored and what it is, so that a result of another day is told from its own."""
 
     method: Method
-    identity: str
+    identity: str | None  # None: nobody can tell whether it is still the same, so it is scored every time
 
 
 def run_benchmark(
@@ -69,7 +74,8 @@ def run_benchmark(
     """Make the benchmark (in `recordings`, by default OUT/recordings), score, write OUT/results.json, print the table.
 
     The methods are the blurry input, the two ratios, each of `weights`, and `others` (`methods.other_method`).
-    A method without spikes runs where frames differ; without spikes run those that may.
+    A method without spikes runs where frames differ; without spikes run those that may. Nothing is repaired before a
+    method sees it: broken pixels are part of the condition.
 
     Raises:
         FileNotFoundError, ValueError, FileExistsError: as `prepare_benchmark`, `load_weights`, `other_method`; `out` is
@@ -98,33 +104,43 @@ def run_benchmark(
 
         for entry, taken in zip(entries, chosen, strict=True):
             if taken:
-                results["methods"].append(_scored(entry, taken, measure, out, results["data"]["sha256"], advance))
+                results["methods"].append(_scored(entry, taken, measure, options, out, found, advance))
     write_json(out / RESULTS, results)
     print(condition_table(results))
     return results
 
 
-def condition_table(results: dict[str, Any], metric: str = "psnr_rgb") -> str:
-    """One metric, a line per condition and a column per method, as plain text; a dash where a method was not run."""
-    recordings = results["data"]["recordings"]
+def condition_table(results: dict[str, Any]) -> str:
+    """The first metric that was taken, a line per condition and a column per method, as plain text.
+
+    A dash stands where a method was not run.
+    """
+    recordings, metric = results["data"]["recordings"], _first_metric(results)
     names = list(dict.fromkeys(recording["condition"]["name"] for recording in recordings))
     rows = [[metric, *(method["name"] for method in results["methods"])]]
     for name in names:
         members = {recording["name"] for recording in recordings if recording["condition"]["name"] == name}
         cells = []
         for method in results["methods"]:
-            values = [float(s["mean"][metric]) for s in method["sequences"] if s["name"] in members]
+            means = [s["mean"] for s in method["sequences"] if s["name"] in members]
+            values = [float(mean[metric]) for mean in means if metric in mean]
             cells.append(f"{sum(values) / len(values):.2f}" if values else "-")
         rows.append([name, *cells])
     return report.aligned(rows)
 
 
+def _first_metric(results: dict[str, Any]) -> str:
+    return str(next(iter(results["methods"][0]["sequences"][0]["mean"])))
+
+
 def _entries(weights: Sequence[Path], others: Sequence[str], options: RestoreOptions) -> list[Entry]:
     entries = [Entry(make(), "1") for make in (blur_method, spike_ratio_method, interval_ratio_method)]
     for name, path in zip(method_names(weights), weights, strict=True):
-        uses_spikes = reads_spikes(read_info(path), options)
+        info = read_info(path)
+        check_skip(info, options.skip_sharp)
+        uses_spikes = reads_spikes(info, options)
         entries.append(Entry(network_method(name, path, options, uses_spikes=uses_spikes), sha256_file(path)))
-    entries += [Entry(other_method(text), text) for text in others]
+    entries += [Entry(other_method(text), None) for text in others]
     names = [entry.method.name for entry in entries]
     for name in names:
         if names.count(name) > 1:
@@ -151,25 +167,30 @@ def _scored(
     entry: Entry,
     subjects: Sequence[Subject],
     measure: Measure,
+    options: RestoreOptions,
     out: Path,
-    data_sha256: str,
+    digests: dict[str, str],
     advance: Callable[[], None],
 ) -> dict[str, Any]:
     """The method's entry: that of an earlier call where it stands, else scored now and written."""
-    path = out / METHODS / f"{entry.method.name}.json"
     key = {
         "identity": entry.identity,
-        "data": data_sha256,
-        "recordings": [subject.name for subject in subjects],
+        "scoring": SCORING,
+        "options": asdict(options),
         "metrics": list(measure.names),
+        "lpips_vgg": None if measure.lpips_vgg is None else sha256_file(measure.lpips_vgg),
+        "recordings": [[subject.name, digests[_path(subject)]] for subject in subjects],
     }
-    if path.is_file():
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["key"] == key:
-            for _ in range(sum(subject.recording.num_frames for subject in subjects)):
-                advance()
-            result: dict[str, Any] = stored["result"]
-            return result
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    path = out / METHODS / f"{entry.method.name}-{digest[:12]}.json"
+    if entry.identity is not None and path.is_file():
+        for _ in range(sum(subject.recording.num_frames for subject in subjects)):
+            advance()
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["result"]
+        print(f"{entry.method.name}: scored before, at commit {(result['scored_at']['commit'] or 'unknown')[:12]}")
+        return {**result, "name": entry.method.name}
+    frames = report.frame_path(out, entry.method.name, "", 0).parent
+    shutil.rmtree(frames, ignore_errors=True)  # of other weights of this name
 
     def keep(frame: Tensor, index: int, subject: Subject) -> None:
         if subject.condition is not None and subject.condition["name"] in KEPT:
@@ -177,7 +198,17 @@ def _scored(
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_image(kept, to_uint8(frame))
 
-    result = score(entry.method, subjects, measure, keep=keep, advance=advance)
+    try:
+        result = score(entry.method, subjects, measure, keep=keep, advance=advance)
+    except BaseException:
+        shutil.rmtree(frames, ignore_errors=True)
+        raise
+    result["scored_at"] = environment(pick_device(options.device))
     with complete_or_absent(path) as partial:
         partial.write_text(json.dumps(plain_json({"key": key, "result": result}), allow_nan=False), encoding="utf-8")
-    return result
+    written: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["result"]
+    return written  # the same values as a later call will find
+
+
+def _path(subject: Subject) -> str:
+    return f"{subject.recording.root.parent.name}/{subject.recording.root.name}"

@@ -124,7 +124,8 @@ def degrade(
 def degrade_ticks(
     spikes: UInt8[Tensor, "T h w"], how: Degradation, *, generator: torch.Generator
 ) -> UInt8[Tensor, "T h w"]:
-    """The same of the spikes themselves, 0 or 1: here every tick is lost or not. Shifts are whole cells and ticks."""
+    """The same of the spikes themselves, 0 or 1: here every tick is lost or not. Shifts are whole cells, edges
+    repeated, and whole ticks, mirrored at the edges."""
     num_ticks = len(spikes)
     if how.threshold > 1:
         start = torch.rand(spikes.shape[1:], generator=generator, dtype=torch.float64) * how.threshold
@@ -140,7 +141,10 @@ def degrade_ticks(
     for axis, step in ((0, round(how.shift_ticks)), (1, how.rows), (2, how.columns)):
         if step:
             size = spikes.shape[axis]
-            spikes = spikes.index_select(axis, (torch.arange(size) - step).clamp(0, size - 1))
+            index = torch.arange(size) - step
+            if axis == 0:  # mirrored: an edge tick that fired would fire in every tick before it
+                index = torch.where(index < 0, -index, torch.where(index >= size, 2 * size - 2 - index, index))
+            spikes = spikes.index_select(axis, index.clamp(0, size - 1))
     return spikes
 
 

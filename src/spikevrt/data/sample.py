@@ -44,7 +44,7 @@ class Meta(TypedDict):
 
 
 class Sample(TypedDict):
-    """One clip. Frames are RGB in [0, 1]; voxels are log1p bin counts, standardised by the training set.
+    """One clip. Frames are RGB in [0, 1]; voxels are log1p bin counts, standardised by the training set, or profiles.
 
     `spikes_present` stands in samples of a training set with spike dropout: where it is False, the voxels are zeros
     that nothing was read for, and the network must not look at them. `sharp` is absent where none was recorded.
@@ -123,24 +123,44 @@ def read_counts(
     return whole[:, rows, columns].contiguous()
 
 
-def read_ticks(sequence: PreparedSequence, exposure: Exposure, crop: Crop) -> UInt8[Tensor, "T h w"]:
-    """The spikes of one exposure, 0 or 1, of the crop; of a sequence whose cells are its pixels.
+def read_intervals(
+    sequence: PreparedSequence,
+    exposure: Exposure,
+    crop: Crop,
+    *,
+    num_bins: int,
+    bin_split: BinSplit,
+    worsen: Callable[[Tensor, Exposure], Tensor] | None,
+) -> Float[Tensor, "K h w"]:
+    """Expected spikes per bin and cell of one exposure, from the intervals between its (worsened) spikes.
+
+    A cell that is a pixel depends on no other; where pixels are broken or the sequence is registered, the whole sensor
+    is read.
 
     Raises:
         FileNotFoundError: the file is not there.
-        ValueError: it holds another number of ticks; the sequence is registered or has bad pixels.
+        ValueError: it holds another number of ticks.
     """
-    if sequence.bad_mask is not None or sequence.registered:
-        raise ValueError(
-            f"{sequence.folder}: is registered or has bad pixels; allowed for representation profile: neither"
-        )
     r = sequence.ratio
     stream = PackedStream(sequence.path("spike", exposure.frame_idx), sequence.geometry)
     if stream.num_ticks != exposure.num_ticks:
         raise ValueError(f"{stream.path}: {stream.num_ticks} ticks; allowed: {exposure.num_ticks}")
-    rows = slice(crop.top_px // r, -(-(crop.top_px + crop.height_px) // r))
-    columns = slice(crop.left_px // r, -(-(crop.left_px + crop.width_px) // r))
-    return torch.from_numpy(np.ascontiguousarray(stream.read(0, stream.num_ticks)[:, rows, columns]))
+    cells = (
+        slice(None),
+        slice(crop.top_px // r, -(-(crop.top_px + crop.height_px) // r)),
+        slice(crop.left_px // r, -(-(crop.left_px + crop.width_px) // r)),
+    )
+    is_plain = sequence.bad_mask is None and not sequence.registered
+    spikes = stream.read(0, stream.num_ticks)
+    ticks = torch.from_numpy(np.ascontiguousarray(spikes[cells] if is_plain else spikes))
+    if worsen is not None:
+        ticks = worsen(ticks, exposure)
+    if is_plain:
+        return exposure_intervals(ticks, num_bins=num_bins, split=bin_split)
+    whole = exposure_intervals(
+        ticks, num_bins=num_bins, split=bin_split, bad=sequence.bad_mask, positions=sequence.positions()
+    )
+    return whole[cells].contiguous()
 
 
 def read_frame(path: Path, sequence: PreparedSequence) -> UInt8[np.ndarray, "H W 3"]:
@@ -202,10 +222,7 @@ def read_sample(
         frames, lit = [], []
         for blur, position, exposure in zip(sample["blur"], positions, exposures, strict=True):
             if representation == "profile":
-                ticks = read_ticks(sequence, exposure, crop)
-                if worsen is not None:
-                    ticks = worsen(ticks, exposure)
-                counts = exposure_intervals(ticks, num_bins=num_bins, split=bin_split)
+                counts = read_intervals(sequence, exposure, crop, num_bins=num_bins, bin_split=bin_split, worsen=worsen)
                 frames.append(profile(counts, exposure.num_ticks, split=bin_split))
                 if relight:
                     lit.append(relit(blur, counts, exposure.num_ticks, split=bin_split, dark=PROFILE_DARK_RATE))

@@ -93,7 +93,7 @@ def error_map(
 
 
 @dataclass(frozen=True)
-class Profile:
+class EdgeProfile:
     """Linear luminance along a line across an edge: `values[k]` of picture k at `offsets_px` from its middle."""
 
     start: tuple[float, float]  # (x, y) in pixels of the crop; 0 is the centre of the first pixel
@@ -102,7 +102,7 @@ class Profile:
     values: tuple[Float[np.ndarray, " N"], ...]
 
 
-def edge_profile(images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> Profile:
+def edge_profile(images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> EdgeProfile:
     """Across the strongest edge of the last picture, the sharp one, along its gradient, from dark to bright.
 
     The edge is where the luminance changes most from pixel to pixel after a 3 x 3 mean, so far inside that the line
@@ -125,7 +125,7 @@ def edge_profile(images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> Profile:
     offsets = np.arange(-reach, reach + STEP_PX / 2, STEP_PX)
     values = tuple(_read(light, y + offsets * dy, x + offsets * dx) for light in lights)
     ends = [(float(x + t * dx), float(y + t * dy)) for t in (-reach, reach)]
-    return Profile(ends[0], ends[1], offsets, values)
+    return EdgeProfile(ends[0], ends[1], offsets, values)
 
 
 def spike_patch(crops: Crops) -> dict[str, Any] | None:

@@ -9,8 +9,10 @@ Dimension key: T frames, H rows, W columns.
 from __future__ import annotations
 
 import importlib
+import os
 import shlex
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +32,8 @@ from spikevrt.represent.exposure import place_counts
 from spikevrt.represent.interval import intervals
 from spikevrt.represent.profile import PROFILE_DARK_RATE
 from spikevrt.represent.relight import short_window, spike_ratio
-from spikevrt.restore.restorer import RestoreOptions, load_network, reads_spikes, restore_clip, restore_frames
+from spikevrt.restore.inputs import reads_spikes
+from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip, restore_frames
 from spikevrt.restore.work import ClipWork, tiles_in_all
 
 if TYPE_CHECKING:
@@ -112,7 +115,7 @@ class Network:
     def restore(self, recording: Recording) -> Iterator[Tensor]:
         options, self.work = self.options, []
         if recording.spikes is None and reads_spikes(self.info, options):
-            options = replace(options, without_spikes=True)
+            options = replace(options, without_spikes=True, skip_sharp=None)
         for _, frame in restore_frames(self.network, self.info, recording, options, tell=self.work.append):
             yield frame
 
@@ -128,8 +131,13 @@ class Function:
         self.device = runtime.pick_device("auto")
 
     def restore(self, recording: Recording) -> Iterator[Tensor]:
-        for index, frame in enumerate(self.function(recording)):
-            yield _as_frame(frame, recording, f"{self.name}: {recording.name}, frame {index}")
+        try:
+            for index, frame in enumerate(self.function(recording)):
+                yield _as_frame(frame, recording, f"{self.name}: {recording.name}, frame {index}")
+        except ValueError:
+            raise
+        except Exception as error:  # whatever goes wrong in somebody else's code is told in a line
+            raise ValueError(f"{self.name}: {recording.name}: {type(error).__name__}: {error}") from error
 
     def told(self) -> dict[str, Any]:
         return {}
@@ -168,15 +176,20 @@ def other_method(text: str) -> Method:
     if not equals or not name.replace("_", "").replace("-", "").isalnum() or name in PLAIN:
         raise ValueError(f"method: {text!r}; allowed: {ALLOWED}")
     if "{recording}" in rest and "{out}" in rest:
-        words = shlex.split(rest)
+        try:
+            words = shlex.split(rest)
+        except ValueError as error:
+            raise ValueError(f"method: {text!r}: {error}") from None
         run = partial(_run_command, name, words)
         return Method(name, True, lambda: Function(name, run, rest))
     module, colon, attribute = rest.partition(":")
     if not colon or " " in rest:
         raise ValueError(f"method: {text!r}; allowed: {ALLOWED}")
+    if os.getcwd() not in sys.path:  # as `python -m` does, and a console script does not
+        sys.path.insert(0, os.getcwd())
     try:
         function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ValueError(f"method: {text!r}: {error}") from None
     if not callable(function):
         raise ValueError(f"method: {text!r}: {attribute} is no function")

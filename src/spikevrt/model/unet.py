@@ -104,8 +104,8 @@ class Unet(nn.Module):
         frames. `flows` stand where SpikeVRT takes them; a U-Net has none.
 
         Raises:
-            ValueError: frames whose sides are no multiples of `pad_multiple`; spikes for a network without them, or voxels
-                of another shape than it reads.
+            ValueError: frames whose sides are no multiples of `pad_multiple`; spikes for a network without them, or
+                voxels of another shape than it reads.
         """
         assert flows is None, "a U-Net aligns nothing"
         height, width = blur.shape[-2:]

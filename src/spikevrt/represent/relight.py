@@ -61,7 +61,8 @@ def relight(
 ) -> Float[Tensor, "3 H W"]:
     """`spike_ratio` of an exposure whose spikes are counted (or expected) per bin: the short window is `short_bins`.
 
-    The counts lie on the frame, all of it, or on the crop that `blur` is cut to. A new tensor, in [0, 1].
+    The counts lie on the frame, all of it, or on the crop that `blur` is cut to (its outermost pixel then differs from
+    the cropped whole: resizing looks at neighbours). A new tensor, in [0, 1].
     """
     first, stop = short_bins(len(counts))
     bounds = bin_bounds(num_ticks, len(counts), split)

@@ -1,13 +1,9 @@
-"""Who may be restored: the health gate, and whether a recording's spikes are what a network learnt to read.
-
-Dimension key: K bins, h2 and w2 rows and columns of the spikes on the frame.
-"""
+"""Who may be restored: the health gate, and whether a recording's spikes are what a network learnt to read."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 from spikevrt.align import health
 from spikevrt.checkpoint import WeightsInfo
@@ -15,9 +11,6 @@ from spikevrt.recording.recording import Recording, nearest_ratio
 from spikevrt.represent.voxel import Split
 from spikevrt.represent.voxel import density as voxel_density
 from spikevrt.restore.inputs import frame_counts
-
-if TYPE_CHECKING:
-    pass
 
 NO_SPIKES = "{}: no spikes, but these weights read them; choose weights without spikes, or --without-spikes"
 MAX_DENSITY_RATIO = 2.0  # beyond this, a recording's spikes are unlike those that the network learnt from

@@ -1,6 +1,7 @@
 """What enters a network for one frame of a recording: the frame or what the spikes make of it, and voxels or profiles.
 
-Training makes the same, bit for bit, from a prepared dataset (`data.sample`).
+Training makes the same, bit for bit, from whole frames of a prepared dataset (`data.sample`); a crop's lit frame
+differs in its outermost pixel, where the ratio is resized.
 
 Dimension key: H W frame rows and columns, K bins, h2 w2 rows and columns of the spikes on the frame.
 """

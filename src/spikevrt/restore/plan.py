@@ -57,6 +57,8 @@ def predict_peak_bytes(model: ModelConfig, num_frames: int, height_px: int, widt
     unet = model.unet
     levels = range(unet.depth + 1)
     widest = max((unet.width + level * unet.growth) / (unet.unshuffle**2 * 4**level) for level in levels)
+    if model.spikes is not None:
+        widest = max(widest, unet.width)  # the voxels' own first layers, where they are as fine as the frames
     voxels = 0 if model.spikes is None else (1 + 2 * unet.neighbours) * model.spikes.num_bins  # at the ratio 1 at most
     return FIXED_BYTES + math.ceil((UNET_BYTES_PER_PIXEL_AND_CHANNEL * widest + 4 * voxels) * num_pixels)
 

@@ -195,7 +195,7 @@ def exact_scene(
     """A scene of `height` x `width` pixels; the camera moves it by about `speed_px` in the time of one exposure.
 
     One cut-out from each of `cutout_photos`. Photographs continue mirrored at their border. The seed decides places,
-    shapes and paths; `speed_px` only how fast they are gone through.
+    shapes and the form and period of paths; `speed_px` how far they reach in that time.
     """
     picture = _load(photo)
     h, w = picture.shape[:2]

@@ -38,7 +38,7 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("--recordings", type=Path, metavar="PATH", help="where the recordings lie (OUT/recordings)")
     add_metrics(parser)
-    add_restore_options(parser)
+    add_restore_options(parser, gated=False)
 
 
 def _bench(parsed: argparse.Namespace) -> None:

@@ -91,11 +91,15 @@ def add_ignore_health(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_restore_options(parser: argparse.ArgumentParser) -> None:
+def add_restore_options(parser: argparse.ArgumentParser, *, gated: bool = True) -> None:
+    """`gated`: recordings pass the health gate first."""
     for name, kind, text in RESTORE:
         parser.add_argument(dashed(name), type=kind, help=text)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="auto takes a GPU where there is one (auto)")
-    add_ignore_health(parser)
+    if gated:
+        add_ignore_health(parser)
+    else:
+        parser.set_defaults(ignore_health=None)
     parser.add_argument(
         "--without-spikes",
         action="store_true",

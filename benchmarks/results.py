@@ -2,7 +2,7 @@
 
 OUT is a folder of `spikevrt bench`; what was scored there before by the same weights is not scored again. The means go
 into benchmarks/spikebench.json, from which the tables between the marks of docs/results.md are made; `--tables-only`
-makes them from that file as it is. Weights beside the shipped ones: --weights (the table then names them too).
+makes them from that file as it is. Weights beside those of the package and of benchmarks/weights: --weights.
 --curves RUN... reads training runs into benchmarks/learning_curves.json and draws docs/images/learning_curves.png.
 """
 
@@ -15,10 +15,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from spikevrt.bench.benchmark import CONDITIONS
 from spikevrt.evaluate.results import KNOWN
 
 ROOT = Path(__file__).parents[1]
 SUMMARY = ROOT / "benchmarks" / "spikebench.json"
+BASELINES = ROOT / "benchmarks" / "weights"  # trained for the comparison, not part of the package
 LEARNT = ROOT / "benchmarks" / "learning_curves.json"
 CURVES = ROOT / "docs" / "images" / "learning_curves.png"
 PAGE = ROOT / "docs" / "results.md"
@@ -52,6 +54,7 @@ def summary(results: dict[str, Any]) -> dict[str, Any]:
                 "peak_memory_bytes": method["peak_memory_bytes"],
                 "steps": training.get("step"),
                 "data_hash": training.get("data_hash"),
+                "scored_at": method["scored_at"]["commit"],
                 "means": means,
             }
         )
@@ -82,7 +85,7 @@ def tables(values: dict[str, Any]) -> dict[str, str]:
         ]
         main.append([m["name"], f"{m['parameters']:,}" if m["parameters"] else "-", str(m["steps"] or "-"),
                      f"{m['ms_per_frame']:.0f}" if m["parameters"] else "-", *cells])  # fmt: skip
-    conditions = list(dict.fromkeys(name for m in methods for name in m["means"]))
+    conditions = [c.name for c in CONDITIONS if any(c.name in m["means"] for m in methods)]
     every = [["psnr_rgb dB", *(m["name"] for m in methods)]]
     for name in conditions:
         every.append([name, *(shown(m["means"][name]["psnr_rgb"]) if name in m["means"] else "-" for m in methods)])
@@ -160,15 +163,14 @@ def main() -> None:
     if options.curves:
         LEARNT.write_text(json.dumps(learnt(options.curves), indent=1) + "\n", encoding="utf-8")
     if not options.tables_only:
-        from spikevrt.bench.benchmark import CONDITIONS
         from spikevrt.bench.run import run_benchmark
         from spikevrt.evaluate import scores
         from spikevrt.evaluate.runner import Measure
         from spikevrt.restore.restorer import RestoreOptions
-        from spikevrt.verbs.bench import SHIPPED
-        from spikevrt.verbs.options import shipped_weights
+        from spikevrt.verbs.options import SHIPPED, shipped_weights
 
-        weights = [*(shipped_weights(name) for name in SHIPPED), *options.weights]
+        weights = [shipped_weights(name) for name in (*SHIPPED, "spikevrt_tiny_robust")]
+        weights += [*sorted(BASELINES.glob("*.safetensors")), *options.weights]
         measure = Measure(scores.choose(METRICS))
         results = run_benchmark(
             options.out, weights, [], CONDITIONS, RestoreOptions(), measure, recordings=options.recordings

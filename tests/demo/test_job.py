@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from spikevrt.checkpoint import WeightsInfo, save_weights
-from spikevrt.config import ModelConfig, SpikeConfig, VrtConfig
+from spikevrt.config import ModelConfig, SpikeConfig, UnetConfig, VrtConfig
 from spikevrt.demo import job
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.build import build_network
 from spikevrt.recording.frames import image_size, list_images
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.video import probe_video
@@ -32,10 +32,17 @@ VRT = VrtConfig(
 
 def _save_untrained(folder: Path) -> Path:
     torch.manual_seed(123)
-    for name, spikes in ((job.TWIN, None), (job.SPIKEVRT, SpikeConfig(dims=(8, 8, 8, 8)))):
-        config = ModelConfig(vrt=VRT, spikes=spikes)
+    fold = ModelConfig(
+        unet=UnetConfig(width=4, growth=2, depth=1, blocks=1, unshuffle=2, neighbours=0),
+        spikes=SpikeConfig(representation="profile", relight=True),
+    )
+    for name, config in (
+        (job.TWIN, ModelConfig(vrt=VRT, spikes=None)),
+        (job.SPIKEVRT, ModelConfig(vrt=VRT, spikes=SpikeConfig(dims=(8, 8, 8, 8)))),
+        (job.FOLD, fold),
+    ):
         info = WeightsInfo(config, voxel_mean=0.9, voxel_std=0.5, provenance={"seed": 123})
-        save_weights(folder / f"{name}.safetensors", SpikeVRT(config).state_dict(), info)
+        save_weights(folder / f"{name}.safetensors", build_network(config).state_dict(), info)
     return folder
 
 
@@ -48,7 +55,7 @@ def demo(tmp_path_factory) -> Path:
 def test_the_demo_measures_the_blurry_input_the_twin_and_spikevrt_on_every_scene(demo):
     results = json.loads((demo / "results.json").read_text())
     assert [method["name"] for method in results["methods"]] == [
-        "blur", "spike_ratio", "interval_ratio", job.TWIN, job.SPIKEVRT,
+        "blur", "spike_ratio", "interval_ratio", job.TWIN, job.SPIKEVRT, job.FOLD,
     ]  # fmt: skip
     for method in results["methods"]:
         assert [sequence["name"] for sequence in method["sequences"]] == ["bridge", "clock", "astronaut", "city"]

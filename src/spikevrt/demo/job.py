@@ -16,7 +16,7 @@ from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 
 ASSETS = Path(__file__).parent / "assets"
 SHIPPED_WEIGHTS = Path(__file__).parents[1] / "weights"
-TWIN, SPIKEVRT = "vrt_tiny", "spikevrt_tiny"
+TWIN, SPIKEVRT, FOLD = "vrt_tiny", "spikevrt_tiny", "spikefold_tiny"
 PHOTOS = ("bridge.jpg", "clock.jpg", "astronaut.jpg")
 VIDEO = "city.mp4"
 # The sensor and the exposure are those of the training recordings; 480x256 pixels are two tiles, side by side.
@@ -28,7 +28,7 @@ def run_demo(
 ) -> Path:
     """Write the demo's folder and return its path: recordings/, frames/, videos/, pictures/, results.json, report.html.
 
-    `weights` is a folder with vrt_tiny.safetensors (the spike-less twin) and spikevrt_tiny.safetensors; by default the
+    `weights` is a folder with vrt_tiny, spikevrt_tiny and spikefold_tiny, each .safetensors; by default the
     shipped one.
 
     Raises:
@@ -36,7 +36,7 @@ def run_demo(
         FileExistsError: `out` exists and `overwrite` is not set.
     """
     folder_of_weights = SHIPPED_WEIGHTS if weights is None else Path(weights)
-    files = [folder_of_weights / f"{name}.safetensors" for name in (TWIN, SPIKEVRT)]
+    files = [folder_of_weights / f"{name}.safetensors" for name in (TWIN, SPIKEVRT, FOLD)]
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no such weights file")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spikevrt.verbs.options import (
+    SHIPPED,
     add_metrics,
     add_restore_options,
     add_verb,
@@ -16,8 +17,6 @@ from spikevrt.verbs.options import (
     say_made,
     shipped_weights,
 )
-
-SHIPPED = ("vrt_tiny", "spikevrt_tiny")
 
 
 def add(verbs: Any) -> None:

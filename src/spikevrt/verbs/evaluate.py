@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spikevrt.verbs.options import (
+    SHIPPED,
     add_layout_options,
     add_metrics,
     add_out,
@@ -37,7 +38,7 @@ def add(verbs: Any) -> None:
         help="recording, folder of them, or dataset folder of a known layout (docs/datasets.md)",
     )
     add_out(parser, "folder of results.json, report.html and pictures")
-    parser.add_argument("--weights", nargs="+", type=Path, metavar="FILE", help="networks (the two shipped ones)")
+    parser.add_argument("--weights", nargs="+", type=Path, metavar="FILE", help="networks (the shipped ones)")
     parser.add_argument("--keep-frames", action="store_true", help="keep the restored frames, and videos of them")
     add_metrics(parser)
     add_restore_options(parser)
@@ -49,7 +50,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     from spikevrt.evaluate.runner import evaluate
 
     start_s = time.perf_counter()
-    weights = parsed.weights or [shipped_weights("vrt_tiny"), shipped_weights("spikevrt_tiny")]
+    weights = parsed.weights or [shipped_weights(name) for name in SHIPPED]
     options = restore_options(parsed)
     evaluate(
         weights, parsed.recordings, parsed.out, options,

@@ -141,5 +141,8 @@ def restore_options(parsed: argparse.Namespace) -> RestoreOptions:
     )
 
 
+SHIPPED = ("vrt_tiny", "spikevrt_tiny", "spikefold_tiny")  # the twin, the reference design, and the best of its size
+
+
 def shipped_weights(name: str) -> Path:
     return Path(__file__).parents[1] / "weights" / f"{name}.safetensors"

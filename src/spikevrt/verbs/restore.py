@@ -55,7 +55,8 @@ def _restore(parsed: argparse.Namespace) -> None:
         raise ValueError(f"--video: not with --out {parsed.out}, which is the video")
     options = restore_options(parsed)
     recording = _open_footage(parsed)
-    weights = parsed.weights or shipped_weights("spikevrt_tiny" if recording.spikes else "vrt_tiny")
+    with_spikes = "spikefold_tiny" if options.skip_sharp is None else "spikevrt_tiny"  # which can leave tiles out
+    weights = parsed.weights or shipped_weights(with_spikes if recording.spikes else "vrt_tiny")
     if parsed.spikes is not None and options.without_spikes:
         raise ValueError("--spikes: not with --without-spikes")
     if parsed.spikes is not None and weights.is_file() and read_info(weights).model.spikes is None:

@@ -53,7 +53,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "export": {"config", "checkpoint", "model", "runtime"},
     "train": {"config", "runtime", "checkpoint", "data", "model", "losses", "restore", "evaluate"},
-    "bench": {"checkpoint", "recording", "simulate", "restore", "evaluate"},
+    "bench": {"runtime", "checkpoint", "recording", "simulate", "restore", "evaluate"},
     "demo": {"recording", "simulate", "restore", "evaluate"},
 }
 ENTRANCES = {"cli", "verbs", "__main__", "__init__"}  # the command line may import everything; nobody imports it

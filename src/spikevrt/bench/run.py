@@ -50,7 +50,7 @@ from spikevrt.runtime import environment, pick_device
 
 METHODS, RECORDINGS = "methods", "recordings"  # folders beside results.json
 SCORING = 1  # to be raised when the same method would score otherwise
-KEPT = ("medium",)  # conditions of which the restored frames are kept
+KEPT = ("slow", "medium", "fast")  # conditions of which the restored frames are kept
 
 
 @dataclass(frozen=True)

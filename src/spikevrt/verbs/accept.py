@@ -9,7 +9,7 @@ from spikevrt.verbs.options import add_verb
 
 
 def add(verbs: Any) -> None:
-    parser = add_verb(verbs, "accept", _accept, "spikevrt accept --spike out/scores --twin out/scores")
+    parser = add_verb(verbs, "accept", _accept, "spikevrt accept --spike out/scores:spikefold_tiny --twin out/scores")
     text = "results.json of `evaluate --metrics all`, or its folder; with :METHOD where it holds several such networks"
     parser.add_argument("--spike", required=True, metavar="RUN", help=f"the network with spikes: {text}")
     parser.add_argument("--twin", required=True, metavar="RUN", help="the network without: likewise")

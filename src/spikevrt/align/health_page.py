@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy as np
 from spikevrt.align.findings import Finding
 from spikevrt.align.health import Evidence, HealthReport
 from spikevrt.align.pairing import ORIENTATIONS
+from spikevrt.recording.atomic import complete_or_absent
 from spikevrt.recording.recording import Recording
 
 COLOURS = {"ok": "#2e7d32", "repaired": "#1565c0", "warning": "#b26a00", "refused": "#c62828"}
@@ -48,12 +48,8 @@ def write_health_page(out: Path, recording: Recording, report: HealthReport) -> 
         "</div>",
     ]  # fmt: skip
     page = _PAGE.format(title=name, body="\n".join(parts))
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    try:
+    with complete_or_absent(out) as partial:
         partial.write_text(page, encoding="utf-8")
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 _PAGE = """<!doctype html>

@@ -90,7 +90,7 @@ def run_benchmark(
     with progress_bar(f"making {NAME}") as progress:
         found = prepare_benchmark(root, conditions, progress=progress)
     print(f"{NAME}: {len(found)} recordings, sha256 {total_digest(found)} (checked)")
-    subjects = [_subject(root, condition, scene.name) for condition in conditions for scene in SCENES]
+    subjects = [_subject(root, condition, scene.name, found) for condition in conditions for scene in SCENES]
     results = new_results(subjects, options, measure, out)
     results["benchmark"] = {"name": NAME, "sha256": total_digest(found)}
     chosen = [[subject for subject in subjects if _takes(entry.method, subject)] for entry in entries]
@@ -104,7 +104,7 @@ def run_benchmark(
 
         for entry, taken in zip(entries, chosen, strict=True):
             if taken:
-                results["methods"].append(_scored(entry, taken, measure, options, out, found, advance))
+                results["methods"].append(_scored(entry, taken, measure, options, out, advance))
     write_json(out / RESULTS, results)
     print(condition_table(results))
     return results
@@ -148,11 +148,12 @@ def _entries(weights: Sequence[Path], others: Sequence[str], options: RestoreOpt
     return entries
 
 
-def _subject(root: Path, condition: Condition, scene: str) -> Subject:
-    recording = open_recording(root / condition.folder / scene)
+def _subject(root: Path, condition: Condition, scene: str, digests: dict[str, str]) -> Subject:
+    path = f"{condition.folder}/{scene}"
+    recording = open_recording(root / path)
     if not condition.spikes:
         recording = replace(recording, spikes=None)
-    return Subject(f"{condition.name}_{scene}", recording, asdict(condition))
+    return Subject(f"{condition.name}_{scene}", recording, asdict(condition), digests[path])
 
 
 def _takes(method: Method, subject: Subject) -> bool:
@@ -169,7 +170,6 @@ def _scored(
     measure: Measure,
     options: RestoreOptions,
     out: Path,
-    digests: dict[str, str],
     advance: Callable[[], None],
 ) -> dict[str, Any]:
     """The method's entry: that of an earlier call where it stands, else scored now and written."""
@@ -179,7 +179,7 @@ def _scored(
         "options": asdict(options),
         "metrics": list(measure.names),
         "lpips_vgg": None if measure.lpips_vgg is None else sha256_file(measure.lpips_vgg),
-        "recordings": [[subject.name, digests[_path(subject)]] for subject in subjects],
+        "recordings": [[subject.name, subject.sha256] for subject in subjects],
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     path = out / METHODS / f"{entry.method.name}-{digest[:12]}.json"
@@ -208,7 +208,3 @@ def _scored(
         partial.write_text(json.dumps(plain_json({"key": key, "result": result}), allow_nan=False), encoding="utf-8")
     written: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["result"]
     return written  # the same values as a later call will find
-
-
-def _path(subject: Subject) -> str:
-    return f"{subject.recording.root.parent.name}/{subject.recording.root.name}"

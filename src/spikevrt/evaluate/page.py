@@ -7,7 +7,6 @@ Everything that comes from files is escaped, and the page forbids itself to ask 
 from __future__ import annotations
 
 import html
-import os
 import shlex
 from collections.abc import Sequence
 from importlib import resources
@@ -33,6 +32,7 @@ from spikevrt.evaluate.results import (
     shown,
     splits,
 )
+from spikevrt.recording.atomic import complete_or_absent
 
 MAX_PAGE_BYTES = 6_000_000  # where the number of pictures is not stated
 MAX_PICTURES = 4
@@ -66,13 +66,8 @@ def write_page(
         hint = " or pass --overwrite" if out.is_file() else ""
         raise FileExistsError(f"{out}: exists; choose another --out{hint}")
     text, pictured = page(merge([read_results(path) for path in paths]), num_pictures)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    try:
+    with complete_or_absent(out) as partial:
         partial.write_text(text, encoding="utf-8")
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)
     return pictured
 
 

@@ -76,11 +76,15 @@ DEFAULT_MEASURE = Measure()
 
 @dataclass(frozen=True)
 class Subject:
-    """A recording to be restored and scored: its name in the results, and what its cameras are like (a benchmark's)."""
+    """A recording to be restored and scored: its name in the results, and what its cameras are like (a benchmark's).
+
+    `sha256` is of its contents, where that is known already; without, its files are read.
+    """
 
     name: str
     recording: Recording
     condition: dict[str, Any] | None = None
+    sha256: str | None = None
 
 
 Keep = Callable[[torch.Tensor, int, Subject], None]
@@ -238,7 +242,7 @@ def _where(path: Path, folder: Path) -> str:
 
 
 def _describe(subjects: Sequence[Subject], folder: Path) -> dict[str, Any]:
-    hashes = [_data_hash(subject.recording) for subject in subjects]
+    hashes = [subject.sha256 or _data_hash(subject.recording) for subject in subjects]
     return {
         "sha256": hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
         "recordings": [

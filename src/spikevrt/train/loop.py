@@ -233,15 +233,15 @@ class Run:
         """The loss of one micro-batch, term by term, each with its weight."""
         frames = batch["lit" if "lit" in batch else "blur"].to(self.device, non_blocking=True)
         spikes = [batch[name].to(self.device, non_blocking=True) for name in SPIKE_INPUTS if name in batch]
+        blur = batch["blur"].to(self.device, non_blocking=True) if "lit" in batch else frames
         sharp = None if self.config.train.self_supervised else batch["sharp"].to(self.device, non_blocking=True)
         duty = None
         if self.config.loss.reblur_weight > 0:
-            times = [[meta[name] for meta in batch["meta"]] for name in ("t0", "t1")]
-            duty = exposure_duty(*times).to(self.device)
+            duty = exposure_duty(*([meta[t] for meta in batch["meta"]] for t in ("t0", "t1"))).to(self.device)
         with runtime.autocast(self.device, self.config.train.precision):
             restored = network(frames, *spikes).float()
-            terms: dict[str, Tensor] = self.losses(restored, batch["blur"].to(self.device), sharp, duty)
-        return terms
+            terms: dict[str, Tensor] = self.losses(restored, blur, sharp, duty)
+            return terms
 
     def flow(self, first: Tensor, second: Tensor) -> Tensor:
         """The optical flow for the re-blur term: the one that the network sees, or OpenCV's."""

@@ -34,8 +34,9 @@ from torch.utils.data import DataLoader, Dataset
 from spikevrt.data.dataset import ClipDataset, collate, draw_crop
 from spikevrt.data.prepare import prepare
 from spikevrt.data.sample import Sample
+from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import read_image, to_float, write_image
-from spikevrt.recording.recording import Exposure, write_sidecar
+from spikevrt.recording.recording import write_sidecar
 from spikevrt.recording.sidecar import BLUR_FOLDER, SHARP_FOLDER, SPIKE_FILE
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter, read_spikes
 from spikevrt.represent.voxel import normalise, voxelise

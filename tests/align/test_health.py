@@ -15,9 +15,10 @@ import pytest
 from spikevrt.align.findings import VERDICTS
 from spikevrt.align.health import NAMES, TRUSTED_FIT, HealthReport, check_health, gate
 from spikevrt.align.pairing import linear_light, to_luminance
+from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import read_image, write_image
 from spikevrt.recording.loose import loose_recording
-from spikevrt.recording.recording import Exposure, Recording, open_recording, write_sidecar
+from spikevrt.recording.recording import Recording, open_recording, write_sidecar
 from spikevrt.recording.registration import Alignment
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.recording.stream import PackedStream

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from spikevrt.data.prepare import prepare
+from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import Exposure, write_sidecar
+from spikevrt.recording.recording import write_sidecar
 from spikevrt.recording.sidecar import SPIKE_FILE
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 

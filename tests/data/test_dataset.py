@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import pickle
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from spikevrt.checkpoint import WeightsInfo
-from spikevrt.config import DegradeConfig, ModelConfig, SpikeConfig
+from spikevrt.config import DegradeConfig, ModelConfig, SpikeConfig, UnetConfig
 from spikevrt.data.dataset import ClipDataset, collate, draw_crop, open_dataset
 from spikevrt.data.prepare import prepare
 from spikevrt.recording.frames import write_image
@@ -154,6 +155,47 @@ def test_profiles_of_a_sequence_with_bad_pixels_are_those_of_the_restorer(
     part = clips(root, **common)[0]["spike_vox"]
     pieces = sample["spike_vox"].unfold(-2, 3, 1).unfold(-2, 3, 1).permute(2, 3, 0, 1, 4, 5)
     assert ((pieces - part).abs() < 1e-5).flatten(2).all(-1).any()
+
+
+def shifted(path: Path, ticks: int) -> Path:
+    """The recording with its sharp frames so many ticks after the middle; exposures 0 and 4, whose windows would leave
+    the stream, stay as they are."""
+    values = json.loads((path / "recording.json").read_text())
+    for entry in values["exposures"][1:4]:
+        entry["shift_ticks"] = ticks
+    (path / "recording.json").write_text(json.dumps(values))
+    return path
+
+
+@pytest.mark.parametrize("ticks", [-6, 5])
+def test_profiles_of_windows_off_the_exposures_are_those_of_the_restorer(
+    make_recording: MakeRecording, tmp_path: Path, ticks: int
+):
+    path = shifted(make_recording("a"), ticks)
+    root = prepare([path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+    common = {"representation": "profile", "relight": True, "voxels": "raw", "augment": False, "crop_px": None}
+    sample = clips(root, clip_frames=5, **common)[0]
+    spikes = SpikeConfig(num_bins=NUM_BINS, representation="profile", relight=True)
+    info = WeightsInfo(ModelConfig(spikes=spikes, unet=UnetConfig()), 0.0, 1.0)
+    recording = open_recording(path)
+    for place in range(5):
+        lit, voxels, _ = network_inputs(info, recording, place, RestoreOptions())
+        assert torch.equal(sample["spike_vox"][place], voxels) and torch.equal(sample["lit"][place], lit)
+    plain = recording.exposures[2]
+    middle = dataclasses.replace(
+        recording, exposures=tuple(dataclasses.replace(e, shift_ticks=0) for e in recording.exposures)
+    )
+    assert not torch.equal(network_inputs(info, middle, 2, RestoreOptions())[1], sample["spike_vox"][2])
+    assert plain.window == (40 + ticks, 57 + ticks) and open_dataset(root).max_shift_ticks == abs(ticks)
+
+
+def test_shifted_sharp_frames_are_refused_for_what_cannot_read_their_time(
+    make_recording: MakeRecording, tmp_path: Path
+):
+    root = prepare([shifted(make_recording("a"), 4)], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+    for changes in ({}, {"spikes": False}):
+        with pytest.raises(ValueError, match=r"sharp frames 4 ticks off the middle .* allowed: representation profile"):
+            clips(root, **changes)
 
 
 @pytest.mark.parametrize("voxels", ["precomputed", "raw"])

@@ -12,8 +12,9 @@ from torch import nn
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import ModelConfig
 from spikevrt.evaluate import methods, runner
+from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import Exposure, write_sidecar
+from spikevrt.recording.recording import write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from tests.evaluate.made_results import write_results
 

@@ -14,7 +14,7 @@ from spikevrt.evaluate.reblur import reblur_psnr
 from spikevrt.evaluate.scores import DEFAULT, METRICS_ALL, NAMES, available, choose, clip_scores, lacking
 from spikevrt.evaluate.temporal import tof
 from spikevrt.evaluate.vmaf import FFMPEG_VARIABLE
-from spikevrt.recording.recording import Exposure
+from spikevrt.recording.exposure import Exposure
 
 HERE = tuple(name for name in NAMES if name not in ("lpips_vgg", "vmaf_neg", "flip"))  # wherever the tests run
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from spikevrt.recording.convert import write_stream
+from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.formats import StreamFormat, open_stream
-from spikevrt.recording.recording import Exposure, find_recordings, open_recording, write_sidecar
+from spikevrt.recording.recording import find_recordings, open_recording, write_sidecar
 
 from .conftest import EXPOSURE_TICKS, GEOMETRY, NUM_FRAMES, NUM_TICKS, PERIOD_TICKS, SPIKES, frame_of, make_recording
 

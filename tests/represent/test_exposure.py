@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikevrt.represent.exposure import exposure_counts, place_counts
+from spikevrt.represent.exposure import exposure_counts, exposure_intervals, place_counts, window_intervals
 from spikevrt.represent.repair import repair
 from spikevrt.represent.warp import warp
 
@@ -58,3 +58,21 @@ def test_fewer_ticks_than_bins_are_refused_unless_they_may_be_shared():
     with pytest.raises(ValueError, match="num_bins: 32 bins for 13 ticks"):
         exposure_counts(count, 13, num_bins=32)
     assert exposure_counts(count, 13, num_bins=32, split="fractional").sum() == pytest.approx(SPIKES.sum(), rel=1e-6)
+
+
+def test_a_window_elsewhere_than_the_exposure_tells_the_light_there_and_the_exposures_mean():
+    spikes = torch.zeros(12, 1, 1, dtype=torch.uint8)
+    spikes[:6:2] = 1  # every second tick, then every third
+    spikes[6::3] = 1
+    counts, mean_rate = window_intervals(spikes, 6, num_bins=2)
+    assert torch.equal(counts, exposure_intervals(spikes[6:], num_bins=2))
+    torch.testing.assert_close(mean_rate, torch.full((1, 1), 0.5), rtol=0, atol=0)
+    counts, mean_rate = window_intervals(spikes, -6, num_bins=2)
+    assert torch.equal(counts, exposure_intervals(spikes[:6], num_bins=2))
+    torch.testing.assert_close(mean_rate, torch.full((1, 1), 1 / 3))
+
+
+def test_a_window_that_is_the_exposure_needs_no_other_mean():
+    spikes = (torch.rand(7, 2, 3, generator=torch.Generator().manual_seed(1)) < 0.4).to(torch.uint8)
+    counts, mean_rate = window_intervals(spikes, 0, num_bins=3)
+    assert mean_rate is None and torch.equal(counts, exposure_intervals(spikes, num_bins=3))

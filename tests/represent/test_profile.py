@@ -57,3 +57,11 @@ def test_intervals_taken_in_strips_are_those_of_the_whole(monkeypatch):
     whole = interval_voxels(spikes, num_bins=5, split="fractional")
     monkeypatch.setattr("spikevrt.represent.profile.STRIP_VALUES", 2 * 19 * 7 * 3)
     assert torch.equal(expected_counts(spikes, num_bins=5, split="fractional"), whole)
+
+
+def test_a_profile_of_another_window_is_relative_to_the_exposures_mean():
+    counts = torch.full((2, 1, 1), 4.0)  # a spike a tick in 8 ticks
+    told = profile(counts, 8, split="whole", mean_rate=torch.full((1, 1), 0.5))
+    expected = math.log((1 + PROFILE_DARK_RATE) / (0.5 + PROFILE_DARK_RATE)) / PROFILE_SCALE
+    torch.testing.assert_close(told, torch.full((2, 1, 1), expected))
+    assert torch.equal(profile(counts, 8, split="whole", mean_rate=torch.ones(1, 1)), torch.zeros(2, 1, 1))

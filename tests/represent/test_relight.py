@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from spikevrt.light import linear_to_srgb, srgb_to_linear
 from spikevrt.represent.relight import relight, short_bins, short_window, spike_ratio
 from spikevrt.represent.voxel import voxelise
 
@@ -61,3 +62,10 @@ def test_bins_that_share_ticks_are_as_long_as_their_share():
     spikes[::2] = 1  # one half everywhere, so nothing changes, however 40 ticks fall into 32 bins
     lit = relight(torch.full((3, 1, 1), 0.4), voxelise(spikes, num_bins=32, split="fractional"), 40, split="fractional")
     torch.testing.assert_close(lit, torch.full((3, 1, 1), 0.4), rtol=0, atol=0.02)
+
+
+def test_a_frame_lit_from_another_window_is_as_bright_as_that_window_to_the_exposure():
+    blur = linear_to_srgb(torch.full((3, 2, 2), 0.25))
+    counts = torch.full((2, 1, 1), 4.0)
+    lit = relight(blur, counts, 8, split="whole", dark=0.0, mean_rate=torch.full((1, 1), 0.5))
+    torch.testing.assert_close(srgb_to_linear(lit), torch.full((3, 2, 2), 0.5))

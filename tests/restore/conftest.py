@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import ModelConfig, SpikeConfig
 from spikevrt.model.flow import Flows
+from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import Exposure, Recording, open_recording, write_sidecar
+from spikevrt.recording.recording import Recording, open_recording, write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 
 NUM_BINS = 3

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from spikevrt.light import linear_to_srgb, luminance
 from spikevrt.recording.video import write_video
 from spikevrt.simulate.camera import CameraConfig
+from spikevrt.simulate.rig import RigConfig
 from spikevrt.simulate.scene import photo_scene
 from spikevrt.simulate.sensor import SensorConfig, sensor_preset
 from spikevrt.simulate.synthesise import _chunks, simulate_recording
@@ -223,3 +224,24 @@ def test_chunks_cover_every_tick_once_and_none_lies_half_in_an_exposure():
     chunks = list(_chunks(windows, 61, 7))
     assert [first for first, _ in chunks] == [0, 5, 12, 19, 26, 27, 34, 36, 43, 50, 57, 58]
     assert sum(count for _, count in chunks) == 61
+
+
+def test_a_shift_moves_the_sharp_frame_and_nothing_else(photo: Path, tmp_path: Path):
+    margin = RigConfig(margin_ticks=31)  # the period: the sharp frame shifted by it is the next one's
+    plain = simulate_recording(photo, tmp_path / "plain", dataclasses.replace(OPTIONS, rig=margin))
+    shifted = simulate_recording(
+        photo, tmp_path / "shifted", dataclasses.replace(OPTIONS, rig=margin, sharp_shift_ticks=31)
+    )
+    assert (tmp_path / "plain/spikes.dat").read_bytes() == (tmp_path / "shifted/spikes.dat").read_bytes()
+    assert [e.window for e in shifted.exposures] == [(62, 84), (93, 115), (124, 146)]
+    for index in range(3):
+        assert np.array_equal(plain.read_blur(index), shifted.read_blur(index))
+    for index in range(2):
+        assert np.array_equal(plain.read_sharp(index + 1), shifted.read_sharp(index))
+        assert not np.array_equal(plain.read_sharp(index), shifted.read_sharp(index))
+
+
+def test_a_shift_makes_the_stream_as_long_as_its_windows_need():
+    options = dataclasses.replace(OPTIONS, sharp_shift_ticks=-7, rig=RigConfig(offset_ticks=3))
+    assert options.margin_ticks == 10
+    assert dataclasses.replace(OPTIONS, sharp_shift_ticks=-7).num_ticks == OPTIONS.num_ticks + 14

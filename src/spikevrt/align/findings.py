@@ -15,7 +15,7 @@ import numpy as np
 
 from spikevrt.align.pairing import ORIENTATIONS, ColourEvidence
 from spikevrt.align.ticks import Scan
-from spikevrt.recording.recording import Exposure
+from spikevrt.recording.exposure import Exposure
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -23,8 +23,9 @@ import numpy as np
 import torch
 
 from spikevrt.recording.atomic import complete_or_absent
+from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import Exposure, Recording, open_recording, write_sidecar
+from spikevrt.recording.recording import Recording, open_recording, write_sidecar
 from spikevrt.recording.sidecar import SPIKE_FILE
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.simulate.camera import CameraConfig, FrameExposure

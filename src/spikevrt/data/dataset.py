@@ -24,7 +24,7 @@ from spikevrt.data.augment import draw_augmentation
 from spikevrt.data.degrade import degrade, degrade_ticks, draw_degradation
 from spikevrt.data.sample import Crop, Representation, Sample, collate, read_sample
 from spikevrt.data.sequence import PreparedSequence, open_sequence, read_prepared
-from spikevrt.recording.recording import Exposure
+from spikevrt.recording.exposure import Exposure
 from spikevrt.represent.voxel import Normalize, VoxelSpec, VoxelStats
 from spikevrt.represent.voxel import Split as BinSplit
 
@@ -52,6 +52,11 @@ class DatasetInfo:
     @property
     def num_frames(self) -> int:
         return sum(len(sequence.exposures) for sequence in self.train + self.val)
+
+    @property
+    def max_shift_ticks(self) -> int:
+        """How far sharp frames of the training set lie from the middle of their exposures, at most."""
+        return max((abs(one.shift_ticks) for sequence in self.train for one in sequence.exposures), default=0)
 
     def sequences(self, split: Split) -> tuple[PreparedSequence, ...]:
         return self.train if split == "train" else self.val
@@ -182,6 +187,8 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
         self.representation: Representation = representation
         self.spike_dropout, self.degradation, self.relight = spike_dropout, degradation, relight
         self.sequences = self.info.sequences(split)
+        if not (spikes and representation == "profile"):
+            self._check_shifts()
         self.has_sharp = all(sequence.has_sharp for sequence in self.sequences)
         if not self.has_sharp and any(sequence.has_sharp for sequence in self.sequences):
             raise ValueError(f"{Path(root) / split}: only some sequences have sharp frames; allowed: all, or none")
@@ -202,6 +209,16 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
                 else f"{Path(root) / split}: holds no sequence"
             )
         self.epoch = 0
+
+    def _check_shifts(self) -> None:
+        """Only profiles are read in windows that lie elsewhere than the exposure; nothing else could tell the time."""
+        for sequence in self.sequences:
+            shifts = [exposure.shift_ticks for exposure in sequence.exposures if exposure.shift_ticks]
+            if shifts and sequence.has_sharp:
+                raise ValueError(
+                    f"{sequence.folder}: sharp frames {shifts[0]} ticks off the middle of their exposures; "
+                    "allowed: representation profile, for a network with spikes"
+                )
 
     def _check_crop(self, crop_px: int) -> None:
         for sequence in self.sequences:

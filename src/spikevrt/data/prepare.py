@@ -29,9 +29,10 @@ from spikevrt.data.dataset import DATASET_FILE, DATASET_FORMAT, Split, is_sequen
 from spikevrt.data.sample import COUNT_TYPES
 from spikevrt.data.sequence import POSITIONS_FILE, PREPARED_VERSION, FrameKind, PreparedSequence, write_sequence
 from spikevrt.recording.atomic import complete_or_absent, refuse_existing
+from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.layouts import NO_OPTIONS, TAKES_NONE, LayoutOptions, find_layout, layout_recordings
-from spikevrt.recording.recording import Exposure, Recording, find_recordings, nearest_ratio, open_recording
+from spikevrt.recording.recording import Recording, find_recordings, nearest_ratio, open_recording
 from spikevrt.recording.spike_file import SpikeGeometry, pack, sha256_file
 from spikevrt.represent.exposure import exposure_counts
 from spikevrt.represent.voxel import Split as BinSplit
@@ -311,7 +312,8 @@ def _prepare_sequence(
         _write_frame(folder / "blur" / f"{stem}.{frames}", blur)
         if sharp is not None:
             _write_frame(folder / "sharp" / f"{stem}.{frames}", sharp)
-        (folder / "spike" / f"{stem}.dat").write_bytes(pack(spikes, geometry))
+        stored_ticks = recording.spikes.read(*exposure.span) if exposure.shift_ticks else spikes
+        (folder / "spike" / f"{stem}.dat").write_bytes(pack(stored_ticks, geometry))
         stored = narrow(counts)
         np.save(folder / "spike_vox" / f"{stem}.npy", stored)
         often.update(occurrences(stored))

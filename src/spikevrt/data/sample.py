@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from spikevrt.data.sequence import PreparedSequence, map_array
+from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import read_image, to_float
-from spikevrt.recording.recording import Exposure, check_size
+from spikevrt.recording.recording import check_size
 from spikevrt.recording.stream import PackedStream
-from spikevrt.represent.exposure import exposure_counts, exposure_intervals
+from spikevrt.represent.exposure import exposure_counts, window_intervals
 from spikevrt.represent.profile import PROFILE_DARK_RATE, profile
 from spikevrt.represent.relight import DARK_RATE
 from spikevrt.represent.relight import relight as relit
@@ -131,8 +132,8 @@ def read_intervals(
     num_bins: int,
     bin_split: BinSplit,
     worsen: Callable[[Tensor, Exposure], Tensor] | None,
-) -> Float[Tensor, "K h w"]:
-    """Expected spikes per bin and cell of one exposure, from the intervals between its (worsened) spikes.
+) -> tuple[Float[Tensor, "K h w"], Float[Tensor, "h w"] | None]:
+    """`window_intervals` of one exposure and the window that it is read in, from its (worsened) spikes.
 
     A cell that is a pixel depends on no other; where pixels are broken or the sequence is registered, the whole sensor
     is read.
@@ -143,8 +144,9 @@ def read_intervals(
     """
     r = sequence.ratio
     stream = PackedStream(sequence.path("spike", exposure.frame_idx), sequence.geometry)
-    if stream.num_ticks != exposure.num_ticks:
-        raise ValueError(f"{stream.path}: {stream.num_ticks} ticks; allowed: {exposure.num_ticks}")
+    num_ticks = exposure.num_ticks + abs(exposure.shift_ticks)
+    if stream.num_ticks != num_ticks:
+        raise ValueError(f"{stream.path}: {stream.num_ticks} ticks; allowed: {num_ticks}")
     cells = (
         slice(None),
         slice(crop.top_px // r, -(-(crop.top_px + crop.height_px) // r)),
@@ -156,11 +158,12 @@ def read_intervals(
     if worsen is not None:
         ticks = worsen(ticks, exposure)
     if is_plain:
-        return exposure_intervals(ticks, num_bins=num_bins, split=bin_split)
-    whole = exposure_intervals(
-        ticks, num_bins=num_bins, split=bin_split, bad=sequence.bad_mask, positions=sequence.positions()
-    )
-    return whole[cells].contiguous()
+        return window_intervals(ticks, exposure.shift_ticks, num_bins=num_bins, split=bin_split)
+    counts, mean_rate = window_intervals(
+        ticks, exposure.shift_ticks, num_bins=num_bins, split=bin_split,
+        bad=sequence.bad_mask, positions=sequence.positions(),
+    )  # fmt: skip
+    return counts[cells].contiguous(), None if mean_rate is None else mean_rate[cells[1:]].contiguous()
 
 
 def read_frame(path: Path, sequence: PreparedSequence) -> UInt8[np.ndarray, "H W 3"]:
@@ -222,10 +225,14 @@ def read_sample(
         frames, lit = [], []
         for blur, position, exposure in zip(sample["blur"], positions, exposures, strict=True):
             if representation == "profile":
-                counts = read_intervals(sequence, exposure, crop, num_bins=num_bins, bin_split=bin_split, worsen=worsen)
-                frames.append(profile(counts, exposure.num_ticks, split=bin_split))
+                counts, mean_rate = read_intervals(
+                    sequence, exposure, crop, num_bins=num_bins, bin_split=bin_split, worsen=worsen
+                )
+                num_ticks = exposure.num_ticks
+                frames.append(profile(counts, num_ticks, split=bin_split, mean_rate=mean_rate))
                 if relight:
-                    lit.append(relit(blur, counts, exposure.num_ticks, split=bin_split, dark=PROFILE_DARK_RATE))
+                    dark = PROFILE_DARK_RATE
+                    lit.append(relit(blur, counts, num_ticks, split=bin_split, dark=dark, mean_rate=mean_rate))
                 continue
             counts = read_counts(sequence, exposure, crop, num_bins=num_bins, bin_split=bin_split, voxels=voxels)
             density = sequence.densities[position] if normalize == "density" else None

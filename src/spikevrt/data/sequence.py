@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from spikevrt.recording.recording import Exposure, read_bad_pixels, read_exposure
+from spikevrt.recording.exposure import Exposure, exposure_values, read_exposure
+from spikevrt.recording.recording import read_bad_pixels
 from spikevrt.recording.sidecar import ROWS, Fields
 from spikevrt.recording.spike_file import SpikeGeometry
 
@@ -109,7 +110,7 @@ def write_sequence(sequence: PreparedSequence, recording: dict[str, Any]) -> Non
             "cells": CELLS[sequence.registered],
             "bad_pixels": [list(pixel) for pixel in sequence.bad_pixels],
         },
-        "exposures": [vars(exposure) | {"density": density} for exposure, density in exposures],
+        "exposures": [exposure_values(exposure) | {"density": density} for exposure, density in exposures],
         "recording": recording,
     }
     (sequence.folder / SEQUENCE_FILE).write_text(json.dumps(values, indent=1, allow_nan=False) + "\n")

@@ -222,17 +222,26 @@ def _as_frame(frame: Any, recording: Recording, what: str) -> Tensor:
 
 
 def _spike_ratio_frame(recording: Recording, index: int) -> Tensor:
-    num_ticks = recording.exposures[index].num_ticks
-    start, stop = short_window(num_ticks)
-    counts = torch.from_numpy(recording.count_exposure(index, [0, start, stop, num_ticks]).astype(np.float32))
-    counts = place_counts(counts, bad=recording.bad_mask(), positions=recording.sensor_positions)
-    blur = to_float(recording.read_blur(index))
-    return spike_ratio(blur, counts[1] / (stop - start), counts.sum(0) / num_ticks)
+    assert recording.spikes is not None
+    exposure = recording.exposures[index]
+    first, num_ticks = exposure.start_tick, exposure.num_ticks
+    start, stop = (first + exposure.shift_ticks + tick for tick in short_window(num_ticks))
+    counts = [recording.spikes.count(edges)[0] for edges in ([start, stop], [first, first + num_ticks])]
+    short, long = place_counts(
+        torch.from_numpy(np.stack(counts).astype(np.float32)),
+        bad=recording.bad_mask(),
+        positions=recording.sensor_positions,
+    )
+    return spike_ratio(to_float(recording.read_blur(index)), short / (stop - start), long / num_ticks)
 
 
 def _interval_ratio_frame(recording: Recording, index: int) -> Tensor:
-    start, stop = short_window(recording.exposures[index].num_ticks)
-    rates = intervals(torch.from_numpy(recording.read_exposure_spikes(index))).float().reciprocal_()
-    pair = torch.stack((rates[start:stop].mean(0), rates.mean(0)))
+    assert recording.spikes is not None
+    exposure = recording.exposures[index]
+    first, stop = (tick - exposure.span[0] + exposure.shift_ticks for tick in
+                   (exposure.start_tick + edge for edge in short_window(exposure.num_ticks)))  # fmt: skip
+    rates = intervals(torch.from_numpy(recording.spikes.read(*exposure.span))).float().reciprocal_()
+    exposed = rates[exposure.start_tick - exposure.span[0] :][: exposure.num_ticks]
+    pair = torch.stack((rates[first:stop].mean(0), exposed.mean(0)))
     short, long = place_counts(pair, bad=recording.bad_mask(), positions=recording.sensor_positions)
     return spike_ratio(to_float(recording.read_blur(index)), short, long, dark=PROFILE_DARK_RATE)

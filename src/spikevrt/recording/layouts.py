@@ -26,9 +26,10 @@ from spikevrt.recording.dataset_trees import (
     clips_with,
     find_layout,
 )
+from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.formats import SPIKECV_CONFIG, read_spikecv_config
 from spikevrt.recording.frames import IMAGE_SUFFIXES, image_size
-from spikevrt.recording.recording import Exposure, Recording, find_recordings, open_recording
+from spikevrt.recording.recording import Recording, find_recordings, open_recording
 from spikevrt.recording.spike_file import SpikeGeometry, count_ticks
 from spikevrt.recording.stream import JoinedStream, PackedStream
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import image_size, list_images
-from spikevrt.recording.recording import Exposure, Recording, check_size
+from spikevrt.recording.recording import Recording, check_size
 from spikevrt.recording.stream import SpikeStream
 from spikevrt.recording.video import probe_video
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spikevrt.recording.exposure import Exposure, check_exposures, exposure_values, read_exposure
 from spikevrt.recording.formats import find_format, format_from, open_stream
 from spikevrt.recording.frames import image_size, list_images, read_image
 from spikevrt.recording.registration import Alignment, alignment_values, read_alignment, sensor_positions
@@ -41,21 +42,6 @@ from spikevrt.recording.video import VIDEO_SUFFIXES, VideoReader
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, UInt, UInt8
-
-
-@dataclass(frozen=True)
-class Exposure:
-    """One frame's shutter: ticks [start_tick, stop_tick), which is [t0_s, t1_s) of the recording's clock."""
-
-    frame_idx: int
-    start_tick: int
-    stop_tick: int
-    t0_s: float
-    t1_s: float
-
-    @property
-    def num_ticks(self) -> int:
-        return self.stop_tick - self.start_tick
 
 
 @dataclass(frozen=True)
@@ -239,8 +225,8 @@ def with_alignment(recording: Recording, alignment: Alignment) -> Recording:
             dropped.append((exposure.frame_idx, why))
             continue
         shift_s = shift / recording.tick_rate_hz
-        moved = Exposure(exposure.frame_idx, start, stop, exposure.t0_s + shift_s, exposure.t1_s + shift_s)
-        kept.append((index, moved))
+        times = exposure.t0_s + shift_s, exposure.t1_s + shift_s
+        kept.append((index, Exposure(exposure.frame_idx, start, stop, *times, exposure.shift_ticks)))
     if not kept:
         raise ValueError(f"{recording.root}: no frame is left: {dropped[0][1]}")
     blur = recording.blur if isinstance(recording.blur, Path) else tuple(recording.blur[i] for i, _ in kept)
@@ -308,7 +294,7 @@ def write_sidecar(
             "sha256": spike_sha256,
         },
         "frames": {"width": width, "height": height, "count": len(exposures), "fps": fps},
-        "exposures": [vars(exposure) for exposure in exposures],
+        "exposures": [exposure_values(exposure) for exposure in exposures],
         "provenance": provenance,
     }
     write_json(root / SIDECAR, values)
@@ -341,12 +327,6 @@ def _read_stream(root: Path, fields: Fields) -> SpikeStream:
     return stream
 
 
-def read_exposure(entry: Fields) -> Exposure:
-    """One entry of a sidecar's `exposures`."""
-    ticks = entry.get("frame_idx", int), entry.get("start_tick", int), entry.get("stop_tick", int)
-    return Exposure(*ticks, entry.get("t0_s", float), entry.get("t1_s", float))
-
-
 def read_bad_pixels(fields: Fields, height: int, width: int) -> tuple[tuple[int, int], ...]:
     """`spikes.bad_pixels` of a sidecar, (row, column) each. Raises ValueError for one outside the sensor."""
     if not fields.has("spikes.bad_pixels"):
@@ -360,24 +340,6 @@ def read_bad_pixels(fields: Fields, height: int, width: int) -> tuple[tuple[int,
                 f"{height} rows and {width} columns"
             )
     return tuple((row, column) for row, column in pixels)
-
-
-def check_exposures(sidecar: Path, exposures: Sequence[Exposure], num_ticks: int) -> None:
-    """Raises ValueError unless the exposures are in order, do not overlap, and lie inside the stream."""
-    if not exposures:
-        raise ValueError(f"{sidecar}: no exposures")
-    previous: Exposure | None = None
-    for index, exposure in enumerate(exposures):
-        window = f"ticks [{exposure.start_tick}, {exposure.stop_tick})"
-        if not 0 <= exposure.start_tick < exposure.stop_tick <= num_ticks:
-            raise ValueError(f"{sidecar}: exposures[{index}]: {window}; allowed: inside [0, {num_ticks}), not empty")
-        if not exposure.t0_s < exposure.t1_s:
-            raise ValueError(f"{sidecar}: exposures[{index}]: t0_s {exposure.t0_s} is not before t1_s {exposure.t1_s}")
-        if previous is not None and exposure.start_tick < previous.stop_tick:
-            raise ValueError(f"{sidecar}: exposures[{index}]: {window} begin before the exposure before it ends")
-        if previous is not None and exposure.frame_idx <= previous.frame_idx:
-            raise ValueError(f"{sidecar}: exposures[{index}]: frame_idx {exposure.frame_idx} is not in rising order")
-        previous = exposure
 
 
 def _checked_images(folder: Path, num_frames: int, size: tuple[int, int]) -> tuple[Path, ...]:

@@ -60,6 +60,28 @@ def exposure_intervals(
     return place_counts(expected_counts(spikes_Thw, num_bins=num_bins, split=split), bad=bad, positions=positions)
 
 
+def window_intervals(
+    spikes_Thw: UInt8[Tensor, "T h w"],
+    shift_ticks: int,
+    *,
+    num_bins: int,
+    split: Split = "whole",
+    bad: Bool[np.ndarray, "h w"] | None = None,
+    positions: Float[np.ndarray, "h2 w2 2"] | None = None,
+) -> tuple[Float[Tensor, "{num_bins} h2 w2"], Float[Tensor, "h2 w2"] | None]:
+    """`exposure_intervals` of a window of an exposure's length that begins `shift_ticks` after the exposure does, and
+    the exposure's own mean rate (spikes per tick); None without a shift, where the bins tell it.
+
+    The spikes are those of exposure and window together. Raises ValueError as `exposure_counts` does.
+    """
+    num_ticks = len(spikes_Thw) - abs(shift_ticks)
+    exposed, read = (slice(first, first + num_ticks) for first in (max(0, -shift_ticks), max(0, shift_ticks)))
+    counts = exposure_intervals(spikes_Thw[read], num_bins=num_bins, split=split, bad=bad, positions=positions)
+    if shift_ticks == 0:
+        return counts, None
+    return counts, exposure_intervals(spikes_Thw[exposed], num_bins=1, bad=bad, positions=positions)[0] / num_ticks
+
+
 def place_counts(
     counts: Float[Tensor, "S h w"],
     *,

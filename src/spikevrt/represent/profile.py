@@ -41,14 +41,21 @@ def expected_counts(
     return torch.cat(strips, dim=-2)
 
 
-def profile(counts: Float[Tensor, "... K h w"], num_ticks: int, *, split: Split) -> Float[Tensor, "... K h w"]:
+def profile(
+    counts: Float[Tensor, "... K h w"],
+    num_ticks: int,
+    *,
+    split: Split,
+    mean_rate: Float[Tensor, "... h w"] | None = None,
+) -> Float[Tensor, "... K h w"]:
     """log(rate in the bin / mean rate over the exposure) / `PROFILE_SCALE`, from expected counts per bin.
 
-    0 where the light does not change; a pixel without spikes reads 0. Pointwise: the profile of a crop is the cropped
-    profile.
+    `mean_rate` (spikes per tick) is that of the exposure, where the bins are of another window of `num_ticks` ticks
+    than the exposure; None: of the bins. 0 where the light does not change; a pixel without spikes reads 0. Pointwise:
+    the profile of a crop is the cropped profile.
     """
     num_bins = counts.shape[-3]
     bounds = torch.tensor(bin_bounds(num_ticks, num_bins, split), dtype=counts.dtype, device=counts.device)
     ticks = (bounds.diff() / num_bins)[:, None, None]
-    mean = counts.sum(-3, keepdim=True) / num_ticks
+    mean = counts.sum(-3, keepdim=True) / num_ticks if mean_rate is None else mean_rate.unsqueeze(-3)
     return ((counts / ticks + PROFILE_DARK_RATE) / (mean + PROFILE_DARK_RATE)).log_().div_(PROFILE_SCALE)

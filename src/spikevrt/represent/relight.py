@@ -58,8 +58,11 @@ def relight(
     *,
     split: Split,
     dark: float = DARK_RATE,
+    mean_rate: Float[Tensor, "h w"] | None = None,
 ) -> Float[Tensor, "3 H W"]:
     """`spike_ratio` of an exposure whose spikes are counted (or expected) per bin: the short window is `short_bins`.
+
+    `mean_rate` (spikes per tick): that of the exposure, where the bins are of another window; None: of the bins.
 
     The counts lie on the frame, all of it, or on the crop that `blur` is cut to (its outermost pixel then differs from
     the cropped whole: resizing looks at neighbours). A new tensor, in [0, 1].
@@ -68,4 +71,5 @@ def relight(
     bounds = bin_bounds(num_ticks, len(counts), split)
     short_ticks = (bounds[stop] - bounds[first]) / len(counts)
     counts = counts.float()
-    return spike_ratio(blur, counts[first:stop].sum(0) / short_ticks, counts.sum(0) / num_ticks, dark=dark)
+    long = counts.sum(0) / num_ticks if mean_rate is None else mean_rate
+    return spike_ratio(blur, counts[first:stop].sum(0) / short_ticks, long, dark=dark)

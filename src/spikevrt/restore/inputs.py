@@ -17,7 +17,7 @@ from spikevrt.checkpoint import WeightsInfo
 from spikevrt.recording.frames import to_float
 from spikevrt.recording.recording import Recording
 from spikevrt.represent.activity import spike_activity
-from spikevrt.represent.exposure import exposure_counts, exposure_intervals
+from spikevrt.represent.exposure import exposure_counts, window_intervals
 from spikevrt.represent.profile import PROFILE_DARK_RATE, profile
 from spikevrt.represent.relight import relight
 from spikevrt.represent.voxel import Split, VoxelStats, normalise
@@ -43,10 +43,11 @@ def network_inputs(
         return frame, None, None
     num_ticks = recording.exposures[index].num_ticks
     if spec.representation == "profile":
-        counts = frame_intervals(recording, index, spec.num_bins, spec.split)
+        counts, mean_rate = frame_intervals(recording, index, spec.num_bins, spec.split)
         if spec.relight:
-            frame = relight(frame, counts, num_ticks, split=spec.split, dark=PROFILE_DARK_RATE)
-        return frame, profile(counts, num_ticks, split=spec.split), None
+            dark = PROFILE_DARK_RATE
+            frame = relight(frame, counts, num_ticks, split=spec.split, dark=dark, mean_rate=mean_rate)
+        return frame, profile(counts, num_ticks, split=spec.split, mean_rate=mean_rate), None
     counts = frame_counts(recording, index, spec.num_bins, spec.split)
     activity = None
     if options.skip_sharp is not None:
@@ -69,10 +70,16 @@ def frame_counts(recording: Recording, index: int, num_bins: int, split: Split) 
     )
 
 
-def frame_intervals(recording: Recording, index: int, num_bins: int, split: Split) -> Float[Tensor, "K h2 w2"]:
-    """Expected spikes per bin of exposure `index` from the intervals between them, as `frame_counts` otherwise."""
-    return exposure_intervals(
-        torch.from_numpy(recording.read_exposure_spikes(index)),
+def frame_intervals(
+    recording: Recording, index: int, num_bins: int, split: Split
+) -> tuple[Float[Tensor, "K h2 w2"], Float[Tensor, "h2 w2"] | None]:
+    """Expected spikes per bin of the window around sharp frame `index`, and the exposure's mean rate where it lies
+    elsewhere (`represent.exposure.window_intervals`); bad pixels filled, on the frame."""
+    assert recording.spikes is not None
+    exposure = recording.exposures[index]
+    return window_intervals(
+        torch.from_numpy(recording.spikes.read(*exposure.span)),
+        exposure.shift_ticks,
         num_bins=num_bins,
         split=split,
         bad=recording.bad_mask(),

@@ -31,6 +31,7 @@ from spikevrt.restore.inputs import network_inputs, reads_spikes
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.output import SUMMARY_FILE, check_out, progress_bar
 from spikevrt.restore.plan import FLOW_MAX_PIXELS, Plan, plan_tiles
+from spikevrt.restore.slow_motion import check_slow_motion
 from spikevrt.restore.tiling import (
     cut_flows,
     cut_voxels,
@@ -164,6 +165,9 @@ def restore_frames(
         ValueError: the recording has no spikes or too few ticks for a network that needs them; and as `restore_clip`.
     """
     check_skip(info, options.skip_sharp)
+    warning = check_slow_motion(info, recording, without_spikes=options.without_spikes)
+    if warning is not None:
+        print(f"spikevrt: warning: {recording.root}: {warning}", file=sys.stderr)
     if reads_spikes(info, options):
         check_spikes(info, recording)
     return _restored_frames(network, info, recording, options, progress, tell)

@@ -20,8 +20,9 @@ from typing import Any
 import torch
 
 from spikevrt.recording.atomic import complete_or_absent, refuse_existing
+from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import SIDECAR, Exposure, Recording, open_recording, write_sidecar
+from spikevrt.recording.recording import SIDECAR, Recording, open_recording, write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.simulate.camera import CameraConfig, FrameExposure, camera_seed, develop
 from spikevrt.simulate.footage import video_scene
@@ -42,6 +43,7 @@ class SimulateOptions:
     A photograph is filmed under a moving camera: `motion_px` is the typical image motion over one exposure (each
     recording draws its own speed between 0.5 and 1.5 times that) and `num_layers` cut-outs move before it. A video is
     filmed as it is: `ticks_per_frame` ticks lie between two of its frames, and recording begins at `start_frame`.
+    The sharp frame is that of the exposure's middle, or of `sharp_shift_ticks` after it (before it, where negative).
     `interpolate` (a power of two) puts so many frames, made by a network, in the place of each of the video's own;
     `ticks_per_frame` then lie between two of these, and `start_frame` still counts the video's own.
     """
@@ -56,6 +58,7 @@ class SimulateOptions:
     ticks_per_frame: int = 8
     start_frame: int = 0
     interpolate: int = 1
+    sharp_shift_ticks: int = 0
     seed: int = 123
     sensor: SensorConfig = field(default_factory=SensorConfig)
     camera: CameraConfig = field(default_factory=CameraConfig)
@@ -94,13 +97,18 @@ class SimulateOptions:
     def num_ticks(self) -> int:
         """Length of the stream: from the first exposure's start to the last one's end, and the margins around them."""
         filmed = (self.frames - 1) * self.period_ticks + self.exposure_ticks + self.camera.rolling_shutter_ticks
-        return filmed + 2 * self.true_rig.margin_ticks
+        return filmed + 2 * self.margin_ticks
+
+    @property
+    def margin_ticks(self) -> int:
+        """Ticks of the stream before the first exposure and after the last: of the rig, or what a shift needs."""
+        rig = self.true_rig
+        return max(rig.margin_ticks, abs(rig.offset_ticks) + abs(self.sharp_shift_ticks))
 
     @property
     def start_ticks(self) -> list[int]:
         """The tick of the stream at which each frame's exposure really begins."""
-        first = self.true_rig.margin_ticks
-        return [first + index * self.period_ticks for index in range(self.frames)]
+        return [self.margin_ticks + index * self.period_ticks for index in range(self.frames)]
 
     @property
     def source_frames_needed(self) -> int:
@@ -192,7 +200,8 @@ def _film(
     windows = [(start, start + options.exposure_ticks) for start in options.start_ticks]
     most = min(16, max(1, CHUNK_PIXELS // (height * width)))
     delay = options.camera.rolling_shutter_ticks // 2  # of the middle row, whose exposure stands for the frame's
-    middles = {start + delay + options.exposure_ticks // 2: index for index, (start, _) in enumerate(windows)}
+    to_sharp = delay + options.exposure_ticks // 2 + options.sharp_shift_ticks
+    middles = {start + to_sharp: index for index, (start, _) in enumerate(windows)}
     pending, integrating = deque(enumerate(windows)), deque[tuple[int, FrameExposure]]()
     num_ticks, pad = options.num_ticks, (scene.height - height) // 2  # a video shows nothing around the frame
     with SpikeWriter(folder / "spikes.dat", geometry) as writer, torch.no_grad():
@@ -220,7 +229,9 @@ def _film(
     exposures = []
     for index, window in enumerate(windows):
         start, stop = (tick - wrong_by for tick in window)
-        exposures.append(Exposure(index, start, stop, start / rate_hz, stop / rate_hz))
+        exposures.append(
+            Exposure(index, start, stop, start / rate_hz, stop / rate_hz, shift_ticks=options.sharp_shift_ticks)
+        )
     write_sidecar(
         folder,
         width=width,

@@ -219,7 +219,8 @@ def _statistics(config: Config, info: DatasetInfo) -> tuple[float, float]:
 
 
 def _provenance(config: Config, info: DatasetInfo) -> dict[str, Any]:
-    return {"seed": config.train.seed, "data_hash": info.data_hash, "config": config.to_dict()}
+    about = {"seed": config.train.seed, "data_hash": info.data_hash, "config": config.to_dict()}
+    return about | ({"max_shift_ticks": info.max_shift_ticks} if info.max_shift_ticks else {})
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:

@@ -21,6 +21,7 @@ SIMULATE = (  # name of the field of SimulateOptions, type, help; defaults are t
     ("ticks_per_frame", int, "video: spike ticks from one (interpolated) frame to the next (8)"),
     ("start_frame", int, "video: first source frame (0)"),
     ("interpolate", int, "video: frames made by RIFE in the place of each: 2, 4, 8 ... (1)"),
+    ("sharp_shift_ticks", int, "the sharp frame is that of so many ticks after the exposure's middle (0)"),
     ("seed", int, "the same seed gives the same bytes (123)"),
 )
 SENSOR = (  # SensorConfig; the defaults are those of --sensor ideal

@@ -15,8 +15,7 @@ class RestoreOptions:
     """How footage is cut up. Tiles are at most `tile_px` a side (rounded down to what the network and the spike ratio
     can divide) and share `overlap_px` or more; clips have `clip_frames` frames and share `overlap_frames` or more.
 
-    0 for `tile_px` or `clip_frames` takes the whole picture or recording at once. `max_memory_gb` (1e9 bytes) lowers
-    the tile until the predicted peak fits; None keeps `tile_px`. `ignore_health` names findings of the health gate
+    0 for `tile_px` or `clip_frames` takes the whole picture or recording at once. `ignore_health` names findings of the health gate
     (`align.health.NAMES`) that shall not refuse a recording. `without_spikes` runs a network that reads spikes on the
     frames alone, as one trained with `data.spike_dropout` has learnt to. `skip_sharp` leaves a tile of a clip as it is
     where its spikes' activity (`represent.activity`: 1 for a still scene) is below it; None: it runs everywhere.
@@ -28,7 +27,6 @@ class RestoreOptions:
     overlap_frames: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    max_memory_gb: float | None = None
     ignore_health: tuple[str, ...] = ()
     without_spikes: bool = False
     skip_sharp: float | None = None
@@ -47,8 +45,6 @@ class RestoreOptions:
             raise ValueError(f"device: {self.device!r}; allowed: auto, cpu, cuda")
         if self.precision not in ("fp32", "bf16", "fp16"):
             raise ValueError(f"precision: {self.precision!r}; allowed: fp32, bf16, fp16")
-        if self.max_memory_gb is not None and not self.max_memory_gb > 0:
-            raise ValueError(f"max_memory_gb: {self.max_memory_gb}; allowed: above 0")
         if self.skip_sharp is not None and not 0 < self.skip_sharp < math.inf:
             raise ValueError(f"skip_sharp: {self.skip_sharp}; allowed: above 0 (a still scene reads about 1)")
         if self.skip_sharp is not None and self.without_spikes:

@@ -1,15 +1,54 @@
-"""Where restored footage goes: which folder may be replaced, and a bar while it takes long."""
+"""Where restored footage goes: what is written, which folder may be replaced, and a bar while it takes long."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from spikevrt.recording.atomic import refuse_existing
+from spikevrt.recording.encode import CONTAINERS, VideoFormat, VideoTags, check_container, rate
+from spikevrt.recording.recording import Recording
+from spikevrt.recording.video import probe_video
+from spikevrt.restore.parts import FRAME_KINDS, FrameFiles, VideoParts
+from spikevrt.restore.slow_motion import frame_times
 
 SUMMARY_FILE = "restored.json"  # marks a folder as ours
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is written: `frames` is of `parts.FRAME_KINDS`; with `video` also a video beside the frames; `format` is of
+    any video."""
+
+    frames: str = "png"
+    video: bool = False
+    format: VideoFormat = field(default_factory=VideoFormat)
+
+    def __post_init__(self) -> None:
+        if self.frames not in FRAME_KINDS:
+            raise ValueError(f"frames: {self.frames!r}; allowed: {', '.join(FRAME_KINDS)}")
+
+    def check(self, out: Path) -> None:
+        """Raises ValueError where `out` cannot be what is asked for."""
+        if is_video(out):
+            if self.video:
+                raise ValueError(f"video: {out} is the video already; allowed: false, or a folder for frames")
+            check_container(out, self.format)
+        elif self.video:
+            check_container(Path("restored.mp4"), self.format)
+
+
+def is_video(out: Path) -> bool:
+    """Whether that name is a video's, by its suffix; else it is a folder of frames."""
+    return out.suffix.lower() in CONTAINERS
+
+
+def summary_path(out: Path, place: Path) -> Path:
+    """The summary's file: inside the folder at `place`, which will be `out`; beside `out`, where that is a video."""
+    return out.with_name(f"{out.name}.json") if is_video(out) else place / SUMMARY_FILE
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:
@@ -18,9 +57,32 @@ def check_out(out: Path, *, overwrite: bool) -> None:
     Raises:
         FileExistsError: one line that says which of the two.
     """
-    if overwrite and out.suffix.lower() == ".mp4" and out.is_file():
+    if overwrite and is_video(out) and out.is_file():
         return
     refuse_existing(out, marker=SUMMARY_FILE, overwrite=overwrite)
+
+
+def open_parts(
+    folder: Path, out: Path, output: Output, footage: Recording, recording: Recording, fps_factor: int
+) -> FrameFiles | VideoParts:
+    """What makes `out` of `footage`, the slow motion of `recording`, part by part in `folder`.
+
+    The times of a video's frames are those of the recording's own video; else they are evenly spread.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not is_video(out):
+        return FrameFiles(folder, output.frames, linear=recording.linear)
+    tags = VideoTags()
+    if isinstance(recording.blur, Path):
+        info = probe_video(recording.blur)
+        tags = info.tags
+        pts = [info.pts[exposure.frame_idx] for exposure in recording.exposures]
+        time_base = info.time_base
+        pts = [time - min(0, pts[0]) for time in pts]
+    else:
+        pts, time_base = list(range(recording.num_frames)), 1 / rate(recording.fps)
+    times = frame_times(footage, pts, fps_factor)
+    return VideoParts(folder, output.format, tags, times, time_base / fps_factor, footage.fps)
 
 
 @contextlib.contextmanager

@@ -1,41 +1,47 @@
-"""Predict the peak memory of a restoration, and pick the largest tile that fits a budget.
+"""How much memory a restoration takes, told before it begins, and the tile, clip and precision that fit.
 
-The model is linear in the pixels of one tile's clip, with constants above every measurement on a CPU. Peak of the
-process in MB, measured (predicted), one tile of a clip with spikes at half the resolution:
+What a tile takes is measured: the network is run on two small tiles, and a straight line through their peaks tells any
+other (`measure_needs`; benchmarks/plan_cpu_*.md has the errors). Whether tiles share the optical flow of the whole
+picture needs no more than the size of things: that is counted, with constants above what was measured.
 
-    tiny       5 x 128 x 128  fp32   988 (1382)      reference  2 x  64 x  64  fp32   592  (956)
-    tiny       2 x 256 x 256  fp32   924 (1791)      reference  5 x  64 x  64  fp32   980 (1339)
-    tiny       5 x 256 x 256  fp32  2058 (3427)      reference  5 x 128 x 128  fp32  2122 (3256)
-    tiny       5 x 256 x 256  bf16  2360 (3427)      the same, allocator tuned: tiny 5 x 256 x 256 fp32  2872 (3427)
-
-    unet       5 x 128 x 128  fp32   528  (874)      unet_rgb   5 x 128 x 128  fp32   545  (842)
-    unet       5 x 256 x 256  fp32   906 (1395)      unet_rgb   5 x 256 x 256  fp32   923 (1269)
-    unet       5 x 512 x 512  fp32  2310 (3479)      unet_rgb   5 x 512 x 512  fp32  2446 (2975)
-
-Of the U-Nets it is the larger of both allocators; with spikes as fine as the frames, unet 5 x 512 x 512 takes 2669.
-
-Flows of a whole picture, for tiles to share, five frames, measured (predicted), the larger of both allocators:
+Flows of a whole picture, five frames, MB measured (counted), the larger of both allocators:
 
     tiny        512 x 768   220  (268)   720 x 1280  454  (529)
     reference   512 x 768   443  (495)   720 x 1280  634  (755)
-
-Nothing was measured on CUDA yet.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+import torch
+
+from spikevrt import runtime
+from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import ModelConfig
+from spikevrt.free_memory import free_bytes, held_bytes
+from spikevrt.recording.recording import Recording, nearest_ratio
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.tiling import padded_size
 
-FIXED_BYTES = 700_000_000  # Python, torch, weights, and the work space of attention, which is the same for any tile
-BYTES_PER_PIXEL_AND_CHANNEL = 260  # activations alive at the peak, for each channel of the widest stage
+if TYPE_CHECKING:
+    from spikevrt.model.build import Network
+
+BYTES_PER_PIXEL_AND_CHANNEL = 260  # activations of a tile at the peak, for each channel of VRT's widest stage, at most
 UNET_BYTES_PER_PIXEL_AND_CHANNEL = 56  # of a U-Net, for each channel at its widest level
+FIXED_BYTES = 300_000_000  # code of the kernels, and their work space, which is the same for any tile
 FLOW_MAX_PIXELS = 1 << 18  # the optical flow of a whole picture is computed on so many pixels at a time
 FLOW_BYTES_PER_PIXEL = 320  # pyramids of two pictures, warped ones, positions
 FLOW_BYTES_PER_PIXEL_AND_CHANNEL = 12  # inside SpyNet, for each channel of two neighbouring layers
 FLOW_BYTES_PER_PAIR = 22  # both directions of two frames, x and y, float32, scales 1 to 1/8; for each pixel
+MARGIN = 0.1  # share of the free memory that is left alone
+WARM_RUNS = 2  # of each small tile: the second shows what the allocator keeps
+LEAST_TILE_PX = 128  # smaller tiles are mostly overlap: a shorter clip comes first
+SUFFIXES = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 
 
 @dataclass(frozen=True)
@@ -44,23 +50,6 @@ class Plan:
 
     tile_px: int
     shares_flows: bool
-
-
-def predict_peak_bytes(model: ModelConfig, num_frames: int, height_px: int, width_px: int) -> int:
-    """Peak memory in bytes of this process while a tile of (num_frames, height_px, width_px) is restored.
-
-    Not in it: the clip that the tile is cut from.
-    """
-    num_pixels = num_frames * height_px * width_px
-    if model.unet is None:
-        return FIXED_BYTES + BYTES_PER_PIXEL_AND_CHANNEL * max(model.vrt.dims) * num_pixels
-    unet = model.unet
-    levels = range(unet.depth + 1)
-    widest = max((unet.width + level * unet.growth) / (unet.unshuffle**2 * 4**level) for level in levels)
-    if model.spikes is not None:
-        widest = max(widest, unet.width)  # the voxels' own first layers, where they are as fine as the frames
-    voxels = 0 if model.spikes is None else (1 + 2 * unet.neighbours) * model.spikes.num_bins  # at the ratio 1 at most
-    return FIXED_BYTES + math.ceil((UNET_BYTES_PER_PIXEL_AND_CHANNEL * widest + 4 * voxels) * num_pixels)
 
 
 def stored_flow_bytes(model: ModelConfig, num_frames: int, height_px: int, width_px: int) -> int:
@@ -79,72 +68,189 @@ def predict_flow_bytes(model: ModelConfig, num_frames: int, height_px: int, widt
     return at_work + 2 * stored_flow_bytes(model, num_frames, height_px, width_px)  # in parts, then put together
 
 
-def plan_tiles(
-    model: ModelConfig,
+def plan_tiles(model: ModelConfig, num_frames: int, height_px: int, width_px: int, *, tile_px: int) -> Plan:
+    """Tiles of at most `tile_px` a side. Several share flows, unless to compute these takes more than a tile does."""
+    whole_px = max(height_px, width_px)
+    tile_px = min(tile_px, whole_px)
+    at_work = BYTES_PER_PIXEL_AND_CHANNEL * max(model.vrt.dims) * num_frames * tile_px**2
+    can_share = model.unet is None and model.vrt.pa_frames > 0 and tile_px < whole_px
+    return Plan(tile_px, can_share and predict_flow_bytes(model, num_frames, height_px, width_px) <= at_work)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a process holds with its network, and a straight line through what two tiles of a clip added to it."""
+
+    held_bytes: int
+    offset_bytes: float
+    bytes_per_pixel: float  # of a tile, for each frame of the clip
+
+    def peak_bytes(self, num_frames: int, tile_px: int, *, beside_bytes: int = 0) -> int:
+        """The peak of the process; `beside_bytes`: frames and spikes of clips that are held at the same time."""
+        line = self.offset_bytes + self.bytes_per_pixel * num_frames * tile_px**2
+        return round(self.held_bytes + line + beside_bytes)
+
+
+def measure_needs(network: Network, *, ratio: int, num_frames: int, precision: str) -> Needs:
+    """Run the network on two small tiles of noise and take the peaks: where a U-Net works, larger ones, for its seconds.
+
+    `ratio`: frame pixels per spike pixel. The process grows to the larger peak, which a restoration then uses.
+    """
+    device = next(network.parameters()).device
+    multiple = network.pad_multiple * ratio
+    small_px = padded_size(1, multiple=multiple, minimum=network.min_size_px)
+    small_px *= 1 if network.config.unet is None else 2
+    held, peaks = held_bytes(device), list[tuple[int, int]]()
+    for side_px in (small_px, 2 * small_px):
+        frames, voxels = torch.full((1, num_frames, 3, side_px, side_px), 0.5, device=device), None
+        if network.config.spikes is not None:
+            shape = (1, num_frames, network.config.spikes.num_bins, side_px // ratio, side_px // ratio)
+            voxels = torch.zeros(shape, device=device)
+        runtime.reset_peak_memory(device)
+        for _ in range(WARM_RUNS):
+            with torch.no_grad(), runtime.autocast(device, precision):
+                network(frames, voxels)
+        runtime.synchronise(device)
+        peaks.append((num_frames * side_px**2, runtime.peak_memory_bytes(device) - held))
+    (few, low), (many, high) = peaks
+    slope = max(high - low, 0) / (many - few)
+    return Needs(held, max(low - slope * few, 0.0), slope)
+
+
+def clip_bytes(
+    options: RestoreOptions, *, num_frames: int, height_px: int, width_px: int, voxel_bytes: int
+) -> int:
+    """Frames and spikes that are held beside a tile: a clip as read, padded, blended and done, and the next as read.
+
+    `voxel_bytes`: of one frame.
+    """
+    frame_bytes = 4 * 3 * height_px * width_px
+    clip = min(options.clip_frames or num_frames, num_frames)
+    return clip * (6 * frame_bytes + 4 * voxel_bytes)
+
+
+def choose(
+    network: Network,
+    options: RestoreOptions,
+    *,
+    budget_bytes: int,
     num_frames: int,
     height_px: int,
     width_px: int,
-    *,
-    tile_px: int,
-    smallest_px: int,
-    multiple: int,
-    budget_bytes: int | None,
-) -> Plan:
-    """Tiles of at most `tile_px` a side, smaller where the predicted peak would exceed `budget_bytes`.
+    ratio: int,
+    voxel_bytes: int,
+    precisions: Sequence[str],
+) -> tuple[RestoreOptions, int]:
+    """The options with the largest tile that fits the budget, and the predicted peak in bytes.
 
-    Several tiles share flows, unless to compute these would take more memory than a tile does.
-
-    Raises:
-        ValueError: as `largest_tile_px`.
-    """
-    whole_px = max(height_px, width_px)
-    largest_px = min(tile_px, whole_px)
-    can_share = model.unet is None and model.vrt.pa_frames > 0
-    flow_bytes = predict_flow_bytes(model, num_frames, height_px, width_px)
-
-    def largest(budget_bytes: int) -> int:
-        return largest_tile_px(
-            model,
-            num_frames,
-            budget_bytes=budget_bytes,
-            smallest_px=smallest_px,
-            largest_px=largest_px,
-            multiple=multiple,
-        )
-
-    def shares(tile_px: int) -> bool:
-        return can_share and flow_bytes <= predict_peak_bytes(model, num_frames, tile_px, tile_px) - FIXED_BYTES
-
-    if budget_bytes is None:
-        return Plan(largest_px, largest_px < whole_px and shares(largest_px))
-    alone_px = largest(budget_bytes)
-    left_bytes = budget_bytes - stored_flow_bytes(model, num_frames, height_px, width_px)
-    if alone_px < whole_px and left_bytes >= predict_peak_bytes(model, num_frames, smallest_px, smallest_px):
-        beside_flows_px = largest(left_bytes)
-        if shares(beside_flows_px):
-            return Plan(beside_flows_px, True)
-    return Plan(alone_px, False)
-
-
-def largest_tile_px(
-    model: ModelConfig,
-    num_frames: int,
-    *,
-    budget_bytes: int,
-    smallest_px: int,
-    largest_px: int,
-    multiple: int,
-) -> int:
-    """The largest side of a square tile, from `largest_px` down in steps of `multiple`, whose predicted peak fits.
+    Tried in this order, until tiles of `LEAST_TILE_PX` (or the whole picture) fit: the clip as asked for, in each of
+    the `precisions`; then clips of 3 and of 2 frames; then the smallest tiles that there are.
 
     Raises:
-        ValueError: not even `smallest_px` fits.
+        ValueError: nothing fits.
     """
-    for tile_px in range(largest_px, smallest_px - 1, -multiple):
-        if predict_peak_bytes(model, num_frames, tile_px, tile_px) <= budget_bytes:
-            return tile_px
-    needed_bytes = predict_peak_bytes(model, num_frames, smallest_px, smallest_px)
-    raise ValueError(
-        f"max_memory_gb: {budget_bytes / 1e9:.3g} GB are left beside the clip; the smallest tile of {smallest_px} px "
-        f"needs {needed_bytes / 1e9:.3g} with clips of {num_frames} frames"
+    multiple = network.pad_multiple * ratio
+    clip = min(options.clip_frames or num_frames, num_frames)
+    least_px = max(
+        padded_size(1, multiple=multiple, minimum=network.min_size_px),
+        padded_size(options.overlap_px + multiple, multiple=multiple, minimum=1) if options.tile_px else 0,
     )
+    whole_px = padded_size(max(height_px, width_px), multiple=multiple, minimum=network.min_size_px)
+    most_px = min(options.tile_px // multiple * multiple or whole_px, whole_px)
+    needs = {
+        name: measure_needs(network, ratio=ratio, num_frames=max(2, clip), precision=name) for name in precisions
+    }
+    lengths = [clip, *(length for length in (3, 2) if length < clip)]
+    for wanted_px in (min(LEAST_TILE_PX, most_px), least_px):
+        for length in lengths:
+            for name in precisions:
+                changed = replace(
+                    options, precision=name, clip_frames=length if length < clip else options.clip_frames,
+                    overlap_frames=min(options.overlap_frames, length - 1) if length > 1 else options.overlap_frames,
+                )  # fmt: skip
+                size = {"num_frames": num_frames, "height_px": height_px, "width_px": width_px}
+                beside = clip_bytes(changed, voxel_bytes=voxel_bytes, **size)
+                for tile_px in range(most_px, max(wanted_px, least_px) - 1, -multiple):
+                    peak = needs[name].peak_bytes(max(2, length), tile_px, beside_bytes=beside)
+                    if peak <= budget_bytes:
+                        return replace(changed, tile_px=0 if tile_px == whole_px and not options.tile_px else tile_px), peak
+    raise ValueError(
+        f"memory: {budget_bytes / 1e9:.3g} GB; the smallest tile of {least_px} px with clips of {lengths[-1]} frames "
+        f"needs about {peak / 1e9:.3g}"
+    )
+
+
+def fit_into_memory(
+    network: Network, info: WeightsInfo, recording: Recording, options: RestoreOptions, memory: str | None
+) -> tuple[RestoreOptions, int | None]:
+    """`choose` for a recording, and the predicted peak; None where all surely fits into what is free, or nothing tells
+    that. `memory`: the budget of the process, as `parse_bytes` reads it.
+
+    Raises:
+        ValueError: nothing fits, or a `memory` that is none.
+    """
+    device = next(network.parameters()).device
+    budget = memory_budget(memory, device)
+    if budget is None:
+        return options, None
+    ratio, voxel_bytes = 1, 0
+    spec, stream = info.model.spikes, recording.spikes
+    if spec is not None and stream is not None and not options.without_spikes:
+        ratio = nearest_ratio(recording.height, recording.width, stream.height, stream.width)
+        voxel_bytes = 4 * spec.num_bins * -(-recording.height // ratio) * -(-recording.width // ratio)
+    size = {"num_frames": recording.num_frames, "height_px": recording.height, "width_px": recording.width}
+    if memory is None:
+        side = min(options.tile_px or sys.maxsize, max(recording.height, recording.width))
+        most = most_bytes(info.model, min(options.clip_frames or recording.num_frames, recording.num_frames), side)
+        if held_bytes(device) + most + clip_bytes(options, voxel_bytes=voxel_bytes, **size) <= budget:
+            return options, None
+    precisions = [options.precision] + (["bf16"] if options.precision == "fp32" and device.type == "cuda" else [])
+    return choose(
+        network, options, budget_bytes=budget, ratio=ratio, voxel_bytes=voxel_bytes, precisions=precisions, **size
+    )
+
+
+def most_bytes(model: ModelConfig, num_frames: int, tile_px: int) -> int:
+    """More than a tile of a clip was ever seen to take."""
+    if model.unet is None:
+        per_pixel: float = BYTES_PER_PIXEL_AND_CHANNEL * max(model.vrt.dims)
+    else:
+        unet = model.unet
+        widths = ((unet.width + i * unet.growth) / (unet.unshuffle**2 * 4**i) for i in range(unet.depth + 1))
+        voxels = 0 if model.spikes is None else (1 + 2 * unet.neighbours) * model.spikes.num_bins
+        widest = max(*widths, 0 if model.spikes is None else unet.width / unet.unshuffle)
+        per_pixel = UNET_BYTES_PER_PIXEL_AND_CHANNEL * widest + 4 * voxels
+    return FIXED_BYTES + round(per_pixel * max(2, num_frames) * tile_px**2)
+
+
+def memory_budget(text: str | None, device: torch.device) -> int | None:
+    """Bytes that the process may hold: as said (`parse_bytes`), else what it holds and most of what is free; None where
+    the system does not tell.
+
+    Raises:
+        ValueError: as `parse_bytes`.
+    """
+    if text is not None:
+        return parse_bytes(text)
+    free = free_bytes(device)
+    return None if free is None else held_bytes(device) + round((1 - MARGIN) * free)
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of "6GiB", "800 MB", "6e9": powers of 1024 with an i, of 1000 without.
+
+    Raises:
+        ValueError: anything else.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?(?:e[0-9]+)?)\s*([kmg]i?b)?", text.strip().lower())
+    num_bytes = 0 if match is None else round(float(match[1]) * SUFFIXES[match[2] or ""])
+    if num_bytes < 1:
+        raise ValueError(f"memory: {text!r}; allowed: a number of bytes, or with a unit as 6GiB, 800MB")
+    return num_bytes
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch's says that memory ran out, on a GPU or a CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "not enough memory" in str(error))

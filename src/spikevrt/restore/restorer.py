@@ -9,28 +9,24 @@ columns of blocks of voxels.
 
 from __future__ import annotations
 
-import json
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from spikevrt import runtime
 from spikevrt.checkpoint import WeightsInfo, load_weights
-from spikevrt.recording.atomic import complete_or_absent
-from spikevrt.recording.frames import list_images, read_image, to_uint8, write_image
 from spikevrt.recording.recording import Recording
-from spikevrt.recording.video import write_video
-from spikevrt.restore.admission import admit, check_skip, check_spikes, tell_without_spikes
+from spikevrt.restore.admission import check_skip, check_spikes
+from spikevrt.restore.clips import Clip, cut_clips
 from spikevrt.restore.inputs import network_inputs, reads_spikes
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.output import SUMMARY_FILE, check_out, progress_bar
-from spikevrt.restore.plan import FLOW_MAX_PIXELS, Plan, plan_tiles
+from spikevrt.restore.pipeline import ahead
+from spikevrt.restore.plan import FLOW_MAX_PIXELS, Plan, is_out_of_memory, plan_tiles
 from spikevrt.restore.slow_motion import check_slow_motion
 from spikevrt.restore.tiling import (
     cut_flows,
@@ -39,17 +35,18 @@ from spikevrt.restore.tiling import (
     padded_size,
     spatial_tiles,
     tile_activity,
-    tile_starts,
-    tile_weights,
     voxel_ratio,
 )
-from spikevrt.restore.work import ClipWork, tiles_in_all
+from spikevrt.restore.work import ClipWork
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
     from spikevrt.model.build import Network
     from spikevrt.model.network import SpikeVRT
+
+
+READ_AHEAD = 1  # clips whose frames and spikes are read while the network works on the one before
 
 
 def load_network(weights: Path, device: torch.device) -> tuple[Network, WeightsInfo]:
@@ -86,7 +83,8 @@ def restore_clip(
     keep it in every tile and in the padding (mirrored at the bottom and right, cropped again). A single frame is run as
     a clip that repeats it: the network relates frames to each other. The network stays where it is: `options.device`
     matters to whoever loads it. Several tiles share the optical flow of the whole picture where memory allows (`plan`).
-    With `options.skip_sharp`, `activity` is that of each frame's spikes. `tell` is called with what was done.
+    With `options.skip_sharp`, `activity` is that of each frame's spikes. `tell` is called with what was done. Where memory
+    runs out, the clip is begun again with tiles of half the size, which is told on stderr.
 
     Raises:
         ValueError: an input or a tile of the output is not finite; voxels missing for a network with spikes, or given
@@ -107,8 +105,36 @@ def restore_clip(
     if voxels is not None:
         voxels = _lengthened(pad_mirrored(voxels, padded_height // ratio, padded_width // ratio), min_frames)
 
+    plan = asked = _plan(network, options, frames, multiple)
+    while True:
+        try:
+            restored, work = _restore_tiles(network, frames, voxels, activity, options, plan, multiple, ratio)
+            break
+        except Exception as error:
+            smaller = None if not is_out_of_memory(error) else _smaller_tile(network, options, plan, multiple)
+            if smaller is None:
+                raise
+            told = " ".join(str(error).split())[:80] or type(error).__name__
+        print(f"spikevrt: out of memory ({told}); tiles of {smaller} px instead of {plan.tile_px}", file=sys.stderr)
+        plan = Plan(smaller, shares_flows=False)
+    if tell is not None:
+        tell(work if plan == asked else replace(work, tile_px=plan.tile_px))
+    return restored[:num_frames, :, :height, :width].contiguous()
+
+
+def _restore_tiles(
+    network: Network,
+    frames: Float[Tensor, "T 3 H W"],
+    voxels: Float[Tensor, "T K h w"] | None,
+    activity: Float[Tensor, "T hb wb"] | None,
+    options: RestoreOptions,
+    plan: Plan,
+    multiple: int,
+    ratio: int,
+) -> tuple[Float[Tensor, "T 3 H W"], ClipWork]:
+    """The padded clip, tile by tile."""
     device = next(iter(network.parameters()), frames).device
-    plan = _plan(network, options, frames, voxels, multiple)
+    num_frames, _, padded_height, padded_width = frames.shape
     tiles = spatial_tiles(padded_height, padded_width, plan.tile_px, options.overlap_px, multiple=multiple)
     activities: tuple[float, ...] = ()
     is_sharp = [False] * len(tiles)
@@ -133,7 +159,7 @@ def restore_clip(
             tile_flows = None if flows is None else cut_flows(flows, tile)
             with torch.no_grad(), runtime.autocast(device, options.precision):
                 output = network(tile_frames.to(device), tile_voxels, flows=tile_flows)
-        output = output[0, :num_frames].to(frames.device, torch.float32)
+        output = output[0].to(frames.device, torch.float32)
         if not bool(torch.isfinite(output).all()):
             raise ValueError(
                 f"tile rows {tile.top}-{tile.top + tile.height - 1}, columns {tile.left}-{tile.left + tile.width - 1}: "
@@ -141,9 +167,17 @@ def restore_clip(
             )
         weights = (tile.row_weights[:, None] * tile.column_weights).to(frames.device)
         blended[:, :, tile.rows, tile.columns] += output * weights
-    if tell is not None:
-        tell(ClipWork(len(tiles), sum(is_sharp), flows is not None, activities))
-    return blended[:, :, :height, :width].contiguous()
+    return blended, ClipWork(len(tiles), sum(is_sharp), flows is not None, activities)
+
+
+def _smaller_tile(network: Network, options: RestoreOptions, plan: Plan, multiple: int) -> int | None:
+    """Half the tile, or the smallest that is left above the overlap; None where it is that already."""
+    least_px = max(
+        padded_size(1, multiple=multiple, minimum=network.min_size_px),
+        padded_size(options.overlap_px + multiple, multiple=multiple, minimum=1),
+    )
+    smaller_px = max(least_px, plan.tile_px // 2 // multiple * multiple)
+    return smaller_px if smaller_px < plan.tile_px else None
 
 
 def restore_frames(
@@ -152,14 +186,20 @@ def restore_frames(
     recording: Recording,
     options: RestoreOptions,
     *,
+    cuts: Sequence[int] = (),
+    without_spikes: Collection[int] = frozenset(),
+    first: int = 0,
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[ClipWork], None] | None = None,
 ) -> Iterator[tuple[int, Float[Tensor, "3 H W"]]]:
-    """Restore a recording frame after frame: yields (index, frame) for every index from 0, on the CPU, not clamped.
+    """Restore a recording frame after frame: yields (index, frame) for every index from `first` on, on the CPU, not
+    clamped.
 
-    Memory does not grow with the length: one clip, its voxels and its result are held. Where clips overlap, their
-    results are blended. `progress(done, total)` is called with each frame. The checks come before the first frame,
-    when this is called; a spike density far from the training data's is told on stderr in one line.
+    Memory does not grow with the length: one clip, its voxels and its result are held, and the frames of the next one,
+    which a thread reads meanwhile. Where clips overlap, their results are blended; none reaches across a frame in `cuts`
+    (the first of a new scene). Frames in `without_spikes` are restored from the frames alone. A frame does not depend on
+    `first`. `progress(done, total)` is called with each frame. The checks come before the first frame, when this is
+    called; a spike density far from the training data's is told on stderr in one line.
 
     Raises:
         ValueError: the recording has no spikes or too few ticks for a network that needs them; and as `restore_clip`.
@@ -170,7 +210,15 @@ def restore_frames(
         print(f"spikevrt: warning: {recording.root}: {warning}", file=sys.stderr)
     if reads_spikes(info, options):
         check_spikes(info, recording)
-    return _restored_frames(network, info, recording, options, progress, tell)
+    clips = cut_clips(
+        recording.num_frames,
+        clip_frames=options.clip_frames,
+        overlap_frames=options.overlap_frames,
+        cuts=cuts,
+        without_spikes=without_spikes if reads_spikes(info, options) else (),
+        first=first,
+    )
+    return _restored_frames(network, info, recording, options, clips, first, progress, tell)
 
 
 def _restored_frames(
@@ -178,101 +226,49 @@ def _restored_frames(
     info: WeightsInfo,
     recording: Recording,
     options: RestoreOptions,
+    clips: Iterator[Clip],
+    first: int,
     progress: Callable[[int, int], None] | None,
     tell: Callable[[ClipWork], None] | None,
 ) -> Iterator[tuple[int, Tensor]]:
-    total = recording.num_frames
-    clip = min(options.clip_frames or total, total)
-    starts = tile_starts(total, clip, options.overlap_frames)
-    weights = tile_weights(total, clip, options.overlap_frames)
-    inputs: dict[int, tuple[Tensor, Tensor | None, Tensor | None]] = {}
     blended: dict[int, Tensor] = {}
-    for start, next_start, clip_weights in zip(starts, [*starts[1:], total], weights, strict=True):
-        inputs = {
-            i: inputs[i] if i in inputs else network_inputs(info, recording, i, options)
-            for i in range(start, start + clip)
-        }
-        frames, voxels, activity = (_stacked(clip) for clip in zip(*inputs.values(), strict=True))
-        assert frames is not None
-        try:
-            restored = restore_clip(network, frames, voxels, options, activity=activity, tell=tell)
-        except ValueError as error:
-            raise ValueError(f"{recording.name}, frames {start}-{start + clip - 1}: {error}") from None
-        for offset, frame in enumerate(restored):
-            part = frame * clip_weights[offset]
-            blended[start + offset] = blended[start + offset] + part if start + offset in blended else part
-        for index in range(start, next_start):
-            if progress is not None:
-                progress(index + 1, total)
-            yield index, blended.pop(index)
-
-
-def restore_recording(
-    weights: Path,
-    recording: Recording,
-    out: Path,
-    options: RestoreOptions,
-    *,
-    overwrite: bool = False,
-    video: bool | None = None,
-) -> dict[str, Any]:
-    """Restore a recording into files; nothing stands under the name `out` before all of it is there.
-
-    `out` is a video where it ends in .mp4; otherwise a folder of 000000.png ..., restored.json and, with `video`,
-    restored.mp4. A progress bar is shown on a terminal. A recording whose spikes are to be read passes the health gate
-    first (`admit`). Returns the summary (in the folder: restored.json): num_frames, dropped (frame_idx and why),
-    seconds, peak_bytes (of CUDA, else of this process), tiles (as `tiles_in_all`), fps, recording, weights, options,
-    environment.
-
-    Raises:
-        FileExistsError: `out` exists, and `overwrite` is off or it is no earlier result of this function.
-        FileNotFoundError, ValueError: as `load_network` and `restore_frames`.
-    """
-    out, weights = Path(out), Path(weights)
-    as_video = out.suffix.lower() == ".mp4"
-    if as_video and video is False:
-        raise ValueError(f"{out}: a name that ends in .mp4 is a video; choose a folder for frames")
-    check_out(out, overwrite=overwrite)
-    device = runtime.pick_device(options.device)
-    runtime.autocast(device, options.precision)  # refused now rather than after the loading
-    runtime.reset_peak_memory(device)
-    start_s = time.perf_counter()
-    network, info = load_network(weights, device)
-    if reads_spikes(info, options):
-        recording = admit(recording, options.ignore_health)
-    elif options.without_spikes:
-        tell_without_spikes(info, str(weights))
-    if recording.dropped:
-        frame_idx, why = recording.dropped[0]
-        more = f", and {len(recording.dropped) - 1} more" if len(recording.dropped) > 1 else ""
-        print(f"spikevrt: {recording.root}: frame {frame_idx} left out: {why}{more}", file=sys.stderr)
-    with complete_or_absent(out) as partial, progress_bar(f"restoring {recording.name}") as progress:
+    for clip, inputs in ahead(_read_clips(info, recording, options, clips), READ_AHEAD):
+        frames, voxels, activity = inputs
+        how = options if clip.has_spikes else replace(options, without_spikes=True, skip_sharp=None)
         work: list[ClipWork] = []
-        restored = restore_frames(network, info, recording, options, progress=progress, tell=work.append)
-        if as_video:
-            write_video(partial, (to_uint8(frame) for _, frame in restored), recording.fps)
-        else:
-            partial.mkdir()
-            for index, frame in restored:
-                write_image(partial / f"{index:06d}.png", to_uint8(frame))
-            if video:
-                write_video(partial / "restored.mp4", map(read_image, list_images(partial)), recording.fps)
-        runtime.synchronise(device)
-        summary = {
-            "num_frames": recording.num_frames,
-            "dropped": recording.dropped,
-            "seconds": time.perf_counter() - start_s,
-            "peak_bytes": runtime.peak_memory_bytes(device),
-            "tiles": tiles_in_all(work),
-            "fps": recording.fps,
-            "recording": recording.name,
-            "weights": weights.name,
-            "options": asdict(options),
-            "environment": runtime.environment(device),
+        try:
+            restored = restore_clip(network, frames, voxels, how, activity=activity, tell=work.append)
+        except ValueError as error:
+            raise ValueError(f"{recording.name}, frames {clip.start}-{clip.stop - 1}: {error}") from None
+        if work[0].tile_px is not None:  # smaller than asked for, because memory ran out: so it will again
+            options = replace(options, tile_px=work[0].tile_px)
+        if tell is not None:
+            tell(work[0])
+        for offset, frame in enumerate(restored):
+            part, index = frame * clip.weights[offset], clip.start + offset
+            blended[index] = blended[index] + part if index in blended else part
+        for index in range(clip.start, clip.settled):
+            frame = blended.pop(index)
+            if index < first:
+                continue
+            if progress is not None:
+                progress(index + 1, recording.num_frames)
+            yield index, frame
+
+
+def _read_clips(
+    info: WeightsInfo, recording: Recording, options: RestoreOptions, clips: Iterator[Clip]
+) -> Iterator[tuple[Clip, tuple[Tensor, Tensor | None, Tensor | None]]]:
+    """Each clip with its frames, voxels and activity; what two clips share is read once."""
+    kept: dict[int, tuple[Tensor, Tensor | None, Tensor | None]] = {}
+    for clip in clips:
+        how = options if clip.has_spikes else replace(options, without_spikes=True, skip_sharp=None)
+        kept = {
+            i: kept[i] if i in kept else network_inputs(info, recording, i, how) for i in range(clip.start, clip.stop)
         }
-        if not as_video:
-            (partial / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    return summary
+        frames, voxels, activity = (_stacked(part) for part in zip(*kept.values(), strict=True))
+        assert frames is not None
+        yield clip, (frames, voxels, activity)
 
 
 def _stacked(clip: Sequence[Tensor | None]) -> Tensor | None:
@@ -303,23 +299,10 @@ def _lengthened(clip: Tensor, min_frames: int) -> Tensor:
     return torch.cat([clip, clip[-1:].expand(missing, -1, -1, -1)]) if missing > 0 else clip
 
 
-def _plan(network: Network, options: RestoreOptions, frames: Tensor, voxels: Tensor | None, multiple: int) -> Plan:
+def _plan(network: Network, options: RestoreOptions, frames: Tensor, multiple: int) -> Plan:
     """The tiles that the options ask for, as the network and the spike ratio can have them."""
     smallest_px = padded_size(1, multiple=multiple, minimum=network.min_size_px)
     if options.tile_px and options.tile_px < smallest_px:
         raise ValueError(f"tile_px: {options.tile_px}; this network needs {smallest_px} or more (0: the whole picture)")
-    budget_bytes = None
-    if options.max_memory_gb is not None:
-        smallest_px = max(smallest_px, padded_size(options.overlap_px + multiple, multiple=multiple, minimum=1))
-        num_values = 4 * frames.numel() + (0 if voxels is None else 2 * voxels.numel())  # read, padded, blended, result
-        budget_bytes = int(options.max_memory_gb * 1e9) - 4 * num_values
-    return plan_tiles(
-        network.config,
-        len(frames),
-        frames.shape[-2],
-        frames.shape[-1],
-        tile_px=options.tile_px // multiple * multiple or sys.maxsize,
-        smallest_px=smallest_px,
-        multiple=multiple,
-        budget_bytes=budget_bytes,
-    )
+    tile_px = options.tile_px // multiple * multiple or sys.maxsize
+    return plan_tiles(network.config, len(frames), frames.shape[-2], frames.shape[-1], tile_px=tile_px)

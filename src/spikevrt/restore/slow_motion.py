@@ -9,6 +9,7 @@ Dimension key: N = `factor`.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -19,12 +20,13 @@ from spikevrt.recording.recording import Recording
 MAX_FACTOR = 64
 
 
-def slow_motion(recording: Recording, factor: int) -> Recording:
+def slow_motion(recording: Recording, factor: int, *, apart: Collection[int] = ()) -> Recording:
     """The recording with `factor` sharp frames from the middle of each exposure to the next one's; 1: as it is.
 
-    Of n frames (n - 1) * factor + 1 are made: none lies outside the first and last middle. Between frames that do not
-    follow each other (one was dropped) nothing is put. Frames per second are `factor` times as many; sharp frames that
-    were recorded are left out, because there are none of the times between.
+    Of n frames (n - 1) * factor + 1 are made: none lies outside the first and last middle. Nothing is put between frames
+    that do not follow each other (one was dropped), nor before the frames listed in `apart` (a new scene begins with
+    them, or spikes are missing). Frames per second are `factor` times as many; sharp frames that were recorded are left
+    out, because there are none of the times between.
 
     Raises:
         ValueError: a factor that is not 1 to `MAX_FACTOR`, or fewer ticks from middle to middle than that; no spikes.
@@ -33,18 +35,21 @@ def slow_motion(recording: Recording, factor: int) -> Recording:
         raise ValueError(f"fps_factor: {factor}; allowed: 1 to {MAX_FACTOR}")
     if factor == 1:
         return recording
+    if any(exposure.shift_ticks for exposure in recording.exposures):
+        raise ValueError(f"fps_factor: {factor}, but {recording.root} has shifted sharp frames already; allowed: 1")
     if recording.spikes is None:
         raise ValueError(f"fps_factor: {factor}, but {recording.root} has no spikes, which tell what moved when")
     places: list[tuple[int, int]] = []  # position of the blurry frame, shift in ticks
     for index, (one, two) in enumerate(pairwise(recording.exposures)):
         places.append((index, 0))
+        if two.frame_idx != one.frame_idx + 1 or index + 1 in apart:
+            continue
         between = _middle(two) - _middle(one)
         if between < factor:
             raise ValueError(f"fps_factor: {factor}, but frame {index} has {between} ticks; allowed: at most as many")
-        if two.frame_idx == one.frame_idx + 1:
-            for j in range(1, factor):
-                ticks = j * between // factor
-                places.append((index, ticks) if 2 * ticks <= between else (index + 1, ticks - between))
+        for j in range(1, factor):
+            ticks = j * between // factor
+            places.append((index, ticks) if 2 * ticks <= between else (index + 1, ticks - between))
     places.append((recording.num_frames - 1, 0))
     exposures = tuple(_shifted(recording, index, shift) for index, shift in places)
     blur = recording.blur
@@ -55,6 +60,22 @@ def slow_motion(recording: Recording, factor: int) -> Recording:
         sharp=(),
         fps=recording.fps * factor,
     )
+
+
+def middle_frames(recording: Recording, factor: int) -> list[int]:
+    """Where the frames of the recording that `slow_motion` made another of, with `factor`, stand in that other one."""
+    every = range(recording.num_frames)
+    return list(every) if factor == 1 else [i for i in every if recording.exposures[i].shift_ticks == 0]
+
+
+def frame_times(recording: Recording, pts: Sequence[int], factor: int) -> list[int]:
+    """A time for each frame of what `slow_motion` made with `factor`, in units `factor` times as fine as those of `pts`,
+    which are the times of the frames that it was made of: those between are spread evenly."""
+    times: list[int] = []
+    steps = zip(pairwise(middle_frames(recording, factor)), pairwise(pts), strict=True)
+    for (here, there), (one, two) in steps:
+        times += [one * factor + j * (two - one) for j in range(there - here)]
+    return [*times, pts[-1] * factor]
 
 
 def check_slow_motion(info: WeightsInfo, recording: Recording, *, without_spikes: bool) -> str | None:

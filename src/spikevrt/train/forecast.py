@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from spikevrt import runtime
-from spikevrt.train.free_memory import free_bytes, held_bytes
+from spikevrt.free_memory import free_bytes, held_bytes
 from spikevrt.train.work import Size, StepLoss, random_batch, step_work
 
 if TYPE_CHECKING:

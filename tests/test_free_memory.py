@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from spikevrt.train.free_memory import free_bytes
+from spikevrt.free_memory import free_bytes
 
 KB = 1024
 CPU = torch.device("cpu")

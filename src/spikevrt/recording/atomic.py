@@ -33,11 +33,11 @@ def complete_or_absent(out: Path) -> Iterator[Path]:
     """
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
-    suffix = out.suffix if out.suffix.lower() == ".mp4" else ""
+    suffix = out.suffix if out.suffix.lower() in (".mp4", ".mov", ".mkv") else ""
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}{suffix}")
     _remove(partial)  # of a process that had this number and was killed
     for left in out.parent.iterdir():
-        match = re.fullmatch(rf"\.{re.escape(out.name)}\.partial-([0-9]{{1,9}})(\.mp4|\.npy)?", left.name)
+        match = re.fullmatch(rf"\.{re.escape(out.name)}\.partial-([0-9]{{1,9}})(\.mp4|\.mov|\.mkv|\.npy)?", left.name)
         if match is not None and not _is_alive(int(match[1])):
             with contextlib.suppress(OSError):  # it only takes space
                 _remove(left)

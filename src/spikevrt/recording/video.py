@@ -1,109 +1,151 @@
-"""Video files through PyAV: probe, decode in order, encode to H.264.
+"""Video files through PyAV: measure, decode in order, write.
 
 Colour: a file's own matrix is obeyed; an untagged file of 720 rows or more is taken as BT.709, a smaller one as BT.601.
-What is written is tagged BT.709, limited range.
+What is written: `encode`.
 
 Dimension key: H rows, W columns, 3 colours (RGB).
 """
 
 from __future__ import annotations
 
-import math
-import os
+import contextlib
+import itertools
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spikevrt.recording.encode import VideoFormat, VideoTags, check_container, rate, write_segment
+from spikevrt.recording.join import join_segments
+from spikevrt.recording.media import BT709, EXACT_COLOURS, UNSPECIFIED, main_video, open_media
+
 if TYPE_CHECKING:
-    from jaxtyping import UInt8
+    from jaxtyping import UInt8, UInt16
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".m4v")
-BT709, UNSPECIFIED, LIMITED_RANGE = 1, 2, 1  # FFmpeg's codes
-# bicubic, accurate rounding, full chroma in and out (FFmpeg's SWS_ flags): without them a round trip darkens every
-# colour by one or two levels of 255 and costs 3 dB
-EXACT_COLOURS = 0x4 | 0x40000 | 0x2000 | 0x4000
 KEPT_FRAMES = 8  # decoded frames that a reader remembers, so that overlapping clips do not decode twice
+# where one packet is one shown frame and states its time, so that frames can be counted without decoding them
+COUNTED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+COUNTED_CODECS = ("h264", "hevc", "av1", "vp9", "mjpeg", "png", "ffv1", "prores", "dnxhd")
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Upright size, frames per second and number of frames that decoding yields."""
+    """Upright size, frames per second, and the frames that decoding yields, with their times.
+
+    `pts` has one entry a frame, rising from 0 or more, in units of `time_base` seconds. `bits` are those of a colour
+    (or of luma and chroma) in the file.
+    """
 
     width: int
     height: int
     fps: float
     num_frames: int
+    pts: tuple[int, ...]
+    time_base: Fraction
+    bits: int
+
+    @property
+    def is_variable(self) -> bool:
+        """Whether the frames are unevenly spaced: by more than the one unit that rounding explains."""
+        steps = np.diff(np.array(self.pts, dtype=np.int64))
+        return len(steps) > 0 and int(steps.max() - steps.min()) > 1
+
+    @property
+    def times_s(self) -> tuple[float, ...]:
+        """When each frame begins, in seconds of the file's clock."""
+        return tuple(float(pts * self.time_base) for pts in self.pts)
 
 
 def probe_video(path: Path) -> VideoInfo:
-    """Measure a video; where the header does not tell the number of frames, every frame is decoded once.
+    """Measure a video: by its packets where those tell its frames exactly, otherwise every frame is decoded once.
+
+    A frame without a time, or with one that does not rise, gets one: all of them evenly by the frame rate, or one unit
+    after the frame before. A file whose first frame lies before zero is taken to begin at zero. Of unevenly spaced
+    frames `fps` is the mean.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a video, a damaged one, or one without a frame.
+        ValueError: not a video, a damaged one, or one without a frame or frame rate.
     """
     path = Path(path)
-    with _open(path) as container:
-        stream = container.streams.video[0]
-        fps = float(stream.average_rate or stream.guessed_rate or 0)
-        num_frames = int(stream.frames)
-    frames = iter_video(path)
-    first = next(frames, None)
-    if first is None:
-        raise ValueError(f"{path}: a video without frames")
-    if num_frames < 1:
-        num_frames = 1 + sum(1 for _ in frames)
-    if fps <= 0:
-        raise ValueError(f"{path}: a video without a frame rate")
-    height, width = first.shape[:2]
-    return VideoInfo(width=width, height=height, fps=fps, num_frames=num_frames)
+    with open_media(path) as container:
+        stream = main_video(container)
+        stated = stream.average_rate or stream.guessed_rate or Fraction(0)
+        time_base: Fraction = stream.time_base
+    with contextlib.closing(_decoded(path)) as frames:
+        first = next(frames, None)
+        if first is None:
+            raise ValueError(f"{path}: a video without frames")
+        found = _packet_pts(path)
+        if found is None:
+            found = [first.pts, *(frame.pts for frame in frames)]
+        turned = _quarter_turns(first) % 2 == 1
+        height, width = (first.width, first.height) if turned else (first.height, first.width)
+        bits = max(component.bits for component in first.format.components)
+    pts = _rising(path, found, time_base, stated)
+    info = VideoInfo(width, height, float(stated), len(pts), pts, time_base, bits)
+    if stated <= 0 or info.is_variable:
+        span = float((pts[-1] - pts[0]) * time_base)
+        if span <= 0:
+            raise ValueError(f"{path}: a video without a frame rate")
+        info = VideoInfo(width, height, (len(pts) - 1) / span, len(pts), pts, time_base, bits)
+    return info
 
 
-def iter_video(path: Path, start: int = 0, stop: int | None = None) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+def read_tags(path: Path) -> VideoTags:
+    """Pixel aspect and colour codes of a video, for its upright frames. Raises as `probe_video`."""
+    path = Path(path)
+    with open_media(path) as container:
+        aspect = main_video(container).sample_aspect_ratio or Fraction(1)
+    with contextlib.closing(_decoded(path)) as frames:
+        first = next(frames, None)
+        if first is None:
+            raise ValueError(f"{path}: a video without frames")
+        if _quarter_turns(first) % 2:
+            aspect = 1 / aspect
+        return VideoTags(aspect, int(first.color_primaries) or UNSPECIFIED, int(first.color_trc) or UNSPECIFIED)
+
+
+def iter_video(
+    path: Path, start: int = 0, stop: int | None = None, *, deep: bool = False
+) -> Iterator[UInt8[np.ndarray, "H W 3"] | UInt16[np.ndarray, "H W 3"]]:
     """Frames [start, stop) in order, upright; frames before `start` are decoded and dropped, so counts are exact.
 
-    A `stop` behind the end ends with the video.
+    A `stop` behind the end ends with the video. With `deep`, a video of more than 8 bits gives uint16 (65535 is white);
+    one of 8 bits gives uint8 in any case.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a video, or damaged data.
     """
-    from av.error import FFmpegError
-
-    path = Path(path)
     assert start >= 0, start
-    with _open(path) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        try:
-            for index, frame in enumerate(container.decode(stream)):
-                if stop is not None and index >= stop:
-                    return
-                if index >= start:
-                    yield _to_rgb(frame)
-        except FFmpegError as error:
-            raise ValueError(f"{path}: damaged video ({error.strerror})") from None
+    for index, frame in enumerate(_decoded(Path(path))):
+        if stop is not None and index >= stop:
+            return
+        if index >= start:
+            yield _to_rgb(frame, deep)
 
 
 class VideoReader:
     """Read frames by index; going forward is cheap, going back further than a few frames starts the file again."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, deep: bool = False) -> None:
         self.path = Path(path)
+        self.deep = deep
         self._frames: Iterator[np.ndarray] | None = None
         self._next = 0
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
 
-    def read(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        """Frame `index`. Raises ValueError when the video ends before it."""
+    def read(self, index: int) -> UInt8[np.ndarray, "H W 3"] | UInt16[np.ndarray, "H W 3"]:
+        """Frame `index`, as `iter_video` gives it. Raises ValueError when the video ends before it."""
         if index not in self._kept:
             if self._frames is None or index < self._next:
-                self._frames, self._next = iter_video(self.path), 0
+                self._frames, self._next = iter_video(self.path, deep=self.deep), 0
             while self._next <= index:
                 frame = next(self._frames, None)
                 if frame is None:
@@ -116,74 +158,89 @@ class VideoReader:
 
 
 def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: float, crf: int = 16) -> None:
-    """Encode H.264 (yuv420p) in an MP4; odd sizes get their last row or column twice. Named only when complete.
+    """Encode H.264 (yuv420p) at an even rate; odd sizes get their last row or column twice. Named only when complete.
 
     Raises:
-        ValueError: no frames, frames of different sizes, fps not above 0, or a suffix other than .mp4.
+        ValueError: no frames, frames of different sizes, fps not above 0, or a suffix other than .mp4, .mov, .mkv.
     """
-    import av
-
     path = Path(path)
-    if path.suffix.lower() != ".mp4":
-        raise ValueError(f"{path}: cannot write {path.suffix or 'a video without suffix'}; allowed: .mp4")
-    if not 0 < fps < math.inf:
-        raise ValueError(f"fps: {fps}; allowed: above 0")
-    partial = path.with_name(f".{path.stem}.partial-{os.getpid()}.mp4")
+    format, tags = VideoFormat(crf=crf), VideoTags()
+    check_container(path, format)
+    segment = path.with_name(f".{path.name}.segment")
     try:
-        size = None
-        with av.open(str(partial), "w", options={"movflags": "faststart"}) as container:
-            stream: Any = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-            for image in frames:
-                if size is None:
-                    size = image.shape[:2]
-                    stream.height, stream.width = size[0] + size[0] % 2, size[1] + size[1] % 2
-                    stream.pix_fmt = "yuv420p"
-                    stream.options = {"crf": str(crf)}
-                    context = stream.codec_context
-                    context.colorspace = context.color_primaries = context.color_trc = BT709
-                    context.color_range = LIMITED_RANGE
-                if image.shape[:2] != size:
-                    raise ValueError(f"{path}: a frame of {image.shape[1]}x{image.shape[0]} after {size[1]}x{size[0]}")
-                container.mux(stream.encode(_to_yuv(image)))
-            if size is None:
-                raise ValueError(f"{path}: no frames to write")
-            container.mux(stream.encode())
-        os.replace(partial, path)
+        write_segment(segment, enumerate(frames), time_base=1 / rate(fps), fps=fps, format=format, tags=tags)
+        join_segments([segment], path, fps=fps, format=format, tags=tags)
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(segment), str(path))) from None
     finally:
-        partial.unlink(missing_ok=True)
+        segment.unlink(missing_ok=True)
 
 
-def _open(path: Path) -> Any:
-    import av
+def _decoded(path: Path) -> Generator[Any, None, None]:
     from av.error import FFmpegError
 
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such video")
-    try:
-        container = av.open(str(path))
-    except FFmpegError:
-        raise ValueError(f"{path}: not a video, or a damaged one") from None
-    if not container.streams.video:
-        container.close()
-        raise ValueError(f"{path}: no video in it")
-    return container
+    with open_media(path) as container:
+        stream = main_video(container)
+        stream.thread_type = "AUTO"
+        try:
+            yield from container.decode(stream)
+        except FFmpegError as error:
+            raise ValueError(f"{path}: damaged video ({error.strerror})") from None
 
 
-def _to_rgb(frame: Any) -> np.ndarray:
+def _packet_pts(path: Path) -> list[int] | None:
+    """Times of the frames in the order they are shown, from the packets; None where those might not be the frames."""
+    from av.error import FFmpegError
+
+    with open_media(path) as container:
+        stream = main_video(container)
+        context = stream.codec_context
+        is_progressive = int(context.field_order) in (0, 1)  # two fields may be two packets
+        if (
+            container.format.name not in COUNTED_CONTAINERS
+            or context.codec.canonical_name not in COUNTED_CODECS
+            or not is_progressive
+        ):
+            return None
+        found: list[int] = []
+        try:
+            for packet in container.demux(stream):
+                if packet.size == 0:
+                    continue
+                starts_well = bool(found) or packet.is_keyframe
+                if packet.pts is None or packet.is_discard or packet.is_corrupt or not starts_well:
+                    return None
+                found.append(packet.pts)
+        except FFmpegError:
+            return None
+    if not found or min(found) != found[0] or len(set(found)) != len(found):
+        return None  # pictures before the first key frame cannot be decoded
+    return sorted(found)
+
+
+def _rising(path: Path, found: Sequence[int | None], time_base: Fraction, stated: Fraction) -> tuple[int, ...]:
+    if any(pts is None for pts in found):
+        if stated <= 0:
+            raise ValueError(f"{path}: a video without timestamps and without a frame rate")
+        return tuple(round(index / (stated * time_base)) for index in range(len(found)))
+    stamps = [pts for pts in found if pts is not None]
+    shift = -min(0, stamps[0])
+    return tuple(itertools.accumulate((pts + shift for pts in stamps), lambda before, pts: max(before + 1, pts)))
+
+
+def _quarter_turns(frame: Any) -> int:
+    return round(frame.rotation / 90) % 4
+
+
+def _to_rgb(frame: Any, deep: bool) -> np.ndarray:
     untagged_hd = int(frame.colorspace) == UNSPECIFIED and frame.height >= 720
     source = BT709 if untagged_hd else None
-    image = frame.to_ndarray(format="rgb24", src_colorspace=source, interpolation=EXACT_COLOURS)
-    quarter_turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarter_turns))
-
-
-def _to_yuv(image: np.ndarray) -> Any:
-    import av
-
-    assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3, (image.dtype, image.shape)
-    height, width = image.shape[:2]
-    even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-    return cast(Any, frame).reformat(
-        format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED_RANGE, interpolation=EXACT_COLOURS
-    )
+    bits = max(component.bits for component in frame.format.components)
+    if not deep or bits <= 8:
+        image = frame.to_ndarray(format="rgb24", src_colorspace=source, interpolation=EXACT_COLOURS)
+    elif frame.format.name in ("gbrp10le", "gbrp12le"):  # as they are: the scaler would round
+        top = (1 << bits) - 1
+        image = ((frame.to_ndarray().astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
+    else:
+        image = frame.to_ndarray(format="rgb48le", src_colorspace=source, interpolation=EXACT_COLOURS)
+    return np.ascontiguousarray(np.rot90(image, _quarter_turns(frame)))

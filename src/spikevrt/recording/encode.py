@@ -1,0 +1,250 @@
+"""Frames -> encoded video, in segments that join without encoding again (`join`).
+
+A segment is an MP4 whatever its name: it starts with a key frame, has no frames out of order, and states every
+timestamp exactly. Threads are set by number, not by the machine, so equal frames give equal bytes.
+
+What is written: lossy video is YUV 4:2:0 of limited range, with the matrix of BT.2020 where the primaries are BT.2020's
+and that of BT.709 otherwise; lossless video is RGB of full range. Primaries and transfer are tags and change no value.
+
+Dimension key: H rows, W columns, 3 colours (RGB).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from spikevrt.recording.atomic import complete_or_absent
+from spikevrt.recording.media import BT709, BT2020, EXACT_COLOURS, FULL_RANGE, LIMITED_RANGE, RGB
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8, UInt16
+
+CODECS = ("h264", "hevc", "av1", "ffv1")
+CONTAINERS = {".mp4": ("h264", "hevc", "av1"), ".mov": ("h264", "hevc"), ".mkv": CODECS}
+DEFAULT_CRF = {"h264": 16, "hevc": 16, "av1": 18}
+MAX_CRF = {"h264": 51, "hevc": 51, "av1": 63}
+NUM_THREADS = 4  # of an encoder, on every machine: H.264's bytes depend on it
+GOP_FRAMES = 250
+MAX_TIMESCALE = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class VideoFormat:
+    """How video is encoded. `crf` (quality, lower is better) is of lossy video; ffv1 is lossless whatever is said.
+
+    Raises:
+        ValueError: a value or a combination that no encoder here has, with what is allowed.
+    """
+
+    codec: str = "h264"
+    lossless: bool = False
+    bits: int = 8
+    crf: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.codec not in CODECS:
+            raise ValueError(f"codec: {self.codec!r}; allowed: {', '.join(CODECS)}")
+        if self.bits not in (8, 10):
+            raise ValueError(f"bits: {self.bits}; allowed: 8, 10")
+        if self.lossless and self.codec == "av1":
+            raise ValueError("lossless: not with codec av1, whose encoder has no RGB; allowed: h264, hevc, ffv1")
+        if self.lossless and self.codec == "h264" and self.bits == 10:
+            raise ValueError("bits: 10 with lossless h264, whose encoder has RGB of 8 bits only; allowed: hevc, ffv1")
+        if self.crf is not None and self.is_lossless:
+            raise ValueError(f"crf: {self.crf} with lossless video; allowed: none")
+        if self.crf is not None and not 0 < self.crf <= MAX_CRF[self.codec]:
+            raise ValueError(f"crf: {self.crf}; allowed with {self.codec}: 1 to {MAX_CRF[self.codec]}")
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether RGB of `bits` bits comes back as it went in."""
+        return self.lossless or self.codec == "ffv1"
+
+
+@dataclass(frozen=True)
+class VideoTags:
+    """What a file says of its upright frames: pixel aspect (width / height), and FFmpeg's codes of the colours.
+
+    `primaries` and `transfer`: 1 is BT.709, 2 unspecified, 9 BT.2020 (primaries), 16 PQ and 18 HLG (transfer).
+    """
+
+    sample_aspect: Fraction = Fraction(1)
+    primaries: int = BT709
+    transfer: int = BT709
+
+
+def check_container(path: Path, format: VideoFormat) -> None:
+    """Raises ValueError unless the suffix of `path` is a container that can hold the format."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in CONTAINERS:
+        raise ValueError(f"{path}: cannot write {suffix or 'a video without suffix'}; allowed: {', '.join(CONTAINERS)}")
+    if format.codec not in CONTAINERS[suffix]:
+        fitting = [name for name, codecs in CONTAINERS.items() if format.codec in codecs]
+        raise ValueError(f"{path}: {suffix} does not hold {format.codec}; allowed: {', '.join(fitting)}")
+
+
+def write_segment(
+    path: Path,
+    frames: Iterable[tuple[int, UInt8[np.ndarray, "H W 3"] | UInt16[np.ndarray, "H W 3"]]],
+    *,
+    time_base: Fraction,
+    fps: float,
+    format: VideoFormat,
+    tags: VideoTags,
+) -> int:
+    """Encode (pts, image) pairs as a segment, named only when complete; returns the number of frames.
+
+    `pts` are in units of `time_base`, at least 0 and rising; `fps` is nominal (rate control, headers) and must be the
+    same for all segments that will be joined. uint16 images have 65535 as white; they and uint8 images are brought to
+    `format.bits`. Lossy video of odd sizes gets its last row or column twice. Equal frames give equal bytes.
+
+    Raises:
+        ValueError: no frames, frames of different sizes, timestamps that do not rise, a `time_base` finer than MP4
+            can state, or `fps` not above 0.
+    """
+    path = Path(path)
+    with complete_or_absent(path) as partial:
+        return _encode(path, partial, frames, time_base, rate(fps), format, tags)
+
+
+def rate(fps: float) -> Fraction:
+    """Frames a second as a fraction of a denominator up to 1001. Raises ValueError unless above 0."""
+    if not 0 < fps < math.inf:
+        raise ValueError(f"fps: {fps}; allowed: above 0")
+    return Fraction(fps).limit_denominator(1001) or Fraction(1, 1001)
+
+
+def _encode(
+    path: Path,
+    partial: Path,
+    frames: Iterable[tuple[int, np.ndarray]],
+    time_base: Fraction,
+    frame_rate: Fraction,
+    format: VideoFormat,
+    tags: VideoTags,
+) -> int:
+    import av
+    from av.error import FFmpegError
+
+    if not 0 < time_base.denominator <= MAX_TIMESCALE or time_base <= 0:
+        raise ValueError(f"time_base: {time_base}; allowed: above 0, with a denominator up to {MAX_TIMESCALE}")
+    durations: dict[int, int] = {}
+    size, num_frames = None, 0
+    scale = str(time_base.denominator)
+    options = {"fflags": "+bitexact", "video_track_timescale": scale, "movie_timescale": scale}
+    os.environ.setdefault("SVT_LOG", "1")  # else SVT-AV1 describes itself on stderr
+    with av.open(str(partial), "w", format="mp4", container_options=options) as container:
+        stream: Any = None
+        for pts, duration, image in _with_durations(path, frames, time_base, frame_rate):
+            if size is None:
+                size = (image.shape[0], image.shape[1])
+                stream = _add_stream(container, size, frame_rate, format, tags)
+                # numerators other than 1 (1001/30000) go into the timestamps: MP4 counts in whole fractions
+                stream.codec_context.time_base = Fraction(1, time_base.denominator)
+            if image.shape[:2] != size:
+                raise ValueError(f"{path}: a frame of {image.shape[1]}x{image.shape[0]} after {size[1]}x{size[0]}")
+            frame = _to_frame(image, format, tags)
+            frame.pts, frame.time_base = pts * time_base.numerator, Fraction(1, time_base.denominator)
+            durations[frame.pts] = duration * time_base.numerator
+            num_frames += 1
+            try:
+                _mux(container, stream.encode(frame), durations)
+            except FFmpegError as error:
+                raise ValueError(f"{path}: {format} of {size[1]}x{size[0]}: {error.strerror}") from None
+        if size is None:
+            raise ValueError(f"{path}: no frames to write")
+        _mux(container, stream.encode(), durations)
+    return num_frames
+
+
+def _mux(container: Any, packets: list[Any], durations: dict[int, int]) -> None:
+    for packet in packets:
+        packet.duration = durations.pop(packet.pts)
+        container.mux(packet)
+
+
+def _with_durations(
+    path: Path, frames: Iterable[tuple[int, np.ndarray]], time_base: Fraction, frame_rate: Fraction
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """(pts, how long it is shown, image); the last one is shown as long as the one before it."""
+    duration = max(1, round(1 / (frame_rate * time_base)))
+    before: tuple[int, np.ndarray] | None = None
+    for pts, image in frames:
+        if pts < 0 or (before is not None and pts <= before[0]):
+            raise ValueError(f"{path}: a frame at {pts} after {before[0] if before else 0}; allowed: rising, from 0")
+        if before is not None:
+            duration = pts - before[0]
+            yield before[0], duration, before[1]
+        before = pts, image
+    if before is not None:
+        yield before[0], duration, before[1]
+
+
+def _add_stream(
+    container: Any, size: tuple[int, int], frame_rate: Fraction, format: VideoFormat, tags: VideoTags
+) -> Any:
+    height, width = size if format.is_lossless else (size[0] + size[0] % 2, size[1] + size[1] % 2)
+    name, pixels, options = _encoder(format)
+    stream: Any = container.add_stream(name, rate=frame_rate, options={**options, "threads": str(NUM_THREADS)})
+    stream.height, stream.width, stream.pix_fmt = height, width, pixels
+    context = stream.codec_context
+    context.max_b_frames, context.gop_size = 0, 1 if format.codec == "ffv1" else GOP_FRAMES
+    context.sample_aspect_ratio = tags.sample_aspect
+    context.color_primaries, context.color_trc = tags.primaries, tags.transfer
+    context.colorspace = RGB if format.is_lossless else _matrix(tags)
+    context.color_range = FULL_RANGE if format.is_lossless else LIMITED_RANGE
+    return stream
+
+
+def _encoder(format: VideoFormat) -> tuple[str, str, dict[str, str]]:
+    """FFmpeg's name of the encoder, its pixels, its options."""
+    crf = {"crf": str(format.crf or DEFAULT_CRF.get(format.codec, 0))}
+    yuv = "yuv420p10le" if format.bits == 10 else "yuv420p"
+    rgb = "gbrp10le" if format.bits == 10 else "gbrp"
+    if format.codec == "h264":
+        fixed = {"x264-params": "sliced-threads=0:open-gop=0"}
+        return ("libx264rgb", "rgb24", {"qp": "0", **fixed}) if format.lossless else ("libx264", yuv, {**crf, **fixed})
+    if format.codec == "hevc":
+        fixed_x265 = "log-level=none:info=0:frame-threads=1:pools=2:open-gop=0:bframes=0"
+        if format.lossless:
+            return "libx265", rgb, {"x265-params": f"{fixed_x265}:lossless=1"}
+        return "libx265", yuv, {**crf, "x265-params": fixed_x265}
+    if format.codec == "av1":
+        return "libsvtav1", yuv, {**crf, "svtav1-params": "lp=2"}
+    return "ffv1", "gbrp10le" if format.bits == 10 else "bgr0", {"level": "3", "slices": "4", "slicecrc": "1"}
+
+
+def _matrix(tags: VideoTags) -> int:
+    return BT2020 if tags.primaries == BT2020 else BT709
+
+
+def _to_frame(image: np.ndarray, format: VideoFormat, tags: VideoTags) -> Any:
+    import av
+
+    assert image.dtype in (np.uint8, np.uint16) and image.ndim == 3 and image.shape[2] == 3, (image.dtype, image.shape)
+    height, width = image.shape[:2]
+    if not format.is_lossless:
+        image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    _, pixels, _ = _encoder(format)
+    if format.bits == 10:
+        deep = image if image.dtype == np.uint16 else image.astype(np.uint16) * 257
+        if format.is_lossless:
+            ten = ((deep.astype(np.uint32) * 1023 + 32767) // 65535).astype(np.uint16)
+            return av.VideoFrame.from_ndarray(ten, format=pixels)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(deep), format="rgb48le")
+    else:
+        eight = image if image.dtype == np.uint8 else ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(eight), format="rgb24")
+        if format.is_lossless:
+            return frame if pixels == "rgb24" else frame.reformat(format=pixels)
+    return cast(Any, frame).reformat(
+        format=pixels, dst_colorspace=_matrix(tags), dst_color_range=LIMITED_RANGE, interpolation=EXACT_COLOURS
+    )

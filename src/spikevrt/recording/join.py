@@ -21,6 +21,7 @@ from spikevrt.recording.media import main_video, open_media
 
 MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 MATROSKA_TICK = Fraction(1, 1000)
+EMPTY_TEXT = b"\0\0"  # a subtitle of an MP4 that shows nothing: whoever writes an MP4 puts them into the gaps anew
 COPIED_TYPES = ("audio", "subtitle", "attachment")
 # of the source's encoding or container, not of its content
 NOT_CARRIED = {"encoder", "major_brand", "minor_version", "compatible_brands", "rotate", "duration", "vendor_id"}
@@ -89,19 +90,14 @@ def _join(
                     _carry_words(found, container, video)
                 container.metadata.update(metadata)
                 outputs = {stream.index: _add_copy(container, stream) for stream in copied}
-                packets = [_video_packets(segments, out, muxer)]
+                packets = [_video_packets(segments, out, muxer, notes)]
                 if found is not None and outputs:
                     packets.append(_copied_packets(found, copied, muxer))
                 for _, is_copied, packet in heapq.merge(*packets, key=lambda entry: entry[:2]):
                     packet.stream = outputs[packet.stream.index] if is_copied else video
                     container.mux(packet)
-            if muxer == "matroska":
-                if video_base % MATROSKA_TICK:
-                    notes.append(f"{out.name}: timestamps in units of {video_base} s are rounded to milliseconds")
-                if tags.sample_aspect != 1 and format.codec in ("av1", "ffv1"):
-                    notes.append(
-                        f"{out.name}: pixel aspect {tags.sample_aspect} is not stored with {format.codec} in .mkv"
-                    )
+            if muxer == "matroska" and tags.sample_aspect != 1 and format.codec in ("av1", "ffv1"):
+                notes.append(f"{out.name}: pixel aspect {tags.sample_aspect} is not stored with {format.codec} in .mkv")
             if found is not None:
                 notes += _lost_words(found, partial, out, metadata)
         except FFmpegError as error:
@@ -201,9 +197,12 @@ def _lost_words(found: Any, partial: Path, out: Path, metadata: Mapping[str, str
     return [f"{out.name}: {out.suffix} does not hold the file's {', '.join(lost)}"] if lost else []
 
 
-def _video_packets(segments: Sequence[Path], out: Path, muxer: str) -> Iterator[tuple[Fraction, bool, Any]]:
+def _video_packets(
+    segments: Sequence[Path], out: Path, muxer: str, notes: list[str]
+) -> Iterator[tuple[Fraction, bool, Any]]:
     """(time in seconds, False, packet) of all segments in order, each shown until the next one."""
     header: tuple[Any, ...] | None = None
+    is_rounded = False
     before: Any = None
     for segment in segments:
         with open_media(segment) as container:
@@ -222,6 +221,7 @@ def _video_packets(segments: Sequence[Path], out: Path, muxer: str) -> Iterator[
             for packet in container.demux(stream):
                 if packet.size == 0:
                     continue
+                is_rounded = is_rounded or (packet.pts * packet.time_base) % MATROSKA_TICK != 0
                 if before is not None:
                     if packet.pts <= before.pts:
                         raise ValueError(f"{segment}: begins at {packet.pts}, before the segment before it ends")
@@ -234,6 +234,8 @@ def _video_packets(segments: Sequence[Path], out: Path, muxer: str) -> Iterator[
                 before = packet
     if before is not None:
         yield before.pts * before.time_base, False, before
+    if muxer == "matroska" and is_rounded:
+        notes.append(f"{out.name}: timestamps are rounded to milliseconds, of which .mkv counts")
 
 
 def _milliseconds(packet: Any) -> int:
@@ -244,7 +246,7 @@ def _copied_packets(found: Any, copied: Sequence[Any], muxer: str) -> Iterator[t
     """(time in seconds, True, packet). Before zero lies only what a decoder starts from; Matroska has no such time."""
     time = Fraction(0)
     for packet in found.demux(*(stream for stream in copied if stream.type != "attachment")):
-        if packet.size == 0:
+        if packet.size == 0 or (packet.size == 2 and bytes(packet) == EMPTY_TEXT and packet.stream.type == "subtitle"):
             continue
         stamp = packet.dts if packet.dts is not None else packet.pts
         if stamp is not None:

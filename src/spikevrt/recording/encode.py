@@ -31,6 +31,7 @@ CODECS = ("h264", "hevc", "av1", "ffv1")
 CONTAINERS = {".mp4": ("h264", "hevc", "av1"), ".mov": ("h264", "hevc"), ".mkv": CODECS}
 DEFAULT_CRF = {"h264": 16, "hevc": 16, "av1": 18}
 MAX_CRF = {"h264": 51, "hevc": 51, "av1": 63}
+MIN_SIDE_PX = {"hevc": 64, "av1": 64}  # x265 writes outside its memory for pictures below 50 columns; SVT-AV1 fails
 NUM_THREADS = 4  # of an encoder, on every machine: H.264's bytes depend on it
 GOP_FRAMES = 250
 MAX_TIMESCALE = 2**31 - 1
@@ -91,6 +92,13 @@ def check_container(path: Path, format: VideoFormat) -> None:
         raise ValueError(f"{path}: {suffix} does not hold {format.codec}; allowed: {', '.join(fitting)}")
 
 
+def check_size(height: int, width: int, format: VideoFormat) -> None:
+    """Raises ValueError where the encoder cannot take pictures so small."""
+    side = MIN_SIDE_PX.get(format.codec, 1)
+    if min(height, width) < side:
+        raise ValueError(f"codec: {format.codec} of {width}x{height} pixels; allowed: {side}x{side} or larger, or h264")
+
+
 def write_segment(
     path: Path,
     frames: Iterable[tuple[int, UInt8[np.ndarray, "H W 3"] | UInt16[np.ndarray, "H W 3"]]],
@@ -107,8 +115,8 @@ def write_segment(
     `format.bits`. Lossy video of odd sizes gets its last row or column twice. Equal frames give equal bytes.
 
     Raises:
-        ValueError: no frames, frames of different sizes, timestamps that do not rise, a `time_base` finer than MP4
-            can state, or `fps` not above 0.
+        ValueError: no frames, frames of different sizes, or too small ones (`check_size`), timestamps that do not
+            rise, a `time_base` finer than MP4 can state, or `fps` not above 0.
     """
     path = Path(path)
     with complete_or_absent(path) as partial:
@@ -146,6 +154,7 @@ def _encode(
         for pts, duration, image in _with_durations(path, frames, time_base, frame_rate):
             if size is None:
                 size = (image.shape[0], image.shape[1])
+                check_size(*size, format)
                 stream = _add_stream(container, size, frame_rate, format, tags)
                 # numerators other than 1 (1001/30000) go into the timestamps: MP4 counts in whole fractions
                 stream.codec_context.time_base = Fraction(1, time_base.denominator)

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import hashlib
 import os
 import shutil
 import sys
@@ -27,7 +28,7 @@ from spikevrt.recording.spike_file import sha256_file
 from spikevrt.restore.admission import admit, tell_without_spikes
 from spikevrt.restore.inputs import reads_spikes
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.output import SUMMARY_FILE, Output, check_out, is_video, open_parts, progress_bar, summary_path
+from spikevrt.restore.output import Output, check_out, open_parts, progress_bar, summary_path
 from spikevrt.restore.parts import FrameFiles, VideoParts
 from spikevrt.restore.pipeline import in_background
 from spikevrt.restore.plan import fit_into_memory
@@ -295,6 +296,4 @@ def _identity(recording: Recording) -> dict[str, Any]:
 
 
 def _digest(values: Any) -> str:
-    import hashlib
-
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()

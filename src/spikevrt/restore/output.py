@@ -11,7 +11,7 @@ from pathlib import Path
 from spikevrt.recording.atomic import refuse_existing
 from spikevrt.recording.encode import CONTAINERS, VideoFormat, VideoTags, check_container, rate
 from spikevrt.recording.recording import Recording
-from spikevrt.recording.video import probe_video
+from spikevrt.recording.video import probe_video, read_tags
 from spikevrt.restore.parts import FRAME_KINDS, FrameFiles, VideoParts
 from spikevrt.restore.slow_motion import frame_times
 
@@ -72,15 +72,11 @@ def open_parts(
     folder.mkdir(parents=True, exist_ok=True)
     if not is_video(out):
         return FrameFiles(folder, output.frames, linear=recording.linear)
-    tags = VideoTags()
     if isinstance(recording.blur, Path):
-        info = probe_video(recording.blur)
-        tags = info.tags
-        pts = [info.pts[exposure.frame_idx] for exposure in recording.exposures]
-        time_base = info.time_base
-        pts = [time - min(0, pts[0]) for time in pts]
+        info, tags = probe_video(recording.blur), read_tags(recording.blur)
+        pts, time_base = [info.pts[exposure.frame_idx] for exposure in recording.exposures], info.time_base
     else:
-        pts, time_base = list(range(recording.num_frames)), 1 / rate(recording.fps)
+        pts, time_base, tags = list(range(recording.num_frames)), 1 / rate(recording.fps), VideoTags()
     times = frame_times(footage, pts, fps_factor)
     return VideoParts(folder, output.format, tags, times, time_base / fps_factor, footage.fps)
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from spikevrt.light import srgb_to_linear
+from spikevrt.light import linear_to_srgb, srgb_to_linear
 from spikevrt.recording.encode import VideoFormat, VideoTags, write_segment
-from spikevrt.recording.frames import to_uint8, to_uint16, write_pixels
+from spikevrt.recording.frames import read_pixels, to_float, to_uint8, to_uint16, write_pixels
 from spikevrt.recording.join import join_segments
 
 if TYPE_CHECKING:
@@ -49,6 +49,12 @@ class FrameFiles:
         while self.path(index).is_file():
             index += 1
         return index
+
+    def read(self, index: int) -> Float[Tensor, "3 H W"]:
+        """A finished frame, in display values."""
+        frame = to_float(read_pixels(self.path(index)))
+        is_linear = self.kind == "exr" or (self.linear and self.kind != "png")
+        return linear_to_srgb(frame) if is_linear else frame
 
     def consume(self, items: Iterator[tuple[int, Float[Tensor, "3 H W"]]]) -> None:
         """Write frames (index, values in display space) as they come."""

@@ -55,7 +55,6 @@ RESTORE = (  # RestoreOptions
     ("overlap_px", int, "overlap of spatial tiles (32)"),
     ("clip_frames", int, "frames restored together, 0: all (5)"),
     ("overlap_frames", int, "frames that two clips share (1)"),
-    ("max_memory_gb", float, "smaller tiles where the predicted peak would exceed it (none)"),
     ("skip_sharp", float, "leave tiles where little moves: activity below X, about 1 where nothing does (none)"),
 )
 
@@ -128,7 +127,7 @@ def restore_options(parsed: argparse.Namespace) -> RestoreOptions:
 
     from spikevrt.restore.restorer import RestoreOptions
 
-    if parsed.tile_px == 0 and parsed.overlap_px and parsed.max_memory_gb is None:
+    if parsed.tile_px == 0 and parsed.overlap_px:
         raise ValueError("--overlap-px: not with --tile-px 0, one tile over the whole picture")
     if parsed.clip_frames == 0 and parsed.overlap_frames:
         raise ValueError("--overlap-frames: not with --clip-frames 0, one clip over the whole recording")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from spikevrt.verbs.options import (
 if TYPE_CHECKING:
     from spikevrt.recording.layouts import LayoutOptions
     from spikevrt.recording.recording import Recording
+    from spikevrt.restore.output import Output
 
 
 def add(verbs: Any) -> None:
@@ -29,9 +31,18 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "recording", type=Path, help="recording, dataset folder, or frame folder or video with --spikes"
     )
-    add_out(parser, "folder of frames, or a file that ends in .mp4")
+    add_out(parser, "folder of frames, or a file that ends in .mp4, .mkv or .mov")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="trained network (the shipped tiny one)")
-    parser.add_argument("--video", action="store_true", default=None, help="beside the frames, a video of them")
+    parser.add_argument("--fps-factor", type=int, metavar="N", help="sharp slow motion: N frames in the place of one (1)")
+    parser.add_argument("--memory", metavar="SIZE", help="of this process at most, as 6GiB (what is free)")
+    parser.add_argument("--restart", action="store_true", help="throw away what an unfinished job has (go on from there)")
+    written = parser.add_argument_group("what is written")
+    written.add_argument("--frames", metavar="KIND", help="png, png16, tiff16 or exr (png; png16 where frames have 16 bits)")
+    written.add_argument("--video", action="store_true", default=None, help="beside the frames, a video of them")
+    written.add_argument("--codec", metavar="NAME", help="of video: h264, hevc, av1 or ffv1 (h264; ffv1 needs .mkv)")
+    written.add_argument("--lossless", action="store_true", default=None, help="video whose pixels are those restored")
+    written.add_argument("--bits", type=int, help="of video: 8 or 10 (8)")
+    written.add_argument("--crf", type=int, metavar="N", help="quality of lossy video, lower is better (16; av1 18)")
     parser.add_argument("--clip", metavar="NAME", help="of a dataset folder of a known layout (docs/datasets.md)")
     add_layout_choice(parser)
     spikes = parser.add_argument_group("frames and spikes that are no recording; * of a dataset folder, too")
@@ -49,10 +60,9 @@ def add(verbs: Any) -> None:
 def _restore(parsed: argparse.Namespace) -> None:
     """Restore a recording, or frames plus a spike file, to sharp frames or video."""
     from spikevrt.checkpoint import read_info
-    from spikevrt.restore.restorer import restore_recording
+    from spikevrt.restore.job import restore_recording
 
-    if parsed.video and parsed.out.suffix.lower() == ".mp4":
-        raise ValueError(f"--video: not with --out {parsed.out}, which is the video")
+    output = _output(parsed)
     options = restore_options(parsed)
     recording = _open_footage(parsed)
     with_spikes = "spikefold_tiny" if options.skip_sharp is None else "spikevrt_tiny"  # which can leave tiles out
@@ -63,14 +73,32 @@ def _restore(parsed: argparse.Namespace) -> None:
         raise ValueError(
             f"--spikes: {weights} is a network without spikes; leave --spikes out or choose other --weights"
         )
-    summary = restore_recording(weights, recording, parsed.out, options, overwrite=parsed.overwrite, video=parsed.video)
-    peak_gb = summary["peak_bytes"] / 1e9
-    skipped = ""
+    summary = restore_recording(
+        weights, recording, parsed.out, options, overwrite=parsed.overwrite, output=output,
+        fps_factor=1 if parsed.fps_factor is None else parsed.fps_factor, memory=parsed.memory, restart=parsed.restart,
+    )  # fmt: skip
+    for note in summary["notes"]:
+        print(f"spikevrt: {note}", file=sys.stderr)
+    more = [f"peak {summary['peak_bytes'] / 1e9:.1f} GB"]
     if options.skip_sharp is not None:
-        skipped = f", {summary['tiles']['skipped']} of {summary['tiles']['num']} tiles skipped"
-    print(
-        f"{summary['num_frames']} frames -> {parsed.out} ({summary['seconds']:.1f} s, peak {peak_gb:.1f} GB{skipped})"
-    )
+        more.append(f"{summary['tiles']['skipped']} of {summary['tiles']['num']} tiles skipped")
+    if summary["without_spikes"]:
+        more.append(f"{len(summary['without_spikes'])} frames without spikes")
+    print(f"{summary['num_frames']} frames -> {parsed.out} ({summary['seconds']:.1f} s, {', '.join(more)})")
+
+
+def _output(parsed: argparse.Namespace) -> Output:
+    """What is to be written. Options that nothing would obey are refused."""
+    from spikevrt.recording.encode import VideoFormat
+    from spikevrt.restore.output import Output, is_video
+
+    format = given(parsed, ("codec", "lossless", "bits", "crf"))
+    if is_video(parsed.out):
+        for name in given(parsed, ("video", "frames")):
+            raise ValueError(f"{dashed(name)}: not with --out {parsed.out}, which is a video")
+    elif format and not parsed.video:
+        raise ValueError(f"{dashed(next(iter(format)))}: of a video; allowed with --video, or an --out that is one")
+    return Output(**given(parsed, ("frames", "video")), format=VideoFormat(**format))
 
 
 _ABOUT_SPIKES = (

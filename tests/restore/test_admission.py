@@ -14,7 +14,8 @@ from spikevrt.recording.spike_file import SpikeWriter
 from spikevrt.recording.stream import PackedStream
 from spikevrt.restore.admission import admit
 from spikevrt.restore.inputs import frame_counts
-from spikevrt.restore.restorer import RestoreOptions, restore_recording
+from spikevrt.restore.job import restore_recording
+from spikevrt.restore.options import RestoreOptions
 from spikevrt.simulate.sensor import sensor_preset
 from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 

@@ -22,7 +22,7 @@ from spikevrt.recording.video import probe_video
 from spikevrt.restore import restorer
 from spikevrt.restore.admission import tell_without_spikes
 from spikevrt.restore.plan import predict_peak_bytes, stored_flow_bytes
-from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip, restore_frames, restore_recording
+from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip, restore_frames
 from spikevrt.restore.tiling import Tile, cut_flows, spatial_tiles
 from spikevrt.restore.work import ClipWork
 
@@ -43,7 +43,6 @@ SMALL = RestoreOptions(tile_px=32, overlap_px=8, clip_frames=3, overlap_frames=1
         ({"overlap_frames": 5}, r"overlap_frames: 5; allowed: 0 or more, and less than clip_frames 5"),
         ({"device": "tpu"}, r"device: 'tpu'; allowed: auto, cpu, cuda"),
         ({"precision": "int8"}, r"precision: 'int8'; allowed: fp32, bf16, fp16"),
-        ({"max_memory_gb": 0.0}, r"max_memory_gb: 0\.0; allowed: above 0"),
         ({"skip_sharp": 0.0}, r"skip_sharp: 0\.0; allowed: above 0 \(a still scene reads about 1\)"),
         ({"skip_sharp": float("nan")}, r"skip_sharp: nan; allowed: above 0"),
         ({"skip_sharp": 2.0, "without_spikes": True}, r"skip_sharp: 2\.0; allowed with without_spikes: none"),
@@ -307,17 +306,6 @@ def test_a_profile_of_steady_spikes_is_zero_and_lights_nothing_whatever_their_nu
     assert capsys.readouterr().err == ""
 
 
-def test_a_recording_of_steady_spikes_is_skipped_and_the_summary_counts_it(make_recording, tmp_path, monkeypatch):
-    """Spikes at every tick: steady, activity 0, so the frames stay as they are."""
-    network = doubled()
-    monkeypatch.setattr(restorer, "load_network", lambda weights, device: (network, info(SPIKES, mean=1.0)))
-    options = RestoreOptions(clip_frames=2, overlap_frames=1, skip_sharp=1.0, ignore_health=NAMES)
-    summary = restore_recording(Path("w"), make_recording(3), tmp_path / "out", options)
-    assert summary["tiles"] == {"num": 2, "skipped": 2, "shared_flows": False, "activity": [0.0, 0.0, 0.0]}
-    assert json.loads((tmp_path / "out" / "restored.json").read_text())["tiles"] == summary["tiles"]
-    assert network.calls == []
-
-
 # --- a recording -----------------------------------------------------------------------------------------------------
 
 
@@ -472,134 +460,3 @@ def test_the_real_network_takes_any_size_and_a_single_frame(micro_weights, noise
     network, _ = load_network(micro_weights, torch.device("cpu"))
     frames, voxels = torch.rand(1, 3, 37, 71, generator=noise), torch.rand(1, 16, 19, 36, generator=noise)
     assert restore_clip(network, frames, voxels, SMALL_REAL).shape == (1, 3, 37, 71)
-
-
-SMALL_REAL = RestoreOptions(tile_px=64, overlap_px=16, clip_frames=2, device="cpu")
-
-
-def test_a_recording_becomes_a_folder_of_all_its_frames(micro_weights, recording_folder, tmp_path):
-    out = tmp_path / "new" / "restored"
-    summary = restore_recording(micro_weights, open_recording(recording_folder), out, SMALL_REAL, video=True)
-    assert sorted(os.listdir(out)) == ["000000.png", "000001.png", "000002.png", "restored.json", "restored.mp4"]
-    assert read_image(out / "000000.png").shape == (64, 80, 3)
-    assert summary["num_frames"] == 3 and summary["seconds"] > 0 and summary["peak_bytes"] > 1e6
-    assert json.loads((out / "restored.json").read_text())["options"]["tile_px"] == 64
-    assert os.listdir(out.parent) == ["restored"]
-
-
-# --- files (with a fake network: what matters is when they appear) ----------------------------------------------------
-
-
-@pytest.fixture
-def fake_network(monkeypatch):
-    network = identity()
-    monkeypatch.setattr(restorer, "load_network", lambda weights, device: (network, info(RGB)))
-    return network
-
-
-def entries(folder: Path) -> set[str]:
-    return set(os.listdir(folder))
-
-
-def test_an_out_that_ends_in_mp4_becomes_a_video_of_every_frame(fake_network, make_recording, tmp_path):
-    recording = make_recording(4)
-    restore_recording(Path("w"), recording, tmp_path / "out.mp4", SMALL)
-    found = probe_video(tmp_path / "out.mp4")
-    assert (found.num_frames, found.width, found.height, found.fps) == (4, 34, 22, 25.0)
-
-
-def test_a_video_name_for_a_folder_is_refused(make_recording, tmp_path):
-    with pytest.raises(ValueError, match=r"out\.mp4: a name that ends in \.mp4 is a video; choose a folder for frames"):
-        restore_recording(Path("w"), make_recording(2), tmp_path / "out.mp4", SMALL, video=False)
-
-
-def test_an_existing_out_is_refused_before_any_work(fake_network, make_recording, tmp_path):
-    (tmp_path / "out").mkdir()
-    with pytest.raises(FileExistsError, match=r"out: exists; choose another --out or pass --overwrite"):
-        restore_recording(Path("w"), make_recording(2), tmp_path / "out", SMALL)
-    assert fake_network.calls == []
-
-
-def test_overwrite_replaces_an_earlier_result_and_leaves_nothing_of_it(fake_network, make_recording, tmp_path):
-    out = tmp_path / "out"
-    restore_recording(Path("w"), make_recording(4), out, SMALL)
-    restore_recording(Path("w"), make_recording(2), out, SMALL, overwrite=True)
-    assert [path.name for path in list_images(out)] == ["000000.png", "000001.png"]
-    assert entries(tmp_path) == {"out", "grey2", "grey4"}
-
-
-def test_overwrite_spares_a_folder_that_is_no_earlier_result(fake_network, make_recording, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match=r"out: exists and holds no restored\.json, so it is not overwritten"):
-        restore_recording(Path("w"), make_recording(2), tmp_path / "out", SMALL, overwrite=True)
-    assert entries(tmp_path / "out") == {"thesis.txt"}
-
-
-@pytest.mark.parametrize("name", ["out", "out.mp4"])
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_an_interrupted_restoration_leaves_nothing_at_all(fake_network, make_recording, tmp_path, name, error):
-    def answer(blur, vox):
-        if len(fake_network.calls) == 2:
-            raise error
-        return blur
-
-    fake_network.answer = answer
-    with pytest.raises(error):
-        restore_recording(Path("w"), make_recording(7), tmp_path / name, RestoreOptions(tile_px=64, clip_frames=3))
-    assert entries(tmp_path) == {"grey7"}
-
-
-def test_an_interrupted_overwrite_leaves_the_earlier_result(fake_network, make_recording, tmp_path):
-    out = tmp_path / "out"
-    restore_recording(Path("w"), make_recording(2), out, SMALL)
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
-    fake_network.answer = lambda blur, vox: blur * float("nan")
-    with pytest.raises(ValueError, match="not finite"):
-        restore_recording(Path("w"), make_recording(4), out, SMALL, overwrite=True)
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-
-
-KILLED = """
-import sys, time, torch
-from pathlib import Path
-from spikevrt.recording.recording import open_recording
-from spikevrt.restore import restorer
-from spikevrt.restore.admission import tell_without_spikes
-from spikevrt.restore.plan import predict_peak_bytes
-from tests.restore.conftest import RGB, FakeNetwork, info
-def slow(blur, vox):
-    time.sleep(0.3)
-    return blur
-restorer.load_network = lambda weights, device: (FakeNetwork(RGB, slow), info(RGB))
-options = restorer.RestoreOptions(tile_px=64, clip_frames=3)
-restorer.restore_recording(Path("w"), open_recording(Path(sys.argv[1])), Path(sys.argv[2]), options)
-"""
-
-
-def test_a_killed_restoration_leaves_nothing_under_the_final_name(make_recording, tmp_path):
-    recording, out = make_recording(101, height=16, width=16), tmp_path / "out"
-    root = Path(__file__).resolve().parents[2]
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(recording.root), str(out)], cwd=root, env=_python_path(root)
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(".out.partial-*/000000.png")):
-            assert time.monotonic() < deadline and process.poll() is None, process.poll()
-            time.sleep(0.02)
-    finally:
-        process.kill()
-        process.wait()
-    assert not out.exists()
-
-
-def _python_path(root: Path) -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)])}
-
-
-def test_a_picture_in_is_a_picture_out_without_network_or_tiling_loss(fake_network, make_recording, tmp_path):
-    """What is written is what was restored: grey level i stays grey level i."""
-    restore_recording(Path("w"), make_recording(7), tmp_path / "out", SMALL)
-    levels = [np.unique(read_image(path)).tolist() for path in list_images(tmp_path / "out")]
-    assert levels == [[i] for i in range(7)]

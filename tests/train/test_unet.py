@@ -15,7 +15,8 @@ from spikevrt.evaluate.runner import evaluate
 from spikevrt.model.build import build_network
 from spikevrt.model.unet import Unet
 from spikevrt.recording.recording import open_recording
-from spikevrt.restore.restorer import RestoreOptions, load_network, restore_recording
+from spikevrt.restore.job import restore_recording
+from spikevrt.restore.restorer import RestoreOptions, load_network
 from spikevrt.train import loop
 from spikevrt.train.checks import check_scoring
 from spikevrt.train.journal import read_journal

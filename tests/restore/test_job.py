@@ -140,7 +140,7 @@ def test_a_recording_of_steady_spikes_is_skipped_and_the_summary_counts_it(make_
     assert network.calls == []
 
 
-# --- what is there already ---------------------------------------------------------------------------------------------
+# --- what is there already --------------------------------------------------------------------------------------------
 
 
 def test_an_existing_out_is_refused_before_any_work(fake_network, make_recording, tmp_path):
@@ -176,7 +176,7 @@ def test_an_interrupted_overwrite_leaves_the_earlier_result(fake_network, make_r
     assert contents(out) == before
 
 
-# --- stopped, and begun again ------------------------------------------------------------------------------------------
+# --- stopped, and begun again -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["out", "out.mkv"])
@@ -265,7 +265,9 @@ job.restore_recording(Path("w"), open_recording(Path(sys.argv[1])), Path(sys.arg
 def start(recording: Path, out: Path, seconds: float) -> subprocess.Popen[str]:
     paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     command = [sys.executable, "-c", KILLED, str(recording), str(out), str(seconds)]
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_a_killed_job_leaves_nothing_under_the_final_name_lets_nobody_in_while_it_runs_and_goes_on(
@@ -290,7 +292,7 @@ def test_a_killed_job_leaves_nothing_under_the_final_name_lets_nobody_in_while_i
     assert not [entry for entry in entries(tmp_path) if entry.startswith(".")]
 
 
-# --- video in ----------------------------------------------------------------------------------------------------------
+# --- video in ---------------------------------------------------------------------------------------------------------
 
 
 def test_uneven_times_and_slow_motion_between_them_are_kept(fake_network, tmp_path, uneven_video):

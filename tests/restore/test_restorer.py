@@ -1,25 +1,15 @@
 import dataclasses
-import json
 import math
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from spikevrt import checkpoint
-from spikevrt.align.health import NAMES
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import ModelConfig, SpikeConfig
-from spikevrt.recording.frames import list_images, read_image, to_float
+from spikevrt.recording.frames import to_float
 from spikevrt.recording.loose import loose_recording
-from spikevrt.recording.recording import open_recording
-from spikevrt.recording.video import probe_video
-from spikevrt.restore import restorer
 from spikevrt.restore.admission import tell_without_spikes
 from spikevrt.restore.plan import predict_peak_bytes, stored_flow_bytes
 from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip, restore_frames
@@ -459,4 +449,5 @@ def test_the_real_network_restores_one_tile_as_it_would_by_hand(micro_weights, n
 def test_the_real_network_takes_any_size_and_a_single_frame(micro_weights, noise):
     network, _ = load_network(micro_weights, torch.device("cpu"))
     frames, voxels = torch.rand(1, 3, 37, 71, generator=noise), torch.rand(1, 16, 19, 36, generator=noise)
-    assert restore_clip(network, frames, voxels, SMALL_REAL).shape == (1, 3, 37, 71)
+    small = RestoreOptions(tile_px=64, overlap_px=16, clip_frames=2, device="cpu")
+    assert restore_clip(network, frames, voxels, small).shape == (1, 3, 37, 71)

@@ -44,8 +44,8 @@ def cut_clips(
     """The clips that frames `first` and later need, in order; 0 for `clip_frames` takes each stretch at once.
 
     A stretch ends before every index in `cuts` (first frames of new scenes) and where frames listed in `without_spikes`
-    begin or end. Within one, clips are spread as tiles are (`tiling.tile_starts`), so that which clips there are does not
-    depend on `first`.
+    begin or end. Within one, clips are spread as tiles are (`tiling.tile_starts`), so that which clips there are does
+    not depend on `first`.
     """
     missing = set(without_spikes)
     edges = {0, num_frames, *cuts}

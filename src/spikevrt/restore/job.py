@@ -1,4 +1,5 @@
-"""A restoration into files that survives being stopped: what is finished stays, and the same command goes on from there.
+"""A restoration into files that survives being stopped: what is finished stays, and the same command goes on from
+there.
 
 While it runs, everything lies in the hidden folder `.NAME.job` beside the output; the output takes its name when it is
 whole. job.json there says what is being made, so that a job goes on only as what it was begun as.
@@ -9,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -59,15 +60,15 @@ def restore_recording(
 ) -> dict[str, Any]:
     """Restore a recording into files; nothing stands under the name `out` before all of it is there.
 
-    `out` is a video where it ends in .mp4, .mkv or .mov (then its summary is NAME.json beside it); otherwise a folder of
-    000000.png ..., restored.json and, with `output.video`, restored.mp4. `fps_factor`: sharp frames in the place of one
-    (`slow_motion`). `memory`: what the process may hold, as "6GiB"; None: what is free; tile, clip and precision are
-    lowered until they fit.
+    `out` is a video where it ends in .mp4, .mkv or .mov (then its summary is NAME.json beside it); otherwise a folder
+    of 000000.png ..., restored.json and, with `output.video`, restored.mp4. `fps_factor`: sharp frames in the place of
+    one (`slow_motion`). `memory`: what the process may hold, as "6GiB"; None: what is free; tile, clip and precision
+    are lowered until they fit.
 
-    Stopped by whatever (an error, Ctrl-C, kill -9, a full disk), the next call with the same arguments goes on after the
-    frames that were finished; `restart` throws them away. `progress(done, total)` is called with each frame and may raise
-    to stop; without it a bar is shown on a terminal. A recording whose spikes are to be read passes the health gate first
-    (`admit`); scene cuts and frames without usable spikes are looked for (`scan`).
+    Stopped by whatever (an error, Ctrl-C, kill -9, a full disk), the next call with the same arguments goes on after
+    the frames that were finished; `restart` throws them away. `progress(done, total)` is called with each frame and may
+    raise to stop; without it a bar is shown on a terminal. A recording whose spikes are to be read passes the health
+    gate first (`admit`); scene cuts and frames without usable spikes are looked for (`scan`).
 
     Returns the summary, which is also written: num_frames, dropped (frame_idx and why), seconds and resumed_at (of this
     call), peak_bytes (of CUDA, else of this process) and predicted_peak_bytes, tiles (as `tiles_in_all`), cuts and
@@ -121,7 +122,7 @@ def restore_recording(
                 network, info, footage, fitted, cuts=[middles[index] for index in found.cuts],
                 without_spikes={middles[index] for index in gaps}, first=first, progress=progress, tell=work.append,
             )  # fmt: skip
-            stack.enter_context(contextlib.closing(restored))
+            stack.callback(restored.close)
             hand_over = stack.enter_context(in_background(parts.consume, WRITE_BEHIND))
             if first < footage.num_frames:
                 for item in restored:
@@ -177,7 +178,8 @@ def _finish(
 
 @contextlib.contextmanager
 def _job_folder(out: Path, begun: dict[str, Any], *, restart: bool) -> Iterator[Path]:
-    """The folder of the job that makes `out`, this process's own; gone when the block ends well, or nothing is in it."""
+    """The folder of the job that makes `out`, this process's own; gone when the block ends well, or nothing is in
+    it."""
     out = out.absolute()
     job = out.with_name(f".{out.name}.job")
     with _locked(out, job):
@@ -214,7 +216,7 @@ def _locked(out: Path, job: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise BlockingIOError(f"{out}: another process is making it; wait for it, or choose another --out") from None
+            raise BlockingIOError(f"{out}: another process is making it; wait, or choose another --out") from None
         try:
             yield
         finally:
@@ -280,7 +282,8 @@ def _dropped_lines(recording: Recording) -> Iterator[str]:
 
 
 def _identity(recording: Recording) -> dict[str, Any]:
-    """What tells whether a recording is the one that a job was begun with: its files' sizes and times, its exposures."""
+    """What tells whether a recording is the one that a job was begun with: its files' sizes and times, its
+    exposures."""
     pictures = [recording.blur] if isinstance(recording.blur, Path) else list(recording.blur)
     files = [*pictures, *([] if recording.spikes is None else recording.spikes.files)]
     stated = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in map(Path, files)]

@@ -9,16 +9,19 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+Precision = Literal["fp32", "bf16", "fp16"]
+
 
 @dataclass(frozen=True)
 class RestoreOptions:
     """How footage is cut up. Tiles are at most `tile_px` a side (rounded down to what the network and the spike ratio
     can divide) and share `overlap_px` or more; clips have `clip_frames` frames and share `overlap_frames` or more.
 
-    0 for `tile_px` or `clip_frames` takes the whole picture or recording at once. `ignore_health` names findings of the health gate
-    (`align.health.NAMES`) that shall not refuse a recording. `without_spikes` runs a network that reads spikes on the
-    frames alone, as one trained with `data.spike_dropout` has learnt to. `skip_sharp` leaves a tile of a clip as it is
-    where its spikes' activity (`represent.activity`: 1 for a still scene) is below it; None: it runs everywhere.
+    0 for `tile_px` or `clip_frames` takes the whole picture or recording at once. `ignore_health` names findings of the
+    health gate (`align.health.NAMES`) that shall not refuse a recording. `without_spikes` runs a network that reads
+    spikes on the frames alone, as one trained with `data.spike_dropout` has learnt to. `skip_sharp` leaves a tile of a
+    clip as it is where its spikes' activity (`represent.activity`: 1 for a still scene) is below it; None: it runs
+    everywhere.
     """
 
     tile_px: int = 256
@@ -26,7 +29,7 @@ class RestoreOptions:
     clip_frames: int = 5
     overlap_frames: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     ignore_health: tuple[str, ...] = ()
     without_spikes: bool = False
     skip_sharp: float | None = None

@@ -25,7 +25,7 @@ from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import ModelConfig
 from spikevrt.free_memory import free_bytes, held_bytes
 from spikevrt.recording.recording import Recording, nearest_ratio
-from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.options import Precision, RestoreOptions
 from spikevrt.restore.tiling import padded_size
 
 if TYPE_CHECKING:
@@ -91,8 +91,9 @@ class Needs:
         return round(self.held_bytes + line + beside_bytes)
 
 
-def measure_needs(network: Network, *, ratio: int, num_frames: int, precision: str) -> Needs:
-    """Run the network on two small tiles of noise and take the peaks: where a U-Net works, larger ones, for its seconds.
+def measure_needs(network: Network, *, ratio: int, num_frames: int, precision: Precision) -> Needs:
+    """Run the network on two small tiles of noise and take the peaks: where a U-Net works, larger ones, for its
+    seconds.
 
     `ratio`: frame pixels per spike pixel. The process grows to the larger peak, which a restoration then uses.
     """
@@ -117,9 +118,7 @@ def measure_needs(network: Network, *, ratio: int, num_frames: int, precision: s
     return Needs(held, max(low - slope * few, 0.0), slope)
 
 
-def clip_bytes(
-    options: RestoreOptions, *, num_frames: int, height_px: int, width_px: int, voxel_bytes: int
-) -> int:
+def clip_bytes(options: RestoreOptions, *, num_frames: int, height_px: int, width_px: int, voxel_bytes: int) -> int:
     """Frames and spikes that are held beside a tile: a clip as read, padded, blended and done, and the next as read.
 
     `voxel_bytes`: of one frame.
@@ -139,7 +138,7 @@ def choose(
     width_px: int,
     ratio: int,
     voxel_bytes: int,
-    precisions: Sequence[str],
+    precisions: Sequence[Precision],
 ) -> tuple[RestoreOptions, int]:
     """The options with the largest tile that fits the budget, and the predicted peak in bytes.
 
@@ -157,9 +156,7 @@ def choose(
     )
     whole_px = padded_size(max(height_px, width_px), multiple=multiple, minimum=network.min_size_px)
     most_px = min(options.tile_px // multiple * multiple or whole_px, whole_px)
-    needs = {
-        name: measure_needs(network, ratio=ratio, num_frames=max(2, clip), precision=name) for name in precisions
-    }
+    needs = {name: measure_needs(network, ratio=ratio, num_frames=max(2, clip), precision=name) for name in precisions}
     lengths = [clip, *(length for length in (3, 2) if length < clip)]
     for wanted_px in (min(LEAST_TILE_PX, most_px), least_px):
         for length in lengths:
@@ -173,7 +170,9 @@ def choose(
                 for tile_px in range(most_px, max(wanted_px, least_px) - 1, -multiple):
                     peak = needs[name].peak_bytes(max(2, length), tile_px, beside_bytes=beside)
                     if peak <= budget_bytes:
-                        return replace(changed, tile_px=0 if tile_px == whole_px and not options.tile_px else tile_px), peak
+                        return replace(
+                            changed, tile_px=0 if tile_px == whole_px and not options.tile_px else tile_px
+                        ), peak
     raise ValueError(
         f"memory: {budget_bytes / 1e9:.3g} GB; the smallest tile of {least_px} px with clips of {lengths[-1]} frames "
         f"needs about {peak / 1e9:.3g}"
@@ -204,7 +203,9 @@ def fit_into_memory(
         most = most_bytes(info.model, min(options.clip_frames or recording.num_frames, recording.num_frames), side)
         if held_bytes(device) + most + clip_bytes(options, voxel_bytes=voxel_bytes, **size) <= budget:
             return options, None
-    precisions = [options.precision] + (["bf16"] if options.precision == "fp32" and device.type == "cuda" else [])
+    precisions: list[Precision] = [options.precision]
+    if options.precision == "fp32" and device.type == "cuda":  # on a CPU it saves little and takes longer
+        precisions.append("bf16")
     return choose(
         network, options, budget_bytes=budget, ratio=ratio, voxel_bytes=voxel_bytes, precisions=precisions, **size
     )
@@ -253,4 +254,5 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of torch's says that memory ran out, on a GPU or a CPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "not enough memory" in str(error))
+    told = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in told or "not enough memory" in told)

@@ -10,7 +10,7 @@ columns of blocks of voxels.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -83,8 +83,8 @@ def restore_clip(
     keep it in every tile and in the padding (mirrored at the bottom and right, cropped again). A single frame is run as
     a clip that repeats it: the network relates frames to each other. The network stays where it is: `options.device`
     matters to whoever loads it. Several tiles share the optical flow of the whole picture where memory allows (`plan`).
-    With `options.skip_sharp`, `activity` is that of each frame's spikes. `tell` is called with what was done. Where memory
-    runs out, the clip is begun again with tiles of half the size, which is told on stderr.
+    With `options.skip_sharp`, `activity` is that of each frame's spikes. `tell` is called with what was done. Where
+    memory runs out, the clip is begun again with tiles of half the size, which is told on stderr.
 
     Raises:
         ValueError: an input or a tile of the output is not finite; voxels missing for a network with spikes, or given
@@ -191,15 +191,15 @@ def restore_frames(
     first: int = 0,
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[ClipWork], None] | None = None,
-) -> Iterator[tuple[int, Float[Tensor, "3 H W"]]]:
+) -> Generator[tuple[int, Float[Tensor, "3 H W"]], None, None]:
     """Restore a recording frame after frame: yields (index, frame) for every index from `first` on, on the CPU, not
     clamped.
 
     Memory does not grow with the length: one clip, its voxels and its result are held, and the frames of the next one,
-    which a thread reads meanwhile. Where clips overlap, their results are blended; none reaches across a frame in `cuts`
-    (the first of a new scene). Frames in `without_spikes` are restored from the frames alone. A frame does not depend on
-    `first`. `progress(done, total)` is called with each frame. The checks come before the first frame, when this is
-    called; a spike density far from the training data's is told on stderr in one line.
+    which a thread reads meanwhile. Where clips overlap, their results are blended; none reaches across a frame in
+    `cuts` (the first of a new scene). Frames in `without_spikes` are restored from the frames alone. A frame does not
+    depend on `first`. `progress(done, total)` is called with each frame. The checks come before the first frame, when
+    this is called; a spike density far from the training data's is told on stderr in one line.
 
     Raises:
         ValueError: the recording has no spikes or too few ticks for a network that needs them; and as `restore_clip`.
@@ -230,7 +230,7 @@ def _restored_frames(
     first: int,
     progress: Callable[[int, int], None] | None,
     tell: Callable[[ClipWork], None] | None,
-) -> Iterator[tuple[int, Tensor]]:
+) -> Generator[tuple[int, Tensor], None, None]:
     blended: dict[int, Tensor] = {}
     for clip, inputs in ahead(_read_clips(info, recording, options, clips), READ_AHEAD):
         frames, voxels, activity = inputs

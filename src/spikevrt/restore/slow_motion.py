@@ -23,10 +23,10 @@ MAX_FACTOR = 64
 def slow_motion(recording: Recording, factor: int, *, apart: Collection[int] = ()) -> Recording:
     """The recording with `factor` sharp frames from the middle of each exposure to the next one's; 1: as it is.
 
-    Of n frames (n - 1) * factor + 1 are made: none lies outside the first and last middle. Nothing is put between frames
-    that do not follow each other (one was dropped), nor before the frames listed in `apart` (a new scene begins with
-    them, or spikes are missing). Frames per second are `factor` times as many; sharp frames that were recorded are left
-    out, because there are none of the times between.
+    Of n frames (n - 1) * factor + 1 are made: none lies outside the first and last middle. Nothing is put between
+    frames that do not follow each other (one was dropped), nor before the frames listed in `apart` (a new scene begins
+    with them, or spikes are missing). Frames per second are `factor` times as many; sharp frames that were recorded are
+    left out, because there are none of the times between.
 
     Raises:
         ValueError: a factor that is not 1 to `MAX_FACTOR`, or fewer ticks from middle to middle than that; no spikes.
@@ -69,8 +69,8 @@ def middle_frames(recording: Recording, factor: int) -> list[int]:
 
 
 def frame_times(recording: Recording, pts: Sequence[int], factor: int) -> list[int]:
-    """A time for each frame of what `slow_motion` made with `factor`, in units `factor` times as fine as those of `pts`,
-    which are the times of the frames that it was made of: those between are spread evenly."""
+    """A time for each frame of what `slow_motion` made with `factor`, in units `factor` times as fine as those of
+    `pts`, which are the times of the frames that it was made of: those between are spread evenly."""
     times: list[int] = []
     steps = zip(pairwise(middle_frames(recording, factor)), pairwise(pts), strict=True)
     for (here, there), (one, two) in steps:

@@ -106,3 +106,14 @@ def test_a_stored_matrix_of_another_form_is_named(matrix: list[Any], recording_f
     _edit(recording_folder, lambda values: values.update(homography=matrix))
     with pytest.raises(ValueError, match=r"recording.json: alignment.homography: .*; allowed: 3 rows of 3 numbers$"):
         open_recording(recording_folder)
+
+
+def test_frames_that_an_offset_moves_outside_the_stream_are_kept_on_demand(recording_folder: Path) -> None:
+    plain = open_recording(recording_folder)
+    write_alignment(recording_folder, Alignment(offset_ticks=2.0))
+    kept = open_recording(recording_folder, keep_outside=True)
+    assert [(exposure.start_tick, exposure.stop_tick) for exposure in kept.exposures] == [(2, 21), (25, 44), (48, 67)]
+    assert kept.dropped == ()
+    np.testing.assert_array_equal(kept.read_blur(2), plain.read_blur(2))
+    with pytest.raises(ValueError, match=r"ticks \[48, 67\) asked for; allowed: inside \[0, 65\)"):
+        kept.read_exposure_spikes(2)

@@ -84,3 +84,16 @@ def test_loose_frames_of_different_sizes_are_refused(root: Path) -> None:
     write_image(root / "blur" / "000001.png", np.zeros((10, 15, 3), dtype=np.uint8))
     with pytest.raises(ValueError, match="000001.png: 15x10 pixels; the recording has 14x10"):
         loose_recording(root / "blur", None)
+
+
+def test_frames_before_and_behind_the_stream_are_kept_on_demand(root: Path) -> None:
+    recording = loose_recording(
+        root / "blur", packed(root), first_tick=-6, period_ticks=20, exposure_ticks=19, keep_outside=True
+    )
+    assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(-6, 13), (14, 33), (34, 53)]
+    np.testing.assert_array_equal(recording.read_exposure_spikes(1), SPIKES[14:33])
+    for index in (0, 2):
+        with pytest.raises(ValueError, match=r"ticks \[.*\) asked for; allowed: inside \[0, 37\)"):
+            recording.read_exposure_spikes(index)
+    with pytest.raises(ValueError, match=r"no exposure of 19 ticks from 30 on lies in its 37$"):
+        loose_recording(root / "blur", packed(root), first_tick=30, period_ticks=19, keep_outside=True)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from spikevrt.recording.formats import open_stream
 from spikevrt.recording.spike_file import LONG_SLICE, SpikeGeometry, count_packed, pack, unpack
-from spikevrt.recording.stream import JoinedStream, PackedStream, count_slices
+from spikevrt.recording.stream import JoinedStream, PackedStream, count_slices, live_ticks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -154,3 +154,33 @@ def test_64_ticks_of_ten_gigabytes_touch_little_more_than_their_own_bytes(tmp_pa
     *values, growth_bytes = (int(word) for word in answer.stdout.split())
     assert values == [800_000, 100_000, 8, 8, 1]
     assert growth_bytes < 60e6, f"{growth_bytes / 1e6:.1f} MB"
+
+
+@pytest.mark.parametrize(("width", "tag_bits"), [(16, 0), (16, 8), (16, 5), (13, 0), (13, 3)])
+def test_live_ticks_are_those_in_which_any_pixel_fires_whatever_the_tags_say(
+    tmp_path: Path, width: int, tag_bits: int
+) -> None:
+    geometry = SpikeGeometry(width, 5, tag_bits=tag_bits)
+    spikes = np.zeros((11, 5, width), np.uint8)
+    spikes[2, 0, 0] = spikes[3, 4, width - 1] = spikes[9, 2, 7] = 1
+    data = np.frombuffer(pack(spikes, geometry), np.uint8).reshape(11, -1).copy()
+    bits = np.unpackbits(data, axis=1, bitorder="little")
+    rows = bits[:, : 5 * geometry.row_bits].reshape(11, 5, geometry.row_bits)
+    rows[:, :, width:] = 1
+    bits[:, : 5 * geometry.row_bits] = rows.reshape(11, -1)
+    (tmp_path / "a.dat").write_bytes(np.packbits(bits, axis=1, bitorder="little").tobytes())
+    stream = PackedStream(tmp_path / "a.dat", geometry)
+    np.testing.assert_array_equal(np.flatnonzero(live_ticks(stream, 0, 11)), [2, 3, 9])
+    np.testing.assert_array_equal(np.flatnonzero(live_ticks(stream, 3, 9)), [0])
+    joined = JoinedStream((stream, stream))
+    np.testing.assert_array_equal(np.flatnonzero(live_ticks(joined, 3, 21)), [0, 6, 10, 11, 17])
+    assert live_ticks(joined, 4, 4).shape == (0,)
+    with pytest.raises(ValueError, match=r"a\.dat: ticks \[3, 12\) asked for; allowed: inside \[0, 11\)"):
+        live_ticks(stream, 3, 12)
+
+
+def test_live_ticks_of_an_array_are_those_of_its_spikes(tmp_path: Path) -> None:
+    spikes = np.zeros((7, 3, 5), np.uint8)
+    spikes[4, 1, 2] = 1
+    np.save(tmp_path / "a.npy", spikes)
+    np.testing.assert_array_equal(np.flatnonzero(live_ticks(open_stream(tmp_path / "a.npy"), 1, 7)), [3])

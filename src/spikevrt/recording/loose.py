@@ -26,15 +26,17 @@ def loose_recording(
     first_tick: int = 0,
     exposure_ticks: int | None = None,
     period_ticks: int | None = None,
+    keep_outside: bool = False,
 ) -> Recording:
     """Make a recording of loose files: a folder of images or a video, and a stream (or None: frames alone).
 
     Exposure i covers `exposure_ticks` ticks from first_tick + i * period_ticks. By default the stream is split equally:
     period_ticks = ticks / frames, which must divide; and exposure_ticks = period_ticks (the shutter never closes).
+    With `keep_outside` frames before the stream (a negative `first_tick`) and behind it are kept, without spikes.
 
     Raises:
         FileNotFoundError: no such frames.
-        ValueError: the exposures do not fit the stream.
+        ValueError: the exposures do not fit the stream; with `keep_outside`, none of them lies inside it.
     """
     frames = Path(frames)
     if frames.is_dir():
@@ -53,7 +55,9 @@ def loose_recording(
     else:
         if not 0 < tick_rate_hz < math.inf:
             raise ValueError(f"tick_rate_hz: {tick_rate_hz}; allowed: above 0")
-        exposures, step_ticks = _lay_out(spikes, num_frames, tick_rate_hz, first_tick, exposure_ticks, period_ticks)
+        exposures, step_ticks = _lay_out(
+            spikes, num_frames, tick_rate_hz, first_tick, exposure_ticks, period_ticks, keep_outside
+        )
         fps = fps or tick_rate_hz / step_ticks
     return Recording(
         root=frames,
@@ -76,10 +80,11 @@ def _lay_out(
     first_tick: int,
     exposure_ticks: int | None,
     period_ticks: int | None,
+    keep_outside: bool,
 ) -> tuple[tuple[Exposure, ...], int]:
     """The exposures, and the ticks from one to the next."""
     name, num_ticks = spikes.files[0], spikes.num_ticks
-    if not 0 <= first_tick < num_ticks:
+    if not (0 <= first_tick < num_ticks or keep_outside):
         raise ValueError(f"first_tick: {first_tick}; allowed: 0 to {num_ticks - 1}, {name} has {num_ticks} ticks")
     if period_ticks is None:
         period_ticks, remainder = divmod(num_ticks - first_tick, num_frames)
@@ -95,9 +100,11 @@ def _lay_out(
     if not 1 <= exposure_ticks <= period_ticks:
         raise ValueError(f"exposure_ticks: {exposure_ticks}; allowed: 1 to period_ticks = {period_ticks}")
     needed = first_tick + (num_frames - 1) * period_ticks + exposure_ticks
-    if needed > num_ticks:
+    if needed > num_ticks and not keep_outside:
         raise ValueError(f"{name}: {num_ticks} ticks, but {num_frames} exposures need {needed}")
     starts = [first_tick + i * period_ticks for i in range(num_frames)]
+    if not any(0 <= start <= num_ticks - exposure_ticks for start in starts):
+        raise ValueError(f"{name}: no exposure of {exposure_ticks} ticks from {first_tick} on lies in its {num_ticks}")
     return tuple(
         Exposure(i, start, start + exposure_ticks, start / tick_rate_hz, (start + exposure_ticks) / tick_rate_hz)
         for i, start in enumerate(starts)

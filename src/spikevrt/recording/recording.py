@@ -49,7 +49,8 @@ class Recording:
     """Where everything lies and how it belongs together; pixels and spikes are read when asked for.
 
     `spikes` is None when there are only frames; then every exposure holds no tick. `exposures` are those after the
-    alignment's time offset; frames whose ticks would then lie outside the stream are in `dropped`, not in `exposures`.
+    alignment's time offset; frames whose ticks would then lie outside the stream are in `dropped`, not in `exposures`,
+    unless it was opened with `keep_outside`: reading the spikes of such a frame raises ValueError.
     """
 
     root: Path
@@ -161,12 +162,12 @@ def nearest_ratio(height: int, width: int, sensor_height: int, sensor_width: int
     return max(1, round(math.sqrt(height * width / (sensor_height * sensor_width))))
 
 
-def open_recording(path: Path, *, apply_alignment: bool = True) -> Recording:
+def open_recording(path: Path, *, apply_alignment: bool = True, keep_outside: bool = False) -> Recording:
     """Open a recording folder, and refuse one whose files contradict its recording.json or each other.
 
     Checked: the format, the size of every frame, as many frames as exposures, the spike file's size, exposures in order
     and inside the stream. The spike file's checksum is left to `inspect`, which reads it anyway. With `apply_alignment`
-    off it is opened as it was before `spikevrt align`.
+    off it is opened as it was before `spikevrt align`; `keep_outside` is for `with_alignment`.
 
     Raises:
         FileNotFoundError: no such folder, or a file of it is missing.
@@ -203,11 +204,11 @@ def open_recording(path: Path, *, apply_alignment: bool = True) -> Recording:
         bad_pixels=read_bad_pixels(fields, spikes.height, spikes.width),
     )
     is_aligned = apply_alignment and fields.has("alignment")
-    return with_alignment(recording, read_alignment(root, fields)) if is_aligned else recording
+    return with_alignment(recording, read_alignment(root, fields), keep_outside) if is_aligned else recording
 
 
-def with_alignment(recording: Recording, alignment: Alignment) -> Recording:
-    """The recording under an alignment: exposures shifted by whole ticks, frames that then lie outside dropped.
+def with_alignment(recording: Recording, alignment: Alignment, keep_outside: bool = False) -> Recording:
+    """The recording under an alignment: exposures shifted by whole ticks, frames that then lie outside dropped or kept.
 
     Raises:
         ValueError: the recording is aligned already, or no frame would remain.
@@ -218,7 +219,7 @@ def with_alignment(recording: Recording, alignment: Alignment) -> Recording:
     kept, dropped = [], []
     for index, exposure in enumerate(recording.exposures):
         start, stop = exposure.start_tick + shift, exposure.stop_tick + shift
-        if recording.spikes is not None and (start < 0 or stop > recording.num_ticks):
+        if recording.spikes is not None and not keep_outside and (start < 0 or stop > recording.num_ticks):
             why = (
                 f"its ticks are [{start}, {stop}) with an offset of {shift}; allowed: inside [0, {recording.num_ticks})"
             )

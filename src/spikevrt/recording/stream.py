@@ -24,7 +24,9 @@ from spikevrt.recording.spike_file import (
 )
 
 if TYPE_CHECKING:
-    from jaxtyping import UInt, UInt8
+    from jaxtyping import Bool, UInt, UInt8
+
+READ_BITS = 1 << 24  # pixels times ticks that are unpacked at once
 
 
 class SpikeStream(Protocol):
@@ -145,6 +147,35 @@ class JoinedStream:
             if inside[0] < inside[-1]:
                 counts += part.count(inside)
         return counts
+
+
+def live_ticks(stream: SpikeStream, start_tick: int, stop_tick: int) -> Bool[np.ndarray, " T"]:
+    """Whether any pixel fires, for each of the ticks [start_tick, stop_tick). Packed files are looked at as they lie.
+
+    Raises:
+        ValueError: the window is not inside the stream.
+    """
+    check_window(str(stream.files[0]), start_tick, stop_tick, stream.num_ticks)
+    if isinstance(stream, JoinedStream):
+        pieces = [
+            live_ticks(part, max(start_tick - start, 0), min(stop_tick - start, part.num_ticks))
+            for part, start in zip(stream.parts, stream.starts, strict=False)
+            if start < stop_tick and start + part.num_ticks > start_tick
+        ]
+        return np.concatenate(pieces) if pieces else np.zeros(0, dtype=bool)
+    if isinstance(stream, PackedStream) and stream.geometry.width % 8 == stream.geometry.tag_bits % 8 == 0:
+        geometry = stream.geometry
+        packed = map_ticks(stream.path, geometry, start_tick, stop_tick)
+        if geometry.tag_bits:  # which are no spikes
+            rows = packed.reshape(len(packed), geometry.height, geometry.row_bits // 8)
+            packed = rows[:, :, : geometry.width // 8].reshape(len(packed), geometry.height * geometry.width // 8)
+        return packed.max(axis=1, initial=0) > 0
+    step = max(1, READ_BITS // (stream.height * stream.width))
+    live = np.zeros(stop_tick - start_tick, dtype=bool)
+    for first in range(start_tick, stop_tick, step):
+        spikes = stream.read(first, min(first + step, stop_tick))
+        live[first - start_tick : first - start_tick + len(spikes)] = spikes.any(axis=(1, 2))
+    return live
 
 
 def count_slices(spikes: UInt8[np.ndarray, "T h w"], edges: Sequence[int]) -> UInt[np.ndarray, "K h w"]:

@@ -1,0 +1,160 @@
+"""Lost stretches and frames outside the stream go without spikes; dropped ticks and dark scenes do not."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spikevrt.recording.recording import Exposure, Recording, open_recording, with_alignment
+from spikevrt.recording.registration import Alignment
+from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+from spikevrt.recording.stream import PackedStream
+from spikevrt.restore.gaps import has_usable_spikes, inside_stream, lost_ticks, spike_gaps
+from spikevrt.simulate.sensor import sensor_preset
+from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+
+PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "demo" / "assets" / "chelsea.jpg"
+TICKS, PERIOD, NUM = 128, 160, 4
+HEIGHT, WIDTH = 10, 16
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[[np.ndarray], Recording]:
+    """make(live) is a recording of NUM exposures in whose stream one pixel fires at each tick that is live."""
+
+    def make(live: np.ndarray) -> Recording:
+        spikes = np.zeros((len(live), HEIGHT, WIDTH), np.uint8)
+        spikes[np.arange(len(live)), np.arange(len(live)) % HEIGHT, 3] = live
+        geometry = SpikeGeometry(WIDTH, HEIGHT)
+        with SpikeWriter(tmp_path / "spikes.dat", geometry) as writer:
+            writer.append(spikes)
+        exposures = tuple(Exposure(i, i * PERIOD, i * PERIOD + TICKS, float(i), i + 0.8) for i in range(NUM))
+        blur = tuple(Path(f"{i}.png") for i in range(NUM))
+        stream = PackedStream(tmp_path / "spikes.dat", geometry)
+        return Recording(tmp_path, 32, 20, 2e4, exposures, stream, blur, (), 125.0)
+
+    return make
+
+
+def bright() -> np.ndarray:
+    return np.ones(NUM * PERIOD, bool)
+
+
+def dark(spikes_per_tick: float, seed: int = 5) -> np.ndarray:
+    return np.random.default_rng(seed).random(NUM * PERIOD) < 1 - np.exp(-spikes_per_tick)
+
+
+def test_a_full_stream_has_no_gap(make: Callable[[np.ndarray], Recording]):
+    assert spike_gaps(make(bright())) == [False] * NUM
+
+
+def test_a_lost_stretch_makes_a_gap_of_its_exposure_alone(make: Callable[[np.ndarray], Recording]):
+    live = bright()
+    live[PERIOD + 30 : PERIOD + 90] = False
+    assert spike_gaps(make(live)) == [False, True, False, False]
+
+
+@pytest.mark.parametrize("length, gap", [(6, False), (7, True)])  # of 128 ticks 5 % are 6.4
+def test_up_to_a_twentieth_of_the_exposure_may_be_lost(make: Callable[[np.ndarray], Recording], length: int, gap: bool):
+    live = bright()
+    live[40 : 40 + length] = False
+    assert spike_gaps(make(live)) == [gap, False, False, False]
+
+
+def test_a_stretch_between_two_exposures_is_no_gap(make: Callable[[np.ndarray], Recording]):
+    live = bright()
+    live[TICKS - 3 : PERIOD + 2] = False  # 37 ticks, 3 and 2 of them in exposures
+    assert spike_gaps(make(live)) == [False] * NUM
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.25])
+def test_ticks_dropped_one_by_one_are_no_gap(make: Callable[[np.ndarray], Recording], share: float):
+    live = bright()
+    live[np.random.default_rng(2).random(len(live)) < share] = False
+    assert spike_gaps(make(live)) == [False] * NUM
+
+
+@pytest.mark.parametrize("spikes_per_tick", [0.2, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_dark_scene_that_still_fires_is_no_gap(
+    make: Callable[[np.ndarray], Recording], spikes_per_tick: float, seed: int
+):
+    assert spike_gaps(make(dark(spikes_per_tick, seed))) == [False] * NUM
+
+
+@pytest.mark.parametrize("spikes_per_tick", [0.7, 1.0, 3.0])
+def test_in_a_dark_scene_a_lost_stretch_is_told_from_the_dark(
+    make: Callable[[np.ndarray], Recording], spikes_per_tick: float
+):
+    live = dark(spikes_per_tick)
+    live[2 * PERIOD + 40 : 2 * PERIOD + 100] = False
+    assert spike_gaps(make(live)) == [False, False, True, False]
+
+
+def test_an_exposure_without_any_spike_is_a_gap_and_so_is_a_dead_stream(make: Callable[[np.ndarray], Recording]):
+    live = dark(0.2)
+    live[PERIOD : PERIOD + TICKS] = False
+    assert spike_gaps(make(live)) == [False, True, False, False]
+    assert spike_gaps(make(np.zeros(NUM * PERIOD, bool))) == [True] * NUM
+
+
+def test_several_lost_stretches_do_not_make_each_other_usual():
+    live = np.ones(256, bool)
+    for start in (20, 90, 170):
+        live[start : start + 50] = False
+    assert lost_ticks(live).sum() == 150
+
+
+def test_a_simulated_sensor_in_low_light_has_no_gap(tmp_path: Path):
+    options = SimulateOptions(
+        frames=3, width=96, height=64, exposure_ticks=64, period_ticks=64, num_layers=0,
+        sensor=dataclasses.replace(sensor_preset("lowlight"), light_gain=0.002, dark_current=0.0, hot_fraction=0.0),
+    )  # fmt: skip
+    recording = simulate_recording(PHOTO, tmp_path / "cat", options)
+    assert recording.spikes is not None
+    spikes = recording.spikes.read(0, recording.num_ticks)
+    num_empty = int((spikes.reshape(len(spikes), -1).sum(axis=1) == 0).sum())
+    assert 0.2 * recording.num_ticks < num_empty  # dark indeed
+    assert spike_gaps(recording) == [False] * 3
+
+
+def test_frames_whose_ticks_lie_outside_the_stream_are_gaps(recording_folder: Path):
+    moved = with_alignment(open_recording(recording_folder), Alignment(offset_ticks=-3.0), keep_outside=True)
+    assert spike_gaps(moved) == [True, False, False]
+
+
+def test_a_recording_without_spikes_is_all_gaps(make: Callable[[np.ndarray], Recording]):
+    assert spike_gaps(dataclasses.replace(make(bright()), spikes=None)) == [True] * NUM
+
+
+def test_what_lies_inside_the_stream_keeps_its_pictures(recording_folder: Path):
+    plain = open_recording(recording_folder)
+    assert inside_stream(plain) is plain
+    inside = inside_stream(with_alignment(plain, Alignment(offset_ticks=-3.0), keep_outside=True))
+    assert [exposure.frame_idx for exposure in inside.exposures] == [1, 2]
+    np.testing.assert_array_equal(inside.read_blur(0), plain.read_blur(1))
+    np.testing.assert_array_equal(inside.read_sharp(1), plain.read_sharp(2))
+    far = with_alignment(plain, Alignment(offset_ticks=500.0), keep_outside=True)
+    with pytest.raises(ValueError, match=r"waves: no exposure lies inside the 65 ticks of its spikes$"):
+        inside_stream(far)
+
+
+def test_looking_at_an_exposure_takes_less_than_two_milliseconds(tmp_path: Path):
+    """128 ticks of 250 x 400 take 0.13 ms of a core; the best of many, so that a busy machine does not count."""
+    geometry = SpikeGeometry(400, 250)
+    with SpikeWriter(tmp_path / "spikes.dat", geometry) as writer:
+        writer.append(np.ones((128, 250, 400), np.uint8))
+    exposure = Exposure(0, 0, 128, 0.0, 1.0)
+    stream = PackedStream(tmp_path / "spikes.dat", geometry)
+    recording = Recording(tmp_path, 800, 500, 2e4, (exposure,), stream, (Path("a.png"),), (), 25.0)
+    took_s = []
+    for _ in range(20):
+        start_s = time.process_time()
+        assert has_usable_spikes(recording, 0)
+        took_s.append(time.process_time() - start_s)
+    assert min(took_s) < 0.002

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from torch import Tensor, nn
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import ModelConfig, SpikeConfig
 from spikevrt.model.flow import Flows
+from spikevrt.recording.encode import VideoFormat, VideoTags, write_segment
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
+from spikevrt.recording.join import join_segments
 from spikevrt.recording.recording import Recording, open_recording, write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 
@@ -114,3 +117,14 @@ def make_recording(tmp_path: Path) -> Callable[..., Recording]:
 @pytest.fixture
 def noise() -> torch.Generator:
     return torch.Generator().manual_seed(11)
+
+
+@pytest.fixture
+def uneven_video(tmp_path: Path) -> Path:
+    """A video of grey levels 0, 60, 120, 180 at 0, 3, 4 and 9 hundredths of a second."""
+    path = tmp_path / "uneven.mkv"
+    frames = [(pts, np.full((32, 48, 3), 60 * i, np.uint8)) for i, pts in enumerate((0, 3, 4, 9))]
+    segment, format = tmp_path / "segment.mp4", VideoFormat("ffv1")
+    write_segment(segment, frames, time_base=Fraction(1, 100), fps=25.0, format=format, tags=VideoTags())
+    join_segments([segment], path, fps=25.0, format=format, tags=VideoTags())
+    return path

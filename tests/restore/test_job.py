@@ -217,7 +217,7 @@ def test_a_stopped_job_goes_on_and_ends_as_if_it_had_not_been(
 
 def test_a_job_goes_on_only_as_what_it_was_begun_as(fake_network, make_recording, tmp_path):
     recording = make_recording(13)
-    stop_at(fake_network, 18)
+    stop_at(fake_network, 8)
     with pytest.raises(RuntimeError):
         restore_recording(Path("w"), recording, tmp_path / "out", SMALL)
     other = dataclasses.replace(SMALL, overlap_px=16)
@@ -274,7 +274,7 @@ def test_a_killed_job_leaves_nothing_under_the_final_name_lets_nobody_in_while_i
     make_recording, tmp_path
 ):
     recording, out, whole = make_recording(41, height=16, width=16), tmp_path / "out", tmp_path / "whole"
-    process = start(recording.root, out, 0.2)
+    process = start(recording.root, out, 1.0)
     try:
         deadline = time.monotonic() + 60
         while not list(tmp_path.glob(".out.job/parts/000003.png")):

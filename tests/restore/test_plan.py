@@ -1,93 +1,106 @@
+"""What memory a restoration takes, and what fits: straight lines, budgets, and the size of flows."""
+
+from __future__ import annotations
+
 import pytest
+import torch
 
-from spikevrt.config import ModelConfig, UnetConfig, VrtConfig
-from spikevrt.restore.plan import Plan, largest_tile_px, plan_tiles, predict_peak_bytes, stored_flow_bytes
+from spikevrt.config import ModelConfig, SpikeConfig, UnetConfig, VrtConfig
+from spikevrt.model.build import build_network
+from spikevrt.restore import plan
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.plan import Needs, Plan, choose, is_out_of_memory, measure_needs, parse_bytes, plan_tiles
+from tests.restore.conftest import identity
 
-RANGE = {"smallest_px": 64, "largest_px": 512, "multiple": 16}
-
-
-def test_more_memory_never_picks_a_smaller_tile():
-    budgets = [4, 8, 16, 32, 64]
-    tiles = [largest_tile_px(ModelConfig(), 5, budget_bytes=gb * 10**9, **RANGE) for gb in budgets]
-    assert tiles == sorted(tiles) and tiles[0] < tiles[-1]
-    assert all(tile % 16 == 0 for tile in tiles)
-
-
-def test_the_picked_tile_is_predicted_to_fit_and_the_next_one_is_not():
-    budget = 8 * 10**9
-    tile = largest_tile_px(ModelConfig(), 5, budget_bytes=budget, **RANGE)
-    assert predict_peak_bytes(ModelConfig(), 5, tile, tile) <= budget
-    assert predict_peak_bytes(ModelConfig(), 5, tile + 16, tile + 16) > budget
-
-
-def test_a_budget_that_no_tile_fits_is_refused():
-    with pytest.raises(
-        ValueError, match=r"max_memory_gb: 0\.001 GB are left beside the clip; the smallest tile of 64 px"
-    ):
-        largest_tile_px(ModelConfig(), 5, budget_bytes=10**6, **RANGE)
-
-
-SMALLEST = {"smallest_px": 64, "multiple": 16}
+MB = 10**6
 
 
 def test_several_tiles_share_flows_and_a_single_one_does_not():
-    plan = {
-        width: plan_tiles(ModelConfig(), 5, 256, width, tile_px=256, budget_bytes=None, **SMALLEST)
-        for width in (256, 512)
-    }
-    assert plan == {256: Plan(256, False), 512: Plan(256, True)}
+    plans = {width: plan_tiles(ModelConfig(), 5, 256, width, tile_px=256) for width in (256, 512)}
+    assert plans == {256: Plan(256, False), 512: Plan(256, True)}
 
 
 def test_a_network_without_flow_shares_none():
-    model = ModelConfig(vrt=VrtConfig(pa_frames=0), spikes=None)
-    assert plan_tiles(model, 6, 256, 512, tile_px=256, budget_bytes=None, **SMALLEST) == Plan(256, False)
+    for model in (ModelConfig(vrt=VrtConfig(pa_frames=0), spikes=None), ModelConfig(unet=UnetConfig())):
+        assert plan_tiles(model, 6, 256, 512, tile_px=256) == Plan(256, False)
 
 
-UNET = ModelConfig(unet=UnetConfig())
+def test_flows_that_take_more_than_a_tile_are_not_shared():
+    assert plan_tiles(ModelConfig(), 5, 256, 40_000, tile_px=64) == Plan(64, False)
 
 
-def test_a_unet_has_no_flows_to_share_and_needs_less_than_the_reference_network():
-    plan = plan_tiles(UNET, 5, 256, 512, tile_px=256, budget_bytes=None, **SMALLEST)
-    assert plan == Plan(256, False)
-    assert predict_peak_bytes(UNET, 5, 256, 256) < predict_peak_bytes(ModelConfig(), 5, 256, 256)
+@pytest.mark.parametrize(
+    ("text", "num_bytes"),
+    [("6GiB", 6 << 30), ("800 MB", 800 * MB), ("1.5gb", 1_500_000_000), ("6e9", 6 * 10**9), ("12345", 12345)],
+)
+def test_sizes_have_units_of_1000_or_with_an_i_of_1024(text: str, num_bytes: int):
+    assert parse_bytes(text) == num_bytes
 
 
-def test_a_budget_picks_the_largest_tile_of_a_unet_that_is_predicted_to_fit():
-    budget = predict_peak_bytes(UNET, 5, 208, 208)
-    options = {"tile_px": 10**9, **SMALLEST}
-    assert plan_tiles(UNET, 5, 720, 1280, budget_bytes=budget, **options) == Plan(208, False)
-    assert plan_tiles(UNET, 5, 720, 1280, budget_bytes=budget - 1, **options) == Plan(192, False)
+@pytest.mark.parametrize("text", ["", "six", "6 TB", "-1GB", "0", "1..2GB", "nan"])
+def test_what_is_no_size_is_refused(text: str):
+    with pytest.raises(ValueError, match=r"memory: .*; allowed: a number of bytes, or with a unit as 6GiB, 800MB"):
+        parse_bytes(text)
 
 
-def test_a_unet_that_reads_spikes_or_is_wider_at_a_coarse_level_is_predicted_to_need_more():
-    models = [
-        ModelConfig(unet=UnetConfig(width=7), spikes=None),
-        ModelConfig(unet=UnetConfig(width=7)),
-        ModelConfig(unet=UnetConfig(width=7, growth=59)),
-    ]
-    needs = [predict_peak_bytes(model, 5, 64, 64) for model in models]
-    assert needs == sorted(set(needs))
+@pytest.fixture
+def line(monkeypatch) -> Needs:
+    """A process of 100 MB; a tile adds 10 MB and 1 kB for each pixel of each frame."""
+    needs = Needs(100 * MB, 10.0 * MB, 1000.0)
+    monkeypatch.setattr(plan, "measure_needs", lambda network, **_: needs)
+    return needs
 
 
-def test_flows_that_would_take_more_memory_than_a_tile_are_not_shared():
-    """4K with the reference network is shared, 64 times a tile of 64 pixels is not."""
-    shared = [
-        plan_tiles(ModelConfig(), 5, 2160, 3840, tile_px=tile_px, budget_bytes=None, **SMALLEST).shares_flows
-        for tile_px in (64, 256)
-    ]
-    assert shared == [False, True]
+WIDE = RestoreOptions(tile_px=256, overlap_px=16, clip_frames=5)
 
 
-def test_under_a_budget_tiles_leave_room_for_the_flows_that_they_share():
-    flows = stored_flow_bytes(ModelConfig(), 5, 720, 1280)
-    assert flows == 22 * 4 * 720 * 1280
-    budget = predict_peak_bytes(ModelConfig(), 5, 256, 256) + flows
-    options = {"tile_px": 10**9, **SMALLEST}
-    assert plan_tiles(ModelConfig(), 5, 720, 1280, budget_bytes=budget, **options) == Plan(256, True)
-    assert plan_tiles(ModelConfig(), 5, 720, 1280, budget_bytes=budget - 1, **options) == Plan(240, True)
+def fitted(budget_mb: float, options: RestoreOptions = WIDE, **changes) -> tuple[RestoreOptions, int]:
+    size = {"num_frames": 40, "height_px": 480, "width_px": 640, "ratio": 2, "voxel_bytes": 0}
+    return choose(identity(), options, budget_bytes=int(budget_mb * MB), precisions=["fp32"], **(size | changes))
 
 
-def test_a_budget_too_small_for_shared_flows_is_kept_without_them():
-    budget = predict_peak_bytes(ModelConfig(), 5, 64, 64)
-    plan = plan_tiles(ModelConfig(), 5, 720, 1280, tile_px=10**9, budget_bytes=budget, **SMALLEST)
-    assert plan == Plan(64, False)
+def test_the_largest_tile_that_fits_is_taken_and_the_next_one_would_not(line):
+    beside = plan.clip_bytes(WIDE, num_frames=40, height_px=480, width_px=640, voxel_bytes=0)
+    budget = line.peak_bytes(5, 192, beside_bytes=beside) / MB
+    options, predicted = fitted(budget)
+    assert (options.tile_px, options.clip_frames) == (192, 5) and predicted == budget * MB
+    assert fitted(budget - 0.001)[0].tile_px == 176
+
+
+def test_more_memory_never_picks_a_smaller_tile(line):
+    tiles = [fitted(budget)[0].tile_px for budget in (330, 400, 500, 600, 800)]
+    assert tiles == sorted(tiles) and tiles[0] < tiles[-1] == 256
+
+
+def test_a_shorter_clip_comes_before_tiles_that_are_mostly_overlap(line):
+    options, _ = fitted(260)
+    assert options.clip_frames == 3 and options.tile_px >= 128
+    options, _ = fitted(180)
+    assert options.clip_frames < 5 and options.tile_px < 128
+    assert options.overlap_frames < options.clip_frames
+
+
+def test_a_budget_that_nothing_fits_is_refused_with_what_is_needed(line):
+    with pytest.raises(ValueError, match=r"memory: 0\.1 GB; the smallest tile of 32 px with clips of 2 frames needs"):
+        fitted(100)
+
+
+def test_the_whole_picture_stays_the_whole_picture_where_it_fits(line):
+    whole = RestoreOptions(tile_px=0, overlap_px=0, clip_frames=0)
+    options, _ = fitted(9000, whole, num_frames=3, height_px=64, width_px=96)
+    assert options == whole
+
+
+def test_what_a_tile_takes_is_measured_on_the_network_itself():
+    """A U-Net's tile of 4 times the pixels takes about 4 times what the tile itself takes."""
+    config = ModelConfig(unet=UnetConfig(width=16, growth=4, depth=1, neighbours=0), spikes=SpikeConfig(num_bins=4))
+    needs = measure_needs(build_network(config).eval(), ratio=2, num_frames=3, precision="fp32")
+    assert needs.held_bytes > 50 * MB and needs.bytes_per_pixel > 16 * 4  # at least one layer's activations
+    least = 16 * 4 * 3 * 512**2
+    assert needs.held_bytes + least < needs.peak_bytes(3, 512) < needs.held_bytes + 30 * least
+
+
+def test_errors_that_say_that_memory_ran_out_are_told_from_others():
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory")) and is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"))
+    assert not is_out_of_memory(RuntimeError("shape mismatch")) and not is_out_of_memory(ValueError("memory"))

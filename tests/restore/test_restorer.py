@@ -11,7 +11,6 @@ from spikevrt.config import ModelConfig, SpikeConfig
 from spikevrt.recording.frames import to_float
 from spikevrt.recording.loose import loose_recording
 from spikevrt.restore.admission import tell_without_spikes
-from spikevrt.restore.plan import predict_peak_bytes, stored_flow_bytes
 from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip, restore_frames
 from spikevrt.restore.tiling import Tile, cut_flows, spatial_tiles
 from spikevrt.restore.work import ClipWork
@@ -125,14 +124,48 @@ def test_a_tile_smaller_than_the_network_takes_is_refused():
         restore_clip(identity(), torch.zeros(2, 3, 32, 32), None, RestoreOptions(tile_px=15, overlap_px=0))
 
 
-def test_a_memory_budget_makes_tiles_smaller_and_nothing_else(noise):
-    clip = torch.rand(2, 3, 64, 96, generator=noise)
-    network = identity()
-    budget_bytes = predict_peak_bytes(RGB, 2, 48, 48) + 16 * clip.numel() + stored_flow_bytes(RGB, 2, 64, 96)
-    budget_gb = budget_bytes / 1e9
-    restored = restore_clip(network, clip, None, RestoreOptions(tile_px=0, overlap_px=8, max_memory_gb=budget_gb))
-    assert {tuple(blur.shape[-2:]) for blur, _ in network.calls} == {(48, 48)}
+def runs_out_above(side_px: int) -> FakeNetwork:
+    """Answers with its frames, where no side is longer."""
+
+    def answer(blur, vox):
+        if max(blur.shape[-2:]) > side_px:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+        return blur.clone()
+
+    return FakeNetwork(RGB, answer)
+
+
+def test_where_memory_runs_out_tiles_are_halved_until_they_fit_and_that_is_told(noise, capsys):
+    clip, told = torch.rand(2, 3, 128, 192, generator=noise), []
+    network = runs_out_above(50)
+    restored = restore_clip(network, clip, None, RestoreOptions(tile_px=0, overlap_px=8), tell=told.append)
     torch.testing.assert_close(restored, clip, rtol=0, atol=1e-6)  # float32 sum of at most a few weights
+    assert told[0].tile_px == 48
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(");")[1] for line in lines] == [
+        " tiles of 96 px instead of 192",
+        " tiles of 48 px instead of 96",
+    ]
+
+
+def test_after_memory_ran_out_later_clips_begin_with_the_smaller_tiles(make_recording, capsys):
+    network = runs_out_above(24)
+    options = RestoreOptions(tile_px=32, overlap_px=4, clip_frames=3)
+    assert len(list(restore_frames(network, info(RGB), make_recording(7), options))) == 7
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert sum(max(blur.shape[-2:]) > 24 for blur, _ in network.calls) == 1
+
+
+def test_memory_that_runs_out_for_the_smallest_tile_is_an_error(noise):
+    with pytest.raises(torch.OutOfMemoryError):
+        restore_clip(runs_out_above(8), torch.rand(2, 3, 64, 64, generator=noise), None, SMALL)
+
+
+def test_other_errors_of_a_tile_are_not_tried_again(noise):
+    network = FakeNetwork(RGB, lambda blur, vox: blur.view(7))
+    with pytest.raises(RuntimeError, match="invalid for input of size"):
+        restore_clip(network, torch.rand(2, 3, 64, 64, generator=noise), None, SMALL)
+    assert len(network.calls) == 1
 
 
 def test_one_frame_alone_is_run_as_a_clip_that_repeats_it(noise):
@@ -354,6 +387,37 @@ def test_the_network_sees_the_voxels_of_the_exposure_standardised(make_recording
     list(restore_frames(network, info(SPIKES, mean=0.5), recording, SMALL))
     expected = math.log(3) - 0.5
     torch.testing.assert_close(network.calls[0][1], torch.full((1, 2, 3, 16, 16), expected), rtol=0, atol=1e-6)
+
+
+def test_no_clip_reaches_across_a_cut(make_recording):
+    network = identity()
+    list(restore_frames(network, info(RGB), make_recording(9), SMALL, cuts=[4]))
+    clips = [(blur[0, 0, 0, 0, 0].item() * 255, blur[0, -1, 0, 0, 0].item() * 255) for blur, _ in network.calls]
+    assert all(round(last) < 4 or round(first) >= 4 for first, last in clips) and len(clips) > 2
+
+
+def test_frames_without_usable_spikes_are_restored_from_the_frames_alone(make_recording):
+    network = FakeNetwork(SPIKES, lambda blur, vox: blur.clone())
+    recording = make_recording(7)
+    restored = list(restore_frames(network, info(SPIKES), recording, SMALL, without_spikes={3, 4}))
+    assert [index for index, _ in restored] == list(range(7))
+    alone = {
+        round(level) for blur, vox in network.calls if vox is None for level in (blur[0, :, 0, 0, 0] * 255).tolist()
+    }
+    with_spikes = {
+        round(v) for blur, vox in network.calls if vox is not None for v in (blur[0, :, 0, 0, 0] * 255).tolist()
+    }
+    assert (alone, with_spikes) == ({3, 4}, {0, 1, 2, 5, 6})
+
+
+@pytest.mark.parametrize("first", [1, 4, 6, 10])
+def test_a_frame_is_the_same_whatever_frame_is_begun_with(make_recording, first):
+    recording, options = make_recording(11), RestoreOptions(tile_px=64, clip_frames=5, overlap_frames=2)
+    network = FakeNetwork(RGB, lambda blur, vox: blur + blur.mean(1, keepdim=True))  # depends on the clip
+    every = dict(restore_frames(network, info(RGB), recording, options))
+    later = dict(restore_frames(network, info(RGB), recording, options, first=first))
+    assert list(later) == list(range(first, 11))
+    assert all(torch.equal(later[index], every[index]) for index in later)
 
 
 def test_a_bad_tile_of_a_recording_is_named_with_its_frames(make_recording):

@@ -188,7 +188,7 @@ def fit_into_memory(
     Raises:
         ValueError: nothing fits, or a `memory` that is none.
     """
-    device = next(network.parameters()).device
+    device = runtime.pick_device(options.device)
     budget = memory_budget(memory, device)
     if budget is None:
         return options, None

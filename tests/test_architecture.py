@@ -31,7 +31,7 @@ ARROWS: dict[str, set[str]] = {
     "light": set(),
     "kernels": set(),
     "lpips": set(),
-    "recording": set(),
+    "recording": {"light"},
     "represent": {"light"},
     "checkpoint": {"config"},
     "model": {"config", "kernels"},
@@ -81,7 +81,7 @@ ENTRANCES = {"cli", "verbs", "__main__", "__init__"}  # the command line may imp
 
 CORE = {"torch", "numpy", "yaml", "safetensors"}  # the rest is imported inside the function that needs it
 LAZY = {"PIL", "av", "rich", "tensorboard", "h5py", "scipy", "cv2", "ray", "matplotlib", "torchao", "triton"}
-LAZY |= {"onnxruntime", "flip_evaluator", "imageio_ffmpeg", "scenedetect"}
+LAZY |= {"onnxruntime", "flip_evaluator", "imageio_ffmpeg", "scenedetect", "OpenEXR"}
 TYPES_ONLY = {"jaxtyping"}
 
 

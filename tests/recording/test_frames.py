@@ -10,7 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from spikevrt.recording.frames import image_size, list_images, read_image, to_float, to_uint8, write_image
+from spikevrt.recording.frames import (
+    image_size,
+    list_images,
+    read_image,
+    to_float,
+    to_uint8,
+    to_uint16,
+    write_image,
+)
 
 
 def _image(height: int = 5, width: int = 7, seed: int = 0) -> np.ndarray:
@@ -162,3 +170,30 @@ def test_whatever_pillow_raises_for_a_damaged_picture_is_one_line(
     for read in (image_size, read_image):
         with pytest.raises(ValueError, match=rf"a\.png: damaged image \({text}\)$"):
             read(tmp_path / "a.png")
+
+
+def test_16_bits_and_back_is_identity_for_every_level() -> None:
+    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    images = np.stack([levels, levels.T, levels[::-1]], axis=-1)
+    frames = to_float(images)
+    assert frames.dtype == torch.float32 and frames.shape == (3, 256, 256)
+    assert (float(frames.min()), float(frames.max())) == (0.0, 1.0)
+    np.testing.assert_array_equal(to_uint16(frames), images)
+
+
+def test_the_same_colour_in_8_and_16_bits_is_the_same_float() -> None:
+    levels = np.arange(256, dtype=np.uint8)[None, :, None].repeat(3, axis=2)
+    assert torch.equal(to_float(levels), to_float(levels.astype(np.uint16) * 257))
+
+
+def test_float_images_stay_as_they_are() -> None:
+    image = np.array([[[-0.5, 0.25, 7.0]]], dtype=np.float32)
+    assert to_float(image).flatten().tolist() == [-0.5, 0.25, 7.0]
+
+
+def test_to_uint16_clamps_rounds_and_refuses_what_is_not_finite() -> None:
+    frame = torch.tensor([-1.0, 0.5, 2.0]).view(3, 1, 1)
+    assert to_uint16(frame).flatten().tolist() == [0, 32768, 65535]
+    frame[1] = float("nan")
+    with pytest.raises(ValueError, match="1 of 3 values are NaN or infinite"):
+        to_uint16(frame)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from spikevrt.recording.encode import VideoFormat, VideoTags, write_segment
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.loose import loose_recording
 from spikevrt.recording.spike_file import SpikeGeometry
@@ -97,3 +100,72 @@ def test_frames_before_and_behind_the_stream_are_kept_on_demand(root: Path) -> N
             recording.read_exposure_spikes(index)
     with pytest.raises(ValueError, match=r"no exposure of 19 ticks from 30 on lies in its 37$"):
         loose_recording(root / "blur", packed(root), first_tick=30, period_ticks=19, keep_outside=True)
+
+
+def clip(path: Path, pts: Sequence[int], time_base: Fraction = Fraction(1, 1000)) -> Path:
+    frames = ((stamp, np.full((10, 14, 3), 20 * i, dtype=np.uint8)) for i, stamp in enumerate(pts))
+    write_segment(path, frames, time_base=time_base, fps=25, format=VideoFormat(), tags=VideoTags())
+    return path
+
+
+UNEVEN = (50, 60, 75, 79)  # of 1/1000 s
+
+
+def test_a_video_of_uneven_rate_meets_the_spikes_by_its_clock(root: Path, tmp_path: Path) -> None:
+    video = clip(tmp_path / "a.mp4", UNEVEN)
+    recording = loose_recording(video, packed(root), tick_rate_hz=1000.0, first_tick=2)
+    # 0, 10, 25 and 29 ms after the first frame; open for as long as the closest two are apart
+    assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(2, 6), (12, 16), (27, 31), (31, 35)]
+    assert [(e.frame_idx, e.t0_s) for e in recording.exposures] == [(0, 0.002), (1, 0.012), (2, 0.027), (3, 0.031)]
+    np.testing.assert_array_equal(recording.read_exposure_spikes(2), SPIKES[27:31])
+    assert recording.fps == pytest.approx(3 / 0.029)
+
+
+def test_ticks_are_the_nearest_to_the_timestamps_and_do_not_drift(root: Path, tmp_path: Path) -> None:
+    pts = [1001 * i + (100 if i == 9 else 0) for i in range(10)]  # of 1/30000 s
+    video = clip(tmp_path / "a.mp4", pts, Fraction(1, 30000))
+    recording = loose_recording(video, packed(root), tick_rate_hz=100.0)
+    assert [e.start_tick for e in recording.exposures] == [round(stamp * 100 / 30000) for stamp in pts]
+    assert {e.num_ticks for e in recording.exposures} == {3}
+
+
+def test_an_even_video_meets_the_spikes_by_its_clock_when_asked(root: Path, tmp_path: Path) -> None:
+    video = clip(tmp_path / "a.mp4", (0, 10, 20))
+    recording = loose_recording(video, packed(root), tick_rate_hz=1000.0, by_timestamps=True, exposure_ticks=7)
+    assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(0, 7), (10, 17), (20, 27)]
+
+
+def test_a_stated_period_is_obeyed_for_uneven_video_too(root: Path, tmp_path: Path) -> None:
+    recording = loose_recording(clip(tmp_path / "a.mp4", UNEVEN), packed(root), period_ticks=9)
+    assert [e.start_tick for e in recording.exposures] == [0, 9, 18, 27]
+
+
+def test_uneven_video_without_spikes_has_its_own_times(tmp_path: Path) -> None:
+    exposures = loose_recording(clip(tmp_path / "a.mp4", UNEVEN), None).exposures
+    np.testing.assert_allclose([e.t0_s for e in exposures], [0.0, 0.010, 0.025, 0.029], atol=1e-12)
+    np.testing.assert_allclose([e.t1_s for e in exposures], [0.010, 0.025, 0.029, 0.033], atol=1e-12)
+    even = loose_recording(clip(tmp_path / "b.mp4", (0, 40, 80)), None).exposures
+    assert [(e.t0_s, e.t1_s) for e in even] == [(0.0, 0.04), (0.04, 0.08), (0.08, 0.12)]
+
+
+@pytest.mark.parametrize(
+    ("pts", "options", "message"),
+    [
+        (UNEVEN, {"first_tick": 9}, r"37 ticks, but by its timestamps the video needs 42 at 1000 Hz from tick 9"),
+        (UNEVEN, {"first_tick": 40}, "first_tick: 40; allowed: 0 to 36"),
+        (UNEVEN, {"exposure_ticks": 5}, "exposure_ticks: 5; allowed: 1 to 4, the least from frame to frame"),
+        (UNEVEN, {"tick_rate_hz": 50.0}, "tick_rate_hz: 50.0; by their timestamps frames 0 and 1 share a tick"),
+        (UNEVEN, {"by_timestamps": True, "period_ticks": 3}, "period_ticks: 3, but the timestamps tell it"),
+        (UNEVEN, {"linear": True}, r"linear: .*a\.mp4 is a video, of display values; allowed: a folder of images"),
+    ],
+)
+def test_timestamps_that_do_not_fit_are_refused(
+    root: Path, tmp_path: Path, pts: Sequence[int], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        loose_recording(clip(tmp_path / "a.mp4", pts), packed(root), **{"tick_rate_hz": 1000.0, **options})
+
+
+def test_a_folder_of_images_has_no_timestamps(root: Path) -> None:
+    with pytest.raises(ValueError, match="by_timestamps: .*blur is a folder of images, without timestamps"):
+        loose_recording(root / "blur", packed(root), by_timestamps=True)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from spikevrt.light import linear_to_srgb
 from spikevrt.recording.convert import write_stream
+from spikevrt.recording.encode import VideoFormat, VideoTags, write_segment
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.formats import StreamFormat, open_stream
+from spikevrt.recording.frames import to_float, write_pixels
+from spikevrt.recording.loose import loose_recording
 from spikevrt.recording.recording import find_recordings, open_recording, write_sidecar
 
 from .conftest import EXPOSURE_TICKS, GEOMETRY, NUM_FRAMES, NUM_TICKS, PERIOD_TICKS, SPIKES, frame_of, make_recording
@@ -169,3 +175,80 @@ def test_a_recording_may_hold_its_stream_in_any_format(root: Path, name: str, st
     _edit(root, lambda values: values["spikes"].update(num_ticks=36))
     with pytest.raises(ValueError, match=rf"{name}: 37 ticks, but recording\.json says 36"):
         open_recording(root)
+
+
+def test_full_depth_of_8_bits_is_bit_for_bit_the_path_of_8_bits(root: Path, tmp_path: Path) -> None:
+    recording = open_recording(root)
+    images = [frame_of(index) for index in range(2)]
+    write_segment(
+        tmp_path / "a.mp4",
+        enumerate(images),
+        time_base=Fraction(1, 25),
+        fps=25,
+        format=VideoFormat(),
+        tags=VideoTags(),
+    )
+    for footage in (recording, loose_recording(tmp_path / "a.mp4", None)):
+        for index in range(footage.num_frames):
+            assert torch.equal(footage.read_blur_deep(index), to_float(footage.read_blur(index)))
+
+
+def _one_frame(folder: Path, name: str, image: np.ndarray) -> Path:
+    folder.mkdir()
+    write_pixels(folder / name, image)
+    return folder
+
+
+SIXTEEN = np.random.default_rng(3).integers(0, 65536, (5, 7, 3), dtype=np.uint16)
+
+
+def test_16_bits_of_display_values_are_read_at_full_depth(tmp_path: Path) -> None:
+    recording = loose_recording(_one_frame(tmp_path / "a", "0.png", SIXTEEN), None)
+    assert not recording.linear
+    assert torch.equal(recording.read_blur_deep(0), to_float(SIXTEEN))
+    np.testing.assert_array_equal(recording.read_blur(0), SIXTEEN >> 8)
+
+
+@pytest.mark.parametrize("name", ["0.png", "0.tif"])
+def test_linear_light_of_16_bits_becomes_display_values(tmp_path: Path, name: str) -> None:
+    recording = loose_recording(_one_frame(tmp_path / "a", name, SIXTEEN), None, linear=True)
+    expected = linear_to_srgb(to_float(SIXTEEN))
+    torch.testing.assert_close(recording.read_blur_deep(0), expected, rtol=0, atol=1e-6)
+    shown = recording.read_blur(0).astype(float) / 255
+    np.testing.assert_allclose(shown, expected.permute(1, 2, 0).numpy(), atol=0.5 / 255 + 1e-6)
+
+
+def test_linear_says_nothing_of_images_of_8_bits(tmp_path: Path) -> None:
+    eight = (SIXTEEN >> 8).astype(np.uint8)
+    recording = loose_recording(_one_frame(tmp_path / "a", "0.png", eight), None, linear=True)
+    assert torch.equal(recording.read_blur_deep(0), to_float(eight))
+    np.testing.assert_array_equal(recording.read_blur(0), eight)
+
+
+def test_exr_is_linear_light_and_clipped_at_white(tmp_path: Path) -> None:
+    light = np.array([[[0.0, 0.5, 1.0], [4.0, -0.25, 0.0031308]]], dtype=np.float32)
+    recording = loose_recording(_one_frame(tmp_path / "a", "0.exr", light), None)
+    assert recording.linear
+    found = recording.read_blur_deep(0).permute(1, 2, 0).numpy()
+    expected = [[[0.0, 0.7353569, 1.0], [1.0, 0.0, 0.0404499]]]  # 1.055 * 0.5 ** (1 / 2.4) - 0.055; 12.92 * 0.0031308
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_array_equal(recording.read_blur(0), np.round(np.array(expected) * 255).astype(np.uint8))
+
+
+def test_exr_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    light = np.full((2, 2, 3), np.inf, dtype=np.float32)
+    recording = loose_recording(_one_frame(tmp_path / "a", "0.exr", light), None)
+    with pytest.raises(ValueError, match=r"0\.exr: values that are NaN or infinite"):
+        recording.read_blur_deep(0)
+
+
+def test_a_video_of_10_bits_is_read_at_full_depth(tmp_path: Path) -> None:
+    ten = np.random.default_rng(4).integers(0, 1024, (6, 8, 3)).astype(np.uint16)
+    deep = ((ten.astype(np.uint32) * 65535 + 511) // 1023).astype(np.uint16)
+    format = VideoFormat("ffv1", bits=10)
+    write_segment(
+        tmp_path / "a.mkv", [(0, deep), (1, deep)], time_base=Fraction(1, 25), fps=25, format=format, tags=VideoTags()
+    )
+    recording = loose_recording(tmp_path / "a.mkv", None)
+    torch.testing.assert_close(recording.read_blur_deep(1) * 1023, to_float(deep) * 1023, rtol=0, atol=0.01)
+    assert recording.read_blur(1).dtype == np.uint8

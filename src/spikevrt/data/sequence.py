@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from spikevrt.recording.exposure import Exposure, exposure_values, read_exposure
-from spikevrt.recording.recording import read_bad_pixels
+from spikevrt.recording.exposure import Exposure, exposure_values, read_bad_pixels, read_exposure
 from spikevrt.recording.sidecar import ROWS, Fields
 from spikevrt.recording.spike_file import SpikeGeometry
 

@@ -69,3 +69,18 @@ def check_exposures(sidecar: Path, exposures: Sequence[Exposure], num_ticks: int
         if previous is not None and exposure.frame_idx <= previous.frame_idx:
             raise ValueError(f"{sidecar}: exposures[{index}]: frame_idx {exposure.frame_idx} is not in rising order")
         previous = exposure
+
+
+def read_bad_pixels(fields: Fields, height: int, width: int) -> tuple[tuple[int, int], ...]:
+    """`spikes.bad_pixels` of a sidecar, (row, column) each. Raises ValueError for one outside the sensor."""
+    if not fields.has("spikes.bad_pixels"):
+        return ()
+    pixels = fields.get("spikes.bad_pixels", list)
+    for pixel in pixels:
+        is_pair = isinstance(pixel, list) and len(pixel) == 2 and all(type(value) is int for value in pixel)
+        if not is_pair or not (0 <= pixel[0] < height and 0 <= pixel[1] < width):
+            raise ValueError(
+                f"{fields.path}: spikes.bad_pixels: {str(pixel)[:80]}; allowed: [row, column] inside "
+                f"{height} rows and {width} columns"
+            )
+    return tuple((row, column) for row, column in pixels)

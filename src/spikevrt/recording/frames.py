@@ -1,6 +1,7 @@
-"""Single images: list, measure, read and write them; the one conversion between uint8 images and float frames.
+"""Single images: list, measure, read and write them; the one conversion between images and float frames.
 
-Dimension key: H rows, W columns, 3 colours (RGB, never BGR). Images are uint8 (H, W, 3); frames are float32 (3, H, W).
+Dimension key: H rows, W columns, 3 colours (RGB, never BGR). Images are uint8 (H, W, 3), at full depth also uint16 or
+float32 (`read_pixels`); frames are float32 (3, H, W).
 """
 
 from __future__ import annotations
@@ -17,12 +18,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikevrt.recording import deep
+
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8
+    from jaxtyping import Float, Float32, Shaped, UInt8, UInt16
     from PIL.Image import Image
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".exr")
 WRITE_SUFFIXES = (".png", ".jpg", ".jpeg")
+# what `write_pixels` writes, by suffix
+DEPTHS = {
+    ".png": ("uint8", "uint16"),
+    ".jpg": ("uint8",),
+    ".jpeg": ("uint8",),
+    ".tif": ("uint8", "uint16", "float32"),
+    ".tiff": ("uint8", "uint16", "float32"),
+    ".exr": ("float32",),
+}
 EXIF_ORIENTATION = 0x0112
 MAX_IMAGE_PIXELS = 1 << 28  # above this a header is taken for damage, not for a picture
 
@@ -52,12 +64,13 @@ def image_size(path: Path) -> tuple[int, int]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an image.
+        ValueError: not an image; an EXR or float TIFF without the package that reads it.
     """
+    if deep.is_float(path) and Path(path).is_file():
+        return deep.exr_size(path) if Path(path).suffix.lower() == ".exr" else deep.tiff_size(path)
     with _opened(Path(path)) as image:
         width, height = image.size
-        # asking a PNG without EXIF for it would decode the whole picture
-        if "exif" in image.info and image.getexif().get(EXIF_ORIENTATION, 1) >= 5:
+        if image.format != "TIFF" and _orientation_in(image) >= 5:  # of a TIFF, Pillow tells the upright size
             width, height = height, width
     return height, width
 
@@ -72,6 +85,8 @@ def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     from PIL import ImageOps
 
     path = Path(path)
+    if path.suffix.lower() == ".exr" and path.is_file():
+        raise ValueError(f"{path}: an EXR; allowed: 8 or 16 bits a colour")
     with _opened(path) as image:
         image.load()
         upright = ImageOps.exif_transpose(image)
@@ -81,6 +96,56 @@ def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
         if upright.mode in ("I", "F"):
             raise ValueError(f"{path}: {upright.mode} pixels; allowed: 8 or 16 bits a colour")
         return np.array(upright.convert("RGB"))
+
+
+def read_pixels(
+    path: Path,
+) -> UInt8[np.ndarray, "H W 3"] | UInt16[np.ndarray, "H W 3"] | Float32[np.ndarray, "H W 3"]:
+    """Decode one image to upright RGB at the depth that is stored: uint8, uint16 (PNG, TIFF) or float32 (TIFF, EXR).
+
+    Images of 8 bits are those of `read_image`. Float values are as stored, beyond [0, 1] too.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: as `read_image`; an EXR or deep TIFF without the package that reads it (extras `exr`, `tiff`).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such image")
+    if not deep.is_deep(path):
+        return read_image(path)
+    if path.suffix.lower() == ".exr":
+        return deep.read_exr(path)
+    image = deep.read_png16(path) if path.suffix.lower() == ".png" else deep.read_tiff(path)
+    return _upright(image, 1 if deep.is_float(path) else _orientation(path))
+
+
+def write_pixels(path: Path, image: Shaped[np.ndarray, "H W 3"]) -> None:
+    """Write an image at its own depth (`DEPTHS`) under its final name only when it is complete; float without loss.
+
+    Raises:
+        ValueError: a suffix or depth that is not written, or a package that is not installed (extras `exr`, `tiff`).
+    """
+    path = Path(path)
+    suffix, depth = path.suffix.lower(), str(image.dtype)
+    if suffix not in DEPTHS:
+        raise ValueError(f"{path}: cannot write {suffix or 'a file without suffix'}; allowed: {', '.join(DEPTHS)}")
+    if depth not in DEPTHS[suffix]:
+        fitting = [name for name, depths in DEPTHS.items() if depth in depths]
+        raise ValueError(f"{path}: {depth} in {suffix}; allowed: {', '.join(DEPTHS[suffix])} (or {', '.join(fitting)})")
+    assert image.ndim == 3 and image.shape[2] == 3, image.shape
+    if depth == "uint8" and suffix in WRITE_SUFFIXES:
+        write_image(path, image)
+        return
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        if suffix == ".exr":
+            deep.write_exr(partial, path, image)
+        else:
+            partial.write_bytes(deep.encode_png16(image) if suffix == ".png" else deep.encode_tiff(path, image))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_image(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
@@ -110,11 +175,13 @@ def write_image(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def to_float(images: UInt8[np.ndarray, "... H W 3"]) -> Float[Tensor, "... 3 H W"]:
-    """uint8 images to float32 frames in [0, 1]; the only place where 255 becomes 1."""
-    assert images.dtype == np.uint8 and images.shape[-1] == 3, (images.dtype, images.shape)
+def to_float(images: Shaped[np.ndarray, "... H W 3"]) -> Float[Tensor, "... 3 H W"]:
+    """Images to float32 frames: uint8 and uint16 to [0, 1], float32 as it is; where 255 and 65535 become 1."""
+    assert images.dtype in (np.uint8, np.uint16, np.float32) and images.shape[-1] == 3, (images.dtype, images.shape)
     planes = np.moveaxis(images, -1, -3).copy(order="C")
-    return torch.from_numpy(planes).to(torch.float32).div_(255.0)
+    if planes.dtype == np.float32:
+        return torch.from_numpy(planes)
+    return torch.from_numpy(planes).to(torch.float32).div_(float(np.iinfo(planes.dtype).max))
 
 
 def to_uint8(frames: Float[Tensor, "... 3 H W"]) -> UInt8[np.ndarray, "... H W 3"]:
@@ -123,6 +190,17 @@ def to_uint8(frames: Float[Tensor, "... 3 H W"]) -> UInt8[np.ndarray, "... H W 3
     Raises:
         ValueError: a value is NaN or infinite; it is never replaced by a colour.
     """
+    levels = (_finite(frames).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
+    return levels.movedim(-3, -1).contiguous().numpy()
+
+
+def to_uint16(frames: Float[Tensor, "... 3 H W"]) -> UInt16[np.ndarray, "... H W 3"]:
+    """Float frames to uint16 images: clamp to [0, 1], times 65535, round to nearest. Raises as `to_uint8`."""
+    levels = (_finite(frames).clamp(0.0, 1.0) * 65535.0).round().to(torch.int32)
+    return levels.movedim(-3, -1).contiguous().numpy().astype(np.uint16)
+
+
+def _finite(frames: Tensor) -> Tensor:
     assert frames.ndim >= 3 and frames.shape[-3] == 3, tuple(frames.shape)
     values = frames.detach().to("cpu", torch.float32)
     if not torch.isfinite(values).all():
@@ -130,8 +208,30 @@ def to_uint8(frames: Float[Tensor, "... 3 H W"]) -> UInt8[np.ndarray, "... H W 3
         raise ValueError(
             f"frames: {num_bad} of {values.numel()} values are NaN or infinite; no image can be made of them"
         )
-    levels = (values.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
-    return levels.movedim(-3, -1).contiguous().numpy()
+    return values
+
+
+def _orientation(path: Path) -> int:
+    """EXIF's number for how the picture lies, 1 to 8 (1: upright)."""
+    with _opened(path) as image:
+        return _orientation_in(image)
+
+
+def _orientation_in(image: Image) -> int:
+    # asking a PNG without EXIF for it would decode the whole picture
+    is_told = "exif" in image.info or image.format == "TIFF"
+    return int(image.getexif().get(EXIF_ORIENTATION, 1)) if is_told else 1
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """The picture as EXIF wants it shown."""
+    if orientation >= 5:
+        image = image.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)
 
 
 @contextlib.contextmanager

@@ -1,18 +1,22 @@
 """Loose files, a folder of images or a video and a spike stream beside it, as a recording.
 
-Nothing is copied: what the files do not tell, the caller states.
+Nothing is copied: what the files do not tell, the caller states. The frames of a video of uneven rate meet the spikes
+by their timestamps, those of all else by counting.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import image_size, list_images
 from spikevrt.recording.recording import Recording, check_size
 from spikevrt.recording.stream import SpikeStream
-from spikevrt.recording.video import probe_video
+from spikevrt.recording.video import VideoInfo, probe_video
 
 ASSUMED_FPS = 25.0  # of a folder of images without spikes: nothing tells it, and nothing but a video's speed uses it
 DEFAULT_TICK_RATE_HZ = 20000.0
@@ -27,6 +31,8 @@ def loose_recording(
     exposure_ticks: int | None = None,
     period_ticks: int | None = None,
     keep_outside: bool = False,
+    by_timestamps: bool = False,
+    linear: bool | None = None,
 ) -> Recording:
     """Make a recording of loose files: a folder of images or a video, and a stream (or None: frames alone).
 
@@ -34,11 +40,17 @@ def loose_recording(
     period_ticks = ticks / frames, which must divide; and exposure_ticks = period_ticks (the shutter never closes).
     With `keep_outside` frames before the stream (a negative `first_tick`) and behind it are kept, without spikes.
 
+    With `by_timestamps`, and for a video of uneven rate without `period_ticks`, exposure i starts at first_tick plus
+    the ticks from the first frame's timestamp to its own, rounded; and exposure_ticks is by default the smallest
+    distance of two frames. `linear` says whether images of more than 8 bits hold linear light; None: EXR does.
+
     Raises:
         FileNotFoundError: no such frames.
-        ValueError: the exposures do not fit the stream; with `keep_outside`, none of them lies inside it.
+        ValueError: the exposures do not fit the stream; with `keep_outside`, none of them lies inside it; timestamps or
+            linear light asked of what has none.
     """
     frames = Path(frames)
+    info: VideoInfo | None = None
     if frames.is_dir():
         images = list_images(frames)
         height, width = image_size(images[0])
@@ -46,19 +58,31 @@ def loose_recording(
             check_size(image, image_size(image), (height, width))
         blur: tuple[Path, ...] | Path = tuple(images)
         num_frames, fps = len(images), None
+        if by_timestamps:
+            raise ValueError(f"by_timestamps: {frames} is a folder of images, without timestamps; allowed: a video")
+        if linear is None:
+            linear = any(image.suffix.lower() == ".exr" for image in images)
     else:
         info = probe_video(frames)
         height, width, num_frames, fps, blur = info.height, info.width, info.num_frames, info.fps, frames
+        if linear:
+            raise ValueError(f"linear: {frames} is a video, of display values; allowed: a folder of images")
+    if by_timestamps and period_ticks is not None:
+        raise ValueError(f"period_ticks: {period_ticks}, but the timestamps tell it; allowed: one of the two")
     if spikes is None:
         fps = fps or ASSUMED_FPS
-        exposures = tuple(Exposure(i, 0, 0, i / fps, (i + 1) / fps) for i in range(num_frames))
+        exposures = _without_ticks(num_frames, fps, info)
     else:
         if not 0 < tick_rate_hz < math.inf:
             raise ValueError(f"tick_rate_hz: {tick_rate_hz}; allowed: above 0")
-        exposures, step_ticks = _lay_out(
-            spikes, num_frames, tick_rate_hz, first_tick, exposure_ticks, period_ticks, keep_outside
-        )
-        fps = fps or tick_rate_hz / step_ticks
+        if info is not None and (by_timestamps or (info.is_variable and period_ticks is None)):
+            exposures = _by_timestamps(spikes, info, tick_rate_hz, first_tick, exposure_ticks, keep_outside)
+        else:
+            exposures, step_ticks = _lay_out(
+                spikes, num_frames, tick_rate_hz, first_tick, exposure_ticks, period_ticks, keep_outside
+            )
+            fps = fps or tick_rate_hz / step_ticks
+        assert fps is not None
     return Recording(
         root=frames,
         width=width,
@@ -69,8 +93,70 @@ def loose_recording(
         blur=blur,
         sharp=(),
         fps=fps,
+        linear=bool(linear),
         provenance={"frames": str(frames), "spikes": None if spikes is None else [str(p) for p in spikes.files]},
     )
+
+
+def _without_ticks(num_frames: int, fps: float, info: VideoInfo | None) -> tuple[Exposure, ...]:
+    """Exposures of frames alone: evenly spaced, or as the timestamps say; each lasts until the next."""
+    if info is None or not info.is_variable:
+        return tuple(Exposure(i, 0, 0, i / fps, (i + 1) / fps) for i in range(num_frames))
+    starts_s = [time_s - info.times_s[0] for time_s in info.times_s]
+    starts_s.append(2 * starts_s[-1] - starts_s[-2])
+    return tuple(Exposure(i, 0, 0, t0_s, t1_s) for i, (t0_s, t1_s) in enumerate(itertools.pairwise(starts_s)))
+
+
+def _by_timestamps(
+    spikes: SpikeStream,
+    info: VideoInfo,
+    tick_rate_hz: float,
+    first_tick: int,
+    exposure_ticks: int | None,
+    keep_outside: bool,
+) -> tuple[Exposure, ...]:
+    """Exposures that start when the video's clock says, `first_tick` being that of its first frame."""
+    name, num_ticks = spikes.files[0], spikes.num_ticks
+    if not keep_outside:
+        _check_first_tick(spikes, first_tick)
+    ticks_per_unit = info.time_base * Fraction(tick_rate_hz)
+    starts = [first_tick + round((pts - info.pts[0]) * ticks_per_unit) for pts in info.pts]
+    steps = [after - before for before, after in itertools.pairwise(starts)]
+    smallest = min(steps, default=num_ticks - first_tick)
+    if smallest < 1:
+        one = steps.index(smallest)
+        raise ValueError(f"tick_rate_hz: {tick_rate_hz}; by their timestamps frames {one} and {one + 1} share a tick")
+    exposure_ticks = smallest if exposure_ticks is None else exposure_ticks
+    if not 1 <= exposure_ticks <= smallest:
+        raise ValueError(f"exposure_ticks: {exposure_ticks}; allowed: 1 to {smallest}, the least from frame to frame")
+    if starts[-1] + exposure_ticks > num_ticks and not keep_outside:
+        raise ValueError(
+            f"{name}: {num_ticks} ticks, but by its timestamps the video needs {starts[-1] + exposure_ticks} "
+            f"at {tick_rate_hz:g} Hz from tick {first_tick}"
+        )
+    _check_any_inside(spikes, starts, exposure_ticks)
+    return _exposures(starts, exposure_ticks, tick_rate_hz)
+
+
+def _exposures(starts: Sequence[int], exposure_ticks: int, tick_rate_hz: float) -> tuple[Exposure, ...]:
+    return tuple(
+        Exposure(i, start, start + exposure_ticks, start / tick_rate_hz, (start + exposure_ticks) / tick_rate_hz)
+        for i, start in enumerate(starts)
+    )
+
+
+def _check_first_tick(spikes: SpikeStream, first_tick: int) -> None:
+    if not 0 <= first_tick < spikes.num_ticks:
+        last = spikes.num_ticks - 1
+        raise ValueError(
+            f"first_tick: {first_tick}; allowed: 0 to {last}, {spikes.files[0]} has {spikes.num_ticks} ticks"
+        )
+
+
+def _check_any_inside(spikes: SpikeStream, starts: Sequence[int], exposure_ticks: int) -> None:
+    name, num_ticks = spikes.files[0], spikes.num_ticks
+    if not any(0 <= start <= num_ticks - exposure_ticks for start in starts):
+        raise ValueError(f"{name}: no exposure of {exposure_ticks} ticks from {starts[0]} on lies in its {num_ticks}")
 
 
 def _lay_out(
@@ -84,8 +170,8 @@ def _lay_out(
 ) -> tuple[tuple[Exposure, ...], int]:
     """The exposures, and the ticks from one to the next."""
     name, num_ticks = spikes.files[0], spikes.num_ticks
-    if not (0 <= first_tick < num_ticks or keep_outside):
-        raise ValueError(f"first_tick: {first_tick}; allowed: 0 to {num_ticks - 1}, {name} has {num_ticks} ticks")
+    if not keep_outside:
+        _check_first_tick(spikes, first_tick)
     if period_ticks is None:
         period_ticks, remainder = divmod(num_ticks - first_tick, num_frames)
         if remainder:
@@ -103,9 +189,5 @@ def _lay_out(
     if needed > num_ticks and not keep_outside:
         raise ValueError(f"{name}: {num_ticks} ticks, but {num_frames} exposures need {needed}")
     starts = [first_tick + i * period_ticks for i in range(num_frames)]
-    if not any(0 <= start <= num_ticks - exposure_ticks for start in starts):
-        raise ValueError(f"{name}: no exposure of {exposure_ticks} ticks from {first_tick} on lies in its {num_ticks}")
-    return tuple(
-        Exposure(i, start, start + exposure_ticks, start / tick_rate_hz, (start + exposure_ticks) / tick_rate_hz)
-        for i, start in enumerate(starts)
-    ), period_ticks
+    _check_any_inside(spikes, starts, exposure_ticks)
+    return _exposures(starts, exposure_ticks, tick_rate_hz), period_ticks

@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikevrt.recording.exposure import Exposure, check_exposures, exposure_values, read_exposure
+from spikevrt.light import linear_to_srgb
+from spikevrt.recording.deep import is_deep, is_float
+from spikevrt.recording.exposure import Exposure, check_exposures, exposure_values, read_bad_pixels, read_exposure
 from spikevrt.recording.formats import find_format, format_from, open_stream
-from spikevrt.recording.frames import image_size, list_images, read_image
+from spikevrt.recording.frames import image_size, list_images, read_image, read_pixels, to_float, to_uint8
 from spikevrt.recording.registration import Alignment, alignment_values, read_alignment, sensor_positions
 from spikevrt.recording.sidecar import (
     BIT_ORDER,
@@ -42,6 +44,7 @@ from spikevrt.recording.video import VIDEO_SUFFIXES, VideoReader
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, UInt, UInt8
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Recording:
     `spikes` is None when there are only frames; then every exposure holds no tick. `exposures` are those after the
     alignment's time offset; frames whose ticks would then lie outside the stream are in `dropped`, not in `exposures`,
     unless it was opened with `keep_outside`: reading the spikes of such a frame raises ValueError.
+    With `linear`, blurry images of more than 8 bits hold linear light (1, or 65535, is white), not display values.
     """
 
     root: Path
@@ -67,6 +71,7 @@ class Recording:
     alignment: Alignment = Alignment()
     bad_pixels: tuple[tuple[int, int], ...] = ()  # (row, column) on the sensor: dead, hot or stuck
     dropped: tuple[tuple[int, str], ...] = ()  # (frame_idx, why)
+    linear: bool = False
 
     @property
     def name(self) -> str:
@@ -81,11 +86,31 @@ class Recording:
         return 0 if self.spikes is None else self.spikes.num_ticks
 
     def read_blur(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        """Blurry frame `index`, counted from 0 in this recording."""
+        """Blurry frame `index`, counted from 0 in this recording, in display values of 8 bits."""
         assert 0 <= index < self.num_frames, index
         if isinstance(self.blur, Path):
             return self._checked(self._video.read(self.exposures[index].frame_idx), self.blur)
-        return self._checked(read_image(self.blur[index]), self.blur[index])
+        path = self.blur[index]
+        if is_float(path) or (self.linear and is_deep(path)):
+            return to_uint8(self.read_blur_deep(index))
+        return self._checked(read_image(path), path)
+
+    def read_blur_deep(self, index: int) -> Float[Tensor, "3 H W"]:
+        """Blurry frame `index` in display (sRGB) values in [0, 1], at the depth that is stored; brighter is clipped.
+
+        Of 8 bits it is exactly `to_float(read_blur(index))`. Raises ValueError where a value is not finite.
+        """
+        assert 0 <= index < self.num_frames, index
+        if isinstance(self.blur, Path):
+            return to_float(self._checked(self._deep_video.read(self.exposures[index].frame_idx), self.blur))
+        path = self.blur[index]
+        image = self._checked(read_pixels(path), path)
+        frame = to_float(image)
+        if image.dtype == np.float32 and not np.isfinite(image).all():
+            raise ValueError(f"{path}: values that are NaN or infinite; allowed: finite ones")
+        if image.dtype == np.uint8:
+            return frame
+        return linear_to_srgb(frame.clamp(0.0, 1.0)).clamp(0.0, 1.0) if self.linear else frame.clamp(0.0, 1.0)
 
     def read_sharp(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """Sharp frame `index`. Raises ValueError when the recording has none."""
@@ -145,6 +170,11 @@ class Recording:
     def _video(self) -> VideoReader:
         assert isinstance(self.blur, Path)
         return VideoReader(self.blur)
+
+    @cached_property
+    def _deep_video(self) -> VideoReader:
+        assert isinstance(self.blur, Path)
+        return VideoReader(self.blur, deep=True)
 
     def _exposure_with_spikes(self, index: int) -> Exposure:
         if self.spikes is None:
@@ -326,21 +356,6 @@ def _read_stream(root: Path, fields: Fields) -> SpikeStream:
         stated = spikes.get("num_ticks", int)
         raise ValueError(f"{stream.files[0]}: {stream.num_ticks} ticks, but {SIDECAR} says {stated}")
     return stream
-
-
-def read_bad_pixels(fields: Fields, height: int, width: int) -> tuple[tuple[int, int], ...]:
-    """`spikes.bad_pixels` of a sidecar, (row, column) each. Raises ValueError for one outside the sensor."""
-    if not fields.has("spikes.bad_pixels"):
-        return ()
-    pixels = fields.get("spikes.bad_pixels", list)
-    for pixel in pixels:
-        is_pair = isinstance(pixel, list) and len(pixel) == 2 and all(type(value) is int for value in pixel)
-        if not is_pair or not (0 <= pixel[0] < height and 0 <= pixel[1] < width):
-            raise ValueError(
-                f"{fields.path}: spikes.bad_pixels: {str(pixel)[:80]}; allowed: [row, column] inside "
-                f"{height} rows and {width} columns"
-            )
-    return tuple((row, column) for row, column in pixels)
 
 
 def _checked_images(folder: Path, num_frames: int, size: tuple[int, int]) -> tuple[Path, ...]:

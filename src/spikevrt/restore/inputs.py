@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from spikevrt.checkpoint import WeightsInfo
-from spikevrt.recording.frames import to_float
 from spikevrt.recording.recording import Recording
 from spikevrt.represent.activity import spike_activity
 from spikevrt.represent.exposure import exposure_counts, window_intervals
@@ -37,7 +36,7 @@ def network_inputs(
     info: WeightsInfo, recording: Recording, index: int, options: RestoreOptions
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The frame that enters the network, voxels, activity of the spikes; None where they are not asked for."""
-    frame = to_float(recording.read_blur(index))
+    frame = recording.read_blur_deep(index)
     spec = info.model.spikes
     if spec is None or options.without_spikes:
         return frame, None, None

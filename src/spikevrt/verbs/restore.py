@@ -54,6 +54,12 @@ def add(verbs: Any) -> None:
     spikes.add_argument("--first-tick", type=int, help="tick at which the first exposure starts (0)")
     spikes.add_argument("--exposure-ticks", type=int, help="* exposure of a frame (the period; the layout's)")
     spikes.add_argument("--period-ticks", type=int, help="ticks from frame to frame (all ticks over all frames)")
+    spikes.add_argument(
+        "--by-timestamps", action="store_true", default=None, help="a video's own times say when exposures start"
+    )
+    parser.add_argument(
+        "--linear", action="store_true", default=None, help="images of more than 8 bits hold linear light (EXR: always)"
+    )
     add_restore_options(parser)
 
 
@@ -102,7 +108,8 @@ def _output(parsed: argparse.Namespace) -> Output:
 
 
 _ABOUT_SPIKES = (
-    "spike_width", "spike_height", "top_down", "tick_rate_hz", "first_tick", "exposure_ticks", "period_ticks"
+    "spike_width", "spike_height", "top_down", "tick_rate_hz", "first_tick", "exposure_ticks", "period_ticks",
+    "by_timestamps"
 )  # fmt: skip
 
 
@@ -116,17 +123,22 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
 
     path, about = parsed.recording, given(parsed, _ABOUT_SPIKES)
     is_footage = path.exists() and not (path / SIDECAR).is_file() and not recordings_in(path)
+    linear = given(parsed, ("linear",))
     layout = layout_options(parsed) if is_footage and parsed.spikes is None else None
     if layout is not None and find_layout(path, layout) is not None:
         for name in about:
             if name not in LAYOUT_FIELDS:
                 raise ValueError(f"{dashed(name)}: only with --spikes; {path} is a dataset folder")
+        if linear:
+            raise ValueError(f"--linear: only with a folder of images; {path} is a dataset folder")
         return _chosen_clip(path, parsed.clip, layout)
     if parsed.spikes is None and about:
         name = next(iter(about))
         raise ValueError(f"{dashed(name)}: only with --spikes{' or a dataset folder' * (name in LAYOUT_FIELDS)}")
     for name in given(parsed, ("layout", "blur")):
         raise ValueError(f"{dashed(name)}: only with a dataset folder; {path} is none, or is given --spikes")
+    if linear and not is_footage:
+        raise ValueError(f"--linear: only with a folder of images; {path} is none")
     if not path.exists() or (path / SIDECAR).is_file():
         recording = open_recording(path)
         if parsed.clip is not None:
@@ -139,13 +151,13 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
     if parsed.clip is not None:
         raise ValueError(f"--clip: {path} is no dataset folder of a known layout")
     if parsed.spikes is None:
-        return loose_recording(path, None)
+        return loose_recording(path, None, **linear)
     stated = {name: about.pop(name) for name in ("spike_width", "spike_height", "top_down") if name in about}
     if not stated:
         found = find_format(parsed.spikes)
         if found.tick_rate_hz is not None:
             about.setdefault("tick_rate_hz", found.tick_rate_hz)
-        return loose_recording(path, open_stream(parsed.spikes), **about)
+        return loose_recording(path, open_stream(parsed.spikes), **about, **linear)
     if is_headerless(parsed.spikes) and not stated.keys() >= {"spike_width", "spike_height"}:
         raise ValueError(f"{dashed(next(iter(stated)))}: only with both --spike-width and --spike-height")
     format = StreamFormat(
@@ -154,7 +166,7 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
         stated.get("spike_height"),
         bottom_up=False if stated.get("top_down") else None,
     )
-    return loose_recording(path, open_stream(parsed.spikes, format), **about)
+    return loose_recording(path, open_stream(parsed.spikes, format), **about, **linear)
 
 
 def _chosen_clip(root: Path, name: str | None, layout: LayoutOptions) -> Recording:

@@ -359,6 +359,22 @@ def test_a_stated_size_is_compared_with_an_array_of_spikes_and_not_taken_for_pac
     assert len(list(out.glob("*.png"))) == 3
 
 
+def test_options_of_loose_files_are_refused_where_nothing_obeys_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
+):
+    blur, out = recording_folder / "blur", ["--out", tmp_path / "out"]
+    message = refused(capsys, tmp_path, "restore", blur, "--by-timestamps", *out)
+    assert message == "--by-timestamps: only with --spikes"
+    spikes = ["--spikes", recording_folder / "spikes.dat", "--spike-width", 40, "--spike-height", 32]
+    message = refused(capsys, tmp_path, "restore", blur, *spikes, "--by-timestamps", *out)
+    assert message == f"by_timestamps: {blur} is a folder of images, without timestamps; allowed: a video"
+    message = refused(capsys, tmp_path, "restore", recording_folder, "--linear", *out)
+    assert message == f"--linear: only with a folder of images; {recording_folder} is none"
+    root = make_spk_gopro(tmp_path / "set")
+    message = refused(capsys, tmp_path, "restore", root, "--clip", CLIPS.split(", ")[0], "--linear", *out)
+    assert message == f"--linear: only with a folder of images; {root} is a dataset folder"
+
+
 def test_prepare_says_how_many_frames_it_dropped(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
 ):

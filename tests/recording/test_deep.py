@@ -58,6 +58,11 @@ def test_a_png_of_16_bits_is_what_opencv_reads_and_writes(tmp_path: Path) -> Non
     np.testing.assert_array_equal(read_image(tmp_path / "theirs.png"), U8)  # the 8 bits of a PNG are its high bytes
 
 
+def test_grey_float_tiff_is_repeated(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.tif"), F32[:, :, 0])
+    np.testing.assert_array_equal(read_pixels(tmp_path / "a.tif"), np.repeat(F32[:, :, :1], 3, axis=2))
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_grey_is_repeated_and_transparency_dropped(tmp_path: Path, suffix: str) -> None:
     cv2.imwrite(str(tmp_path / f"grey{suffix}"), U16[:, :, 0])
@@ -104,11 +109,14 @@ def test_a_deep_picture_lies_as_pillow_would_turn_it(tmp_path: Path, orientation
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_deep_tiff_lies_as_pillow_would_turn_it(tmp_path: Path, orientation: int) -> None:
-    Image.fromarray(U16[:, :, 0]).save(tmp_path / "a.tif", tiffinfo={0x0112: orientation})
-    upright = read_image(tmp_path / "a.tif")
+    number = np.arange(35, dtype=np.uint8).reshape(5, 7)
+    colours = np.repeat(number[:, :, None], 3, axis=2)  # Pillow 13 turns colours, and forgets to turn grey
+    Image.fromarray(colours).save(tmp_path / "shallow.tif", tiffinfo={0x0112: orientation})
+    upright = read_image(tmp_path / "shallow.tif")
     assert upright.shape == ((7, 5, 3) if orientation >= 5 else (5, 7, 3))
-    np.testing.assert_array_equal(read_pixels(tmp_path / "a.tif") >> 8, upright)
-    assert image_size(tmp_path / "a.tif") == upright.shape[:2]
+    Image.fromarray(number * np.uint16(1001)).save(tmp_path / "deep.tif", tiffinfo={0x0112: orientation})
+    np.testing.assert_array_equal(read_pixels(tmp_path / "deep.tif"), upright * np.uint16(1001))
+    assert image_size(tmp_path / "deep.tif") == upright.shape[:2]
 
 
 def _write_exr(path: Path, channels: dict[str, np.ndarray], **header: Any) -> None:

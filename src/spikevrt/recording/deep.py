@@ -1,7 +1,7 @@
 """Image files of more than 8 bits a colour: 16-bit PNG (PyAV), 16-bit and float TIFF (OpenCV), EXR (OpenEXR).
 
-Arrays in file order: as stored, not turned upright. Grey is repeated, transparency dropped. The packages of TIFF and
-EXR are extras; without them the files are refused with the extra's name.
+Grey is repeated, transparency dropped. The packages of TIFF and EXR are extras; without them the files are refused with
+the extra's name.
 
 Dimension key: H rows, W columns, 3 colours (RGB).
 """
@@ -51,7 +51,7 @@ def is_float(path: Path) -> bool:
 
 
 def read_png16(path: Path) -> UInt16[np.ndarray, "H W 3"]:
-    """A PNG of 16 bits. Raises ValueError for a damaged one."""
+    """A PNG of 16 bits as it is stored, not turned upright. Raises ValueError for a damaged one."""
     import av
     from av.error import FFmpegError
 
@@ -81,10 +81,12 @@ def encode_png16(image: UInt16[np.ndarray, "H W 3"]) -> bytes:
 
 
 def read_tiff(path: Path) -> Shaped[np.ndarray, "H W 3"]:
-    """A TIFF as uint8, uint16 or float32. Raises ValueError for a damaged one, or samples of another kind."""
+    """A TIFF as uint8, uint16 or float32, upright. Raises ValueError for a damaged one, or samples of another kind."""
     with _opencv(path) as cv2:
         data = np.frombuffer(Path(path).read_bytes(), dtype=np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+        image = cv2.imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR) if data.size else None
+        if image is None and data.size:
+            image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)  # what it does not bring to three colours: grey float
     if image is None:
         raise ValueError(f"{path}: damaged image, or samples other than 8 or 16 bits or 32-bit float")
     if image.dtype not in (np.uint8, np.uint16, np.float32):

@@ -70,7 +70,7 @@ def image_size(path: Path) -> tuple[int, int]:
         return deep.exr_size(path) if Path(path).suffix.lower() == ".exr" else deep.tiff_size(path)
     with _opened(Path(path)) as image:
         width, height = image.size
-        if image.format != "TIFF" and _orientation_in(image) >= 5:  # of a TIFF, Pillow tells the upright size
+        if _orientation_in(image) >= 5:
             width, height = height, width
     return height, width
 
@@ -116,8 +116,11 @@ def read_pixels(
         return read_image(path)
     if path.suffix.lower() == ".exr":
         return deep.read_exr(path)
-    image = deep.read_png16(path) if path.suffix.lower() == ".png" else deep.read_tiff(path)
-    return _upright(image, 1 if deep.is_float(path) else _orientation(path))
+    if path.suffix.lower() in deep.TIFF_SUFFIXES:
+        return deep.read_tiff(path)
+    with _opened(path) as image:
+        orientation = _orientation_in(image)
+    return _upright(deep.read_png16(path), orientation)
 
 
 def write_pixels(path: Path, image: Shaped[np.ndarray, "H W 3"]) -> None:
@@ -211,16 +214,10 @@ def _finite(frames: Tensor) -> Tensor:
     return values
 
 
-def _orientation(path: Path) -> int:
-    """EXIF's number for how the picture lies, 1 to 8 (1: upright)."""
-    with _opened(path) as image:
-        return _orientation_in(image)
-
-
 def _orientation_in(image: Image) -> int:
+    """EXIF's number for how the picture lies, 1 to 8 (1: upright; of a TIFF always, Pillow turns it)."""
     # asking a PNG without EXIF for it would decode the whole picture
-    is_told = "exif" in image.info or image.format == "TIFF"
-    return int(image.getexif().get(EXIF_ORIENTATION, 1)) if is_told else 1
+    return int(image.getexif().get(EXIF_ORIENTATION, 1)) if "exif" in image.info else 1
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:

@@ -32,11 +32,12 @@ ARROWS: dict[str, set[str]] = {
     "kernels": set(),
     "lpips": set(),
     "recording": {"light"},
+    "engine": set(),
     "represent": {"light"},
     "checkpoint": {"config"},
     "model": {"config", "kernels"},
     "losses": {"config", "light", "lpips"},
-    "simulate": {"light", "recording"},
+    "simulate": {"light", "recording", "engine"},
     "align": {"recording", "represent"},
     "data": {"config", "recording", "represent", "align"},
     "restore": {
@@ -48,6 +49,7 @@ ARROWS: dict[str, set[str]] = {
         "recording",
         "represent",
         "align",
+        "engine",
         "model",
     },
     "evaluate": {

@@ -100,7 +100,7 @@ def test_a_recording_with_layers_that_does_not_say_from_what_counts_as_made_othe
 
 def test_a_file_where_the_folder_of_recordings_should_be_is_refused_and_kept(photo: Path, tmp_path: Path):
     (tmp_path / "out").write_text("years")
-    with pytest.raises(FileExistsError, match=r"out: is a file; allowed with --count: a folder, for the recordings$"):
+    with pytest.raises(FileExistsError, match=r"out: is a file; allowed for many recordings: a folder$"):
         simulate_many([photo], tmp_path / "out", OPTIONS, count=1)
     assert (tmp_path / "out").read_text() == "years"
 
@@ -108,14 +108,14 @@ def test_a_file_where_the_folder_of_recordings_should_be_is_refused_and_kept(pho
 def test_what_already_stands_is_decided_only_once_nobody_else_is_at_work(
     photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    out, alone_in = tmp_path / "out", batch._alone_in
+    out, alone_in = tmp_path / "out", batch.alone_in
 
-    def after_another_call(folder: Path) -> contextlib.AbstractContextManager[None]:
-        monkeypatch.setattr(batch, "_alone_in", alone_in)
+    def after_another_call(folder: Path, work: str) -> contextlib.AbstractContextManager[None]:
+        monkeypatch.setattr(batch, "alone_in", alone_in)
         simulate_many([photo], out, OPTIONS, count=1)  # ends just before this call takes the lock
-        return alone_in(folder)
+        return alone_in(folder, work)
 
-    monkeypatch.setattr(batch, "_alone_in", after_another_call)
+    monkeypatch.setattr(batch, "alone_in", after_another_call)
     assert simulate_many([photo], out, OPTIONS, count=1) == [out / "photo_000"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -47,6 +48,30 @@ def complete_or_absent(out: Path) -> Iterator[Path]:
     except BaseException:
         _remove(partial)
         raise
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, work: str) -> Iterator[None]:
+    """Hold a lock on a folder of results, made if need be; the system frees it however this process ends.
+
+    Raises:
+        FileExistsError: it is a file, or another process holds the lock; `work` names what it is at.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder}: is a file; allowed for many recordings: a folder")
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(f"{folder}: another {work} is at work there; choose another --out") from None
+        yield
+    finally:
+        os.close(handle)
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _put_in_place(partial: Path, out: Path) -> None:

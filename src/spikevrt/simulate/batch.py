@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from spikevrt.engine import check_engine, run_jobs
+from spikevrt.recording.atomic import alone_in
 from spikevrt.recording.recording import open_recording
-from spikevrt.simulate.engine import check_engine, run_jobs
 from spikevrt.simulate.source import count_frames, is_photo, sha256_source
 from spikevrt.simulate.synthesise import LAYERS_FROM, SimulateOptions, simulate_recording
 
@@ -64,7 +63,7 @@ def simulate_many(
         wanted.append(Job(source, path, _own_options(source, options, number), photos if is_photo(source) else ()))
     run = functools.partial(_run_job, overwrite=overwrite)
     paths = [job.path for job in wanted]
-    with _alone_in(out), _without_leftovers(out, paths):
+    with alone_in(out, "simulation"), _without_leftovers(out, paths):
         jobs = [job for job in wanted if overwrite or not _stands(job)]
         jobs.sort(key=lambda job: sources.index(job.source))  # a photograph is decoded once
         done = count - len(jobs)
@@ -95,26 +94,6 @@ def _stands(job: Job) -> bool:
     if not _made_with(job):
         raise FileExistsError(f"{job.path}: exists, made otherwise; choose another --out or pass --overwrite")
     return True
-
-
-@contextlib.contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
-    """Hold a lock on the folder `out`, made if need be; the system frees it however this process ends."""
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"{out}: is a file; allowed with --count: a folder, for the recordings")
-    is_new = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
-    handle = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileExistsError(f"{out}: another simulation is at work there; choose another --out") from None
-        yield
-    finally:
-        os.close(handle)
-        if is_new and not any(out.iterdir()):
-            out.rmdir()
 
 
 @contextlib.contextmanager

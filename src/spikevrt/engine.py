@@ -1,0 +1,236 @@
+"""Who does the jobs of a batch: this process, processes of this machine, or Ray's workers on one machine or many.
+
+A job is independent of all others, and what it makes are files; what comes back says how it went.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import multiprocessing
+import os
+import socket
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+import torch
+
+ENGINES = ("processes", "ray")
+ANSWER_WITHIN_S = 5.0
+GPUS = "CUDA_VISIBLE_DEVICES"
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def check_engine(engine: str, ray_address: str | None) -> None:
+    """Refuse an engine that cannot be had, before anything is made.
+
+    Raises:
+        ValueError: unknown engine, a Ray address for another one, or Ray is not installed.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"engine: {engine}; must be one of {', '.join(ENGINES)}")
+    if ray_address is not None and engine != "ray":
+        raise ValueError(f"ray_address: only with engine ray, not {engine}")
+    if engine == "ray" and importlib.util.find_spec("ray") is None:
+        raise ValueError("engine: ray is not installed; pip install 'spikevrt[ray]'")
+
+
+def run_jobs(
+    run: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    *,
+    engine: str,
+    workers: int,
+    ray_address: str | None = None,
+    threads: int = 1,
+    gpus: Sequence[str] = (),
+    lost: Callable[[Job], Result] | None = None,
+) -> Iterator[Result]:
+    """Call `run` for every job, at most `workers` at a time, and yield what it returns as each is done, in any order.
+
+    The first error ends it: jobs that have not begun are not begun, those that have are waited for. `lost` gives the
+    result of a job whose process died (killed for memory, say), and the others go on; without it, that is an error too.
+    With one worker and no `lost`, `processes` stays in this process. Else each worker computes on `threads` threads and
+    sees one of `gpus` (names as CUDA_VISIBLE_DEVICES has them), in turn; with none given, what this process sees.
+    `ray` starts a local Ray of `workers` workers, or joins the cluster at `ray_address`, whose machines must see the
+    same files under the same paths; where there are `gpus`, each job has one of Ray's choice.
+
+    Raises:
+        ValueError: no cluster answers at `ray_address`.
+        RuntimeError: the process of a job died, and there is no `lost`.
+    """
+    check_engine(engine, ray_address)
+    if engine == "ray":
+        return _with_ray(run, jobs, workers, ray_address, threads, bool(gpus), lost)
+    if workers == 1 and lost is None:
+        return map(run, jobs)
+    return _with_processes(run, jobs, workers, threads, gpus, lost)
+
+
+@dataclass
+class _Worker:
+    """A process that does one job after the other, and this process's end of the pipe to it."""
+
+    process: BaseProcess
+    pipe: Connection
+    gpu: str | None
+    job: Any = None
+
+
+def _with_processes(
+    run: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int,
+    threads: int,
+    gpus: Sequence[str],
+    lost: Callable[[Job], Result] | None,
+) -> Iterator[Result]:
+    waiting = list(reversed(jobs))
+    busy: list[_Worker] = []
+    try:
+        for number in range(min(workers, len(jobs))):
+            busy.append(_started(run, threads, gpus[number % len(gpus)] if gpus else None, waiting.pop()))
+        while busy:
+            ready = wait([worker.pipe for worker in busy])
+            worker = next(worker for worker in busy if worker.pipe in ready)
+            busy.remove(worker)
+            job = worker.job
+            try:
+                result, error = worker.pipe.recv()
+            except (EOFError, OSError):
+                worker.process.join()
+                if lost is None:
+                    raise RuntimeError(f"a worker process died (exit code {worker.process.exitcode})") from None
+                result, error = lost(job), None
+                if waiting:
+                    busy.append(_started(run, threads, worker.gpu, waiting.pop()))
+            else:
+                if error is not None:
+                    worker.pipe.close()
+                    raise error
+                if waiting:
+                    worker.job = waiting.pop()
+                    worker.pipe.send(worker.job)
+                    busy.append(worker)
+                else:
+                    worker.pipe.close()  # which ends it
+            yield result
+    except KeyboardInterrupt:
+        for worker in busy:
+            worker.process.terminate()
+        raise
+    finally:
+        for worker in busy:  # what has begun is waited for
+            with contextlib.suppress(EOFError, OSError):
+                worker.pipe.recv()
+            worker.pipe.close()
+            worker.process.join()
+
+
+def _started(run: Callable[[Any], Any], threads: int, gpu: str | None, job: Any) -> _Worker:
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=_work, args=(run, theirs, threads, gpu), daemon=True)
+    process.start()
+    theirs.close()
+    ours.send(job)
+    return _Worker(process, ours, gpu, job)
+
+
+def _work(run: Callable[[Any], Any], pipe: Connection, threads: int, gpu: str | None) -> None:
+    """Do the jobs that come through the pipe until it is closed; send back (result, None) or (None, error)."""
+    if gpu is not None:  # CUDA has not been asked for anything in this process
+        os.environ[GPUS] = gpu
+    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        while True:
+            job = pipe.recv()
+            try:
+                answer: tuple[Any, Exception | None] = (run(job), None)
+            except Exception as error:
+                error.add_note(traceback.format_exc())  # the way it went in this process
+                answer = (None, error)
+            pipe.send(answer)
+    except (EOFError, OSError, KeyboardInterrupt):
+        return
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would otherwise finish its job and wait for ever for the next."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _with_ray(
+    run: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int,
+    address: str | None,
+    threads: int,
+    on_gpus: bool,
+    lost: Callable[[Job], Result] | None,
+) -> Iterator[Result]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if address is None:
+        ray.init(
+            address="local", _node_ip_address="127.0.0.1", num_cpus=workers * threads, include_dashboard=False,
+            log_to_driver=False, logging_level=logging.ERROR,
+        )  # fmt: skip
+    else:
+        _check_address(address)
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except ConnectionError:
+            raise ValueError(
+                f"ray_address: {address}; what answers there is no Ray cluster, or wants a token (RAY_AUTH_MODE)"
+            ) from None
+    waiting, running = list(reversed(jobs)), dict[Any, Job]()
+    try:
+        task: Any = ray.remote(num_cpus=threads, num_gpus=int(on_gpus), max_retries=2)(_ray_task)
+        while waiting or running:
+            while waiting and len(running) < workers:
+                job = waiting.pop()
+                running[task.remote(run, job, threads)] = job
+            (done,), _ = ray.wait(list(running))
+            job = running.pop(done)
+            try:
+                result: Result = ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
+                if lost is None:
+                    raise RuntimeError("a worker of Ray died") from None
+                result = lost(job)
+            yield result
+    finally:
+        if running:  # shutdown kills, and a killed job leaves half a recording
+            ray.wait(list(running), num_returns=len(running))
+        ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Ray itself tries for many minutes to reach a cluster that is not there."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"ray_address: {address}; must be HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_WITHIN_S).close()
+    except (OSError, OverflowError):
+        raise ValueError(f"ray_address: {address}; no cluster answers there") from None
+
+
+def _ray_task(run: Callable[[Job], Result], job: Job, threads: int) -> Result:
+    torch.set_num_threads(threads)
+    return run(job)

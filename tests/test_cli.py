@@ -157,6 +157,7 @@ def test_every_option_of_a_stage_can_be_given():
         "precision",
         "ignore_health",
         "without_spikes",
+        "strict",
     } == names(RestoreOptions)
 
 

@@ -250,7 +250,7 @@ def test_spikes_that_come_late_hint_at_an_offset(clean: dict[str, Path], tmp_pat
     finding = check_health(
         _broken(clean, tmp_path, lambda s: np.concatenate([s[16:], s[:16]]), photo="bridge.jpg")
     ).finding("time offset")
-    assert finding.verdict == "warning" and finding.numbers["offset_ticks"] == -16
+    assert finding.verdict == "warning" and abs(finding.numbers["offset_ticks"] + 16) < 2
     assert "spikevrt align" in finding.sentence
 
 

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from spikevrt.align.health import check_health
-from spikevrt.recording.recording import Recording, open_recording
+from spikevrt.recording.recording import Recording, open_recording, with_alignment
+from spikevrt.recording.registration import Alignment
 from spikevrt.recording.spike_file import SpikeWriter
 from spikevrt.recording.stream import PackedStream
 from spikevrt.restore.admission import admit
 from spikevrt.restore.inputs import frame_counts
 from spikevrt.restore.job import restore_recording
 from spikevrt.restore.options import RestoreOptions
+from spikevrt.simulate.rig import RigConfig
 from spikevrt.simulate.sensor import sensor_preset
 from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 
@@ -106,3 +108,46 @@ def test_a_finding_can_be_ignored(flipped: Recording):
 def test_an_unknown_finding_is_refused_with_those_there_are(recording_folder: Path):
     with pytest.raises(ValueError, match="ignore: 'colour'; allowed: spikes, dead pixels, "):
         admit(open_recording(recording_folder), ("colour",))
+
+
+def test_strict_refuses_every_warning_in_one_line_that_says_how_to_look(tmp_path: Path):
+    options = SimulateOptions(
+        frames=2, width=96, height=64, exposure_ticks=64, period_ticks=64, num_layers=0,
+        sensor=sensor_preset("lowlight"),
+    )  # fmt: skip
+    recording = simulate_recording(PHOTO, tmp_path / "cat", options)
+    sidecar = recording.root / "recording.json"
+    values = json.loads(sidecar.read_text())
+    values["spikes"]["tick_rate_hz"] /= 2
+    sidecar.write_text(json.dumps(values))
+    recording = open_recording(recording.root)
+    with pytest.raises(ValueError) as refusal:
+        admit(recording, strict=True)
+    told = str(refusal.value)
+    assert told.startswith(f"{recording.root}: strict: gain (") and "; exposure times (" in told and "\n" not in told
+    assert told.endswith(f"to look: spikevrt inspect {recording.root} --report health.html")
+    assert admit(recording, ("gain", "exposure times"), strict=True).num_frames == 2
+
+
+def test_strict_admits_what_is_sound_and_what_is_repaired(recording_folder: Path, with_a_dead_pixel: Recording):
+    assert admit(with_a_dead_pixel, strict=True).bad_pixels == ((13, 17),)
+
+
+def test_strict_refuses_a_clock_that_is_wrong(tmp_path: Path):
+    options = SimulateOptions(
+        frames=4, width=96, height=64, exposure_ticks=64, period_ticks=80, num_layers=0,
+        rig=RigConfig(offset_ticks=8, margin_ticks=48),
+    )  # fmt: skip
+    recording = simulate_recording(PHOTO, tmp_path / "cat", options)
+    with pytest.raises(ValueError, match=r"strict: time offset \(spikes from [78]\.. \+- ... ticks later fit"):
+        admit(recording, strict=True)
+    assert admit(with_alignment(recording, Alignment(offset_ticks=8.0)), strict=True).num_frames == 4
+
+
+def test_strict_is_refused_where_no_spikes_are_looked_at(recording_folder: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"^strict: true; allowed with without_spikes: false"):
+        RestoreOptions(strict=True, without_spikes=True)
+    shipped = PHOTO.parents[2] / "weights" / "vrt_tiny.safetensors"
+    options = RestoreOptions(device="cpu", strict=True)
+    with pytest.raises(ValueError, match=r"^strict: true; allowed for .*vrt_tiny.*, a network without spikes: false$"):
+        restore_recording(shipped, open_recording(recording_folder), tmp_path / "out", options)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from spikevrt.align.offset import OffsetHint
 from spikevrt.align.pairing import ORIENTATIONS, ColourEvidence
 from spikevrt.align.ticks import Scan
 from spikevrt.recording.exposure import Exposure
@@ -33,7 +34,9 @@ STEADY = 0.5  # a picture of the spikes that resembles itself so well ought to r
 TURNED, TURN_ERRORS = -0.4, 4.0  # of the colours' ratio: this far from +1, and so many standard errors below 0
 MOST_EMPTY = 1 / 3
 LEAST_PER_TICK = 15  # spikes a tick; with fewer an empty tick may be chance
-OFFSET_GAIN = 0.02  # of the correlation, for a hint at a time offset
+OFFSET_GAIN = 0.02  # of the correlation, for a hint at a time offset by one or two frames
+AGREEMENT = {3: 9.92, 4: 5.84, 5: 4.60}  # frames: standard errors that chance exceeds once in 100 (Student's t)
+LEAST_OFFSET = 1 / 32  # of an exposure: less moves nothing by more than a fraction of the blur
 
 
 @dataclass(frozen=True)
@@ -203,16 +206,23 @@ def judge_exposure_times(exposures: Sequence[Exposure], tick_rate_hz: float) -> 
     return Finding("exposure times", "warning", sentence, numbers)
 
 
-def judge_offset(scores: Float[np.ndarray, " S"] | None, shifts_ticks: Sequence[int]) -> Finding:
-    """`scores`: how well spikes taken so many ticks later fit the frames; a hint, `spikevrt align` measures it."""
+def judge_offset(hint: OffsetHint | None) -> Finding:
+    """A hint: `spikevrt align` measures it. A few frames agree by chance more easily than many (AGREEMENT)."""
     name = "time offset"
-    if scores is None or not np.isfinite(scores).all() or scores.max() < FIT:
-        return Finding(name, "ok", "cannot tell: too little motion or texture, or no ticks beyond the exposures")
-    best, at_zero = int(scores.argmax()), float(scores[list(shifts_ticks).index(0)])
-    shift = shifts_ticks[best]
-    numbers = {"offset_ticks": float(shift), "correlation": float(scores[best]), "correlation_at_0": at_zero}
-    if shift and scores[best] - at_zero >= OFFSET_GAIN:
-        when = f"{abs(shift)} ticks {'later' if shift > 0 else 'earlier'}"
-        sentence = f"spikes from about {when} fit the frames better; run `spikevrt align`"
+    if hint is None or hint.correlation < FIT:
+        return Finding(name, "ok", "cannot tell: too little texture, or no ticks beyond the exposures")
+    offset, error = hint.offset_ticks, hint.error_ticks
+    numbers = {"offset_ticks": offset, "correlation": hint.correlation, "correlation_at_0": hint.correlation_at_0}
+    is_certain = hint.correlation - hint.correlation_at_0 >= OFFSET_GAIN
+    told = f"{abs(offset):.0f} ticks"
+    if len(hint.ticks) in AGREEMENT:
+        is_certain = abs(offset) >= AGREEMENT[len(hint.ticks)] * error
+        numbers["error_ticks"] = error
+        told = f"{abs(offset):.1f} +- {error:.1f} ticks"
+    if is_certain and abs(offset) >= LEAST_OFFSET * hint.exposure_ticks:
+        way = "later" if offset > 0 else "earlier"
+        sentence = f"spikes from {told} {way} fit the frames better; run `spikevrt align`"
         return Finding(name, "warning", sentence, numbers)
+    if not is_certain and abs(offset) >= LEAST_OFFSET * hint.exposure_ticks:
+        return Finding(name, "ok", f"cannot tell: {told}, and frames that do not agree", numbers)
     return Finding(name, "ok", "the spikes fit the frames best where they are", numbers)

@@ -32,6 +32,7 @@ from spikevrt.align.findings import (
     judge_pixels,
     judge_spikes,
 )
+from spikevrt.align.offset import offset_hint
 from spikevrt.align.pairing import (
     FIT_UNKNOWN,
     Pairs,
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
 MAX_FRAMES = 5
 SCAN_BITS = 1 << 28  # pixels times ticks
 SLICES = 2  # of each sampled exposure, to see who varies
-SHIFTS = 8  # of an exposure: the grid on which a time offset is looked for, half an exposure either side
 TRUSTED_FIT = 0.5  # orientation score from which frames may speak about single pixels
 NAMES = (
     *("spikes", "dead pixels", "hot pixels", "stuck pixels", "gain", "density", "orientation", "channel order"),
@@ -91,23 +91,24 @@ class HealthReport:
         return next(finding for finding in self.findings if finding.name == name)
 
 
-def gate(recording: Recording, *, ignore: Collection[str] = ()) -> Recording:
+def gate(recording: Recording, *, ignore: Collection[str] = (), strict: bool = False) -> Recording:
     """The recording with its broken pixels marked, so that they are filled from their neighbours; or a refusal.
 
-    `ignore` names findings (NAMES) that shall not refuse.
+    `ignore` names findings (NAMES) that shall not refuse. With `strict` warnings refuse too.
 
     Raises:
         ValueError: a finding refuses (the line names it and the remedy), an unknown name in `ignore`, or no spikes.
     """
-    return _passed(recording, ignore)[0]
+    return _passed(recording, ignore, strict)[0]
 
 
-def admit(recording: Recording, *, ignore: Collection[str] = ()) -> Recording:
+def admit(recording: Recording, *, ignore: Collection[str] = (), strict: bool = False) -> Recording:
     """`gate`, and on stderr one line for the pixels that it marked and one for each warning that nothing overrules.
 
     Left out is the warning "gain": `restore` tells a spike density that its weights do not know; `inspect` tells all.
+    With `strict` it refuses as any other.
     """
-    passed, report = _passed(recording, ignore)
+    passed, report = _passed(recording, ignore, strict)
     num_new = len(passed.bad_pixels) - len(recording.bad_pixels)
     lines = [f"{num_new} bad spike pixels, filled from their neighbours (see `inspect`)"] if num_new else []
     lines += [
@@ -127,15 +128,22 @@ def check_names(ignore: Collection[str]) -> None:
             raise ValueError(f"ignore: {name!r}; allowed: {', '.join(NAMES)}")
 
 
-def _passed(recording: Recording, ignore: Collection[str]) -> tuple[Recording, HealthReport]:
+def _passed(recording: Recording, ignore: Collection[str], strict: bool) -> tuple[Recording, HealthReport]:
     check_names(ignore)
     report = check_health(recording)
-    for finding in report.findings:
-        if finding.verdict == "refused" and finding.name not in ignore:
+    told = [finding for finding in report.findings if finding.name not in ignore]
+    for finding in told:
+        if finding.verdict == "refused":
             raise ValueError(
                 f"{recording.root}: {finding.name}: {finding.sentence}; allowed: a recording that passes, or to ignore "
                 f"{finding.name!r}"
             )
+    warnings = [f"{finding.name} ({finding.sentence})" for finding in told if finding.verdict == "warning"]
+    if strict and warnings:
+        raise ValueError(
+            f"{recording.root}: strict: {'; '.join(warnings)}; allowed: no warning, or those to ignore by name; "
+            f"to look: spikevrt inspect {recording.root} --report health.html"
+        )
     if report.bad_pixels == recording.bad_pixels:
         return recording, report
     return dataclasses.replace(recording, bad_pixels=report.bad_pixels), report
@@ -183,7 +191,7 @@ def check_health(recording: Recording) -> HealthReport:
         judge_empty_ticks(found),
         judge_gaps(found),
         judge_exposure_times(recording.exposures, recording.tick_rate_hz),
-        judge_offset(*_offset_scores(recording, pairs)),
+        judge_offset(offset_hint(recording, pairs)),
     )
     assert tuple(finding.name for finding in findings) == NAMES
     rows, columns = np.nonzero(dead | hot | stuck)
@@ -259,25 +267,3 @@ def _on_sensor(recording: Recording, values: Float[np.ndarray, "H W"]) -> Float[
     moved = np.full(size, np.nan, dtype=np.float32)
     moved[rows[inside], columns[inside]] = values.reshape(-1)[inside]
     return moved
-
-
-def _offset_scores(recording: Recording, pairs: Pairs) -> tuple[Float[np.ndarray, " S"] | None, list[int]]:
-    """How well the spikes fit the frames when they are taken earlier or later, on frames that leave room for it."""
-    assert recording.spikes is not None
-    lengths = {recording.exposures[index].num_ticks for index in pairs.frames}
-    step = min(lengths) // SHIFTS
-    if len(lengths) != 1 or step < 1:
-        return None, [0]
-    reach = SHIFTS // 2
-    steps = range(-reach, reach + 1)
-    total = []
-    for k, index in enumerate(pairs.frames):
-        exposure = recording.exposures[index]
-        first, last = exposure.start_tick - reach * step, exposure.start_tick + (SHIFTS + reach) * step
-        if first < 0 or last > recording.num_ticks or last - first >= 1 << 16:
-            continue
-        slices = recording.spikes.count(range(first, last + 1, step)).astype(np.float32)
-        moved = np.stack([slices[reach + s : reach + s + SHIFTS].sum(axis=0) for s in steps])
-        light = np.broadcast_to(pairs.luminance[k], (len(steps), *pairs.luminance.shape[1:]))
-        total.append(orientation_scores(registered(recording, moved), light)[:, 0])
-    return (np.mean(total, axis=0) if total else None), [s * step for s in steps]

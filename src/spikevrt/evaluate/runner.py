@@ -232,7 +232,8 @@ def _open(recordings: Sequence[Path], options: RestoreOptions, layout: LayoutOpt
             raise ValueError(f"{recording.root}: no sharp frames to compare with")
         if names.count(recording.name) > 1:
             raise ValueError(f"{recording.root}: two recordings are called {recording.name}; rename one")
-    return [recording if recording.spikes is None else admit(recording, options.ignore_health) for recording in opened]
+    ignore, strict = options.ignore_health, options.strict
+    return [recording if recording.spikes is None else admit(recording, ignore, strict) for recording in opened]
 
 
 def _where(path: Path, folder: Path) -> str:

@@ -17,15 +17,16 @@ MAX_DENSITY_RATIO = 2.0  # beyond this, a recording's spikes are unlike those th
 NUM_DENSITY_SAMPLES = 5
 
 
-def admit(recording: Recording, ignore_health: Collection[str] = ()) -> Recording:
+def admit(recording: Recording, ignore_health: Collection[str] = (), strict: bool = False) -> Recording:
     """The recording with its broken pixels marked, told on stderr; or a refusal: `align.health.admit`.
 
     Raises:
-        ValueError: there are no spikes, or a finding that is not in `ignore_health` refuses.
+        ValueError: there are no spikes, or a finding that is not in `ignore_health` refuses; with `strict` also where
+            one warns.
     """
     if recording.spikes is None:
         raise ValueError(NO_SPIKES.format(recording.root))
-    return health.admit(recording, ignore=ignore_health)
+    return health.admit(recording, ignore=ignore_health, strict=strict)
 
 
 def tell_without_spikes(info: WeightsInfo, weights: str) -> None:

@@ -89,7 +89,9 @@ def restore_recording(
     start_s = time.perf_counter()
     network, info = load_network(weights, device)
     if reads_spikes(info, options):
-        recording = admit(recording, options.ignore_health)
+        recording = admit(recording, options.ignore_health, options.strict)
+    elif options.strict:
+        raise ValueError(f"strict: true; allowed for {weights}, a network without spikes: false")
     elif options.without_spikes:
         tell_without_spikes(info, str(weights))
     for line in _dropped_lines(recording):

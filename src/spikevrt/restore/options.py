@@ -18,10 +18,10 @@ class RestoreOptions:
     can divide) and share `overlap_px` or more; clips have `clip_frames` frames and share `overlap_frames` or more.
 
     0 for `tile_px` or `clip_frames` takes the whole picture or recording at once. `ignore_health` names findings of the
-    health gate (`align.health.NAMES`) that shall not refuse a recording. `without_spikes` runs a network that reads
-    spikes on the frames alone, as one trained with `data.spike_dropout` has learnt to. `skip_sharp` leaves a tile of a
-    clip as it is where its spikes' activity (`represent.activity`: 1 for a still scene) is below it; None: it runs
-    everywhere.
+    health gate (`align.health.NAMES`) that shall not refuse a recording; with `strict` its warnings refuse too.
+    `without_spikes` runs a network that reads spikes on the frames alone, as one trained with `data.spike_dropout` has
+    learnt to. `skip_sharp` leaves a tile of a clip as it is where its spikes' activity (`represent.activity`: 1 for a
+    still scene) is below it; None: it runs everywhere.
     """
 
     tile_px: int = 256
@@ -33,6 +33,7 @@ class RestoreOptions:
     ignore_health: tuple[str, ...] = ()
     without_spikes: bool = False
     skip_sharp: float | None = None
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.tile_px < 0:
@@ -50,6 +51,8 @@ class RestoreOptions:
             raise ValueError(f"precision: {self.precision!r}; allowed: fp32, bf16, fp16")
         if self.skip_sharp is not None and not 0 < self.skip_sharp < math.inf:
             raise ValueError(f"skip_sharp: {self.skip_sharp}; allowed: above 0 (a still scene reads about 1)")
+        if self.strict and self.without_spikes:
+            raise ValueError("strict: true; allowed with without_spikes: false (the spikes are not looked at)")
         if self.skip_sharp is not None and self.without_spikes:
             raise ValueError(
                 f"skip_sharp: {self.skip_sharp}; allowed with without_spikes: none (spikes tell what moves)"

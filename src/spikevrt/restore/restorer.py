@@ -234,7 +234,7 @@ def _restored_frames(
     blended: dict[int, Tensor] = {}
     for clip, inputs in ahead(_read_clips(info, recording, options, clips), READ_AHEAD):
         frames, voxels, activity = inputs
-        how = options if clip.has_spikes else replace(options, without_spikes=True, skip_sharp=None)
+        how = options if clip.has_spikes else replace(options, without_spikes=True, skip_sharp=None, strict=False)
         work: list[ClipWork] = []
         try:
             restored = restore_clip(network, frames, voxels, how, activity=activity, tell=work.append)
@@ -262,7 +262,7 @@ def _read_clips(
     """Each clip with its frames, voxels and activity; what two clips share is read once."""
     kept: dict[int, tuple[Tensor, Tensor | None, Tensor | None]] = {}
     for clip in clips:
-        how = options if clip.has_spikes else replace(options, without_spikes=True, skip_sharp=None)
+        how = options if clip.has_spikes else replace(options, without_spikes=True, skip_sharp=None, strict=False)
         kept = {
             i: kept[i] if i in kept else network_inputs(info, recording, i, how) for i in range(clip.start, clip.stop)
         }

@@ -97,8 +97,9 @@ def add_restore_options(parser: argparse.ArgumentParser, *, gated: bool = True) 
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="auto takes a GPU where there is one (auto)")
     if gated:
         add_ignore_health(parser)
+        parser.add_argument("--strict", action="store_true", help="warnings of the health gate refuse a recording too")
     else:
-        parser.set_defaults(ignore_health=None)
+        parser.set_defaults(ignore_health=None, strict=False)
     parser.add_argument(
         "--without-spikes",
         action="store_true",
@@ -137,6 +138,7 @@ def restore_options(parsed: argparse.Namespace) -> RestoreOptions:
         **options,
         ignore_health=tuple(parsed.ignore_health or ()),
         without_spikes=parsed.without_spikes,
+        strict=parsed.strict,
     )
 
 

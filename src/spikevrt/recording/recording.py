@@ -73,6 +73,11 @@ class Recording:
     dropped: tuple[tuple[int, str], ...] = ()  # (frame_idx, why)
     linear: bool = False
 
+    @classmethod
+    def open(cls, folder: str | Path) -> Recording:
+        """`open_recording`, by the name of what it gives."""
+        return open_recording(Path(folder))
+
     @property
     def name(self) -> str:
         return self.root.stem if self.root.suffix.lower() in VIDEO_SUFFIXES else self.root.resolve().name

@@ -360,6 +360,33 @@ def test_a_stated_size_is_compared_with_an_array_of_spikes_and_not_taken_for_pac
     assert len(list(out.glob("*.png"))) == 3
 
 
+def test_a_video_is_restored_by_its_own_timestamps(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path, micro_weights: Path
+):
+    from fractions import Fraction
+
+    from spikevrt.recording.encode import VideoFormat, VideoTags, write_segment
+    from spikevrt.recording.frames import list_images, read_image
+
+    images = [read_image(path) for path in list_images(recording_folder / "blur")]
+    video, out = tmp_path / "a.mkv", tmp_path / "out"
+    write_segment(
+        video,
+        zip((7, 30, 46), images, strict=True),  # of ticks
+        time_base=Fraction(1, 20000),
+        fps=1000,
+        format=VideoFormat(lossless=True),
+        tags=VideoTags(),
+    )
+    spikes = ["--spikes", recording_folder / "spikes.dat", "--spike-width", 40, "--spike-height", 32]
+    arguments = ["restore", video, *spikes, "--weights", micro_weights, "--out", out, "--device", "cpu"]
+    assert refused(capsys, tmp_path, *arguments, "--exposure-ticks", 17).startswith(
+        "exposure_ticks: 17; allowed: 1 to 16"
+    )
+    assert cli.main([str(one) for one in arguments]) == 0
+    assert len(list(out.glob("*.png"))) == 3
+
+
 def test_options_of_loose_files_are_refused_where_nothing_obeys_them(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
 ):

@@ -26,7 +26,7 @@ from spikevrt.recording.media import BT709, EXACT_COLOURS, UNSPECIFIED, main_vid
 if TYPE_CHECKING:
     from jaxtyping import UInt8, UInt16
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".m4v")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".m4v", ".ts", ".mts", ".m2ts", ".wmv")
 KEPT_FRAMES = 8  # decoded frames that a reader remembers, so that overlapping clips do not decode twice
 # where one packet is one shown frame and states its time, so that frames can be counted without decoding them
 COUNTED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")

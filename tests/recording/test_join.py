@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -247,6 +248,39 @@ def test_words_that_the_container_has_no_place_for_are_told(tmp_path: Path) -> N
         metadata={"title": "kept", "weather": "lost"},
     )
     assert notes == ("out.mp4: .mp4 does not hold the file's weather",)
+
+
+def test_sound_that_cannot_be_written_is_left_out_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spikevrt.recording import join
+
+    source = tmp_path / "source.mp4"
+    _source(source)
+    honest = join._copied_packets
+
+    def backwards(*arguments: Any) -> Iterator[Any]:  # as in a file whose index is damaged
+        yield from reversed(list(honest(*arguments)))
+
+    monkeypatch.setattr(join, "_copied_packets", backwards)
+    result, notes = _restored(source, tmp_path, ".mp4")
+    assert notes == ("result.mp4: sound and subtitles are not carried over: they cannot be written (Invalid argument)",)
+    assert _streams(result) == [("video", "ger")]
+    assert probe_video(result).pts == probe_video(source).pts
+
+
+def test_a_source_with_a_font_and_no_sound_gives_its_font(tmp_path: Path) -> None:
+    import av
+
+    source, segments = tmp_path / "source.mkv", _segments(tmp_path, VideoFormat())
+    with av.open(str(segments[0])) as pictures, av.open(str(source), "w") as container:
+        stream = container.add_stream_from_template(pictures.streams.video[0], opaque=True)
+        container.add_attachment("font.ttf", "font/ttf", b"a font")
+        for packet in pictures.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+    _join(segments, tmp_path / "out.mkv", source=source)
+    assert [kind for kind, _ in _streams(tmp_path / "out.mkv")] == ["video", "attachment"]
+    assert probe_video(tmp_path / "out.mkv").num_frames == 7
 
 
 def test_a_turned_source_gives_an_upright_result_of_turned_pixel_aspect(tmp_path: Path) -> None:

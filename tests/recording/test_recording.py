@@ -228,11 +228,20 @@ def test_linear_says_nothing_of_images_of_8_bits(tmp_path: Path) -> None:
 def test_exr_is_linear_light_and_clipped_at_white(tmp_path: Path) -> None:
     light = np.array([[[0.0, 0.5, 1.0], [4.0, -0.25, 0.0031308]]], dtype=np.float32)
     recording = loose_recording(_one_frame(tmp_path / "a", "0.exr", light), None)
-    assert recording.linear
     found = recording.read_blur_deep(0).permute(1, 2, 0).numpy()
     expected = [[[0.0, 0.7353569, 1.0], [1.0, 0.0, 0.0404499]]]  # 1.055 * 0.5 ** (1 / 2.4) - 0.055; 12.92 * 0.0031308
     np.testing.assert_allclose(found, expected, atol=1e-6)
     np.testing.assert_array_equal(recording.read_blur(0), np.round(np.array(expected) * 255).astype(np.uint8))
+
+
+def test_exr_in_a_recording_folder_is_linear_light_too(root: Path) -> None:
+    light = np.full((10, 14, 3), 0.5, dtype=np.float32)
+    for path in (root / "blur").glob("*.png"):
+        path.unlink()
+        write_pixels(path.with_suffix(".exr"), light)
+    recording = open_recording(root)
+    assert (recording.read_blur(1) == 188).all()  # 255 * 0.7353569
+    torch.testing.assert_close(recording.read_blur_deep(1), torch.full((3, 10, 14), 0.7353569), rtol=0, atol=1e-6)
 
 
 def test_exr_that_is_not_finite_is_refused(tmp_path: Path) -> None:

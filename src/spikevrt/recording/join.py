@@ -41,7 +41,8 @@ def join_segments(
     """Put segments of one format and size into `out` (.mp4, .mov, .mkv), named only when complete; returns notes.
 
     `fps` is nominal, as in `write_segment`. The notes say in a line each what the source holds and `out` does not.
-    `metadata` is added to the words about the file, over the source's. The segments stay where they are.
+    `metadata` is added to the words about the file, over the source's. The segments stay where they are. Where the
+    source's sound or subtitles are so damaged that they cannot be written, all of them are left out, and told.
 
     Raises:
         FileNotFoundError: a segment or the source is missing.
@@ -52,24 +53,31 @@ def join_segments(
     check_container(out, format)
     if not segments:
         raise ValueError(f"{out}: no segments to join")
+    from av.error import FFmpegError
+
+    paths, words = [Path(segment) for segment in segments], dict(metadata or {})
     with complete_or_absent(out) as partial:
-        return _join(
-            [Path(segment) for segment in segments], out, partial, rate(fps), format, tags, source, dict(metadata or {})
-        )
+        try:
+            return _join(paths, out, partial, rate(fps), format, tags, source, words, COPIED_TYPES)
+        except FFmpegError as error:
+            if source is None or not isinstance(error, ValueError):  # the others are the system's: a full disk
+                raise
+            why = f"{out.name}: sound and subtitles are not carried over: they cannot be written ({error.strerror})"
+        return why, *_join(paths, out, partial, rate(fps), format, tags, source, words, ())
 
 
 def _join(
-    segments: list[Path],
+    segments: Sequence[Path],
     out: Path,
     partial: Path,
     frame_rate: Fraction,
     format: VideoFormat,
     tags: VideoTags,
     source: Path | None,
-    metadata: dict[str, str],
+    metadata: Mapping[str, str],
+    copied_types: Sequence[str],
 ) -> tuple[str, ...]:
     import av
-    from av.error import FFmpegError
 
     muxer = MUXERS[out.suffix.lower()]
     notes: list[str] = []
@@ -77,7 +85,7 @@ def _join(
         video_base: Fraction = main_video(first).time_base
         found = open_media(source) if source is not None else None
         try:
-            copied = [] if found is None else _copied_streams(found, muxer, out, notes)
+            copied = [] if found is None else _copied_streams(found, muxer, out, copied_types, notes)
             options = {"fflags": "+bitexact"}
             if muxer != "matroska":
                 bases = [video_base, *(stream.time_base for stream in copied if stream.type == "audio")]
@@ -91,17 +99,14 @@ def _join(
                 container.metadata.update(metadata)
                 outputs = {stream.index: _add_copy(container, stream) for stream in copied}
                 packets = [_video_packets(segments, out, muxer, notes)]
-                if found is not None and outputs:
+                if found is not None and any(stream.type != "attachment" for stream in copied):
                     packets.append(_copied_packets(found, copied, muxer))
                 for _, is_copied, packet in heapq.merge(*packets, key=lambda entry: entry[:2]):
                     packet.stream = outputs[packet.stream.index] if is_copied else video
                     container.mux(packet)
             if muxer == "matroska" and tags.sample_aspect != 1 and format.codec in ("av1", "ffv1"):
                 notes.append(f"{out.name}: pixel aspect {tags.sample_aspect} is not stored with {format.codec} in .mkv")
-            if found is not None:
-                notes += _lost_words(found, partial, out, metadata)
-        except FFmpegError as error:
-            raise ValueError(f"{out}: cannot be put together ({error.strerror})") from None
+            notes += _lost_words({} if found is None else found.metadata, partial, out, metadata)
         finally:
             if found is not None:
                 found.close()
@@ -128,7 +133,7 @@ def _add_video(
     return video
 
 
-def _copied_streams(found: Any, muxer: str, out: Path, notes: list[str]) -> list[Any]:
+def _copied_streams(found: Any, muxer: str, out: Path, copied_types: Sequence[str], notes: list[str]) -> list[Any]:
     pictures = main_video(found)
     copied = []
     for stream in found.streams:
@@ -137,9 +142,9 @@ def _copied_streams(found: Any, muxer: str, out: Path, notes: list[str]) -> list
         name = _stream_name(stream)
         if name == "bin_data" and found.chapters():
             continue  # the chapters of an MP4 as a track of text; they are carried over as chapters
-        if stream.type in COPIED_TYPES and _holds(stream, muxer):
+        if stream.type in copied_types and _holds(stream, muxer):
             copied.append(stream)
-        else:
+        elif stream.type in copied_types or stream.type not in COPIED_TYPES:
             notes.append(
                 f"{out.name}: {stream.type} stream {stream.index} ({name}) is not carried over to {out.suffix}"
             )
@@ -189,10 +194,10 @@ def _words(metadata: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _lost_words(found: Any, partial: Path, out: Path, metadata: Mapping[str, str]) -> list[str]:
+def _lost_words(found: Mapping[str, str], partial: Path, out: Path, metadata: Mapping[str, str]) -> list[str]:
     with open_media(partial) as written:
         kept = {key.lower() for key in written.metadata}
-    wanted = [*_words(found.metadata), *metadata]
+    wanted = [*_words(found), *metadata]
     lost = [key for key in dict.fromkeys(wanted) if key.lower() not in kept]
     return [f"{out.name}: {out.suffix} does not hold the file's {', '.join(lost)}"] if lost else []
 

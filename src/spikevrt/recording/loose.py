@@ -32,7 +32,7 @@ def loose_recording(
     period_ticks: int | None = None,
     keep_outside: bool = False,
     by_timestamps: bool = False,
-    linear: bool | None = None,
+    linear: bool = False,
 ) -> Recording:
     """Make a recording of loose files: a folder of images or a video, and a stream (or None: frames alone).
 
@@ -42,7 +42,7 @@ def loose_recording(
 
     With `by_timestamps`, and for a video of uneven rate without `period_ticks`, exposure i starts at first_tick plus
     the ticks from the first frame's timestamp to its own, rounded; and exposure_ticks is by default the smallest
-    distance of two frames. `linear` says whether images of more than 8 bits hold linear light; None: EXR does.
+    distance of two frames. `linear` says that images of more than 8 bits hold linear light, as EXR always does.
 
     Raises:
         FileNotFoundError: no such frames.
@@ -60,8 +60,6 @@ def loose_recording(
         num_frames, fps = len(images), None
         if by_timestamps:
             raise ValueError(f"by_timestamps: {frames} is a folder of images, without timestamps; allowed: a video")
-        if linear is None:
-            linear = any(image.suffix.lower() == ".exr" for image in images)
     else:
         info = probe_video(frames)
         height, width, num_frames, fps, blur = info.height, info.width, info.num_frames, info.fps, frames
@@ -93,7 +91,7 @@ def loose_recording(
         blur=blur,
         sharp=(),
         fps=fps,
-        linear=bool(linear),
+        linear=linear,
         provenance={"frames": str(frames), "spikes": None if spikes is None else [str(p) for p in spikes.files]},
     )
 

@@ -54,7 +54,7 @@ class Recording:
     `spikes` is None when there are only frames; then every exposure holds no tick. `exposures` are those after the
     alignment's time offset; frames whose ticks would then lie outside the stream are in `dropped`, not in `exposures`,
     unless it was opened with `keep_outside`: reading the spikes of such a frame raises ValueError.
-    With `linear`, blurry images of more than 8 bits hold linear light (1, or 65535, is white), not display values.
+    With `linear`, blurry images of more than 8 bits hold linear light (65535, or 1, is white); EXR does in any case.
     """
 
     root: Path
@@ -115,7 +115,8 @@ class Recording:
             raise ValueError(f"{path}: values that are NaN or infinite; allowed: finite ones")
         if image.dtype == np.uint8:
             return frame
-        return linear_to_srgb(frame.clamp(0.0, 1.0)).clamp(0.0, 1.0) if self.linear else frame.clamp(0.0, 1.0)
+        is_linear = self.linear or path.suffix.lower() == ".exr"
+        return linear_to_srgb(frame.clamp(0.0, 1.0)).clamp(0.0, 1.0) if is_linear else frame.clamp(0.0, 1.0)
 
     def read_sharp(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """Sharp frame `index`. Raises ValueError when the recording has none."""

@@ -77,13 +77,13 @@ ARROWS: dict[str, set[str]] = {
         "evaluate",
     },
     "bench": {"runtime", "checkpoint", "recording", "simulate", "restore", "evaluate"},
-    "demo": {"recording", "simulate", "restore", "evaluate"},
+    "demo": {"recording", "align", "simulate", "restore", "evaluate"},
 }
 ENTRANCES = {"cli", "verbs", "__main__", "__init__"}  # the command line may import everything; nobody imports it
 
 CORE = {"torch", "numpy", "yaml", "safetensors"}  # the rest is imported inside the function that needs it
 LAZY = {"PIL", "av", "rich", "tensorboard", "h5py", "scipy", "cv2", "ray", "matplotlib", "torchao", "triton"}
-LAZY |= {"onnxruntime", "flip_evaluator", "imageio_ffmpeg", "scenedetect", "OpenEXR"}
+LAZY |= {"onnxruntime", "flip_evaluator", "imageio_ffmpeg", "scenedetect", "OpenEXR", "gradio"}
 TYPES_ONLY = {"jaxtyping"}
 
 

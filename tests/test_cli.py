@@ -38,6 +38,7 @@ VERBS = (
     "accept",
     "export",
     "demo",
+    "app",
 )
 
 

@@ -83,6 +83,7 @@ def test_the_readme_shows_every_verb():
         "accept",
         "export",
         "demo",
+        "app",
     }
     assert verbs == shown_verbs | {"config", "runs"}
 

@@ -11,6 +11,7 @@ from typing import Any
 from spikevrt.verbs import (
     accept,
     align,
+    app,
     bench,
     config,
     convert,
@@ -31,6 +32,6 @@ def add_verbs(verbs: Any) -> None:
     """Add every verb's parser to the sub-parsers `verbs`, in the order of the data flow. Imports nothing heavy."""
     for verb in (
         simulate, inspect, align, convert, prepare, config, train, runs, restore, evaluate, bench, report, accept,
-        export, demo,
+        export, demo, app,
     ):  # fmt: skip
         verb.add(verbs)

@@ -1,0 +1,175 @@
+"""What a visitor hands over, as a recording: a recording folder in a zip, or frames and perhaps a spike file.
+
+A zip is written by strangers: every name, kind and size in it is checked, and what it holds is counted as it comes out.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+from spikevrt.recording.formats import SUFFIX_KINDS, StreamFormat, find_format, is_headerless, open_stream
+from spikevrt.recording.frames import IMAGE_SUFFIXES
+from spikevrt.recording.loose import loose_recording
+from spikevrt.recording.recording import Recording, open_recording
+from spikevrt.recording.sidecar import SIDECAR
+from spikevrt.recording.video import VIDEO_SUFFIXES
+
+MAX_ZIP_FILES = 20_000
+PIECE_BYTES = 1 << 20
+BESIDE_SPIKES = (".json", ".yaml")  # a spike file's sidecar, SpikeCV's config.yaml
+GEOMETRY = ("spike_width", "spike_height", "top_down")
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What the visitor says of a spike file and of the exposures, as the options of `spikevrt restore`; None: nothing.
+
+    spike_width, spike_height: pixels. top_down: the first stored row is the top one. tick_rate_hz: read-outs a second.
+    first_tick, exposure_ticks, period_ticks: when the first exposure starts, how long each is, from one to the next.
+    """
+
+    spike_width: int | None = None
+    spike_height: int | None = None
+    top_down: bool | None = None
+    tick_rate_hz: float | None = None
+    first_tick: int | None = None
+    exposure_ticks: int | None = None
+    period_ticks: int | None = None
+
+
+def read_stated(texts: Mapping[str, str | None], top_down: bool) -> Stated:
+    """What stands in the page's fields, by the names of `Stated`; an empty field says nothing.
+
+    Raises ValueError for a text that is no number.
+    """
+    values: dict[str, int | float] = {}
+    for name, text in texts.items():
+        if text is None or not text.strip():
+            continue
+        is_rate = name == "tick_rate_hz"
+        try:
+            values[name] = float(text) if is_rate else int(text)
+        except ValueError:
+            kind = "a number" if is_rate else "a whole number"
+            raise ValueError(f"{name}: {text.strip()[:40]!r}; allowed: {kind}, or nothing") from None
+    return Stated(**values, top_down=top_down or None)  # type: ignore[arg-type]
+
+
+def open_upload(frames: Path, spikes: Sequence[Path], stated: Stated, unpacked: Path, max_bytes: int) -> Recording:
+    """The recording in the uploads: a zip of a recording folder; or a video or a zip of images, and a spike file.
+
+    `spikes` holds at most one spike file, and its sidecar or config.yaml in the same folder. A zip is unpacked into the
+    folder `unpacked`, at most `max_bytes` in all.
+
+    Raises:
+        ValueError, FileNotFoundError: as `loose_recording`, `open_stream` and `open_recording`; or the uploads are of
+            another kind; one line says what is allowed.
+    """
+    about = {name: value for name, value in asdict(stated).items() if value is not None}
+    streams = [path for path in spikes if path.suffix.lower() not in BESIDE_SPIKES]
+    if spikes and len(streams) != 1:
+        raise ValueError(f"spike file: {len(streams)} given; allowed: one, and its .json or config.yaml beside it")
+    if frames.suffix.lower() == ".zip":
+        root = unpack(frames, unpacked / frames.stem, max_bytes)
+        if (root / SIDECAR).is_file():
+            if spikes or about:
+                what = "a spike file" if spikes else next(iter(about))
+                raise ValueError(f"{what}: not with {frames.name}, a recording with spikes of its own")
+            return open_recording(root)
+        if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in root.iterdir()):
+            raise ValueError(f"{frames.name}: holds no {SIDECAR} and no images; allowed: a recording folder, or images")
+        frames = root
+    elif frames.suffix.lower() not in VIDEO_SUFFIXES:
+        raise ValueError(
+            f"{frames.name}: no video and no zip; allowed: {', '.join(VIDEO_SUFFIXES)}, or the .zip of a recording "
+            "folder or of images"
+        )
+    if not streams:
+        if about:
+            raise ValueError(f"{next(iter(about))}: only with a spike file")
+        return loose_recording(frames, None)
+    return _with_spikes(frames, streams[0], about)
+
+
+def _with_spikes(frames: Path, spikes: Path, about: dict[str, int | float | bool]) -> Recording:
+    geometry = {name: about.pop(name) for name in GEOMETRY if name in about}
+    if not geometry:
+        found = find_format(spikes)
+        if found.tick_rate_hz is not None:
+            about.setdefault("tick_rate_hz", found.tick_rate_hz)
+        return loose_recording(frames, open_stream(spikes), **about)  # type: ignore[arg-type]
+    if is_headerless(spikes) and not geometry.keys() >= {"spike_width", "spike_height"}:
+        raise ValueError(f"{next(iter(geometry))}: only with both spike_width and spike_height")
+    format = StreamFormat(
+        SUFFIX_KINDS.get(spikes.suffix.lower(), "packed"),
+        geometry.get("spike_width"),  # type: ignore[arg-type]
+        geometry.get("spike_height"),  # type: ignore[arg-type]
+        bottom_up=False if geometry.get("top_down") else None,
+    )
+    return loose_recording(frames, open_stream(spikes, format), **about)  # type: ignore[arg-type]
+
+
+def unpack(archive: Path, out: Path, max_bytes: int, max_files: int = MAX_ZIP_FILES) -> Path:
+    """Unpack a zip into the new folder `out` and return the folder that matters: the only one in it, or `out` itself.
+
+    Raises:
+        ValueError: no zip or a damaged one; a name that leads out of the folder; a link, or anything but a plain file;
+            an encrypted file; more than `max_files` files or `max_bytes` bytes. Then nothing is left of it.
+        FileExistsError: `out` exists.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            entries = [entry for entry in opened.infolist() if not entry.is_dir()]
+            if len(entries) > max_files:
+                raise ValueError(f"{archive.name}: {len(entries)} files; allowed: at most {max_files}")
+            for entry in entries:
+                _refuse(archive, entry)
+            out.mkdir(parents=True)
+            try:
+                _extract(opened, entries, archive, out, max_bytes)
+            except BaseException:
+                shutil.rmtree(out)
+                raise
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, NotImplementedError, EOFError) as error:
+        raise ValueError(f"{archive.name}: no zip, or a damaged one ({error})") from None
+    root = out
+    while len(inside := list(root.iterdir())) == 1 and inside[0].is_dir():
+        root = inside[0]
+    return root
+
+
+def _refuse(archive: Path, entry: zipfile.ZipInfo) -> None:
+    name = entry.filename
+    shown = f"{archive.name}: {name[:80]!r}"
+    is_outside = name.startswith("/") or "\\" in name or ":" in name or ".." in PurePosixPath(name).parts
+    if is_outside or not name.isprintable() or not PurePosixPath(name).parts:
+        raise ValueError(f"{shown}: leads out of the folder; allowed: names inside it")
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG):
+        raise ValueError(f"{shown}: a link or a special file; allowed: plain files")
+    if entry.flag_bits & 1:
+        raise ValueError(f"{shown}: encrypted; allowed: a zip without password")
+
+
+def _extract(
+    opened: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], archive: Path, out: Path, max_bytes: int
+) -> None:
+    left = max_bytes
+    for entry in entries:
+        parts = PurePosixPath(entry.filename).parts
+        if parts[0] == "__MACOSX" or parts[-1].startswith("."):
+            continue  # what a file manager adds
+        path = out.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with opened.open(entry) as source, open(path, "xb") as target:
+            while piece := source.read(PIECE_BYTES):
+                left -= len(piece)  # counted here, for the size in the header may be a lie
+                if left < 0:
+                    raise ValueError(f"{archive.name}: more than {max_bytes} bytes when unpacked; allowed: fewer")
+                target.write(piece)

@@ -18,8 +18,8 @@ from spikevrt.demo.uploads import Stated
 from spikevrt.recording.frames import list_images, read_image
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.video import probe_video, write_video
+from spikevrt.restore.job import restore_recording
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.restorer import restore_recording
 
 from .test_job import SMALL
 

@@ -274,7 +274,7 @@ def test_a_killed_job_leaves_nothing_under_the_final_name_lets_nobody_in_while_i
     make_recording, tmp_path
 ):
     recording, out, whole = make_recording(41, height=16, width=16), tmp_path / "out", tmp_path / "whole"
-    process = start(recording.root, out, 1.0)
+    process = start(recording.root, out, 3.0)
     try:
         deadline = time.monotonic() + 60
         while not list(tmp_path.glob(".out.job/parts/000003.png")):

@@ -34,9 +34,9 @@ from spikevrt.recording.atomic import complete_or_absent
 from spikevrt.recording.frames import list_images, read_image, write_image
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.video import write_video
+from spikevrt.restore.job import restore_recording
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.output import SUMMARY_FILE
-from spikevrt.restore.restorer import restore_recording
+from spikevrt.restore.output import SUMMARY_FILE, Output
 from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 
 EXAMPLES = {Path(name).stem: name for name in (*PHOTOS, VIDEO)}
@@ -214,7 +214,7 @@ def restore(
         partial.mkdir()
         frames = partial / "frames"
         file = SHIPPED_WEIGHTS / f"{weights}.safetensors"
-        summary = restore_recording(file, recording, frames, options, video=True, progress=progress)
+        summary = restore_recording(file, recording, frames, options, output=Output(video=True), progress=progress)
         pictures = list_images(frames)
 
         def may_stop() -> None:

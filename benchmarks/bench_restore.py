@@ -1,0 +1,131 @@
+"""Restoration as users run it: how well is its memory predicted, does it grow with the length, do tiles show?
+
+    python benchmarks/bench_restore.py RECORDING plan        predicted and measured peak on three budgets, each network
+    python benchmarks/bench_restore.py RECORDING length      peak of short and long recordings, real network
+    python benchmarks/bench_restore.py RECORDING seams       tiles against the whole picture, each network
+
+RECORDING: 5 frames or more, at least 256 pixels a side (`spikevrt simulate`). Every run is a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from spikevrt.recording.recording import Recording, open_recording
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.restorer import restore_frames
+from spikevrt.restore.streaming import load_restorer
+
+NETWORKS = ("spikefold_tiny", "spikevrt_tiny", "vrt_tiny")
+BORDER_PX = 16  # pixels that count as the picture's border
+
+
+def restored(recording: Path, out: Path, *options: str) -> dict[str, object]:
+    command = [sys.executable, "-m", "spikevrt", "restore", str(recording), "--out", str(out), *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    summary: dict[str, object] = json.loads((out / "restored.json").read_text())
+    return summary
+
+
+def weights_of(name: str) -> list[str]:
+    return ["--weights", str(Path(__file__).parents[1] / "src" / "spikevrt" / "weights" / f"{name}.safetensors")]
+
+
+def plan(recording: Path) -> None:
+    print("| weights | --tile-px at most | tile | MB predicted | MB measured | error |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for name in NETWORKS:
+        for most_px in (128, 192, 256):
+            with tempfile.TemporaryDirectory() as folder:
+                options = ["--memory", "6GB", "--tile-px", str(most_px), *weights_of(name)]
+                found = restored(recording, Path(folder) / "out", *options)
+            predicted, measured = float(found["predicted_peak_bytes"]), float(found["peak_bytes"])  # type: ignore[arg-type]
+            tile_px = found["options"]["tile_px"]  # type: ignore[index]
+            error = predicted / measured - 1
+            print(f"| {name} | {most_px} | {tile_px} | {predicted / 1e6:.0f} | {measured / 1e6:.0f} | {error:+.0%} |")
+
+
+def longer(recording: Path, num_frames: int, folder: Path) -> Path:
+    """The recording's frames and spikes over and over, as a recording of so many frames; files are linked."""
+    values = json.loads((recording / "recording.json").read_text())
+    given, stream = values["exposures"], values["spikes"]
+    period = given[1]["start_tick"] - given[0]["start_tick"]
+    row_bytes = stream["width"] * stream["height"] // 8
+    assert stream["width"] * stream["height"] % 8 == 0, "ticks must be whole bytes"
+    spikes = (recording / stream["file"]).read_bytes()[: len(given) * period * row_bytes]
+    out = folder / f"frames{num_frames}"
+    (out / "blur").mkdir(parents=True)
+    exposures, last = [], -1
+    for index in range(num_frames):
+        turn, place = divmod(index, len(given) - 1)  # the last exposure may lack the gap behind it
+        start = turn * (len(given) - 1) * period + given[place]["start_tick"]
+        stop = start + given[place]["stop_tick"] - given[place]["start_tick"]
+        assert start > last
+        exposures.append({"frame_idx": index, "start_tick": start, "stop_tick": stop,
+                          "t0_s": start / stream["tick_rate_hz"], "t1_s": stop / stream["tick_rate_hz"]})  # fmt: skip
+        last = start
+        (out / "blur" / f"{index:06d}.png").symlink_to((recording / "blur" / f"{place:06d}.png").resolve())
+    turn_bytes = spikes[: (len(given) - 1) * period * row_bytes]
+    turns = -(-exposures[-1]["stop_tick"] // ((len(given) - 1) * period))
+    with (out / stream["file"]).open("wb") as file:
+        for _ in range(turns):
+            file.write(turn_bytes)
+    values["spikes"]["num_ticks"] = turns * (len(given) - 1) * period
+    values["spikes"]["sha256"] = "0" * 64  # nobody asks for it here
+    values["frames"]["count"], values["exposures"] = num_frames, exposures
+    (out / "recording.json").write_text(json.dumps(values))
+    return out
+
+
+def length(recording: Path) -> None:
+    print("| frames | MB peak | seconds |")
+    print("| ---: | ---: | ---: |")
+    for num_frames in (20, 100, 400):
+        with tempfile.TemporaryDirectory() as folder:
+            found = restored(longer(recording, num_frames, Path(folder)), Path(folder) / "out")
+        print(f"| {num_frames} | {float(found['peak_bytes']) / 1e6:.0f} | {float(found['seconds']):.0f} |")  # type: ignore[arg-type]
+
+
+def whole_and_tiled(name: str, recording: Recording, tile_px: int, overlap_px: int) -> torch.Tensor:
+    """|difference| in levels of 255, (T, 3, H, W)."""
+    restorer = load_restorer(name, RestoreOptions(device="cpu"))
+    results = []
+    for options in (
+        replace(restorer.options, tile_px=0, overlap_px=0),
+        replace(restorer.options, tile_px=tile_px, overlap_px=overlap_px),
+    ):
+        frames = restore_frames(restorer.network, restorer.info, recording, options)
+        results.append(torch.stack([frame for _, frame in frames]).clamp(0, 1))
+    return (results[0] - results[1]).abs() * 255
+
+
+def seams(recording: Path) -> None:
+    footage = open_recording(recording)
+    footage = replace(footage, exposures=footage.exposures[:5], blur=footage.blur[:5], sharp=())  # type: ignore[index]
+    print("| weights | tile | overlap | largest, inside | largest, border | mean |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for name in NETWORKS:
+        for tile_px, overlap_px in ((128, 16), (128, 32), (128, 48), (128, 64)):
+            difference = whole_and_tiled(name, footage, tile_px, overlap_px)
+            inside = difference[..., BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX]
+            border = difference.clone()
+            border[..., BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = 0
+            print(
+                f"| {name} | {tile_px} | {overlap_px} | {inside.max():.2f} | {border.max():.2f} | {difference.mean():.4f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3 or sys.argv[2] not in ("plan", "length", "seams"):
+        sys.exit(__doc__)
+    {"plan": plan, "length": length, "seams": seams}[sys.argv[2]](Path(sys.argv[1]))

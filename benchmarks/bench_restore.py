@@ -119,10 +119,8 @@ def seams(recording: Path) -> None:
             inside = difference[..., BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX]
             border = difference.clone()
             border[..., BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = 0
-            print(
-                f"| {name} | {tile_px} | {overlap_px} | {inside.max():.2f} | {border.max():.2f} | {difference.mean():.4f} |",
-                flush=True,
-            )
+            largest = f"{inside.max():.2f} | {border.max():.2f}"
+            print(f"| {name} | {tile_px} | {overlap_px} | {largest} | {difference.mean():.4f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -250,11 +250,11 @@ def test_spikes_beside_weights_that_read_none_are_refused(
     assert message.startswith(f"--spikes: {weights} is a network without spikes")
 
 
-def test_a_folder_of_recordings_is_no_recording_to_restore(
+def test_options_of_loose_files_are_refused_for_a_folder_of_recordings(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
 ):
-    message = refused(capsys, tmp_path, "restore", tmp_path, "--out", tmp_path / "out")
-    assert message == f"{tmp_path}: a folder of recordings; name one of them"
+    message = refused(capsys, tmp_path, "restore", tmp_path, "--first-tick", 3, "--out", tmp_path / "out")
+    assert message == f"--first-tick: not with {tmp_path}, a folder of recordings"
 
 
 CLIPS = "GOPR0372_07_00, GOPR0884_11_00, GOPR0854_13_00"

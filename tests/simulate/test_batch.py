@@ -196,7 +196,7 @@ def test_a_batch_that_was_killed_and_started_again_equals_one_that_was_not(photo
         [sys.executable, "-m", "spikevrt", "simulate", *arguments, "--out", str(out)],
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + 240
     while not list(out.glob("photo_*")) and run.poll() is None and time.monotonic() < deadline_s:
         time.sleep(0.005)
     workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()

@@ -57,6 +57,7 @@ def restore_recording(
     memory: str | None = None,
     restart: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    made_with: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Restore a recording into files; nothing stands under the name `out` before all of it is there.
 
@@ -72,7 +73,8 @@ def restore_recording(
 
     Returns the summary, which is also written: num_frames, dropped (frame_idx and why), seconds and resumed_at (of this
     call), peak_bytes (of CUDA, else of this process) and predicted_peak_bytes, tiles (as `tiles_in_all`), cuts and
-    without_spikes (numbers of frames), fps, notes, recording, weights, options, environment.
+    without_spikes (numbers of frames), fps, notes, recording, weights, options, environment; and made_with, if given:
+    what the caller will know the result by (`batch`).
 
     Raises:
         FileExistsError: `out` exists, and `overwrite` is off or it is no earlier result of this function; or an
@@ -146,6 +148,7 @@ def restore_recording(
             "weights": weights.name,
             "options": asdict(fitted),
             "environment": runtime.environment(device),
+            **({} if made_with is None else {"made_with": made_with}),
         }
         _finish(job, out, parts, output, footage, recording, fps_factor, summary)
     return summary

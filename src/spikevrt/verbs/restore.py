@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +31,9 @@ if TYPE_CHECKING:
 def add(verbs: Any) -> None:
     parser = add_verb(verbs, "restore", _restore, "spikevrt restore recordings/street --out out/street", computes=True)
     parser.add_argument(
-        "recording", type=Path, help="recording, dataset folder, or frame folder or video with --spikes"
+        "recording", type=Path, help="recording, folder of them, dataset folder, or frames or a video with --spikes"
     )
-    add_out(parser, "folder of frames, or a file that ends in .mp4, .mkv or .mov")
+    add_out(parser, "folder of frames, or a file that ends in .mp4, .mkv or .mov; of many, the folder of their folders")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="trained network (the shipped tiny one)")
     parser.add_argument("--fps-factor", type=int, metavar="N", help="slow motion: N sharp frames for one (1)")
     parser.add_argument("--memory", metavar="SIZE", help="of this process at most, as 6GiB (what is free)")
@@ -60,15 +62,25 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--linear", action="store_true", default=None, help="images of more than 8 bits hold linear light (EXR: always)"
     )
+    many = parser.add_argument_group("a folder of recordings")
+    many.add_argument("--workers", type=int, metavar="N", help="recordings at a time (one a GPU; without any, 1)")
+    many.add_argument("--engine", help="processes, or ray (processes)")
+    many.add_argument("--ray-address", metavar="HOST:PORT", help="with --engine ray: a cluster that shares the files")
     add_restore_options(parser)
 
 
-def _restore(parsed: argparse.Namespace) -> None:
-    """Restore a recording, or frames plus a spike file, to sharp frames or video."""
+def _restore(parsed: argparse.Namespace) -> int:
+    """Restore a recording, many of them, or frames plus a spike file, to sharp frames or video."""
     from spikevrt.checkpoint import read_info
+    from spikevrt.recording.recording import recordings_in
+    from spikevrt.recording.sidecar import SIDECAR
     from spikevrt.restore.job import restore_recording
 
     output = _output(parsed)
+    if parsed.recording.is_dir() and not (parsed.recording / SIDECAR).is_file() and recordings_in(parsed.recording):
+        return _restore_many(parsed, output)
+    for name in given(parsed, ("workers", "engine", "ray_address")):
+        raise ValueError(f"{dashed(name)}: only with a folder of recordings, which {parsed.recording} is not")
     options = restore_options(parsed)
     recording = _open_footage(parsed)
     with_spikes = "spikefold_tiny" if options.skip_sharp is None else "spikevrt_tiny"  # which can leave tiles out
@@ -91,6 +103,7 @@ def _restore(parsed: argparse.Namespace) -> None:
     if summary["without_spikes"]:
         more.append(f"{len(summary['without_spikes'])} frames without spikes")
     print(f"{summary['num_frames']} frames -> {parsed.out} ({summary['seconds']:.1f} s, {', '.join(more)})")
+    return 0
 
 
 def _output(parsed: argparse.Namespace) -> Output:
@@ -105,6 +118,56 @@ def _output(parsed: argparse.Namespace) -> Output:
     elif format and not parsed.video:
         raise ValueError(f"{dashed(next(iter(format)))}: of a video; allowed with --video, or an --out that is one")
     return Output(**given(parsed, ("frames", "video")), format=VideoFormat(**format))
+
+
+def _restore_many(parsed: argparse.Namespace, output: Output) -> int:
+    """A table and a last line; status 1 where a recording failed."""
+    from spikevrt.recording.sidecar import SIDECAR
+    from spikevrt.restore.batch import BATCH_FILE, Outcome, restore_many
+    from spikevrt.restore.output import is_video, progress_bar
+
+    for name in ("clip", "linear", "layout", "blur", "spikes", *_ABOUT_SPIKES):
+        if getattr(parsed, name) is not None:
+            raise ValueError(f"{dashed(name)}: not with {parsed.recording}, a folder of recordings")
+    if is_video(parsed.out):
+        raise ValueError(f"--out: {parsed.out}; allowed for a folder of recordings: a folder (--video adds videos)")
+    others = [path.name for path in sorted(parsed.recording.iterdir()) if path.is_dir() and path.name[0] != "."]
+    others = [name for name in others if not (parsed.recording / name / SIDECAR).is_file()]
+    if others:
+        named = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+        print(f"spikevrt: {parsed.recording}: left out, for they have no {SIDECAR}: {named}", file=sys.stderr)
+    start_s = time.perf_counter()
+    options = restore_options(parsed)
+    weights = parsed.weights or shipped_weights("spikefold_tiny" if options.skip_sharp is None else "spikevrt_tiny")
+    with progress_bar("recordings") as progress:
+
+        def tell(outcome: Outcome, done: int, total: int) -> None:
+            sys.stderr.write(outcome.told)
+            if outcome.error is not None:
+                print(f"spikevrt: {outcome.name}: {outcome.error}", file=sys.stderr)
+            if progress is not None:
+                progress(done, total)
+
+        outcomes = restore_many(
+            weights, parsed.recording, parsed.out, options, workers=parsed.workers,
+            engine=parsed.engine or "processes", ray_address=parsed.ray_address, overwrite=parsed.overwrite,
+            output=output, fps_factor=1 if parsed.fps_factor is None else parsed.fps_factor, memory=parsed.memory,
+            restart=parsed.restart, tell=tell,
+        )  # fmt: skip
+    longest = max(len("recording"), *(len(one.name) for one in outcomes))
+    print(f"{'recording':{longest}}  frames  seconds  status")
+    for one in outcomes:
+        frames = "-" if one.num_frames is None else one.num_frames
+        print(f"{one.name:{longest}}  {frames:>6}  {one.seconds:7.1f}  {one.status}")
+    counts = Counter(one.status for one in outcomes)
+    parts = ", ".join(f"{counts[status]} {status}" for status in ("restored", "kept", "failed") if counts[status])
+    print(f"{len(outcomes)} recordings: {parts} -> {parsed.out} ({time.perf_counter() - start_s:.1f} s)", end="")
+    failed = [one for one in outcomes if one.error is not None]
+    if failed:
+        more = f"; and {len(failed) - 1} more in {parsed.out / BATCH_FILE}" if len(failed) > 1 else ""
+        print(f"; {failed[0].name}: {failed[0].error}{more}", end="")
+    print()
+    return 1 if failed else 0
 
 
 _ABOUT_SPIKES = (
@@ -146,8 +209,6 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
         if parsed.spikes is not None:
             raise ValueError(f"--spikes: {path} is a recording, with spikes of its own")
         return recording
-    if recordings_in(path):
-        raise ValueError(f"{path}: a folder of recordings; name one of them")
     if parsed.clip is not None:
         raise ValueError(f"--clip: {path} is no dataset folder of a known layout")
     if parsed.spikes is None:

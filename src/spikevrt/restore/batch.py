@@ -1,0 +1,208 @@
+"""Many recordings: a folder of them restored into a folder of results, each on its own, by several processes.
+
+An interrupted call, killed even, is taken up by repeating it. A recording that cannot be restored stops no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from spikevrt.checkpoint import read_info
+from spikevrt.engine import GPUS, check_engine, run_jobs
+from spikevrt.recording.atomic import alone_in, complete_or_absent
+from spikevrt.recording.recording import open_recording, recordings_in
+from spikevrt.recording.sidecar import SIDECAR
+from spikevrt.recording.spike_file import sha256_file
+from spikevrt.restore.job import restore_recording
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.output import SUMMARY_FILE, Output
+from spikevrt.runtime import pick_device
+
+BATCH_FILE = "summary.json"
+Status = Literal["restored", "kept", "failed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one recording: restored now, kept from an earlier call, or failed, and why (one line)."""
+
+    name: str
+    status: Status
+    num_frames: int | None = None
+    seconds: float = 0.0
+    error: str | None = None
+    told: str = ""  # on stderr, by the process that worked at it
+
+
+class Job(NamedTuple):
+    """One recording, where it goes, and what tells results of other weights, options or recordings apart."""
+
+    recording: Path
+    out: Path
+    made_with: dict[str, Any]
+
+
+def restore_many(
+    weights: Path,
+    folder: Path,
+    out: Path,
+    options: RestoreOptions,
+    *,
+    workers: int | None = None,
+    engine: str = "processes",
+    ray_address: str | None = None,
+    overwrite: bool = False,
+    output: Output = Output(),  # noqa: B008 (immutable)
+    fps_factor: int = 1,
+    memory: str | None = None,
+    restart: bool = False,
+    tell: Callable[[Outcome, int, int], None] | None = None,
+) -> list[Outcome]:
+    """Restore every recording that lies in `folder` into `out`/NAME, as `restore_recording` does, each in a process
+    that nothing else depends on (what it does not name here is as there); `out`/summary.json has the outcomes, written
+    anew with every one.
+
+    A recording that stands restored by the same weights with the same options is kept; one restored otherwise fails,
+    unless `overwrite`, which then replaces it. `workers` recordings are worked at at once; None: as many as there are
+    GPUs, each with one for itself, or on CPUs one, with all threads; several share the threads. `engine`:
+    `engine.run_jobs`. `tell(outcome, done, total)` is called with each. Returns the outcomes in the order of names.
+
+    Raises:
+        FileNotFoundError, ValueError: no recordings there, no such weights, or `workers` or engine is not to be had.
+        FileExistsError: `out` is a file, holds the recordings, or another call is at work in it.
+    """
+    check_engine(engine, ray_address)
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers: {workers}; must be 1 or more")
+    weights, folder, out = Path(weights).absolute(), Path(folder).absolute(), Path(out).absolute()
+    recordings = recordings_in(folder)
+    if not recordings:
+        raise ValueError(f"{folder}: neither a recording nor a folder of recordings (no {SIDECAR})")
+    if out.resolve() == folder.resolve():
+        raise FileExistsError(f"{out}: holds the recordings; choose another --out")
+    read_info(weights)
+    gpus = visible_gpus() if pick_device(options.device).type == "cuda" else []
+    workers = workers or max(1, len(gpus))
+    threads = max(1, torch.get_num_threads() // workers)
+    outcomes: dict[str, Outcome] = {}
+
+    def add(outcome: Outcome) -> None:
+        outcomes[outcome.name] = outcome
+        _write(out, weights, options, [outcomes[name] for name in sorted(outcomes)])
+        if tell is not None:
+            tell(outcome, len(outcomes), len(recordings))
+
+    with alone_in(out, "restoration"):
+        made_by: dict[str, Any] = {"weights_sha256": sha256_file(weights), "options": _plain(asdict(options))}
+        made_by |= {"output": _plain(asdict(output)), "fps_factor": fps_factor}
+        jobs = []
+        for path in recordings:
+            job = Job(path, out / path.name, made_by | {"recording_sha256": sha256_file(path / SIDECAR)})
+            standing = _standing(job, overwrite=overwrite)
+            if standing is None:
+                jobs.append(job)
+            else:
+                add(standing)
+        run = functools.partial(
+            _restore, weights=weights, options=options, overwrite=overwrite, output=output, fps_factor=fps_factor,
+            memory=memory, restart=restart,
+        )  # fmt: skip
+        for outcome in run_jobs(
+            run, jobs, engine=engine, workers=workers, ray_address=ray_address, threads=threads, gpus=gpus, lost=_lost
+        ):
+            add(outcome)
+    return [outcomes[path.name] for path in recordings]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them. CUDA is not started for it."""
+    stated = os.environ.get(GPUS)
+    if stated is not None:
+        return [name for name in stated.split(",") if name.strip()]
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _standing(job: Job, *, overwrite: bool) -> Outcome | None:
+    """What is to be said of a recording that stands restored already; None where it is to be worked at."""
+    if not job.out.exists():
+        return None
+    try:
+        summary = json.loads((job.out / SUMMARY_FILE).read_text(encoding="utf-8"))
+        if summary["made_with"] == job.made_with:
+            return Outcome(job.recording.name, "kept", summary["num_frames"], summary["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    if overwrite:
+        return None
+    error = f"{job.out}: exists, restored otherwise; choose another --out or pass --overwrite"
+    return Outcome(job.recording.name, "failed", error=error)
+
+
+def _restore(
+    job: Job,
+    *,
+    weights: Path,
+    options: RestoreOptions,
+    overwrite: bool,
+    output: Output,
+    fps_factor: int,
+    memory: str | None,
+    restart: bool,
+) -> Outcome:
+    """In a worker. Every error becomes an outcome; what is said on stderr is handed over, so that lines do not mix."""
+    start_s, said = time.perf_counter(), io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            summary = restore_recording(
+                weights, open_recording(job.recording), job.out, options, overwrite=overwrite, output=output,
+                fps_factor=fps_factor, memory=memory, restart=restart, made_with=job.made_with,
+            )  # fmt: skip
+    except Exception as error:
+        if not isinstance(error, (ValueError, OSError)):  # our mistake, or no memory: the way there matters
+            said.write(traceback.format_exc())
+        kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
+        line = " ".join(f"{kind}{error}".split()) or type(error).__name__
+        return Outcome(
+            job.recording.name, "failed", seconds=time.perf_counter() - start_s, error=line, told=said.getvalue()
+        )
+    return Outcome(job.recording.name, "restored", summary["num_frames"], summary["seconds"], told=said.getvalue())
+
+
+def _lost(job: Job) -> Outcome:
+    return Outcome(
+        job.recording.name,
+        "failed",
+        error=f"{job.recording}: the process that restored it was killed (no memory left?); see --memory",
+    )
+
+
+def _write(out: Path, weights: Path, options: RestoreOptions, outcomes: Sequence[Outcome]) -> None:
+    values = {
+        "weights": weights.name,
+        "options": asdict(options),
+        "recordings": [
+            {"name": one.name, "status": one.status, "num_frames": one.num_frames, "seconds": round(one.seconds, 3),
+             "error": one.error}
+            for one in outcomes
+        ],
+    }  # fmt: skip
+    with complete_or_absent(out / BATCH_FILE) as partial:
+        partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """As JSON gives them back."""
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain

@@ -191,7 +191,7 @@ def test_every_option_of_a_stage_can_be_given():
         (["prepare", "a", "--out", "y", "--val", "b", "--seed", "5"], "--seed: not with --val"),
         (["restore", "x", "--out", "y", "--tile-px", "0", "--overlap-px", "16"], "--overlap-px: not with --tile-px 0"),
         (["evaluate", "x", "--out", "y", "--clip-frames", "0", "--overlap-frames", "2"], "--overlap-frames: not with"),
-        (["restore", "x", "--out", "y.mp4", "--video"], "--video: not with --out y.mp4, which is the video"),
+        (["restore", "x", "--out", "y.mp4", "--video"], "--video: not with --out y.mp4, which is a video"),
         (["train", "x.yaml", "--out", "y", "--dry-run", "--resume"], "--resume: not with --dry-run"),
         (["train", "x.yaml", "--out", "y", "--dry-run", "--overwrite"], "--overwrite: not with --dry-run"),
         (["evaluate", "a", "--out", "y", "--clip-frames", "1"], "clip_frames: 1; allowed: 0 (the whole recording)"),

@@ -21,7 +21,8 @@ from spikevrt.align.health import NAMES
 from spikevrt.recording.encode import VideoFormat
 from spikevrt.recording.frames import list_images, read_image
 from spikevrt.recording.loose import loose_recording
-from spikevrt.recording.recording import open_recording
+from spikevrt.recording.recording import open_recording, write_alignment
+from spikevrt.recording.registration import Alignment
 from spikevrt.recording.video import iter_video, probe_video
 from spikevrt.restore import job as job_module
 from spikevrt.restore import parts
@@ -248,7 +249,8 @@ def test_a_full_disk_is_told_and_what_is_finished_stays(fake_network, make_recor
 KILLED = """
 import sys, time
 from pathlib import Path
-from spikevrt.recording.recording import open_recording
+from spikevrt.recording.recording import open_recording, write_alignment
+from spikevrt.recording.registration import Alignment
 from spikevrt.restore import job
 from spikevrt.restore.options import RestoreOptions
 from tests.restore.conftest import RGB, FakeNetwork, info
@@ -300,3 +302,16 @@ def test_uneven_times_and_slow_motion_between_them_are_kept(fake_network, tmp_pa
     footage = loose_recording(uneven_video, None)
     restore_recording(Path("w"), footage, tmp_path / "out.mkv", SMALL, output=LOSSLESS)
     assert probe_video(tmp_path / "out.mkv").times_s == pytest.approx([0, 0.03, 0.04, 0.09], abs=5e-4)
+
+
+def test_frames_outside_the_stream_come_out_too_restored_from_the_frames_alone(make_recording, tmp_path, monkeypatch):
+    network = FakeNetwork(SPIKES, lambda blur, vox: blur.clone())
+    monkeypatch.setattr(job_module, "load_network", lambda weights, device: (network, info(SPIKES, mean=1.0)))
+    monkeypatch.setattr(job_module, "sha256_file", lambda path: "0")
+    recording = make_recording(5)
+    write_alignment(recording.root, Alignment(offset_ticks=-4))  # the first exposure now begins before the stream
+    options = dataclasses.replace(SMALL, ignore_health=NAMES)
+    summary = restore_recording(Path("w"), open_recording(recording.root, keep_outside=True), tmp_path / "out", options)
+    assert summary["num_frames"] == 5 and summary["without_spikes"] == [0] and summary["dropped"] == ()
+    assert len(list_images(tmp_path / "out")) == 5
+    assert {vox is None for _, vox in network.calls} == {True, False}

@@ -166,8 +166,8 @@ def _restore(
     try:
         with contextlib.redirect_stderr(said):
             summary = restore_recording(
-                weights, open_recording(job.recording), job.out, options, overwrite=overwrite, output=output,
-                fps_factor=fps_factor, memory=memory, restart=restart, made_with=job.made_with,
+                weights, open_recording(job.recording, keep_outside=True), job.out, options, overwrite=overwrite,
+                output=output, fps_factor=fps_factor, memory=memory, restart=restart, made_with=job.made_with,
             )  # fmt: skip
     except Exception as error:
         if not isinstance(error, (ValueError, OSError)):  # our mistake, or no memory: the way there matters

@@ -26,7 +26,8 @@ from spikevrt.checkpoint import WeightsInfo
 from spikevrt.recording.atomic import complete_or_absent
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_file import sha256_file
-from spikevrt.restore.admission import admit, tell_without_spikes
+from spikevrt.restore.admission import NO_SPIKES, admit, tell_without_spikes
+from spikevrt.restore.gaps import inside_stream
 from spikevrt.restore.inputs import reads_spikes
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.output import Output, check_out, open_parts, progress_bar, summary_path
@@ -90,12 +91,13 @@ def restore_recording(
     runtime.reset_peak_memory(device)
     start_s = time.perf_counter()
     network, info = load_network(weights, device)
-    if reads_spikes(info, options):
-        recording = admit(recording, options.ignore_health, options.strict)
-    elif options.strict:
+    with_spikes = reads_spikes(info, options)
+    if options.strict and not with_spikes:
         raise ValueError(f"strict: true; allowed for {weights}, a network without spikes: false")
-    elif options.without_spikes:
+    if options.without_spikes:
         tell_without_spikes(info, str(weights))
+    if with_spikes and recording.spikes is None:
+        raise ValueError(NO_SPIKES.format(recording.root))
     for line in _dropped_lines(recording):
         print(line, file=sys.stderr)
     begun = {
@@ -108,12 +110,19 @@ def restore_recording(
         "fps_factor": fps_factor,
     }
     with _job_folder(out, begun, restart=restart) as job:
-        found = _scanned(job, recording, with_spikes=reads_spikes(info, options))
+        fitted, predicted = _planned(job, network, info, recording, options, memory)
+        if with_spikes:
+            sound = admit(inside_stream(recording), options.ignore_health, options.strict)
+            recording = replace(recording, bad_pixels=sound.bad_pixels)
+        found = _scanned(job, recording, with_spikes=with_spikes)
+        if found.without_spikes:
+            tell_without_spikes(info, str(weights))
         gaps = set(found.without_spikes)
         apart = {*found.cuts, *gaps, *(index + 1 for index in gaps)}
         footage = slow_motion(recording, fps_factor, apart=apart)
         middles = middle_frames(footage, fps_factor)
-        fitted, predicted = _planned(job, network, info, footage, options, memory)
+        if predicted is not None:  # looking through the recording may have taken more than restoring it will
+            predicted = max(predicted, runtime.peak_memory_bytes(device))
         parts = open_parts(job / "parts", out, output, footage, recording, fps_factor)
         first = parts.num_done()
         if first:
@@ -262,14 +271,18 @@ def _scanned(job: Path, recording: Recording, *, with_spikes: bool) -> Scan:
 
 
 def _planned(
-    job: Path, network: Network, info: WeightsInfo, footage: Recording, options: RestoreOptions, memory: str | None
+    job: Path, network: Network, info: WeightsInfo, recording: Recording, options: RestoreOptions, memory: str | None
 ) -> tuple[RestoreOptions, int | None]:
-    """Tile, clip and precision that fit, and the predicted peak; chosen once a job, so that it goes on as it began."""
+    """Tile, clip and precision that fit, and the predicted peak; chosen once a job, so that it goes on as it began.
+
+    To be called while the process holds nothing but the network: what it frees it keeps, and small tiles would fit into
+    that unseen.
+    """
     path = job / "plan.json"
     if path.is_file():
         values = json.loads(path.read_text(encoding="utf-8"))
         return replace(options, **values["changed"]), values["predicted_peak_bytes"]
-    fitted, predicted = fit_into_memory(network, info, footage, options, memory)
+    fitted, predicted = fit_into_memory(network, info, recording, options, memory)
     changed = {name: value for name, value in asdict(fitted).items() if value != asdict(options)[name]}
     if changed:
         told = ", ".join(f"{name} {value}" for name, value in changed.items())
@@ -299,7 +312,6 @@ def _identity(recording: Recording) -> dict[str, Any]:
         "files": _digest(stated),
         "exposures": _digest(windows),
         "alignment": _digest(repr(recording.alignment)),
-        "bad_pixels": _digest(recording.bad_pixels),
     }
 
 

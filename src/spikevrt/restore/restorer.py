@@ -23,6 +23,7 @@ from spikevrt.checkpoint import WeightsInfo, load_weights
 from spikevrt.recording.recording import Recording
 from spikevrt.restore.admission import check_skip, check_spikes
 from spikevrt.restore.clips import Clip, cut_clips
+from spikevrt.restore.gaps import inside_stream, is_inside
 from spikevrt.restore.inputs import network_inputs, reads_spikes
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.pipeline import ahead
@@ -197,9 +198,10 @@ def restore_frames(
 
     Memory does not grow with the length: one clip, its voxels and its result are held, and the frames of the next one,
     which a thread reads meanwhile. Where clips overlap, their results are blended; none reaches across a frame in
-    `cuts` (the first of a new scene). Frames in `without_spikes` are restored from the frames alone. A frame does not
-    depend on `first`. `progress(done, total)` is called with each frame. The checks come before the first frame, when
-    this is called; a spike density far from the training data's is told on stderr in one line.
+    `cuts` (the first of a new scene). Frames in `without_spikes`, and those whose exposure lies outside the stream, are
+    restored from the frames alone. A frame does not depend on `first`. `progress(done, total)` is called with each
+    frame. The checks come before the first frame, when this is called; a spike density far from the training data's is
+    told on stderr in one line.
 
     Raises:
         ValueError: the recording has no spikes or too few ticks for a network that needs them; and as `restore_clip`.
@@ -208,14 +210,17 @@ def restore_frames(
     warning = check_slow_motion(info, recording, without_spikes=options.without_spikes)
     if warning is not None:
         print(f"spikevrt: warning: {recording.root}: {warning}", file=sys.stderr)
+    missing = set(without_spikes)
     if reads_spikes(info, options):
-        check_spikes(info, recording)
+        if recording.spikes is not None:
+            missing |= {index for index in range(recording.num_frames) if not is_inside(recording, index)}
+        check_spikes(info, inside_stream(recording) if recording.spikes is not None else recording)
     clips = cut_clips(
         recording.num_frames,
         clip_frames=options.clip_frames,
         overlap_frames=options.overlap_frames,
         cuts=cuts,
-        without_spikes=without_spikes if reads_spikes(info, options) else (),
+        without_spikes=missing if reads_spikes(info, options) else (),
         first=first,
     )
     return _restored_frames(network, info, recording, options, clips, first, progress, tell)

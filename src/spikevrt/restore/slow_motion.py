@@ -104,7 +104,7 @@ def _middle(exposure: Exposure) -> int:
 def _shifted(recording: Recording, index: int, shift_ticks: int) -> Exposure:
     moved = replace(recording.exposures[index], shift_ticks=shift_ticks)
     first, last = moved.window
-    if first < 0 or last > recording.num_ticks:
+    if shift_ticks and (first < 0 or last > recording.num_ticks):
         raise ValueError(
             f"{recording.root}: frame {index}: ticks [{first}, {last}) around the time {shift_ticks} ticks after its "
             f"middle; allowed: inside [0, {recording.num_ticks})"

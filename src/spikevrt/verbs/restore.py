@@ -203,7 +203,7 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
     if linear and not is_footage:
         raise ValueError(f"--linear: only with a folder of images; {path} is none")
     if not path.exists() or (path / SIDECAR).is_file():
-        recording = open_recording(path)
+        recording = open_recording(path, keep_outside=True)
         if parsed.clip is not None:
             raise ValueError(f"--clip: {path} is a recording, one clip")
         if parsed.spikes is not None:

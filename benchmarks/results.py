@@ -1,6 +1,7 @@
 """Score everything that ships on spikebench-v1 and write docs/results.md's tables: `python benchmarks/results.py OUT`
 
-OUT is a folder of `spikevrt bench`; what was scored there before by the same weights is not scored again. The means go
+OUT is a folder of `spikevrt bench`; what was scored there, or stands in spikebench.json, by the same weights (their
+bytes) is not scored again, unless --all is given: its commit stays with it. The means go
 into benchmarks/spikebench.json, from which the tables between the marks of docs/results.md are made; `--tables-only`
 makes them from that file as it is. Weights beside those of the package and of benchmarks/weights: --weights.
 --curves RUN... reads training runs into benchmarks/learning_curves.json and draws docs/images/learning_curves.png.
@@ -24,6 +25,19 @@ BASELINES = ROOT / "benchmarks" / "weights"  # trained for the comparison, not p
 LEARNT = ROOT / "benchmarks" / "learning_curves.json"
 CURVES = ROOT / "docs" / "images" / "learning_curves.png"
 PAGE = ROOT / "docs" / "results.md"
+ORDER = (
+    "blur",
+    "spike_ratio",
+    "interval_ratio",
+    "vrt_tiny",
+    "spikevrt_tiny",
+    "spikefold_tiny",
+    "spikevrt_tiny_robust",
+    "spikevrt_profile",
+    "spikefold_photos",
+    "unet",
+    "unet_rgb",
+)  # of the tables
 METRICS = ("psnr_rgb", "psnr_y", "ssim_rgb", "ssim_y", "ssim_rgb_3d", "lpips_alex", "flip", "edge_rise_px",
            "edge_rise_px_sharp", "reblur_psnr", "reblur_psnr_sharp", "tof", "tlp")  # fmt: skip
 
@@ -157,6 +171,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, nargs="?", help="folder of the benchmark's results")
     parser.add_argument("--weights", type=Path, nargs="*", default=[], help="beside the shipped ones")
     parser.add_argument("--recordings", type=Path)
+    parser.add_argument("--all", action="store_true", help="score what spikebench.json has of the same weights, too")
     parser.add_argument("--tables-only", action="store_true")
     parser.add_argument("--curves", type=Path, nargs="+", default=[], metavar="RUN")
     options = parser.parse_args()
@@ -166,16 +181,27 @@ def main() -> None:
         from spikevrt.bench.run import run_benchmark
         from spikevrt.evaluate import scores
         from spikevrt.evaluate.runner import Measure
+        from spikevrt.recording.spike_file import sha256_file
         from spikevrt.restore.restorer import RestoreOptions
         from spikevrt.verbs.options import SHIPPED, shipped_weights
 
         weights = [shipped_weights(name) for name in (*SHIPPED, "spikevrt_tiny_robust")]
         weights += [*sorted(BASELINES.glob("*.safetensors")), *options.weights]
+        before = [] if options.all or not SUMMARY.is_file() else json.loads(SUMMARY.read_text())["methods"]
+        sums = {path: sha256_file(path) for path in weights}
+        kept = [method for method in before if method["weights_sha256"] in sums.values()]
+        weights = [path for path in weights if sums[path] not in {method["weights_sha256"] for method in kept}]
         measure = Measure(scores.choose(METRICS))
         results = run_benchmark(
             options.out, weights, [], CONDITIONS, RestoreOptions(), measure, recordings=options.recordings
         )
-        SUMMARY.write_text(json.dumps(summary(results), indent=1) + "\n", encoding="utf-8")
+        values = summary(results)
+        if kept and values["data_sha256"] != json.loads(SUMMARY.read_text())["data_sha256"]:
+            raise ValueError(f"{SUMMARY}: of other data; --all scores everything anew")
+        every = {method["name"]: method for method in [*values["methods"], *kept]}
+        known = [name for name in ORDER if name in every]
+        values["methods"] = [every[name] for name in [*known, *(name for name in every if name not in known)]]
+        SUMMARY.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     parts = tables(json.loads(SUMMARY.read_text(encoding="utf-8")))
     parts["training"] = training_table(json.loads(LEARNT.read_text(encoding="utf-8")))
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), parts), encoding="utf-8")

@@ -113,3 +113,22 @@ def test_a_tuned_allocator_reuses_a_50_mib_block_instead_of_faulting_it_in_again
         faults[mode] = int(run.stdout)
     assert faults["plain"] > 10 * 1000  # at least 1000 faults a block, whatever the page size up to 50 kB
     assert faults["tuned"] < faults["plain"] / 50
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
+def test_memory_that_was_freed_is_handed_back():
+    """In a process of its own, whose allocator keeps what is freed."""
+    code = """
+import torch
+from spikevrt import runtime
+from spikevrt.free_memory import held_bytes
+cpu = torch.device("cpu")
+runtime.tune_allocator()
+pieces = [torch.ones(250_000) for _ in range(200)]  # 200 MB
+del pieces
+before = held_bytes(cpu)
+assert runtime.release_memory()
+print(before - held_bytes(cpu))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert int(done.stdout) > 150_000_000

@@ -165,3 +165,17 @@ def tune_allocator() -> bool:
     never_trim = mallopt(M_TRIM_THRESHOLD, -1)
     never_map = mallopt(M_MMAP_MAX, 0)
     return bool(never_trim and never_map)
+
+
+def release_memory() -> bool:
+    """Hand freed memory back to the kernel once, between two parts of a work that need different sizes of it.
+
+    What `tune_allocator` keeps from the first part lies in pieces that the second can hardly use. Returns whether any
+    was handed back.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        return bool(ctypes.CDLL("libc.so.6").malloc_trim(0))
+    except (OSError, AttributeError):  # musl
+        return False

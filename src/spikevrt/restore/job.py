@@ -115,6 +115,7 @@ def restore_recording(
             sound = admit(inside_stream(recording), options.ignore_health, options.strict)
             recording = replace(recording, bad_pixels=sound.bad_pixels)
         found = _scanned(job, recording, with_spikes=with_spikes)
+        runtime.release_memory()
         if found.without_spikes:
             tell_without_spikes(info, str(weights))
         gaps = set(found.without_spikes)

@@ -1,0 +1,46 @@
+"""A long recording takes no more memory than a short one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np
+from spikevrt import runtime
+from spikevrt.recording.loose import loose_recording
+from spikevrt.recording.video import write_video
+from spikevrt.restore import job
+from spikevrt.restore.options import RestoreOptions
+from tests.restore.conftest import RGB, info
+import torch
+folder, num_frames = Path(sys.argv[1]), int(sys.argv[2])
+class Brighter(torch.nn.Module):  # remembers nothing
+    pad_multiple, min_size_px, config = 8, 16, RGB
+    def forward(self, blur, spike_vox=None, *, flows=None):
+        return blur + 0.01
+job.load_network = lambda weights, device: (runtime.tune_allocator(), (Brighter().eval(), info(RGB)))[1]
+job.sha256_file = lambda path: "0"
+# grey that drifts, as from one camera: no cuts
+frames = (np.full((64, 96, 3), 100 + (i % 100) // 10, np.uint8) for i in range(num_frames))
+write_video(folder / f"in{num_frames}.mp4", frames, 30.0)
+options = RestoreOptions(device="cpu", clip_frames=25)
+summary = job.restore_recording(Path("w"), loose_recording(folder / f"in{num_frames}.mp4", None), folder / f"out{num_frames}.mp4", options)
+assert summary["num_frames"] == num_frames and summary["cuts"] == [], summary["cuts"]
+print(summary["peak_bytes"])
+"""  # noqa: E501
+
+
+def peak_of(folder: Path, num_frames: int) -> int:
+    command = [sys.executable, "-c", SCRIPT, str(folder), str(num_frames)]
+    path = f"{ROOT / 'src'}:{ROOT}"
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env={"PYTHONPATH": path, "PATH": ""})
+    return int(done.stdout)
+
+
+def test_ten_thousand_frames_take_within_a_tenth_what_a_hundred_do(tmp_path: Path):
+    assert peak_of(tmp_path, 10_000) < 1.1 * peak_of(tmp_path, 100)

@@ -36,8 +36,7 @@ def open_recording(path: str | Path, spikes: str | Path | None = None, **about: 
     Raises:
         FileNotFoundError, ValueError: what is missing, contradicts, or is not stated, in one line.
     """
-    from spikevrt.recording.formats import SUFFIX_KINDS, StreamFormat, open_stream
-    from spikevrt.recording.loose import loose_recording
+    from spikevrt.recording.loose import loose_recording, open_beside
     from spikevrt.recording.recording import Recording
 
     path = Path(path)
@@ -47,10 +46,5 @@ def open_recording(path: str | Path, spikes: str | Path | None = None, **about: 
         return Recording.open(path)
     if spikes is None:
         return loose_recording(path, None, **about)
-    spikes = Path(spikes)
-    width, height, top_down = about.pop("width", None), about.pop("height", None), about.pop("top_down", False)
-    if width is None and height is None and not top_down:
-        return loose_recording(path, open_stream(spikes), **about)
-    kind = SUFFIX_KINDS.get(spikes.suffix.lower(), "packed")
-    form = StreamFormat(kind, width, height, bottom_up=False if top_down else None)
-    return loose_recording(path, open_stream(spikes, form), **about)
+    size = {f"spike_{name}": about.pop(name) for name in ("width", "height") if name in about}
+    return open_beside(path, Path(spikes), **size, **about)

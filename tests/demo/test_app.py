@@ -243,6 +243,16 @@ def test_mistakes_are_told_in_one_line_and_can_be_mended_there(visit, server, st
     page.get_by_text("exceed the maximum allowed size of 3").wait_for()
 
 
+def choose_weights(page, name: str) -> None:
+    """As a visitor does, who looks whether the page took it: under load the list may open late."""
+    from playwright.sync_api import expect
+
+    chosen = page.locator("#weights input")
+    chosen.click()
+    page.get_by_role("option", name=name).click()
+    expect(chosen).to_have_value(re.compile(f"^{name}"), timeout=60_000)
+
+
 def test_a_second_job_waits_says_so_and_starts_when_the_first_is_cancelled(visit, server, long_film, street, tmp_path):
     before = server.results()
     first, second = visit(), visit()
@@ -250,8 +260,7 @@ def test_a_second_job_waits_says_so_and_starts_when_the_first_is_cancelled(visit
     upload(second, zipped(street, tmp_path / "street.zip"))
     told(first, "#about")
     told(second, "#about")
-    first.locator("#weights input").click()
-    first.get_by_role("option", name="spikevrt_tiny").click()
+    choose_weights(first, "spikevrt_tiny")
     first.locator("#start").click()
     first.locator("#running").get_by_text(re.compile(r"^Frame \d+ of 41, about \d+ s left\.")).wait_for()
     assert 0 < float(first.locator("#running progress").get_attribute("value")) < 41
@@ -273,8 +282,7 @@ def test_a_visitor_who_leaves_stops_his_job(visit, server, long_film):
     page = visit()
     upload(page, long_film)
     told(page, "#about")
-    page.locator("#weights input").click()
-    page.get_by_role("option", name="spikevrt_tiny").click()
+    choose_weights(page, "spikevrt_tiny")
     page.locator("#start").click()
     page.locator("#running").get_by_text(re.compile(r"^Frame \d+ of 41")).wait_for()
     page.close()

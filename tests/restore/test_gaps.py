@@ -14,13 +14,17 @@ from spikevrt.recording.recording import Exposure, Recording, open_recording, wi
 from spikevrt.recording.registration import Alignment
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.recording.stream import PackedStream
-from spikevrt.restore.gaps import has_usable_spikes, inside_stream, lost_ticks, spike_gaps
+from spikevrt.restore.gaps import has_usable_spikes, inside_stream, lost_ticks
 from spikevrt.simulate.sensor import sensor_preset
 from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 
 PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "demo" / "assets" / "chelsea.jpg"
 TICKS, PERIOD, NUM = 128, 160, 4
 HEIGHT, WIDTH = 10, 16
+
+
+def spike_gaps(recording: Recording) -> list[bool]:
+    return [not has_usable_spikes(recording, index) for index in range(recording.num_frames)]
 
 
 @pytest.fixture

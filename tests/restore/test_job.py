@@ -246,6 +246,20 @@ def test_a_full_disk_is_told_and_what_is_finished_stays(fake_network, make_recor
     assert len(list_images(tmp_path / "out")) == 9
 
 
+def test_a_disk_that_is_full_at_the_very_end_loses_no_frame(fake_network, make_recording, tmp_path, monkeypatch):
+    recording, write = make_recording(5), job_module._write_summary
+
+    def full(path: Path, summary: dict[str, object]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(job_module, "_write_summary", full)
+    with pytest.raises(OSError, match=r"what is finished \(5 files\) is kept in"):
+        restore_recording(Path("w"), recording, tmp_path / "out", SMALL)
+    monkeypatch.setattr(job_module, "_write_summary", write)
+    assert restore_recording(Path("w"), recording, tmp_path / "out", SMALL)["resumed_at"] == 5
+    assert len(list_images(tmp_path / "out")) == 5 and entries(tmp_path) == {"grey5", "out"}
+
+
 KILLED = """
 import sys, time
 from pathlib import Path

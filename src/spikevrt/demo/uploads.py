@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-from spikevrt.recording.formats import SUFFIX_KINDS, StreamFormat, find_format, is_headerless, open_stream
 from spikevrt.recording.frames import IMAGE_SUFFIXES
-from spikevrt.recording.loose import loose_recording
+from spikevrt.recording.loose import loose_recording, open_beside
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.sidecar import SIDECAR
 from spikevrt.recording.video import VIDEO_SUFFIXES
@@ -23,7 +22,6 @@ from spikevrt.recording.video import VIDEO_SUFFIXES
 MAX_ZIP_FILES = 20_000
 PIECE_BYTES = 1 << 20
 BESIDE_SPIKES = (".json", ".yaml")  # a spike file's sidecar, SpikeCV's config.yaml
-GEOMETRY = ("spike_width", "spike_height", "top_down")
 
 
 @dataclass(frozen=True)
@@ -94,25 +92,7 @@ def open_upload(frames: Path, spikes: Sequence[Path], stated: Stated, unpacked: 
         if about:
             raise ValueError(f"{next(iter(about))}: only with a spike file")
         return loose_recording(frames, None)
-    return _with_spikes(frames, streams[0], about)
-
-
-def _with_spikes(frames: Path, spikes: Path, about: dict[str, int | float | bool]) -> Recording:
-    geometry = {name: about.pop(name) for name in GEOMETRY if name in about}
-    if not geometry:
-        found = find_format(spikes)
-        if found.tick_rate_hz is not None:
-            about.setdefault("tick_rate_hz", found.tick_rate_hz)
-        return loose_recording(frames, open_stream(spikes), **about)  # type: ignore[arg-type]
-    if is_headerless(spikes) and not geometry.keys() >= {"spike_width", "spike_height"}:
-        raise ValueError(f"{next(iter(geometry))}: only with both spike_width and spike_height")
-    format = StreamFormat(
-        SUFFIX_KINDS.get(spikes.suffix.lower(), "packed"),
-        geometry.get("spike_width"),  # type: ignore[arg-type]
-        geometry.get("spike_height"),  # type: ignore[arg-type]
-        bottom_up=False if geometry.get("top_down") else None,
-    )
-    return loose_recording(frames, open_stream(spikes, format), **about)  # type: ignore[arg-type]
+    return open_beside(frames, streams[0], **about)
 
 
 def unpack(archive: Path, out: Path, max_bytes: int, max_files: int = MAX_ZIP_FILES) -> Path:

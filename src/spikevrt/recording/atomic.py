@@ -44,7 +44,7 @@ def complete_or_absent(out: Path) -> Iterator[Path]:
                 _remove(left)
     try:
         yield partial
-        _put_in_place(partial, out)
+        put_in_place(partial, out)
     except BaseException:
         _remove(partial)
         raise
@@ -74,7 +74,8 @@ def alone_in(folder: Path, work: str) -> Iterator[None]:
             folder.rmdir()
 
 
-def _put_in_place(partial: Path, out: Path) -> None:
+def put_in_place(partial: Path, out: Path) -> None:
+    """Give a file or folder its name; what had that name before goes, or stays where this fails."""
     if partial.is_file() or not out.exists():
         os.replace(partial, out)
         return

@@ -11,8 +11,10 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from spikevrt.recording.exposure import Exposure
+from spikevrt.recording.formats import SUFFIX_KINDS, StreamFormat, find_format, is_headerless, open_stream
 from spikevrt.recording.frames import image_size, list_images
 from spikevrt.recording.recording import Recording, check_size
 from spikevrt.recording.stream import SpikeStream
@@ -20,6 +22,39 @@ from spikevrt.recording.video import VideoInfo, probe_video
 
 ASSUMED_FPS = 25.0  # of a folder of images without spikes: nothing tells it, and nothing but a video's speed uses it
 DEFAULT_TICK_RATE_HZ = 20000.0
+
+
+def open_beside(
+    frames: Path,
+    spikes: Path,
+    *,
+    spike_width: int | None = None,
+    spike_height: int | None = None,
+    top_down: bool | None = None,
+    tick_rate_hz: float | None = None,
+    **about: Any,
+) -> Recording:
+    """`loose_recording` of frames and a spike file, of which the file itself or the caller tells size and rows.
+
+    Without any of the three, the file tells them (or its sidecar), and its read-outs a second, unless these are stated.
+    `about` goes to `loose_recording`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `loose_recording` and `open_stream`; or half a size for a file without one.
+    """
+    stated = {"spike_width": spike_width, "spike_height": spike_height, "top_down": top_down or None}
+    given = [name for name, value in stated.items() if value is not None]
+    form = None
+    if given:
+        if is_headerless(spikes) and (spike_width is None or spike_height is None):
+            raise ValueError(f"{given[0]}: only with both spike_width and spike_height")
+        kind = SUFFIX_KINDS.get(spikes.suffix.lower(), "packed")
+        form = StreamFormat(kind, spike_width, spike_height, bottom_up=False if top_down else None)
+    elif tick_rate_hz is None:
+        tick_rate_hz = find_format(spikes).tick_rate_hz
+    stream = open_stream(spikes) if form is None else open_stream(spikes, form)
+    rate = DEFAULT_TICK_RATE_HZ if tick_rate_hz is None else tick_rate_hz
+    return loose_recording(frames, stream, tick_rate_hz=rate, **about)
 
 
 def loose_recording(

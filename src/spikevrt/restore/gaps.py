@@ -51,11 +51,6 @@ def has_usable_spikes(recording: Recording, index: int) -> bool:
     return bool(lost[len(before) : len(before) + len(live)].sum() <= most)
 
 
-def spike_gaps(recording: Recording) -> list[bool]:
-    """For each frame whether it must do without spikes. One exposure is read at a time."""
-    return [not has_usable_spikes(recording, index) for index in range(recording.num_frames)]
-
-
 def is_inside(recording: Recording, index: int) -> bool:
     """Whether exposure `index` has ticks, and the stream has all of them."""
     exposure = recording.exposures[index]

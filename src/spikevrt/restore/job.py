@@ -12,7 +12,6 @@ import errno
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import sys
 import time
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from spikevrt import runtime
 from spikevrt.checkpoint import WeightsInfo
-from spikevrt.recording.atomic import complete_or_absent
+from spikevrt.recording.atomic import complete_or_absent, put_in_place
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.restore.admission import NO_SPIKES, admit, tell_without_spikes
@@ -174,21 +173,26 @@ def _finish(
     fps_factor: int,
     summary: dict[str, Any],
 ) -> None:
-    """Everything under its name: the summary first, where it stands beside a video."""
+    """Everything under its name. Until then it stays among the parts, whatever happens here."""
     source = recording.blur if isinstance(recording.blur, Path) else None
-    with complete_or_absent(out) as partial:
-        if isinstance(parts, VideoParts):
+    if isinstance(parts, VideoParts):
+        with complete_or_absent(out) as partial:
             summary["notes"] = list(parts.join(partial, source))
-        else:
-            if output.video:
-                video = open_parts(job / "video", Path("restored.mp4"), output, footage, recording, fps_factor)
-                assert isinstance(video, VideoParts)
-                first = video.num_done()
-                video.consume((index, parts.read(index)) for index in range(first, footage.num_frames))
-                summary["notes"] = list(video.join(job / "parts" / "restored.mp4", source))
-            os.replace(parts.folder, partial)
-        with complete_or_absent(summary_path(out, partial)) as file:
-            file.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+            _write_summary(summary_path(out, partial), summary)
+        return
+    if output.video:
+        video = open_parts(job / "video", Path("restored.mp4"), output, footage, recording, fps_factor)
+        assert isinstance(video, VideoParts)
+        first = video.num_done()
+        video.consume((index, parts.read(index)) for index in range(first, footage.num_frames))
+        summary["notes"] = list(video.join(parts.folder / "restored.mp4", source))
+    _write_summary(summary_path(out, parts.folder), summary)
+    put_in_place(parts.folder, out.absolute())
+
+
+def _write_summary(path: Path, summary: dict[str, Any]) -> None:
+    with complete_or_absent(path) as partial:
+        partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager

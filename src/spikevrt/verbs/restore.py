@@ -178,9 +178,8 @@ _ABOUT_SPIKES = (
 
 def _open_footage(parsed: argparse.Namespace) -> Recording:
     """The recording at the given path, or one made up from loose frames and what the user said of the spikes."""
-    from spikevrt.recording.formats import SUFFIX_KINDS, StreamFormat, find_format, is_headerless, open_stream
     from spikevrt.recording.layouts import find_layout
-    from spikevrt.recording.loose import loose_recording
+    from spikevrt.recording.loose import loose_recording, open_beside
     from spikevrt.recording.recording import open_recording, recordings_in
     from spikevrt.recording.sidecar import SIDECAR
 
@@ -213,21 +212,7 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
         raise ValueError(f"--clip: {path} is no dataset folder of a known layout")
     if parsed.spikes is None:
         return loose_recording(path, None, **linear)
-    stated = {name: about.pop(name) for name in ("spike_width", "spike_height", "top_down") if name in about}
-    if not stated:
-        found = find_format(parsed.spikes)
-        if found.tick_rate_hz is not None:
-            about.setdefault("tick_rate_hz", found.tick_rate_hz)
-        return loose_recording(path, open_stream(parsed.spikes), **about, **linear)
-    if is_headerless(parsed.spikes) and not stated.keys() >= {"spike_width", "spike_height"}:
-        raise ValueError(f"{dashed(next(iter(stated)))}: only with both --spike-width and --spike-height")
-    format = StreamFormat(
-        SUFFIX_KINDS.get(parsed.spikes.suffix.lower(), "packed"),
-        stated.get("spike_width"),
-        stated.get("spike_height"),
-        bottom_up=False if stated.get("top_down") else None,
-    )
-    return loose_recording(path, open_stream(parsed.spikes, format), **about, **linear)
+    return open_beside(path, parsed.spikes, **about, **linear)
 
 
 def _chosen_clip(root: Path, name: str | None, layout: LayoutOptions) -> Recording:

@@ -27,7 +27,7 @@ from spikevrt.config import Config, load_config
 from spikevrt.model.network import SpikeVRT
 from spikevrt.train import forecast as fc
 from spikevrt.train.optim import make_optimizer
-from spikevrt.train.work import Size, charbonnier_loss, random_batch, step_work
+from spikevrt.train.step_work import Size, charbonnier_loss, random_batch, step_work
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CPU = torch.device("cpu")

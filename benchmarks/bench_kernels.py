@@ -29,9 +29,9 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 from spikevrt.config import load_config
-from spikevrt.kernels.deform import deform_triton
-from spikevrt.kernels.temporal import TemporalWeights, temporal_plain, temporal_triton
-from spikevrt.kernels.window import MaskPatterns, attend_windows
+from spikevrt.kernels.deform_conv import deform_triton
+from spikevrt.kernels.frame_attention import TemporalWeights, temporal_plain, temporal_triton
+from spikevrt.kernels.window_attention import MaskPatterns, attend_windows
 from spikevrt.model.attention import attend_plain
 from spikevrt.model.blocks import shift_mask
 from spikevrt.model.deform import deform_conv

@@ -27,7 +27,7 @@ from spikevrt.losses import Losses, reblur
 from spikevrt.model.flow import SpyNet
 from spikevrt.recording.frames import read_image
 
-PHOTO = Path(__file__).resolve().parents[1] / "src" / "spikevrt" / "demo" / "assets" / "bridge.jpg"
+PHOTO = Path(__file__).resolve().parents[1] / "src" / "spikevrt" / "assets" / "bridge.jpg"
 FINE = 4  # photograph pixels to a pixel
 DUTY = 0.5
 CONVS = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128), 12: (256, 256), 14: (256, 256)}

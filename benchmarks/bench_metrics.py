@@ -39,11 +39,11 @@ def main() -> None:
     import cv2
 
     cv2.setNumThreads(1)
-    vgg, photos = parsed.lpips_vgg, [SHIPPED / "demo" / "assets" / name for name in PHOTOS]
+    vgg, photos = parsed.lpips_vgg, [SHIPPED / "assets" / name for name in PHOTOS]
     names = scores.choose(["all", *(["lpips_vgg"] if vgg is not None else [])], vgg)
     totals: dict[str, list[dict[str, float]]] = {}
     costs: dict[tuple[str, ...], list[float]] = {}
-    for index, source in enumerate([*photos, SHIPPED / "demo" / "assets" / "city.mp4"]):
+    for index, source in enumerate([*photos, SHIPPED / "assets" / "city.mp4"]):
         root = parsed.folder / source.stem
         if not root.exists():
             layers = [photo for photo in photos if photo != source] if source in photos else []

@@ -30,7 +30,7 @@ from spikevrt.simulate.sensor import SpikeSensor, sensor_preset
 from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 
 PACKAGE = Path(restorer.__file__).parents[1]
-ASSETS = PACKAGE / "demo/assets"
+ASSETS = PACKAGE / "assets"
 HEIGHT, WIDTH, FRAMES, CUT_OUT_PX = 256, 384, 3, 72
 THRESHOLDS = (None, 1.5, 2.0, 4.0, 8.0, 16.0)
 

@@ -58,7 +58,7 @@ def see_motion(network: SpikeVRT, frames: torch.Tensor) -> None:
 def main(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         options = SimulateOptions(frames=FRAMES, width=WIDTH, height=HEIGHT, motion_px=16.0)
-        simulate_recording(PACKAGE / "demo/assets/bridge.jpg", Path(folder) / "bridge", options)
+        simulate_recording(PACKAGE / "assets/bridge.jpg", Path(folder) / "bridge", options)
         recording = open_recording(Path(folder) / "bridge")
         frames = torch.stack([to_float(recording.read_blur(i)) for i in range(FRAMES)])
         counts = torch.stack([frame_counts(recording, i, 32, "whole") for i in range(FRAMES)])

@@ -5,7 +5,7 @@
 set -euo pipefail
 out=$1
 root=$(cd "$(dirname "$0")/.." && pwd)
-assets=$root/src/spikevrt/demo/assets
+assets=$root/src/spikevrt/assets
 weights=$root/src/spikevrt/weights
 photos=("$assets"/astronaut.jpg "$assets"/bridge.jpg "$assets"/chelsea.jpg "$assets"/clock.jpg "$assets"/coffee.jpg)
 spikevrt simulate "${photos[@]}" --out "$out/recordings" --count 15 --seed 1000 --width 256 --height 256 --motion-px 16

@@ -6,7 +6,7 @@ set -euo pipefail
 out=$1
 twin=$2
 shift 2
-assets=$(cd "$(dirname "$0")/.." && pwd)/src/spikevrt/demo/assets
+assets=$(cd "$(dirname "$0")/.." && pwd)/src/spikevrt/assets
 photos=("$assets"/astronaut.jpg "$assets"/bridge.jpg "$assets"/chelsea.jpg "$assets"/clock.jpg "$assets"/coffee.jpg)
 scene=(--count 5 --seed 2000 --width 192 --height 192 --motion-px 16)
 table() { awk 'NR == 1 || NF > 5 { print "  " $1, $2, ($2 == "psnr_rgb" ? "dB" : "") }' "$1"; }

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from spikevrt.demo.job import ASSETS, PHOTOS
+from spikevrt.bench.demo import ASSETS, PHOTOS
 from spikevrt.evaluate.methods import Method, blur_method, interval_ratio_method, network_method
 from spikevrt.evaluate.metrics import psnr_rgb
 from spikevrt.recording.frames import to_float

@@ -5,7 +5,7 @@
 set -euo pipefail
 out=$1
 shift
-assets=$(cd "$(dirname "$0")/.." && pwd)/src/spikevrt/demo/assets
+assets=$(cd "$(dirname "$0")/.." && pwd)/src/spikevrt/assets
 photos=("$assets"/astronaut.jpg "$assets"/bridge.jpg "$assets"/chelsea.jpg "$assets"/clock.jpg "$assets"/coffee.jpg)
 scene=(--count 5 --seed 2000 --width 192 --height 192 --motion-px 16)
 declare -A sensors=(

@@ -20,65 +20,66 @@ PACKAGE = ROOT / "src" / "spikevrt"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 
-# A part of the package -> the parts that it may import (docs/index.md draws the same).
-ARROWS: dict[str, set[str]] = {
+# A part of the package -> the parts that it may import (docs/index.md draws the same). First the core, in the order in
+# which the data flows; then the annexes, which no part of the core imports.
+CORE_ARROWS: dict[str, set[str]] = {
     "config": set(),
-    "config_rules": set(),
-    "config_keys": {"config_rules"},
-    "config_import": {"config", "config_keys", "config_rules"},
     "runtime": set(),
     "free_memory": {"runtime"},
-    "light": set(),
-    "kernels": set(),
-    "lpips": set(),
-    "recording": {"light"},
+    "progress": set(),
     "engine": set(),
-    "represent": {"light"},
+    "light": set(),
+    "lpips": set(),
     "checkpoint": {"config"},
-    "model": {"config", "kernels"},
+    "recording": {"light"},
+    "simulate": {"light", "progress", "engine", "recording"},
+    "represent": {"config", "light", "recording"},
+    "model": {"config", "checkpoint", "runtime"},
     "losses": {"config", "light", "lpips"},
-    "simulate": {"light", "recording", "engine"},
-    "align": {"recording", "represent"},
-    "data": {"config", "recording", "represent", "align"},
-    "restore": {
-        "config",
-        "runtime",
-        "free_memory",
-        "checkpoint",
-        "light",
-        "recording",
-        "represent",
-        "align",
-        "engine",
-        "model",
-    },
+    "data": {"config", "progress", "recording", "represent"},
+    "restore": {"config", "runtime", "progress", "checkpoint", "engine", "light", "recording", "represent", "model"},
     "evaluate": {
         "config",
         "runtime",
+        "progress",
         "checkpoint",
         "light",
         "lpips",
         "losses",
         "recording",
         "represent",
-        "data",
         "restore",
     },
-    "export": {"config", "checkpoint", "model", "runtime"},
     "train": {
         "config",
         "runtime",
-        "free_memory",
+        "progress",
         "checkpoint",
-        "data",
-        "model",
         "losses",
+        "recording",
+        "represent",
+        "model",
+        "data",
         "restore",
         "evaluate",
     },
-    "bench": {"runtime", "checkpoint", "recording", "simulate", "restore", "evaluate"},
-    "demo": {"recording", "align", "simulate", "restore", "evaluate"},
 }
+ANNEX_ARROWS: dict[str, set[str]] = {
+    "kernels": set(),  # called by model through one visible condition: see `model`
+    "migrate": set(),
+    "formats": set(),
+    "mux": set(),
+    "align": {"formats"},
+    "export": set(),
+    "report": {"align", "formats", "mux"},
+    "bench": {"align", "formats", "mux", "report"},
+    "app": {"align", "formats", "mux", "report", "bench"},
+}
+ARROWS = CORE_ARROWS | {annex: others | set(CORE_ARROWS) for annex, others in ANNEX_ARROWS.items()}
+ARROWS["kernels"] = set()
+ARROWS["model"] |= {"kernels"}  # the one annex that the core calls: fast twins of its layers
+# (file, part) that the arrows do not allow yet: this set only shrinks.
+PENDING: set[tuple[str, str]] = set()
 ENTRANCES = {"cli", "verbs", "__main__", "__init__"}  # the command line may import everything; nobody imports it
 
 CORE = {"torch", "numpy", "yaml", "safetensors"}  # the rest is imported inside the function that needs it
@@ -131,15 +132,15 @@ def test_every_part_of_the_package_has_its_arrows_written_down():
     assert parts <= set(ARROWS), f"no arrows for {sorted(parts - set(ARROWS))}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: module_name(path))
-def test_a_file_imports_only_what_the_arrows_allow(path: Path):
-    part = part_of(path)
-    if part in ENTRANCES:
-        return
-    for name, _ in ours(path):
-        target = name.split(".")[1] if "." in name else "__init__"
-        if target != part:
-            assert target in ARROWS[part], f"{part} must not import {name}; allowed: {sorted(ARROWS[part])}"
+def test_a_file_imports_only_what_the_arrows_allow():
+    found = set()
+    for path in FILES:
+        part = part_of(path)
+        for name, _ in ours(path):
+            target = name.split(".")[1] if "." in name else "__init__"
+            if part not in ENTRANCES and target != part and target not in ARROWS[part]:
+                found.add((module_name(path).removeprefix("spikevrt."), target))
+    assert found == PENDING, f"new: {sorted(found - PENDING)}; mended, take out: {sorted(PENDING - found)}"
 
 
 def test_the_arrows_of_the_parts_have_no_cycle():

@@ -19,8 +19,7 @@ import yaml
 
 from spikevrt import cli
 from spikevrt.verbs import options, simulate
-
-from .recording.test_layouts import make_reference, make_s_vrt, make_spk_gopro
+from tests.formats.test_layouts import make_reference, make_s_vrt, make_spk_gopro
 
 ROOT = Path(__file__).resolve().parents[1]
 VERBS = (
@@ -366,7 +365,7 @@ def test_a_video_is_restored_by_its_own_timestamps(
 ):
     from fractions import Fraction
 
-    from spikevrt.recording.encode import VideoFormat, VideoTags, write_segment
+    from spikevrt.mux.encode import VideoFormat, VideoTags, write_segment
     from spikevrt.recording.frames import list_images, read_image
 
     images = [read_image(path) for path in list_images(recording_folder / "blur")]
@@ -672,7 +671,7 @@ def test_convert_refuses_a_size_that_a_sidecar_contradicts_and_a_stream_whose_ch
 
 
 def test_the_variants_in_the_help_are_the_true_ones():
-    from spikevrt.recording.formats import KINDS
+    from spikevrt.recording.spike_formats import KINDS
     from spikevrt.verbs import convert
 
     assert convert.KINDS == KINDS

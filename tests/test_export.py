@@ -24,9 +24,8 @@ from spikevrt.model.blocks import TMSAG
 from spikevrt.model.build import build_network
 from spikevrt.model.flow import SpyNet
 from spikevrt.model.network import SpikeVRT
-
-from .conftest import MICRO_SPIKES, MICRO_VRT
-from .test_cli import refused
+from tests.conftest import MICRO_SPIKES, MICRO_VRT
+from tests.test_cli import refused
 
 ROOT = Path(__file__).resolve().parents[1]
 EIGHT = {"depths": [1] * 8, "dims": [8] * 8, "num_heads": [2] * 8}  # the fewest stages that a VRT has

@@ -16,7 +16,7 @@ from tests.golden import make_lpips_golden as by_hand
 
 GOLDEN: dict[str, list[float]] = json.loads(by_hand.GOLDEN.read_text())
 VGG_FILE = os.environ.get("SPIKEVRT_TEST_LPIPS_VGG")  # 29 MB, not shipped; examples/lpips_weights.py makes it
-PHOTO = Path(__file__).resolve().parents[1] / "src" / "spikevrt" / "demo" / "assets" / "chelsea.jpg"
+PHOTO = Path(__file__).resolve().parents[1] / "src" / "spikevrt" / "assets" / "chelsea.jpg"
 
 
 @pytest.fixture(scope="module")

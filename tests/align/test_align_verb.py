@@ -12,13 +12,13 @@ import pytest
 from spikevrt.align.estimate import FLOW_FILE, AlignOptions, estimate_alignment
 from spikevrt.align.registration import Cameras
 from spikevrt.cli import main
+from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import image_size, read_image, write_image
 from spikevrt.recording.recording import open_recording
-from spikevrt.recording.registration import Alignment
 from spikevrt.simulate.rig import RigConfig
 from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 
-ASSETS = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "demo" / "assets"
+ASSETS = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets"
 OPTIONS = SimulateOptions(
     frames=4, width=256, height=144, exposure_ticks=32, period_ticks=40, motion_px=8.0, num_layers=1, seed=4,
     rig=RigConfig(

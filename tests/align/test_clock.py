@@ -16,7 +16,7 @@ from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import read_image
 from spikevrt.recording.stream import count_slices
 
-ASSETS = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "demo" / "assets"
+ASSETS = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets"
 
 
 @dataclass

@@ -15,16 +15,16 @@ import pytest
 from spikevrt.align.findings import VERDICTS
 from spikevrt.align.health import NAMES, TRUSTED_FIT, HealthReport, check_health, gate
 from spikevrt.align.pairing import linear_light, to_luminance
+from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import read_image, write_image
 from spikevrt.recording.loose import loose_recording
 from spikevrt.recording.recording import Recording, open_recording, write_sidecar
-from spikevrt.recording.registration import Alignment
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.recording.stream import PackedStream
 from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 
-ASSETS = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "demo" / "assets"
+ASSETS = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets"
 PHOTOS = ("astronaut.jpg", "bridge.jpg", "chelsea.jpg", "coffee.jpg")
 OPTIONS = SimulateOptions(frames=3, width=128, height=96, exposure_ticks=64, period_ticks=80, motion_px=8.0)
 

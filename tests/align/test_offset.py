@@ -11,12 +11,12 @@ import pytest
 from spikevrt.align.findings import judge_offset
 from spikevrt.align.health import check_health
 from spikevrt.align.offset import OffsetHint
+from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.recording import Recording, with_alignment
-from spikevrt.recording.registration import Alignment
 from spikevrt.simulate.rig import RigConfig
 from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 
-PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "demo" / "assets" / "coffee.jpg"
+PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets" / "coffee.jpg"
 
 
 @pytest.fixture(scope="module")

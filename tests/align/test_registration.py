@@ -10,10 +10,10 @@ import pytest
 from spikevrt.align.compare import grid_positions, linear_luminance, registered, residual_px
 from spikevrt.align.estimate import estimate_registration
 from spikevrt.align.registration import Cameras, Fit, resized
+from spikevrt.recording.alignment import apply_homography, same_field
 from spikevrt.recording.frames import read_image
-from spikevrt.recording.registration import apply_homography, same_field
 
-ASSETS = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "demo" / "assets"
+ASSETS = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets"
 CAMERAS = Cameras(width=320, height=212, sensor_width=160, sensor_height=106)
 # a 3 % zoom, 1.5 degrees, 9 and -5 px, and a tilt of 0.01
 P = np.array([0.03, -0.026, 9 / 160, 0.026, 0.03, -5 / 160, 0.01, -0.008])

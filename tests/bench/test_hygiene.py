@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from spikevrt.bench.benchmark import ASSETS, SCENES
-from spikevrt.demo.job import PHOTOS, VIDEO
+from spikevrt.bench.demo import PHOTOS, VIDEO
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.recording.video import iter_video
 from tests.bench.make_training_sources import FILE, ROOT, SIDE, thumbnail, training_names

@@ -13,17 +13,17 @@ import torch
 
 from spikevrt.data.dataset import ClipDataset, open_dataset
 from spikevrt.data.prepare import log1p_mean_std, narrow, occurrences, prepare
+from spikevrt.formats.layouts import LayoutOptions
 from spikevrt.recording.frames import read_image
-from spikevrt.recording.layouts import LayoutOptions
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.spike_file import SpikeWriter, read_spikes
 from spikevrt.restore.admission import admit
 from spikevrt.restore.inputs import frame_counts
 from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 from tests.data.conftest import NUM_BINS, NUM_TICKS, MakeRecording
-from tests.recording.test_layouts import MAKERS, make_rsb, make_spk_gopro
+from tests.formats.test_layouts import MAKERS, make_rsb, make_spk_gopro
 
-PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "demo" / "assets" / "chelsea.jpg"
+PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets" / "chelsea.jpg"
 
 
 def contents(root: Path) -> dict[str, bytes]:

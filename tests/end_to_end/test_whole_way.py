@@ -15,7 +15,7 @@ import yaml
 from spikevrt import cli
 
 ROOT = Path(__file__).resolve().parents[2]
-ASSETS = ROOT / "src" / "spikevrt" / "demo" / "assets"
+ASSETS = ROOT / "src" / "spikevrt" / "assets"
 
 
 def run(*arguments: object) -> None:

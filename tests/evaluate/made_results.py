@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from spikevrt.demo.job import ASSETS
-from spikevrt.evaluate import metrics, report
+from spikevrt.bench.demo import ASSETS
+from spikevrt.evaluate import metrics
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import read_image, to_float, to_uint8, write_image
 from spikevrt.recording.recording import write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+from spikevrt.report import pictures as report
 
 HEIGHT, WIDTH, NUM_FRAMES = 142, 178, 3  # the crop of 128 x 128 does not reach the frame's border
 EXPOSURE, PERIOD = 37, 41  # ticks

@@ -13,7 +13,7 @@ from spikevrt.light import linear_to_srgb, srgb_to_linear
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import read_image, to_float
 
-PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "demo" / "assets" / "chelsea.jpg"
+PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets" / "chelsea.jpg"
 SPEED_PX = 8  # a frame
 
 

@@ -9,9 +9,10 @@ import shutil
 import pytest
 
 from spikevrt import runtime
-from spikevrt.evaluate import metrics, report, runner
+from spikevrt.evaluate import metrics, runner
 from spikevrt.recording.frames import read_image, to_float, write_image
 from spikevrt.recording.recording import open_recording
+from spikevrt.report import pictures as report
 from spikevrt.restore.restorer import RestoreOptions
 from spikevrt.verbs.options import shipped_weights
 from tests.evaluate.conftest import write_recording

@@ -9,10 +9,10 @@ import torch
 
 from spikevrt.evaluate import metrics, scores
 from spikevrt.evaluate.edges import edge_rise
+from spikevrt.evaluate.flicker import tof
 from spikevrt.evaluate.perceptual import flip, lpips_network, lpips_scores
 from spikevrt.evaluate.reblur import reblur_psnr
 from spikevrt.evaluate.scores import DEFAULT, METRICS_ALL, NAMES, available, choose, clip_scores, lacking
-from spikevrt.evaluate.temporal import tof
 from spikevrt.evaluate.vmaf import FFMPEG_VARIABLE
 from spikevrt.recording.exposure import Exposure
 

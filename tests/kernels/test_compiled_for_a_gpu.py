@@ -10,7 +10,7 @@ import os
 import pytest
 import torch
 
-from spikevrt.kernels.temporal import TemporalWeights
+from spikevrt.kernels.frame_attention import TemporalWeights
 
 SHARED_MEMORY_BYTES = 227 * 1024  # what one program may use on an H100 or H200
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
@@ -64,7 +64,7 @@ def check(compiled, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_temporal_attention_compiles_at_the_reference_width(monkeypatch, dtype):
-    from spikevrt.kernels import temporal_triton as kernels
+    from spikevrt.kernels import frame_attention_triton as kernels
 
     launches = Launches(kernels.temporal_kernel)
     monkeypatch.setattr(kernels, "temporal_kernel", launches)
@@ -85,7 +85,7 @@ def test_temporal_attention_compiles_at_the_reference_width(monkeypatch, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["forward_kernel", "backward_input_kernel", "backward_weight_kernel"])
 def test_deformable_convolution_compiles_at_the_reference_width(monkeypatch, name, dtype):
-    from spikevrt.kernels import deform_triton as kernels
+    from spikevrt.kernels import deform_conv_triton as kernels
 
     launches = Launches(getattr(kernels, name))
     monkeypatch.setattr(kernels, name, launches)

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from spikevrt.config import ModelConfig, SpikeConfig, VrtConfig
-from spikevrt.model import feed_forward, temporal
+from spikevrt.model import feed_forward
+from spikevrt.model import frame_attention_plain as temporal
 from spikevrt.model.feed_forward import Geglu
+from spikevrt.model.frame_attention_plain import attend_over_time, over_pixels
 from spikevrt.model.linear import Linear, as_published
 from spikevrt.model.network import SpikeVRT
-from spikevrt.model.temporal import attend_over_time, over_pixels
 
 
 def both_ways(make, *inputs, tolerance=1e-5):

@@ -19,8 +19,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spikevrt.recording.convert import write_stream
-from spikevrt.recording.formats import (
+from spikevrt.formats.convert import write_stream
+from spikevrt.recording.recording import open_recording
+from spikevrt.recording.spike_formats import (
     HEADERLESS,
     KINDS,
     StreamFormat,
@@ -28,7 +29,6 @@ from spikevrt.recording.formats import (
     read_spikecv_config,
     write_stream_sidecar,
 )
-from spikevrt.recording.recording import open_recording
 from spikevrt.recording.stream import SpikeStream
 
 # folders are made once a test and written over by every example

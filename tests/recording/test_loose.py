@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikevrt.recording.encode import VideoFormat, VideoTags, write_segment
+from spikevrt.mux.encode import VideoFormat, VideoTags, write_segment
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.loose import loose_recording
 from spikevrt.recording.spike_file import SpikeGeometry
 from spikevrt.recording.stream import PackedStream
 from spikevrt.recording.video import write_video
-
-from .conftest import SPIKES
+from tests.recording.conftest import SPIKES
 
 
 def packed(root: Path, *, bottom_up: bool = True) -> PackedStream:

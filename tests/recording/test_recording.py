@@ -12,16 +12,24 @@ import numpy as np
 import pytest
 import torch
 
+from spikevrt.formats.convert import write_stream
 from spikevrt.light import linear_to_srgb
-from spikevrt.recording.convert import write_stream
-from spikevrt.recording.encode import VideoFormat, VideoTags, write_segment
+from spikevrt.mux.encode import VideoFormat, VideoTags, write_segment
 from spikevrt.recording.exposure import Exposure
-from spikevrt.recording.formats import StreamFormat, open_stream
 from spikevrt.recording.frames import to_float, write_pixels
 from spikevrt.recording.loose import loose_recording
 from spikevrt.recording.recording import find_recordings, open_recording, write_sidecar
-
-from .conftest import EXPOSURE_TICKS, GEOMETRY, NUM_FRAMES, NUM_TICKS, PERIOD_TICKS, SPIKES, frame_of, make_recording
+from spikevrt.recording.spike_formats import StreamFormat, open_stream
+from tests.recording.conftest import (
+    EXPOSURE_TICKS,
+    GEOMETRY,
+    NUM_FRAMES,
+    NUM_TICKS,
+    PERIOD_TICKS,
+    SPIKES,
+    frame_of,
+    make_recording,
+)
 
 
 def _edit(root: Path, change: Callable[[dict[str, Any]], None]) -> None:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikevrt.recording.formats import open_stream
 from spikevrt.recording.spike_file import LONG_SLICE, SpikeGeometry, count_packed, pack, unpack
+from spikevrt.recording.spike_formats import open_stream
 from spikevrt.recording.stream import JoinedStream, PackedStream, count_slices, live_ticks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,7 +117,7 @@ def test_parts_in_a_row_read_as_one(tmp_path: Path) -> None:
 WINDOW_OF_TEN_GIGABYTES = """
 import sys
 from pathlib import Path
-from spikevrt.recording.formats import StreamFormat, open_stream
+from spikevrt.recording.spike_formats import StreamFormat, open_stream
 
 def peak_bytes():
     line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikevrt.recording.encode import VideoFormat, VideoTags, write_segment
+from spikevrt.mux.encode import VideoFormat, VideoTags, write_segment
 from spikevrt.recording.video import VideoReader, iter_video, probe_video, read_tags, write_video
 
 

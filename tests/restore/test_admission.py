@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from spikevrt.align.health import check_health
+from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.recording import Recording, open_recording, with_alignment
-from spikevrt.recording.registration import Alignment
 from spikevrt.recording.spike_file import SpikeWriter
 from spikevrt.recording.stream import PackedStream
 from spikevrt.restore.admission import admit
@@ -21,7 +21,7 @@ from spikevrt.simulate.rig import RigConfig
 from spikevrt.simulate.sensor import sensor_preset
 from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 
-PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "demo" / "assets" / "chelsea.jpg"
+PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets" / "chelsea.jpg"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from spikevrt.restore import cuts
 from spikevrt.restore.cuts import LOOK_AHEAD_FRAMES, CutFinder, find_cuts, stream_cuts, structure_correlation
 
 pytest.importorskip("scenedetect")
-ASSETS = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "demo" / "assets"
+ASSETS = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets"
 HEIGHT, WIDTH = 120, 200
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.recording import Exposure, Recording, open_recording, with_alignment
-from spikevrt.recording.registration import Alignment
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.recording.stream import PackedStream
 from spikevrt.restore.gaps import has_usable_spikes, inside_stream, lost_ticks
 from spikevrt.simulate.sensor import sensor_preset
 from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 
-PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "demo" / "assets" / "chelsea.jpg"
+PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets" / "chelsea.jpg"
 TICKS, PERIOD, NUM = 128, 160, 4
 HEIGHT, WIDTH = 10, 16
 

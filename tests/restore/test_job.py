@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 from spikevrt.align.health import NAMES
-from spikevrt.recording.encode import VideoFormat
+from spikevrt.mux.encode import VideoFormat
+from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import list_images, read_image
 from spikevrt.recording.loose import loose_recording
 from spikevrt.recording.recording import open_recording, write_alignment
-from spikevrt.recording.registration import Alignment
 from spikevrt.recording.video import iter_video, probe_video
 from spikevrt.restore import job as job_module
 from spikevrt.restore import parts
@@ -264,7 +264,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from spikevrt.recording.recording import open_recording, write_alignment
-from spikevrt.recording.registration import Alignment
+from spikevrt.recording.alignment import Alignment
 from spikevrt.restore import job
 from spikevrt.restore.options import RestoreOptions
 from tests.restore.conftest import RGB, FakeNetwork, info

@@ -14,8 +14,7 @@ from spikevrt.restore.admission import tell_without_spikes
 from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip, restore_frames
 from spikevrt.restore.tiling import Tile, cut_flows, spatial_tiles
 from spikevrt.restore.work import ClipWork
-
-from .conftest import NUM_BINS, RGB, SPIKES, FakeNetwork, identity, info, voxels_as_frames
+from tests.restore.conftest import NUM_BINS, RGB, SPIKES, FakeNetwork, identity, info, voxels_as_frames
 
 SMALL = RestoreOptions(tile_px=32, overlap_px=8, clip_frames=3, overlap_frames=1)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spikevrt.demo.job import ASSETS
+from spikevrt.bench.demo import ASSETS
 from spikevrt.recording.recording import Recording
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.restorer import restore_clip, restore_frames

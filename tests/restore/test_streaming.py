@@ -19,7 +19,7 @@ from spikevrt.restore.streaming import Restorer, load_restorer
 from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
 
 ROOT = Path(__file__).parents[2]
-PHOTO = ROOT / "src" / "spikevrt" / "demo" / "assets" / "clock.jpg"
+PHOTO = ROOT / "src" / "spikevrt" / "assets" / "clock.jpg"
 CODE = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.DOTALL)
 
 

@@ -14,8 +14,7 @@ from spikevrt.recording.frames import to_float
 from spikevrt.simulate.footage import video_scene
 from spikevrt.simulate.interpolate import MiddleFrame, find_weights, load_network, with_frames_between
 from spikevrt.simulate.synthesise import simulate_recording
-
-from .conftest import OPTIONS, textured
+from tests.simulate.conftest import OPTIONS, textured
 
 
 @pytest.fixture(scope="module")

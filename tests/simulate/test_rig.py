@@ -14,8 +14,7 @@ from spikevrt.recording.frames import write_image
 from spikevrt.simulate.rig import RigConfig, RigView, drawn_rig, rig_homography
 from spikevrt.simulate.sensor import SensorConfig
 from spikevrt.simulate.synthesise import simulate_recording
-
-from .conftest import OPTIONS, fingerprint
+from tests.simulate.conftest import OPTIONS, fingerprint
 
 
 def lands(homography_33: torch.Tensor, x: float, y: float) -> list[float]:

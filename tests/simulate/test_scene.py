@@ -10,8 +10,7 @@ from spikevrt.light import image_to_linear
 from spikevrt.recording.frames import read_image, write_image
 from spikevrt.simulate.footage import video_scene
 from spikevrt.simulate.scene import PhotoScene, camera_matrix, photo_scene, sample
-
-from .conftest import textured
+from tests.simulate.conftest import textured
 
 
 def scene_of(photo: Path, *, seed: int = 1, motion_px: float = 6.0, num_layers: int = 2, **sizes: int) -> PhotoScene:

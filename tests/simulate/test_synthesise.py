@@ -17,8 +17,7 @@ from spikevrt.simulate.rig import RigConfig
 from spikevrt.simulate.scene import photo_scene
 from spikevrt.simulate.sensor import SensorConfig, sensor_preset
 from spikevrt.simulate.synthesise import _chunks, simulate_recording
-
-from .conftest import OPTIONS, fingerprint, textured
+from tests.simulate.conftest import OPTIONS, fingerprint, textured
 
 
 def test_a_recording_has_what_it_says(photo: Path, tmp_path: Path):

@@ -8,8 +8,7 @@ import torch
 
 from spikevrt.recording.frames import write_image
 from spikevrt.simulate.texture import _mirror, cut_texture, fit, load_photo, resize
-
-from .conftest import textured
+from tests.simulate.conftest import textured
 
 
 def test_beyond_the_border_the_picture_continues_mirrored():

@@ -11,9 +11,9 @@ from spikevrt.model.network import SpikeVRT
 from spikevrt.train import forecast as fc
 from spikevrt.train.forecast import Forecast, Needs
 from spikevrt.train.optim import make_optimizer
-from spikevrt.train.work import Size, Work, charbonnier_loss
+from spikevrt.train.step_work import Size, Work, charbonnier_loss
 from tests.train.conftest import small_config
-from tests.train.test_work import CPU, KB, tiny_config
+from tests.train.test_step_work import CPU, KB, tiny_config
 
 
 def never(network: nn.Module) -> torch.optim.Optimizer:

@@ -14,8 +14,7 @@ from spikevrt.config import Config
 from spikevrt.train.journal import read_journal
 from spikevrt.train.loop import train
 from spikevrt.train.runs import compare, find_runs, list_runs, summarise
-
-from .conftest import small_config
+from tests.train.conftest import small_config
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from spikevrt.align.registration import Cameras, features, resized
+from spikevrt.recording.alignment import apply_homography
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.registration import apply_homography
 from spikevrt.represent.warp import warp
 
 if TYPE_CHECKING:

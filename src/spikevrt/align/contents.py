@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spikevrt.recording.dataset_trees import find_layout
-from spikevrt.recording.formats import ARRAY_SUFFIXES, SPIKECV_CONFIG, Found, find_format, open_stream
+from spikevrt.formats.dataset_trees import find_layout
+from spikevrt.formats.layouts import NO_OPTIONS, LayoutOptions, layout_recordings
 from spikevrt.recording.frames import IMAGE_SUFFIXES, image_size, list_images
-from spikevrt.recording.layouts import NO_OPTIONS, LayoutOptions, layout_recordings
 from spikevrt.recording.recording import Recording, open_recording, recordings_in
 from spikevrt.recording.sidecar import ROWS
+from spikevrt.recording.spike_formats import ARRAY_SUFFIXES, SPIKECV_CONFIG, Found, find_format, open_stream
 from spikevrt.recording.stream import PackedStream, SpikeStream
 from spikevrt.recording.video import probe_video
 

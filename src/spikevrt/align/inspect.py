@@ -26,11 +26,16 @@ from spikevrt.align.contents import (
 )
 from spikevrt.align.geometry import Reading, list_readings, read_frame, row_correlation
 from spikevrt.align.health import HealthReport, check_health
-from spikevrt.align.health_page import write_health_page
 from spikevrt.align.pixels import find_dead, find_hot
 from spikevrt.align.preview import draw_preview, draw_readings
 from spikevrt.align.ticks import Scan, scan
-from spikevrt.recording.formats import (
+from spikevrt.formats.layouts import NO_OPTIONS, LayoutOptions, find_layout
+from spikevrt.recording.alignment import Alignment
+from spikevrt.recording.frames import IMAGE_SUFFIXES
+from spikevrt.recording.recording import Recording, open_recording, recordings_in
+from spikevrt.recording.sidecar import SIDECAR
+from spikevrt.recording.spike_file import sha256_file
+from spikevrt.recording.spike_formats import (
     SPIKECV_CONFIG,
     Found,
     StreamFormat,
@@ -40,15 +45,10 @@ from spikevrt.recording.formats import (
     stream_sidecar_path,
     write_stream_sidecar,
 )
-from spikevrt.recording.frames import IMAGE_SUFFIXES
-from spikevrt.recording.layouts import NO_OPTIONS, LayoutOptions, find_layout
-from spikevrt.recording.recording import Recording, open_recording, recordings_in
-from spikevrt.recording.registration import Alignment
-from spikevrt.recording.sidecar import SIDECAR
-from spikevrt.recording.spike_file import sha256_file
 from spikevrt.recording.sps100 import Sps100Stream
 from spikevrt.recording.stream import PackedStream, SpikeStream
 from spikevrt.recording.video import VIDEO_SUFFIXES
+from spikevrt.report.health_page import write_health_page
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -4,7 +4,7 @@ Both pictures are brought to the sensor's scale and made comparable (`features`)
 normalised correlation, summed over the frames, over the eight parameters of a homography and, where the spikes can be
 read at another time (`clock`), over the time offset as well. docs/alignment.md has the equations.
 
-Coordinates are those of `recording.registration`: continuous pixels, corner origin, homographies from frame to sensor.
+Coordinates are those of `recording.alignment`: continuous pixels, corner origin, homographies from frame to sensor.
 Dimension key: N frames, H and W rows and columns of a frame, h and w those of the sensor, M points of comparison.
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spikevrt.recording.registration import apply_homography
+from spikevrt.recording.alignment import apply_homography
 
 if TYPE_CHECKING:
     from jaxtyping import Float

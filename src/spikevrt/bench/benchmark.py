@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 NAME = "spikebench-v1"
 INDEX = "benchmark.json"  # in a folder of the benchmark
 DIGESTS = f"{NAME}.json"  # in this package: the digest of every recording
-ASSETS = Path(__file__).parents[1] / "demo" / "assets"
+ASSETS = Path(__file__).parents[1] / "assets"
 SIZE_PX, NUM_FRAMES = 192, 5
 EXPOSURE_TICKS, PERIOD_TICKS, TICK_RATE_HZ = 104, 128, 20000.0
 MARGIN_TICKS = 8  # before the first exposure and after the last

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from spikevrt.bench.benchmark import NAME, SCENES, Condition, prepare_benchmark, total_digest
 from spikevrt.checkpoint import read_info
-from spikevrt.evaluate import report
 from spikevrt.evaluate.methods import (
     Method,
     blur_method,
@@ -42,6 +41,7 @@ from spikevrt.recording.atomic import complete_or_absent
 from spikevrt.recording.frames import to_uint8, write_image
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.spike_file import sha256_file
+from spikevrt.report import pictures as report
 from spikevrt.restore.admission import check_skip
 from spikevrt.restore.inputs import reads_spikes
 from spikevrt.restore.output import progress_bar

@@ -28,13 +28,13 @@ from spikevrt.align.health import admit, check_names, sampled_frames
 from spikevrt.data.dataset import DATASET_FILE, DATASET_FORMAT, Split, is_sequence_name
 from spikevrt.data.sample import COUNT_TYPES
 from spikevrt.data.sequence import POSITIONS_FILE, PREPARED_VERSION, FrameKind, PreparedSequence, write_sequence
+from spikevrt.formats.layouts import NO_OPTIONS, TAKES_NONE, LayoutOptions, find_layout, layout_recordings
 from spikevrt.recording.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.layouts import NO_OPTIONS, TAKES_NONE, LayoutOptions, find_layout, layout_recordings
 from spikevrt.recording.recording import Recording, find_recordings, nearest_ratio, open_recording
 from spikevrt.recording.spike_file import SpikeGeometry, pack, sha256_file
-from spikevrt.represent.exposure import exposure_counts
+from spikevrt.represent.counts import exposure_counts
 from spikevrt.represent.voxel import Split as BinSplit
 from spikevrt.represent.voxel import VoxelSpec, density
 

@@ -20,7 +20,7 @@ from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import read_image, to_float
 from spikevrt.recording.recording import check_size
 from spikevrt.recording.stream import PackedStream
-from spikevrt.represent.exposure import exposure_counts, window_intervals
+from spikevrt.represent.counts import exposure_counts, window_intervals
 from spikevrt.represent.profile import PROFILE_DARK_RATE, profile
 from spikevrt.represent.relight import DARK_RATE
 from spikevrt.represent.relight import relight as relit

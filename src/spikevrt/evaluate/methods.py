@@ -28,7 +28,7 @@ from spikevrt import runtime
 from spikevrt.recording.frames import list_images, read_image, to_float
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_file import sha256_file
-from spikevrt.represent.exposure import place_counts
+from spikevrt.represent.counts import place_counts
 from spikevrt.represent.interval import intervals
 from spikevrt.represent.profile import PROFILE_DARK_RATE
 from spikevrt.represent.relight import short_window, spike_ratio

@@ -27,7 +27,7 @@ import torch
 
 from spikevrt import runtime
 from spikevrt.checkpoint import read_info
-from spikevrt.evaluate import metrics, report, scores
+from spikevrt.evaluate import metrics, scores
 from spikevrt.evaluate.methods import (
     PLAIN,
     Method,
@@ -37,12 +37,13 @@ from spikevrt.evaluate.methods import (
     spike_ratio_method,
 )
 from spikevrt.evaluate.results import FORMAT, RESULTS, VERSION
+from spikevrt.formats.layouts import NO_OPTIONS, LayoutOptions, open_recordings
+from spikevrt.recording.alignment import alignment_values
 from spikevrt.recording.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.frames import to_float, to_uint8, write_image
-from spikevrt.recording.layouts import NO_OPTIONS, LayoutOptions, open_recordings
 from spikevrt.recording.recording import Recording
-from spikevrt.recording.registration import alignment_values
 from spikevrt.recording.spike_file import sha256_file
+from spikevrt.report import pictures as report
 from spikevrt.restore.admission import admit, check_skip
 from spikevrt.restore.inputs import reads_spikes
 from spikevrt.restore.output import progress_bar

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Literal
 
 from spikevrt.evaluate import metrics
 from spikevrt.evaluate.edges import edge_rise
+from spikevrt.evaluate.flicker import tof
 from spikevrt.evaluate.perceptual import flip, lpips_network, lpips_scores
 from spikevrt.evaluate.reblur import reblur_psnr
-from spikevrt.evaluate.temporal import tof
 from spikevrt.evaluate.vmaf import find_ffmpeg, vmaf_neg
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from spikevrt.kernels.choice import chosen
-from spikevrt.kernels.window import MASKED, MaskPatterns, attend_windows
+from spikevrt.kernels.window_attention import MASKED, MaskPatterns, attend_windows
 from spikevrt.model.linear import Linear, linear, on_cpu
 
 if TYPE_CHECKING:

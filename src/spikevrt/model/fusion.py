@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spikevrt.kernels.temporal import TemporalWeights, temporal_triton
+from spikevrt.kernels.frame_attention import TemporalWeights, temporal_triton
+from spikevrt.model.frame_attention_plain import attend_over_time
 from spikevrt.model.linear import Linear
 from spikevrt.model.spike_encoder import FeedForward
-from spikevrt.model.temporal import attend_over_time
 
 if TYPE_CHECKING:
     from jaxtyping import Float

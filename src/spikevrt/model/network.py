@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from spikevrt.config import ModelConfig, SpikeConfig
 from spikevrt.model.flow import Flows, SpyNetLevel
+from spikevrt.model.frame_attention_plain import over_pixels
 from spikevrt.model.fusion import TemporalCrossAttnFuse, resize_features
 from spikevrt.model.spike_encoder import SpikeEncoder3D, SpikeTemporalSA
-from spikevrt.model.temporal import over_pixels
 from spikevrt.model.vrt import VRT
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikevrt.recording import deep
+from spikevrt.recording import deep_images as deep
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float32, Shaped, UInt8, UInt16

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from spikevrt.recording.exposure import Exposure
-from spikevrt.recording.formats import SUFFIX_KINDS, StreamFormat, find_format, is_headerless, open_stream
 from spikevrt.recording.frames import image_size, list_images
 from spikevrt.recording.recording import Recording, check_size
+from spikevrt.recording.spike_formats import SUFFIX_KINDS, StreamFormat, find_format, is_headerless, open_stream
 from spikevrt.recording.stream import SpikeStream
 from spikevrt.recording.video import VideoInfo, probe_video
 

@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikevrt.light import linear_to_srgb
-from spikevrt.recording.deep import is_deep, is_float
+from spikevrt.recording.alignment import Alignment, alignment_values, read_alignment, sensor_positions
+from spikevrt.recording.deep_images import is_deep, is_float
 from spikevrt.recording.exposure import Exposure, check_exposures, exposure_values, read_bad_pixels, read_exposure
-from spikevrt.recording.formats import find_format, format_from, open_stream
 from spikevrt.recording.frames import image_size, list_images, read_image, read_pixels, to_float, to_uint8
-from spikevrt.recording.registration import Alignment, alignment_values, read_alignment, sensor_positions
 from spikevrt.recording.sidecar import (
     BIT_ORDER,
     BLUR_FOLDER,
@@ -39,6 +38,7 @@ from spikevrt.recording.sidecar import (
     write_json,
 )
 from spikevrt.recording.spike_file import SpikeGeometry
+from spikevrt.recording.spike_formats import find_format, format_from, open_stream
 from spikevrt.recording.stream import SpikeStream
 from spikevrt.recording.video import VIDEO_SUFFIXES, VideoReader
 

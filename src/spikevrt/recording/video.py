@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikevrt.recording.encode import VideoFormat, VideoTags, check_container, rate, write_segment
-from spikevrt.recording.join import join_segments
+from spikevrt.mux.encode import VideoFormat, VideoTags, check_container, rate, write_segment
+from spikevrt.mux.join import join_segments
 from spikevrt.recording.media import BT709, EXACT_COLOURS, UNSPECIFIED, main_video, open_media
 
 if TYPE_CHECKING:

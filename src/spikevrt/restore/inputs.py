@@ -16,7 +16,7 @@ from torch import Tensor
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.recording.recording import Recording
 from spikevrt.represent.activity import spike_activity
-from spikevrt.represent.exposure import exposure_counts, window_intervals
+from spikevrt.represent.counts import exposure_counts, window_intervals
 from spikevrt.represent.profile import PROFILE_DARK_RATE, profile
 from spikevrt.represent.relight import relight
 from spikevrt.represent.voxel import Split, VoxelStats, normalise
@@ -58,7 +58,7 @@ def network_inputs(
 
 
 def frame_counts(recording: Recording, index: int, num_bins: int, split: Split) -> Float[Tensor, "K h2 w2"]:
-    """Spikes per bin of exposure `index`, bad pixels filled, on the frame (`represent.exposure`)."""
+    """Spikes per bin of exposure `index`, bad pixels filled, on the frame (`represent.counts`)."""
     return exposure_counts(
         lambda edges: recording.count_exposure(index, edges),
         recording.exposures[index].num_ticks,
@@ -73,7 +73,7 @@ def frame_intervals(
     recording: Recording, index: int, num_bins: int, split: Split
 ) -> tuple[Float[Tensor, "K h2 w2"], Float[Tensor, "h2 w2"] | None]:
     """Expected spikes per bin of the window around sharp frame `index`, and the exposure's mean rate where it lies
-    elsewhere (`represent.exposure.window_intervals`); bad pixels filled, on the frame."""
+    elsewhere (`represent.counts.window_intervals`); bad pixels filled, on the frame."""
     assert recording.spikes is not None
     exposure = recording.exposures[index]
     return window_intervals(

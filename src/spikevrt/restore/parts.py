@@ -18,9 +18,9 @@ import numpy as np
 from torch import Tensor
 
 from spikevrt.light import linear_to_srgb, srgb_to_linear
-from spikevrt.recording.encode import VideoFormat, VideoTags, write_segment
+from spikevrt.mux.encode import VideoFormat, VideoTags, write_segment
+from spikevrt.mux.join import join_segments
 from spikevrt.recording.frames import read_pixels, to_float, to_uint8, to_uint16, write_pixels
-from spikevrt.recording.join import join_segments
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float32, UInt8, UInt16

@@ -15,8 +15,8 @@ from spikevrt.train import state
 from spikevrt.train.forecast import forecast
 from spikevrt.train.journal import clock
 from spikevrt.train.optim import make_optimizer
+from spikevrt.train.step_work import Batch
 from spikevrt.train.validation import validate
-from spikevrt.train.work import Batch
 
 if TYPE_CHECKING:
     from spikevrt.train.loop import Run

@@ -1,6 +1,6 @@
 """What a training step will need, told before a long run: peak memory, seconds, and the sizes that fit.
 
-The live bytes of a step are counted on shapes (`train/work.py`). What the C allocator adds to them, and seconds, are
+The live bytes of a step are counted on shapes (`train.step_work`). What the C allocator adds to them, and seconds, are
 measured on small steps (`measure_step`). The rest is straight lines in pixels x samples (`Needs`).
 """
 
@@ -19,7 +19,7 @@ from torch import nn
 
 from spikevrt import runtime
 from spikevrt.free_memory import free_bytes, held_bytes
-from spikevrt.train.work import Size, StepLoss, random_batch, step_work
+from spikevrt.train.step_work import Size, StepLoss, random_batch, step_work
 
 if TYPE_CHECKING:
     from spikevrt.config import Config

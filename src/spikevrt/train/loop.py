@@ -24,11 +24,11 @@ from spikevrt.config import Config
 from spikevrt.data.dataset import ClipDataset, DatasetInfo, collate
 from spikevrt.losses import Losses, dis_flow, exposure_duty
 from spikevrt.model.build import Network, build_network
+from spikevrt.report.curves import draw_curves
 from spikevrt.restore.restorer import RestoreOptions
 from spikevrt.train import folder, state
 from spikevrt.train.average import Average
 from spikevrt.train.checks import check, check_crop, check_scoring
-from spikevrt.train.curves import draw_curves
 from spikevrt.train.dry_run import dry_run as report
 from spikevrt.train.folder import Resume
 from spikevrt.train.initial import read_initial

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from spikevrt.config import Config
-from spikevrt.train.curves import score_name, series
+from spikevrt.report.curves import score_name, series
 from spikevrt.train.folder import CONFIG, RUN_INFO, differences
 from spikevrt.train.journal import JOURNAL_FILE, read_journal
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from spikevrt.evaluate.metrics import psnr_rgb
-from spikevrt.evaluate.report import write_three_columns
 from spikevrt.losses import Flow, exposure_duty, frame_motion, reblur
 from spikevrt.model.network import SpikeVRT
+from spikevrt.report.pictures import write_three_columns
 from spikevrt.restore.restorer import RestoreOptions, restore_clip
 from spikevrt.train.ranks import Ranks
 

@@ -20,7 +20,7 @@ def add(verbs: Any) -> None:
 
 def _app(parsed: argparse.Namespace) -> None:
     """The web page: upload footage or choose an example, look at it, restore it, compare, download."""
-    from spikevrt.demo.serve import serve
+    from spikevrt.app.serve import serve
 
     serve(
         parsed.folder, host=parsed.host, port=parsed.port, max_upload_mb=parsed.max_upload_mb, open_browser=parsed.open

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from spikevrt.verbs.options import LAYOUT, add_verb
 
 if TYPE_CHECKING:
-    from spikevrt.config_import import Imported
+    from spikevrt.migrate.config_file import Imported
 
 
 def add(verbs: Any) -> None:
@@ -30,7 +30,7 @@ def add_import(actions: Any) -> None:
 
 def _import(parsed: argparse.Namespace) -> None:
     """Tell what becomes of every key of an upper-case config; write the config that it makes."""
-    from spikevrt.config_import import import_config, read_old_config
+    from spikevrt.migrate.config_file import import_config, read_old_config
 
     out: Path | None = parsed.out
     for name in ("overwrite", "partial"):

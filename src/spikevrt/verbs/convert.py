@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from spikevrt.verbs.options import add_verb, dashed, given, say_made
 
 if TYPE_CHECKING:
-    from spikevrt.recording.formats import StreamFormat
+    from spikevrt.recording.spike_formats import StreamFormat
     from spikevrt.recording.stream import SpikeStream
 
 KINDS = ("packed", "sps100", "bytes", "npy", "npz", "packed-time", "h5")
@@ -40,7 +40,7 @@ def add(verbs: Any) -> None:
 
 def _convert(parsed: argparse.Namespace) -> None:
     """Convert spikes from one file format to another, or cut out some ticks; a sidecar tells what was written."""
-    from spikevrt.recording.convert import write_stream
+    from spikevrt.formats.convert import write_stream
     from spikevrt.recording.sps100 import Sps100Stream
     from spikevrt.restore.output import progress_bar
 
@@ -63,7 +63,7 @@ def _convert(parsed: argparse.Namespace) -> None:
 
 def _open_source(parsed: argparse.Namespace) -> tuple[SpikeStream, float | None, str | None]:
     """The stream, and its tick rate and checksum where they are known."""
-    from spikevrt.recording.formats import find_format, find_stated, open_stream
+    from spikevrt.recording.spike_formats import find_format, find_stated, open_stream
 
     about = given(parsed, ABOUT_SOURCE)
     path = parsed.source
@@ -85,7 +85,7 @@ def _open_source(parsed: argparse.Namespace) -> tuple[SpikeStream, float | None,
 
 
 def _target(parsed: argparse.Namespace) -> StreamFormat:
-    from spikevrt.recording.formats import SUFFIX_KINDS, StreamFormat, is_headerless
+    from spikevrt.recording.spike_formats import SUFFIX_KINDS, StreamFormat, is_headerless
 
     target = parsed.to or SUFFIX_KINDS.get(parsed.out.suffix.lower(), "packed")
     kind = {"packed-416": "packed", "npy-hwt": "npy", "npz-hwt": "npz"}.get(target, target)

@@ -18,7 +18,7 @@ def add(verbs: Any) -> None:
 
 def _demo(parsed: argparse.Namespace) -> None:
     """The main job on shipped footage: simulate, restore, measure, and write a report to look at."""
-    from spikevrt.demo.job import run_demo
+    from spikevrt.bench.demo import run_demo
 
     start_s = time.perf_counter()
     out = run_demo(parsed.out, overwrite=parsed.overwrite)

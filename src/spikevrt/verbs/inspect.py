@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from spikevrt.verbs.options import add_layout_options, add_verb, given, layout_options
 
 if TYPE_CHECKING:
-    from spikevrt.recording.formats import StreamFormat
+    from spikevrt.recording.spike_formats import StreamFormat
 
 KINDS = ("packed", "sps100", "bytes", "npy", "npz", "packed-time", "h5")
 HEADERLESS = ("packed", "sps100", "bytes")
@@ -58,7 +58,7 @@ def _inspect(parsed: argparse.Namespace) -> None:
 
 def _stated(parsed: argparse.Namespace) -> StreamFormat | None:
     """The format that the options state; None when they state none."""
-    from spikevrt.recording.formats import SUFFIX_KINDS, StreamFormat
+    from spikevrt.recording.spike_formats import SUFFIX_KINDS, StreamFormat
 
     if not given(parsed, ("width", "height", "rows", "kind", "tag_bits", "key", "axes")):
         return None

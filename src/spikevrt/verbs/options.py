@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spikevrt.evaluate.runner import Measure
-    from spikevrt.recording.layouts import LayoutOptions
+    from spikevrt.formats.layouts import LayoutOptions
     from spikevrt.restore.restorer import RestoreOptions
 
 LAYOUT = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=32, width=110)
@@ -79,7 +79,7 @@ def add_layout_options(parser: Any) -> None:
 
 
 def layout_options(parsed: argparse.Namespace) -> LayoutOptions:
-    from spikevrt.recording.layouts import LayoutOptions
+    from spikevrt.formats.layouts import LayoutOptions
 
     return LayoutOptions(**given(parsed, LAYOUT_FIELDS))
 

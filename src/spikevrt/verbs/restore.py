@@ -23,7 +23,7 @@ from spikevrt.verbs.options import (
 )
 
 if TYPE_CHECKING:
-    from spikevrt.recording.layouts import LayoutOptions
+    from spikevrt.formats.layouts import LayoutOptions
     from spikevrt.recording.recording import Recording
     from spikevrt.restore.output import Output
 
@@ -108,7 +108,7 @@ def _restore(parsed: argparse.Namespace) -> int:
 
 def _output(parsed: argparse.Namespace) -> Output:
     """What is to be written. Options that nothing would obey are refused."""
-    from spikevrt.recording.encode import VideoFormat
+    from spikevrt.mux.encode import VideoFormat
     from spikevrt.restore.output import Output, is_video
 
     format = given(parsed, ("codec", "lossless", "bits", "crf"))
@@ -178,7 +178,7 @@ _ABOUT_SPIKES = (
 
 def _open_footage(parsed: argparse.Namespace) -> Recording:
     """The recording at the given path, or one made up from loose frames and what the user said of the spikes."""
-    from spikevrt.recording.layouts import find_layout
+    from spikevrt.formats.layouts import find_layout
     from spikevrt.recording.loose import loose_recording, open_beside
     from spikevrt.recording.recording import open_recording, recordings_in
     from spikevrt.recording.sidecar import SIDECAR
@@ -216,7 +216,7 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
 
 
 def _chosen_clip(root: Path, name: str | None, layout: LayoutOptions) -> Recording:
-    from spikevrt.recording.layouts import open_recordings
+    from spikevrt.formats.layouts import open_recordings
 
     clips = {clip.name: clip for clip in open_recordings([root], layout)}
     if name is None and len(clips) == 1:

@@ -67,7 +67,7 @@ def _line(run: Run) -> list[str]:
 
 
 def _compare(a: Path, b: Path, plot: Path | None, *, overwrite: bool, as_json: bool) -> None:
-    from spikevrt.train.curves import draw_comparison
+    from spikevrt.report.curves import draw_comparison
     from spikevrt.train.journal import read_journal
     from spikevrt.train.runs import compare
 

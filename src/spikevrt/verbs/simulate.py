@@ -101,8 +101,8 @@ def _simulate(parsed: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from spikevrt.restore.output import progress_bar
-    from spikevrt.simulate.batch import simulate_many
     from spikevrt.simulate.camera import CameraConfig
+    from spikevrt.simulate.collection import simulate_many
     from spikevrt.simulate.rig import RigConfig
     from spikevrt.simulate.sensor import sensor_preset
     from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording

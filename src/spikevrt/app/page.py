@@ -1,0 +1,285 @@
+"""The web page over `restore`: footage in, a look at its health, a restoration with progress, a slider, files to take.
+
+Gradio draws it (`serve` puts it on the network); `session` does the work and `turns` the waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import sys
+import traceback
+import warnings
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from spikevrt.app import session
+from spikevrt.app.session import Footage, Place, Result
+from spikevrt.app.turns import Progress, Ticket, Turns
+from spikevrt.app.uploads import read_stated
+from spikevrt.bench.demo import FOLD, SPIKEVRT, TWIN
+from spikevrt.report.summary import findings_table, restored_words
+
+POLL_S = 0.2  # between two looks at a job
+WEIGHTS = {
+    FOLD: "spikefold_tiny (the best that ships)",
+    SPIKEVRT: "spikevrt_tiny (the reference design)",
+    TWIN: "vrt_tiny (reads no spikes)",
+}
+EXAMPLES = {
+    "bridge": "bridge (photograph)",
+    "clock": "clock (photograph)",
+    "astronaut": "astronaut (photograph)",
+    "city": "city (video)",
+}
+FIELDS = ("spike_width", "spike_height", "tick_rate_hz", "first_tick", "exposure_ticks", "period_ticks")
+LABELS = (
+    "Spike width (pixels)",
+    "Spike height (rows)",
+    "Tick rate (Hz)",
+    "First tick",
+    "Exposure (ticks)",
+    "Period (ticks)",
+)
+HINTS = (
+    "a packed .dat does not tell it", "a packed .dat does not tell it", "empty: 20000", "empty: 0",
+    "empty: the period", "empty: all ticks over all frames",
+)  # fmt: skip
+CAPTION = (
+    "The spikes as pictures: firing rate around the middle frame, inverse interval there, mean of all ticks; then that "
+    "frame of the colour camera. Are they upright, and of the same scene?"
+)
+INTRO = """# SpikeVRT
+Sharp video from a blurry colour camera and the spike camera beside it. Everything happens on this machine."""
+
+
+def build_page(place: Place, turns: Turns) -> Any:
+    """The page (`gradio.Blocks`), not yet served. Jobs of all its visitors take their turn in `turns`."""
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="(gradio|starlette|fastapi|websockets).*")
+    import gradio as gr
+
+    with gr.Blocks(title="SpikeVRT", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
+        footage, ticket, result = gr.State(), gr.State(), gr.State()
+        gr.Markdown(INTRO)
+        with gr.Tabs():
+            with gr.Tab("Example"):
+                example = gr.Radio([(words, name) for name, words in EXAMPLES.items()], label="Footage that ships")
+                gr.Markdown("Simulated here when you first choose it: a few seconds.")
+                look_example = gr.Button("Look at it", variant="primary", elem_id="look-example")
+            with gr.Tab("Your footage", elem_id="yours"):
+                with gr.Row():
+                    video = gr.File(label="Video, or .zip of a recording or of images", height=175, elem_id="video")
+                    spikes = gr.File(label="Spike file (and its .json)", file_count="multiple", height=175,
+                                     elem_id="spikes")  # fmt: skip
+                with gr.Accordion("What the spike file does not tell: size, rows, timing", open=False):
+                    with gr.Row():
+                        numbers = [
+                            gr.Textbox(label=label, info=hint, min_width=240, max_lines=1, elem_id=name)
+                            for name, label, hint in zip(FIELDS, LABELS, HINTS, strict=True)
+                        ]  # fmt: skip
+                    top_down = gr.Checkbox(label="The first stored row is the top one", elem_id="top_down")
+                look_upload = gr.Button("Look at it", variant="primary", elem_id="look-upload")
+        told = gr.HTML(elem_id="told", elem_classes="told", padding=False)
+
+        with gr.Column(visible=False, elem_id="looked") as looked:
+            gr.Markdown("## What it is")
+            about = gr.HTML(elem_id="about", elem_classes="told", padding=False)
+            preview = gr.Image(
+                label="Rates of the spikes, and a blurry frame", show_label=False, type="filepath", interactive=False,
+                buttons=["fullscreen"], elem_id="preview",
+            )  # fmt: skip
+            caption = gr.Markdown(CAPTION)
+            findings = gr.HTML(elem_id="findings", padding=False)
+            health_page = gr.DownloadButton("Health report (HTML)", size="sm", elem_id="health")
+            gr.Markdown("## Restore")
+            ignore = gr.CheckboxGroup(label="Restore in spite of these findings", elem_id="ignore")
+            weights = gr.Dropdown(label="Weights", elem_id="weights")
+            with gr.Row():
+                start = gr.Button("Restore", variant="primary", elem_id="start")
+                cancel = gr.Button("Cancel", variant="stop", interactive=False, elem_id="cancel")
+            running = gr.HTML(elem_id="running", elem_classes="told", padding=False)
+
+        with gr.Column(visible=False, elem_id="restored") as restored:
+            gr.Markdown("## Before and after")
+            slider = gr.ImageSlider(label="blurry | restored", interactive=False, type="filepath", elem_id="slider",
+                                    max_height=600, buttons=["fullscreen"])  # fmt: skip
+            frame = gr.Slider(0, 1, 0, step=1, label="Frame", buttons=[], elem_id="frame")
+            film = gr.Video(label="Restored", interactive=False, loop=True, elem_id="film", buttons=[])
+            gr.Markdown("## Take it away")
+            with gr.Row():
+                names = ("Frames (.zip of PNG)", "Video (.mp4)", "Report (.html)", "restored.json")
+                downloads = [
+                    gr.DownloadButton(name, min_width=160, elem_id=f"take-{k}") for k, name in enumerate(names)
+                ]
+
+        looks = [look_example, look_upload]
+        shown = [
+            footage,
+            told,
+            looked,
+            about,
+            preview,
+            caption,
+            findings,
+            health_page,
+            ignore,
+            weights,
+            running,
+            restored,
+        ]
+
+        def show(take: Callable[[], Footage]) -> dict[Any, Any]:
+            """What changes on the page when footage was taken, or could not be."""
+            try:
+                taken = take()
+            except Exception as error:
+                return {
+                    footage: None, told: _error(error, place), running: "",
+                    looked: gr.Column(visible=False), restored: gr.Column(visible=False),
+                }  # fmt: skip
+            choices = [(WEIGHTS[name], name) for name in taken.weights]
+            return {
+                footage: taken, told: "", running: "", about: _about(taken), preview: str(taken.preview),
+                caption: gr.Markdown(visible=taken.report is not None),
+                findings: "" if taken.report is None else findings_table(taken.report.findings),
+                health_page: gr.DownloadButton(
+                    value=None if taken.health_page is None else str(taken.health_page),
+                    visible=taken.health_page is not None,
+                ),
+                ignore: gr.CheckboxGroup(choices=list(taken.refused), value=[], visible=bool(taken.refused)),
+                weights: gr.Dropdown(choices=choices, value=taken.weights[0]),
+                looked: gr.Column(visible=True), restored: gr.Column(visible=False),
+            }  # fmt: skip
+
+        def show_example(name: str | None) -> dict[Any, Any]:
+            return show(lambda: session.take_example(place, name))
+
+        def show_upload(frames: str | None, files: list[str] | None, is_top_down: bool, *texts: str) -> dict[Any, Any]:
+            fields = dict(zip(FIELDS, texts, strict=True))
+            return show(lambda: session.take_upload(place, frames, files or [], read_stated(fields, is_top_down)))
+
+        def submit(taken: Footage, name: str, ignored: list[str]) -> tuple[Any, ...]:
+            def work(tell: Progress) -> Result:
+                return session.restore(taken, name, ignore_health=ignored, progress=tell)
+
+            try:
+                queued = turns.add(work)
+            except ValueError as error:
+                return None, _error(error, place), *[gr.Button()] * 2, gr.Column(visible=False), *[gr.Button()] * 2
+            busy = [gr.Button(interactive=False)] * 2
+            hidden = gr.Column(visible=False)
+            return queued, _state(turns, queued, place), busy[0], gr.Button(interactive=True), hidden, *busy
+
+        async def follow(queued: Ticket | None) -> AsyncIterator[dict[Any, Any]]:
+            if queued is None:
+                return
+            try:
+                last = None
+                while not queued.finished.is_set():
+                    if (now := _state(turns, queued, place)) != last:
+                        yield {running: now}
+                    last = now
+                    await asyncio.sleep(POLL_S)
+            finally:
+                turns.cancel(queued)  # the visitor has gone; of a job that has ended this changes nothing
+            yield {
+                running: _state(turns, queued, place), start: gr.Button(interactive=True),
+                cancel: gr.Button(interactive=False), **dict.fromkeys(looks, gr.Button(interactive=True)),
+                **(_shown_result(queued.result) if queued.state == "done" else {}),
+            }  # fmt: skip
+
+        def stop(queued: Ticket | None) -> None:
+            if queued is not None:
+                turns.cancel(queued)
+
+        def _shown_result(made: Result) -> dict[Any, Any]:
+            last, files = len(made.frames) - 1, (made.archive, made.film, made.report, made.summary_file)
+            slowly = made.watch_fps < made.summary["fps"]
+            speed = f"{made.watch_fps:.3g} frames a second"
+            label = f"Restored, shown at {speed} (recorded at {made.summary['fps']:.4g})" if slowly else "Restored"
+            return {
+                result: made,
+                restored: gr.Column(visible=True),
+                slider: _pair(made, 0),
+                frame: gr.Slider(maximum=max(last, 1), value=0, visible=last > 0),
+                film: gr.Video(value=str(made.watch), label=label),
+                **{button: gr.DownloadButton(value=str(file)) for button, file in zip(downloads, files, strict=True)},
+            }
+
+        def choose(made: Result | None, index: float) -> tuple[str, str] | None:
+            return None if made is None else _pair(made, int(index))
+
+        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        once: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 1, "concurrency_id": "look"}
+        look_example.click(show_example, [example], shown, **once, show_progress_on=[told])
+        look_upload.click(show_upload, [video, spikes, top_down, *numbers], shown, **once, show_progress_on=[told])
+        made_of = [running, start, cancel, *looks, result, restored, slider, frame, film, *downloads]
+        submitted = [ticket, running, start, cancel, restored, *looks]
+        start.click(submit, [footage, weights, ignore], submitted, queue=False, **quiet).then(
+            follow, [ticket], made_of, concurrency_limit=None, **quiet
+        )
+        cancel.click(stop, [ticket], None, queue=False, **quiet)
+        frame.input(choose, [result, frame], [slider], trigger_mode="always_last", queue=False, **quiet)
+    return page
+
+
+def _pair(made: Result, index: int) -> tuple[str, str]:
+    return str(session.blurry_picture(made.footage, index)), str(made.frames[index])
+
+
+def _told(kind: str, text: str, more: str = "", role: str = "status") -> str:
+    return f'<div class="{kind}" role="{role}">{html.escape(text)}{more}</div>'
+
+
+def _error(error: Exception, place: Place) -> str:
+    """The user's mistake in one line; of ours the page says that it is ours, and stderr all."""
+    if isinstance(error, ValueError | OSError):
+        return _told("error", session.one_line(error, place), role="alert")
+    traceback.print_exception(error, file=sys.stderr)
+    return _told("error", "That should not have happened; the terminal of `spikevrt app` says more.", role="alert")
+
+
+def _about(taken: Footage) -> str:
+    recording = taken.recording
+    text = f"{recording.name}: {recording.num_frames} frames of {recording.width} x {recording.height}"
+    if recording.spikes is None:
+        text += "; no spikes, so only the network without them can restore it"
+        return _told("note", text)
+    assert taken.report is not None
+    text += (
+        f"; {recording.spikes.width} x {recording.spikes.height} spikes, {recording.num_ticks} ticks at "
+        f"{recording.tick_rate_hz:g} Hz. "
+    )
+    verdict = taken.report.verdict
+    if verdict == "refused":
+        return _told("error", f"{text}Not fit to be restored: see the findings.", role="alert")
+    ends = {
+        "ok": "In order.",
+        "repaired": "In order but for broken pixels, which are filled.",
+        "warning": "Usable, with a warning.",
+    }
+    return _told("note" if verdict == "warning" else "good", text + ends[verdict])
+
+
+def _state(turns: Turns, queued: Ticket, place: Place) -> str:
+    """Where a job stands, for the page."""
+    if queued.state == "failed":
+        assert queued.error is not None
+        return _error(queued.error, place)
+    if queued.state == "done":
+        return _told("good", restored_words(queued.result.summary))
+    if queued.state == "cancelled":
+        return _told("note", "Cancelled. Nothing was kept.")
+    if queued.is_cancelled:
+        return _told("note", "Cancelling: the clip at hand is finished first.", "<progress></progress>")
+    if queued.state == "waiting":
+        before = turns.num_before(queued)
+        jobs = "1 job" if before == 1 else f"{before} jobs"
+        return _told("note", f"Waiting: {jobs} before yours." if before else "Starting.", "<progress></progress>")
+    if not queued.done:
+        return _told("note", "Loading the network; restoring the first frames.", "<progress></progress>")
+    if queued.done == queued.total:
+        return _told("note", f"All {queued.total} frames; writing video and report.", "<progress></progress>")
+    left = "" if queued.left_s is None else f", about {max(1, round(queued.left_s))} s left"
+    bar = f'<progress value="{queued.done}" max="{queued.total}"></progress>'
+    return _told("note", f"Frame {queued.done} of {queued.total}{left}.", bar)

@@ -1,0 +1,296 @@
+"""What the web page does, without the page: an example or an upload becomes footage that was looked at, then a result.
+
+All lies in one folder, and nothing outside it is read or written for a visitor:
+
+    examples/NAME/           a recording, simulated when it is first chosen
+    cache/                   what a browser uploaded, and copies of what it was shown
+    jobs/ID/                 one visit: upload/, health.html, preview.png, blur/, result-1/, result-2/ ...
+    jobs/ID/result-1/        frames/ (000000.png ..., restored.json, restored.mp4), frames.zip, watch.mp4, report.html
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spikevrt.align.health import HealthReport, check_health
+from spikevrt.align.inspect import HALF_WINDOW_TICKS
+from spikevrt.align.preview import draw_preview
+from spikevrt.app.uploads import Stated, open_upload
+from spikevrt.bench.demo import ASSETS, FOLD, OPTIONS, PHOTOS, SHIPPED_WEIGHTS, SPIKEVRT, TWIN, VIDEO
+from spikevrt.recording.atomic import complete_or_absent
+from spikevrt.recording.frames import list_images, read_image, write_image
+from spikevrt.recording.recording import Recording, open_recording
+from spikevrt.recording.video import write_video
+from spikevrt.report.health_page import write_health_page
+from spikevrt.report.summary import write_summary
+from spikevrt.restore.job import restore_recording
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.output import SUMMARY_FILE, Output
+from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+
+EXAMPLES = {Path(name).stem: name for name in (*PHOTOS, VIDEO)}
+WEIGHTS = (FOLD, SPIKEVRT, TWIN)  # the default first
+MB = 1 << 20
+UNZIPPED = 4  # times the largest upload: what a zip may hold
+WATCH_S = 2.0  # a result that lasts less is shown slower
+_making_example = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Place:
+    """The page's folder, and how large an upload may be."""
+
+    folder: Path
+    max_upload_bytes: int
+
+    @property
+    def shown(self) -> tuple[Path, Path]:
+        """The folders that a browser may read from, besides the cache."""
+        return self.folder / "examples", self.folder / "jobs"
+
+    @property
+    def cache(self) -> Path:
+        return self.folder / "cache"
+
+
+@dataclass(frozen=True)
+class Footage:
+    """A recording that was looked at: `report` and `health_page` are None where it has no spikes."""
+
+    folder: Path
+    recording: Recording
+    preview: Path
+    report: HealthReport | None
+    health_page: Path | None
+    credit: str | None
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """The findings that refuse it."""
+        findings = () if self.report is None else self.report.findings
+        return tuple(finding.name for finding in findings if finding.verdict == "refused")
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The names of the shipped weights that can restore it, the best first."""
+        return WEIGHTS if self.recording.spikes is not None else (TWIN,)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Restored frames, and the files to take away; `watch_fps` is the speed of `watch`."""
+
+    footage: Footage
+    frames: tuple[Path, ...]
+    film: Path
+    watch: Path
+    watch_fps: float
+    archive: Path
+    report: Path
+    summary_file: Path
+    summary: dict[str, Any]
+
+
+def make_place(folder: Path, max_upload_mb: int) -> Place:
+    """The page's folder, made where it is missing. Raises ValueError for an upload limit below 1 MB."""
+    if max_upload_mb < 1:
+        raise ValueError(f"--max-upload-mb: {max_upload_mb}; allowed: 1 or more")
+    place = Place(Path(folder).resolve(), max_upload_mb * MB)
+    for part in (*place.shown, place.cache):
+        part.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def take_example(place: Place, name: str | None, options: SimulateOptions = OPTIONS) -> Footage:
+    """A shipped photograph or video as a recording, simulated when it is first asked for, and looked at.
+
+    Raises ValueError for None and for a name that is no example's.
+    """
+    if name is None or name not in EXAMPLES:
+        raise ValueError(f"example: {'none chosen' if name is None else repr(name)}; allowed: {', '.join(EXAMPLES)}")
+    out = place.folder / "examples" / name
+    with _making_example:
+        if not out.exists():
+            source = ASSETS / EXAMPLES[name]
+            layers = [ASSETS / photo for photo in PHOTOS if photo != source.name] if source.name in PHOTOS else []
+            seed = options.seed + list(EXAMPLES).index(name)
+            simulate_recording(source, out, dataclasses.replace(options, seed=seed), layer_photos=layers)
+    return look_at(open_recording(out), _new_job(place), credit_of(EXAMPLES[name]))
+
+
+def take_upload(place: Place, frames: str | Path | None, spikes: Sequence[str | Path], stated: Stated) -> Footage:
+    """What was uploaded (files in the cache), moved into a job of its own, opened and looked at.
+
+    Raises:
+        ValueError: nothing uploaded, a file from outside the cache or above the limit, or as `open_upload`. Then the
+            job is gone again.
+    """
+    if frames is None:
+        raise ValueError("video: none given; allowed: a video, or the .zip of a recording folder or of images")
+    for path in (frames, *spikes):
+        check_inside(place, Path(path))
+    job = _new_job(place)
+    try:
+        upload = job / "upload"
+        upload.mkdir()
+        moved = [_kept(Path(path), upload) for path in (frames, *spikes)]
+        limit = UNZIPPED * place.max_upload_bytes
+        recording = open_upload(moved[0], moved[1:], stated, job / "unpacked", limit)
+        return look_at(recording, job, None)
+    except BaseException:
+        shutil.rmtree(job)
+        raise
+
+
+def check_inside(place: Place, path: Path) -> None:
+    """Refuse what no upload of this page put there. Raises ValueError, FileNotFoundError."""
+    real = path.resolve()
+    if not real.is_relative_to(place.cache):
+        raise ValueError(f"{path.name}: not among the files uploaded to this page; allowed: uploads")
+    if not real.is_file():
+        raise FileNotFoundError(f"{path.name}: the upload is gone; upload it again")
+    if real.stat().st_size > place.max_upload_bytes:
+        size, most = -(-real.stat().st_size // MB), place.max_upload_bytes // MB
+        raise ValueError(f"{path.name}: {size} MB; allowed: at most {most} MB (--max-upload-mb)")
+
+
+def look_at(recording: Recording, job: Path, credit: str | None) -> Footage:
+    """Pass the recording by the health gate and draw it; without spikes the preview is its first frame."""
+    preview = job / "preview.png"
+    if recording.spikes is None:
+        write_image(preview, recording.read_blur(0))
+        return Footage(job, recording, preview, None, None, credit)
+    report = check_health(recording)
+    health_page = job / "health.html"
+    write_health_page(health_page, recording, report)
+    middle = recording.exposures[recording.num_frames // 2]
+    centre = (middle.start_tick + middle.stop_tick) // 2
+    draw_preview(
+        preview,
+        recording.spikes.read,
+        report.evidence.scan.counts / report.evidence.scan.num_ticks,
+        num_ticks=recording.num_ticks,
+        centre=centre,
+        half_window=min(HALF_WINDOW_TICKS, centre, recording.num_ticks - 1 - centre),
+        recording=recording,
+    )
+    return Footage(job, recording, preview, report, health_page, credit)
+
+
+def restore(
+    footage: Footage,
+    weights: str,
+    *,
+    ignore_health: Collection[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+    options: RestoreOptions | None = None,
+) -> Result:
+    """Restore the footage with shipped weights; nothing of the result's folder is there before all of it is.
+
+    `progress` may raise to stop it.
+
+    Raises:
+        ValueError: unknown weights, and as `restore_recording`.
+    """
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights: {weights!r}; allowed: {', '.join(WEIGHTS)}")
+    options = dataclasses.replace(options or RestoreOptions(), ignore_health=tuple(ignore_health))
+    recording = dataclasses.replace(footage.recording)  # with a video reader of its own
+    number = 1
+    while (out := footage.folder / f"result-{number}").exists():
+        number += 1
+    with complete_or_absent(out) as partial:
+        partial.mkdir()
+        frames = partial / "frames"
+        file = SHIPPED_WEIGHTS / f"{weights}.safetensors"
+        summary = restore_recording(file, recording, frames, options, output=Output(video=True), progress=progress)
+        pictures = list_images(frames)
+
+        def may_stop() -> None:
+            if progress is not None:
+                progress(len(pictures), len(pictures))
+
+        watch_fps = min(recording.fps, len(pictures) / WATCH_S)
+        if watch_fps < recording.fps:
+            write_video(partial / "watch.mp4", map(read_image, pictures), watch_fps)
+        may_stop()
+        _write_archive(partial / "frames.zip", [*pictures, frames / SUMMARY_FILE])
+        may_stop()
+        write_summary(partial / "report.html", recording, pictures, footage.report, summary, footage.credit)
+        may_stop()
+    film = out / "frames" / "restored.mp4"
+    return Result(
+        footage=footage,
+        frames=tuple(list_images(out / "frames")),
+        film=film,
+        watch=out / "watch.mp4" if watch_fps < recording.fps else film,
+        watch_fps=watch_fps,
+        archive=out / "frames.zip",
+        report=out / "report.html",
+        summary_file=out / "frames" / SUMMARY_FILE,
+        summary=summary,
+    )
+
+
+def blurry_picture(footage: Footage, index: int) -> Path:
+    """Blurry frame `index` as a PNG: the recording's own, or one that is written into the job's folder once."""
+    recording = footage.recording
+    if not isinstance(recording.blur, Path) and recording.blur[index].suffix.lower() == ".png":
+        return recording.blur[index]
+    path = footage.folder / "blur" / f"{index:06d}.png"
+    if not path.is_file():
+        path.parent.mkdir(exist_ok=True)
+        write_image(path, dataclasses.replace(recording).read_blur(index))  # with a video reader of its own
+    return path
+
+
+def credit_of(asset: str) -> str:
+    """What CREDITS.md says of a shipped asset, in one line."""
+    entries = (ASSETS / "CREDITS.md").read_text(encoding="utf-8").split("\n- ")[1:]
+    found = next(entry for entry in entries if entry.startswith(f"`{asset}`"))
+    return " ".join(found.replace("`", "").split())
+
+
+def one_line(error: Exception, place: Place) -> str:
+    """A user's mistake as the page shows it: one line, without the folders that only this machine knows."""
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        text = f"{error.filename}: {error.strerror}"
+    ours = rf"{re.escape(str(place.folder))}/(jobs/[^/\s]+/((upload|unpacked)/)?)?"
+    return re.sub(ours, "", " ".join(text.split()))
+
+
+def _new_job(place: Place) -> Path:
+    job = place.folder / "jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(8)}"
+    job.mkdir(parents=True)
+    return job
+
+
+def _kept(path: Path, folder: Path) -> Path:
+    """The file under its name in `folder`: the same bytes on the disk where that is possible."""
+    out = folder / path.name
+    if out.exists():
+        raise ValueError(f"{path.name}: given twice; allowed: files of different names")
+    try:
+        os.link(path, out)
+    except OSError:
+        shutil.copyfile(path, out)
+    return out
+
+
+def _write_archive(out: Path, files: Sequence[Path]) -> None:
+    """A zip of files by their names, stored: PNGs are packed already."""
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for file in files:
+            archive.write(file, file.name)

@@ -1,0 +1,65 @@
+"""The whole way in one call: simulate recordings from shipped footage, restore them, measure, write a report.
+
+The photographs and the video (assets/CREDITS.md) were never trained on. Nothing is downloaded and nothing is trained.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from spikevrt.evaluate.runner import results_folder, write_results
+from spikevrt.restore.restorer import RestoreOptions
+from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+
+ASSETS = Path(__file__).parents[1] / "assets"
+SHIPPED_WEIGHTS = Path(__file__).parents[1] / "weights"
+TWIN, SPIKEVRT, FOLD = "vrt_tiny", "spikevrt_tiny", "spikefold_tiny"
+PHOTOS = ("bridge.jpg", "clock.jpg", "astronaut.jpg")
+VIDEO = "city.mp4"
+# The sensor and the exposure are those of the training recordings; 480x256 pixels are two tiles, side by side.
+OPTIONS = SimulateOptions(frames=5, exposure_ticks=128, period_ticks=160, width=480, height=256, motion_px=16.0)
+
+
+def run_demo(
+    out: Path, *, weights: Path | None = None, options: SimulateOptions = OPTIONS, overwrite: bool = False
+) -> Path:
+    """Write the demo's folder and return its path: recordings/, frames/, videos/, pictures/, results.json, report.html.
+
+    `weights` is a folder with vrt_tiny, spikevrt_tiny and spikefold_tiny, each .safetensors; by default the
+    shipped one.
+
+    Raises:
+        FileNotFoundError: the weights are not there.
+        FileExistsError: `out` exists and `overwrite` is not set.
+    """
+    folder_of_weights = SHIPPED_WEIGHTS if weights is None else Path(weights)
+    files = [folder_of_weights / f"{name}.safetensors" for name in (TWIN, SPIKEVRT, FOLD)]
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: no such weights file")
+    with results_folder(out, overwrite=overwrite) as folder:
+        photos = [ASSETS / name for name in PHOTOS]
+        for index, source in enumerate([*photos, ASSETS / VIDEO]):
+            print(f"simulate {source.name}", file=sys.stderr)
+            layers = [photo for photo in photos if photo != source] if source in photos else []
+            simulate_recording(
+                source,
+                folder / "recordings" / source.stem,
+                replace(options, seed=options.seed + index),
+                layer_photos=layers,
+            )
+        print("restore and measure", file=sys.stderr)
+        write_results(
+            files,
+            [folder / "recordings" / Path(name).stem for name in (*PHOTOS, VIDEO)],
+            folder,
+            RestoreOptions(),
+            keep_frames=True,
+            title="SpikeVRT: demo",
+            credits=(ASSETS / "CREDITS.md").read_text(encoding="utf-8"),
+        )
+        shutil.copyfile(ASSETS / "CREDITS.md", folder / "CREDITS.md")
+    return Path(out)

@@ -1,0 +1,331 @@
+"""Other people's dataset folders as recordings, read where they lie: nothing is copied, converted or written.
+
+A clip becomes a `Recording` whose stream is the spike files of its frames in a row and whose exposures are the middle
+of each file. What is wrong with a frame is in `dropped`; a clip of which nothing is left is an error.
+
+Words: part ("train", "val"), clip (a folder of consecutive frames), stem (a file's name without its suffix).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from spikevrt.formats.dataset_trees import (
+    GOPRO_TICKS,
+    LAYOUTS,
+    NO_OPTIONS,
+    Layout,
+    LayoutOptions,
+    Part,
+    base_folder,
+    clips_with,
+    find_layout,
+)
+from spikevrt.recording.arrays import npy_shape
+from spikevrt.recording.exposure import Exposure
+from spikevrt.recording.frames import IMAGE_SUFFIXES, image_size
+from spikevrt.recording.recording import Recording, find_recordings, open_recording
+from spikevrt.recording.spike_file import SpikeGeometry, count_ticks
+from spikevrt.recording.spike_formats import SPIKECV_CONFIG, read_spikecv_config
+from spikevrt.recording.stream import JoinedStream, PackedStream
+
+TAKES_NONE = "a recording tells all by itself; allowed: options of layouts for dataset folders alone"
+__all__ = ["LayoutOptions", "LayoutRecording", "find_layout", "layout_recordings", "open_recordings"]
+
+
+@dataclass(frozen=True)
+class LayoutRecording(Recording):
+    """A clip of a dataset folder; its root is the folder of its blurry frames, which is seldom a name."""
+
+    clip: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.clip.replace("/", "_")
+
+
+def layout_recordings(root: str | Path, options: LayoutOptions = NO_OPTIONS) -> dict[Part, list[LayoutRecording]]:
+    """Every clip of a dataset folder by the split that it came with ("val" is what most call test).
+
+    A frame that lacks a file, or whose spike file has another size than it should, is in its recording's `dropped`.
+
+    Raises:
+        ValueError: no known layout, an option that it cannot obey, or a clip of which no frame can be used.
+    """
+    root = Path(root)
+    layout = find_layout(root, options)
+    if layout is None:
+        raise ValueError(f"{root}: no dataset of a known layout; allowed: {', '.join(kind.name for kind in LAYOUTS)}")
+    folder = base_folder(root, layout)
+    blur = _choose_blur(folder, layout, options)
+    no_spikes = not any(clips_with(folder, layout, layout.spikes, part, blur) for part in layout.parts)
+    found: dict[Part, list[LayoutRecording]] = {part: [] for part in get_args(Part)}
+    for part in layout.parts:
+        clips = clips_with(folder, layout, layout.blur, part, blur)
+        for clip in _listed(folder, layout, part, clips):
+            found[part].append(_recording(folder, layout, options, part, clip, blur, no_spikes=no_spikes))
+    return found
+
+
+def open_recordings(
+    paths: Iterable[str | Path], options: LayoutOptions = NO_OPTIONS, *, part: Part | None = None
+) -> list[Recording]:
+    """Recordings, folders of recordings and dataset folders of a known layout (of these `part` alone, if it is given).
+
+    Raises:
+        FileNotFoundError: a path does not exist.
+        ValueError: a path is none of the three, or damaged, or takes no options.
+    """
+    opened: list[Recording] = []
+    for path in map(Path, paths):
+        if find_layout(path, options) is None:
+            opened += [open_recording(found) for found in find_recordings([path])]
+            if options != NO_OPTIONS:
+                raise ValueError(f"{path}: {TAKES_NONE}")
+        else:
+            parts = layout_recordings(path, options)
+            opened += [recording for name in get_args(Part) if part in (None, name) for recording in parts[name]]
+    return opened
+
+
+def _choose_blur(root: Path, layout: Layout, options: LayoutOptions) -> str:
+    if options.blur is not None and options.blur not in layout.blurs:
+        allowed = (
+            f"allowed for {layout.name}: {', '.join(layout.blurs)}" if layout.blurs != ("",) else "it has one kind"
+        )
+        raise ValueError(f"blur: {options.blur!r}; {allowed}")
+    for blur in layout.blurs if options.blur is None else (options.blur,):
+        if any(clips_with(root, layout, layout.blur, part, blur) for part in layout.parts):
+            return blur
+    raise ValueError(f"{root}: no blurry frames of kind {options.blur!r}; allowed: one that is there")
+
+
+def _recording(
+    root: Path, layout: Layout, options: LayoutOptions, part: Part, clip: str, blur: str, *, no_spikes: bool
+) -> LayoutRecording:
+    def place(template: str) -> Path:
+        return root / template.format(part=layout.parts[part], clip=clip, blur=blur)
+
+    folder = place(layout.blur)
+    pictures = _by_stem(folder, IMAGE_SUFFIXES)
+    sharp = _by_stem(place(layout.sharp), IMAGE_SUFFIXES) if layout.sharp else {}
+    files = {} if no_spikes else _by_stem(place(layout.spikes), (".dat",))
+    numbers = _numbers(folder, {*pictures, *files}, layout)
+    if not pictures:
+        raise ValueError(f"{folder}: no images in it; allowed: {', '.join(IMAGE_SUFFIXES)}")
+    stems = sorted(pictures, key=lambda stem: numbers[stem])
+    places = _places(numbers, layout)
+    sizes = {stem: _size(pictures[stem]) for stem in stems}
+    known = [size for size in sizes.values() if isinstance(size, tuple)]
+    if not known:
+        raise ValueError(f"{folder}: no frame can be used; the first: {sizes[stems[0]]}")
+    height, width = known[0]
+    geometry = _geometry(root, layout, options, folder, (width, height), place(layout.spikes).with_name("spike_vox"))
+    ticks = _ticks_of(layout, clip, blur)
+    needs_sharp = bool(sharp)
+    kept: list[str] = []
+    dropped = [(places[s], f"no blurry frame for {files[s]}") for s in files if s not in pictures]
+    for stem in stems:
+        reason, size = None, sizes[stem]
+        if isinstance(size, str):
+            reason = size
+        elif size != (height, width):
+            reason = f"{pictures[stem]}: not {width}x{height} pixels as the frames before it"
+        elif needs_sharp and stem not in sharp:
+            reason = f"no sharp frame for {pictures[stem]}"
+        elif not no_spikes and stem not in files:
+            reason = f"no spike file for {pictures[stem]}"
+        elif not no_spikes:
+            reason = _wrong_ticks(files[stem], geometry, ticks)
+        if reason is None:
+            kept.append(stem)
+        else:
+            dropped.append((places[stem], reason))
+    if not kept:
+        raise ValueError(f"{folder}: no frame can be used; the first: {sorted(dropped)[0][1]}")
+    parts = () if no_spikes else tuple(PackedStream(files[stem], geometry) for stem in kept)
+    frames = [(places[stem], numbers[stem]) for stem in kept]
+    exposures, fps = _exposures(layout, options, parts, frames, min(places.values()), ticks)
+    return LayoutRecording(
+        root=folder,
+        width=width,
+        height=height,
+        tick_rate_hz=layout.tick_rate_hz,
+        exposures=exposures,
+        spikes=JoinedStream(parts) if parts else None,
+        blur=tuple(pictures[stem] for stem in kept),
+        sharp=tuple(sharp[stem] for stem in kept) if sharp else (),
+        fps=fps,
+        provenance={"layout": layout.name, "part": part, "clip": clip} | ({"blur": blur} if blur else {}),
+        dropped=tuple(sorted(dropped)),
+        clip=clip,
+    )
+
+
+def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """Files of a folder by name without suffix; hidden ones (.DS_Store) and other kinds are skipped."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file():
+            if path.stem in found:
+                raise ValueError(f"{path}: {found[path.stem].name} is the same frame; allowed: one of the two")
+            found[path.stem] = path
+    return found
+
+
+def _size(path: Path) -> tuple[int, int] | str:
+    """(height, width) of a picture, or what is wrong with it."""
+    try:
+        return image_size(path)
+    except ValueError as error:
+        return str(error)
+
+
+def _numbers(folder: Path, stems: set[str], layout: Layout) -> dict[str, int]:
+    """Each frame's number: its name, or in base 4 (spk-x4k: NNNN, then NNNN_000 to NNNN_002).
+
+    Raises ValueError when a name is none, or two are the same number.
+    """
+    numbers: dict[str, int] = {}
+    form = r"([0-9]{1,9})(?:_([0-9]{3}))?" if layout.name == "spk-x4k" else r"([0-9]{1,9})"
+    for stem in sorted(stems):
+        match = re.fullmatch(form, stem)
+        if match is None:
+            raise ValueError(f"{folder}: a frame is named {stem!r}; allowed: numbers")
+        numbers[stem] = int(match[1])
+        if layout.name == "spk-x4k":
+            numbers[stem] = 4 * int(match[1]) + (0 if match[2] is None else 1 + int(match[2]))
+    if len(set(numbers.values())) < len(numbers):
+        raise ValueError(f"{folder}: two frames have the same number; allowed: each once")
+    return numbers
+
+
+def _places(numbers: dict[str, int], layout: Layout) -> dict[str, int]:
+    """Each frame's index, which rises by one from a frame to the next: so a frame that is missing leaves a gap."""
+    rising = sorted(numbers.values())
+    step = layout.number_step or min((b - a for a, b in zip(rising, rising[1:], strict=False)), default=1)
+    if step == 1:
+        return numbers
+    if any((number - rising[0]) % step for number in rising):
+        return {stem: rising.index(number) for stem, number in numbers.items()}
+    return {stem: (number - rising[0]) // step for stem, number in numbers.items()}
+
+
+def _geometry(
+    root: Path, layout: Layout, options: LayoutOptions, folder: Path, frame: tuple[int, int], vox_folder: Path
+) -> SpikeGeometry:
+    """The sensor's size: the layout's, checked against the frames and against what else tells it."""
+    stated = None
+    if options.spike_width is not None and options.spike_height is not None:
+        stated = options.spike_width, options.spike_height
+    if layout.name == "s-vrt" and stated is None:
+        config = root / "GOPRO_Large_spike_seq" / SPIKECV_CONFIG
+        stated = read_spikecv_config(config) if config.is_file() else None
+    if layout.ratio is None:
+        size = stated or _voxel_size(vox_folder)
+        if size is None:
+            raise ValueError(
+                f"{folder.parent}: does not tell the size of its spikes; pass --spike-width, --spike-height"
+            )
+        ratio = max(1, frame[0] // size[0])
+    else:
+        ratio = layout.ratio
+        size = layout.size or (frame[0] // ratio, frame[1] // ratio)
+        if stated not in (None, size):
+            raise ValueError(
+                f"{folder}: spikes of {stated[0]}x{stated[1]} stated; {layout.name} has {size[0]}x{size[1]}"
+            )
+    if frame != (size[0] * ratio, size[1] * ratio):
+        raise ValueError(
+            f"{folder}: frames of {frame[0]}x{frame[1]} and spikes of {size[0]}x{size[1]}; "
+            f"allowed: frames {layout.ratio or 'a whole number of'} times as wide and high"
+        )
+    return SpikeGeometry(*size)
+
+
+def _voxel_size(folder: Path) -> tuple[int, int] | None:
+    """Width and height of the first precomputed voxels (K, h, w); None when there are none. Raises ValueError."""
+    for path in sorted(folder.glob("*.npy")):
+        shape = npy_shape(path)
+        if len(shape) != 3 or 0 in shape:
+            raise ValueError(f"{path}: voxels of shape {shape}; allowed: (bins, height, width)")
+        return shape[2], shape[1]
+    return None
+
+
+def _ticks_of(layout: Layout, clip: str, blur: str) -> tuple[int, ...]:
+    """What the files of a clip may hold."""
+    if layout.name == "spk-x4k":
+        return (int(blur),)
+    averaged = re.search(r"_(07|11|13)_", clip) if layout.file_ticks == tuple(GOPRO_TICKS.values()) else None
+    return (GOPRO_TICKS[averaged[1]],) if averaged else layout.file_ticks
+
+
+def _wrong_ticks(path: Path, geometry: SpikeGeometry, allowed: tuple[int, ...]) -> str | None:
+    try:
+        ticks = count_ticks(path, geometry)
+    except ValueError as error:
+        return str(error)
+    if allowed and ticks not in allowed:
+        return f"{path}: {ticks} ticks of {geometry.width}x{geometry.height}; allowed: {', '.join(map(str, allowed))}"
+    return None
+
+
+def _exposures(
+    layout: Layout,
+    options: LayoutOptions,
+    parts: tuple[PackedStream, ...],
+    frames: list[tuple[int, int]],
+    first: int,
+    ticks: tuple[int, ...],
+) -> tuple[tuple[Exposure, ...], float]:
+    """The middle of each file, and frames per second; `frames` are places and numbers. The clock runs on through frames
+    that were dropped.
+
+    Without spikes every exposure holds no tick, as in any recording of frames alone.
+    """
+    rate = layout.tick_rate_hz
+    exposures, begins, period = [], 0, 0
+    for index, (place, number) in enumerate(frames):
+        held = parts[index].num_ticks if parts else (*ticks, 1)[0]
+        wanted = options.exposure_ticks or layout.exposure_ticks or held
+        if wanted > held:
+            raise ValueError(f"exposure_ticks: {wanted}; allowed: 1 to {held}, the ticks of {parts[index].path}")
+        margin = (held - wanted) // 2
+        period = period or layout.period_ticks or held
+        if layout.name == "spk-x4k":  # numbers count ticks, and name the middle of the exposure
+            clock = number - held // 2 + margin
+        else:
+            clock = (place - first) * period + margin
+        start, stop = (begins + margin, begins + margin + wanted) if parts else (0, 0)
+        exposures.append(Exposure(place, start, stop, clock / rate, (clock + wanted) / rate))
+        begins += held
+    return tuple(exposures), rate / (layout.number_step if layout.name == "spk-x4k" and layout.number_step else period)
+
+
+def _listed(root: Path, layout: Layout, part: Part, clips: list[str]) -> list[str]:
+    """The clips that a meta_info file of S-VRT names (lines: clip, frames, 0, first index), or all."""
+    if layout.name != "s-vrt":
+        return clips
+    lists = sorted((root / "GOPRO_Large").glob(f"meta_info*{layout.parts[part]}*.txt"))
+    if not lists:
+        return clips
+    chosen = []
+    for line in lists[0].read_text(encoding="utf-8", errors="replace").splitlines():
+        words = line.split()
+        if not words:
+            continue
+        if len(words) != 4 or not (words[1].isdecimal() and words[3].isdecimal()) or words[0] not in clips:
+            raise ValueError(f"{lists[0]}: {line[:80]!r}; allowed: clip that is there, frames, 0, first index")
+        folder = root / layout.blur.format(part=layout.parts[part], clip=words[0], blur="")
+        numbers = _numbers(folder, set(_by_stem(folder, IMAGE_SUFFIXES)), layout).values()
+        if (len(numbers), min(numbers, default=-1)) != (int(words[1]), int(words[3])):
+            raise ValueError(
+                f"{lists[0]}: {line[:80]!r}, but {folder} has {len(numbers)} frames from {min(numbers, default=0)} on"
+            )
+        chosen.append(words[0])
+    return chosen

@@ -1,0 +1,182 @@
+"""Attention over the T frames of each pixel, with its norms, projections and feed-forward layer, in one kernel.
+
+The kernel reads features where they lie, C fastest, writes the result, and keeps everything between on the chip: 4 C
+bytes of bf16 a token for self-attention, 6 C for cross-attention, where operations one by one move some twenty times as
+much (benchmarks/bench_kernels.py counts). Its backward pass recomputes with `temporal_plain`.
+
+Dimension key: B samples, T frames, P pixels of a frame, C channels, G heads of E channels, F hidden channels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+MAX_FRAMES = 32  # a block of rows of the kernel holds all frames of a pixel
+BACKWARD_TOKENS = 1 << 18  # recomputed at a time, which bounds the memory of the backward pass
+
+
+class TemporalWeights(NamedTuple):
+    """Of one block, as nn.LayerNorm and nn.Linear hold them. For self-attention the norm of the memory is that of x."""
+
+    norm_x: Float[Tensor, " C"]
+    norm_x_bias: Float[Tensor, " C"]
+    norm_memory: Float[Tensor, " C"]
+    norm_memory_bias: Float[Tensor, " C"]
+    q: Float[Tensor, "C C"]
+    q_bias: Float[Tensor, " C"]
+    kv: Float[Tensor, "2*C C"]
+    kv_bias: Float[Tensor, " 2*C"]
+    proj: Float[Tensor, "C C"]
+    proj_bias: Float[Tensor, " C"]
+    norm_mlp: Float[Tensor, " C"]
+    norm_mlp_bias: Float[Tensor, " C"]
+    up: Float[Tensor, "F C"]
+    up_bias: Float[Tensor, " F"]
+    down: Float[Tensor, "C F"]
+    down_bias: Float[Tensor, " C"]
+
+
+NORMS = {name for name in TemporalWeights._fields if name.startswith("norm")}
+
+
+def temporal_plain(
+    x: Float[Tensor, "B T P C"],
+    memory: Float[Tensor, "B T P C"] | None,
+    time_bias: Float[Tensor, "G T T"] | None,
+    weights: TemporalWeights,
+    num_heads: int,
+) -> Float[Tensor, "B T P C"]:
+    """y = x + attention(LN x, LN memory); y + FFN(LN y). Each pixel's frames of `x` ask, those of `memory` answer.
+
+    Self-attention where `memory` is None. Norms and sums are float32, products are of the matrices' dtype.
+    """
+    w = weights
+    channels, dtype = x.shape[-1:], w.q.dtype
+
+    def heads(tokens: Tensor) -> Tensor:
+        return tokens.unflatten(-1, (num_heads, -1)).permute(0, 2, 3, 1, 4)
+
+    asks = F.layer_norm(x.float(), channels, w.norm_x, w.norm_x_bias).to(dtype)
+    source = x if memory is None else memory
+    answers = F.layer_norm(source.float(), channels, w.norm_memory, w.norm_memory_bias).to(dtype)
+    q = heads(F.linear(asks, w.q, w.q_bias))
+    k, v = (heads(part) for part in F.linear(answers, w.kv, w.kv_bias).chunk(2, -1))
+    logits = (q @ k.transpose(-2, -1)).float() * q.shape[-1] ** -0.5
+    if time_bias is not None:
+        logits = logits + time_bias
+    attended = (logits.softmax(-1).to(dtype) @ v).permute(0, 3, 1, 2, 4).flatten(3)
+    y = x.float() + F.linear(attended, w.proj, w.proj_bias)
+    hidden = F.gelu(F.linear(F.layer_norm(y, channels, w.norm_mlp, w.norm_mlp_bias).to(dtype), w.up, w.up_bias))
+    return (y + F.linear(hidden, w.down, w.down_bias)).to(x.dtype)
+
+
+def temporal_triton(
+    x: Float[Tensor, "B T P C"],
+    memory: Float[Tensor, "B T P C"] | None,
+    time_bias: Float[Tensor, "G T T"] | None,
+    weights: TemporalWeights,
+    num_heads: int,
+) -> Float[Tensor, "B T P C"]:
+    """Equal to `temporal_plain`, by the kernel. Under autocast the matrices are taken in its dtype; x keeps its own.
+
+    Raises:
+        ValueError: more frames than the kernel holds.
+    """
+    if x.shape[1] > MAX_FRAMES:
+        raise ValueError(f"a clip of {x.shape[1]} frames: the Triton kernel takes at most {MAX_FRAMES}")
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    cast = [
+        tensor.float() if name in NORMS else tensor.to(dtype)
+        for name, tensor in zip(TemporalWeights._fields, weights, strict=True)
+    ]
+    bias = None if time_bias is None else time_bias.float()
+    result: Tensor = temporal_op(x, memory, bias, cast, num_heads)
+    return result
+
+
+@torch.library.custom_op(
+    "spikevrt::temporal",
+    mutates_args=(),
+    schema="(Tensor x, Tensor? memory, Tensor? time_bias, Tensor[] weights, int num_heads) -> Tensor",
+)
+def temporal_op(
+    x: Tensor, memory: Tensor | None, time_bias: Tensor | None, weights: list[Tensor], num_heads: int
+) -> Tensor:
+    from spikevrt.kernels import frame_attention_triton as kernel
+
+    return kernel.forward(x, memory, time_bias, TemporalWeights(*weights), num_heads)
+
+
+@temporal_op.register_fake
+def _(x, memory, time_bias, weights, num_heads):  # type: ignore[no-untyped-def]
+    return x.new_empty(x.shape)
+
+
+@torch.library.custom_op(
+    "spikevrt::temporal_backward",
+    mutates_args=(),
+    schema="(Tensor grad, Tensor x, Tensor? memory, Tensor? time_bias, Tensor[] weights, int num_heads) -> Tensor[]",
+)
+def temporal_backward(
+    grad: Tensor,
+    x: Tensor,
+    memory: Tensor | None,
+    time_bias: Tensor | None,
+    weights: list[Tensor],
+    num_heads: int,
+) -> list[Tensor]:
+    """Gradients of x, memory and time_bias (where given) and of the weights, a bounded number of pixels at a time."""
+    per_pixel = [t for t in (x, memory) if t is not None]
+    shared = [*([] if time_bias is None else [time_bias]), *weights]
+    totals = [torch.zeros_like(t, dtype=torch.float32) for t in shared]
+    parts: list[list[Tensor]] = [[] for _ in per_pixel]
+
+    def forward(*tensors: Tensor) -> Tensor:
+        rest = list(tensors)
+        own = rest.pop(0)
+        other = None if memory is None else rest.pop(0)
+        bias = None if time_bias is None else rest.pop(0)
+        return temporal_plain(own, other, bias, TemporalWeights(*rest), num_heads)
+
+    step = max(1, BACKWARD_TOKENS // (x.shape[0] * x.shape[1]))
+    with torch.autocast(x.device.type, enabled=False):
+        for start in range(0, x.shape[2], step):
+            cut = [t[:, :, start : start + step] for t in per_pixel]
+            pull_back = torch.func.vjp(forward, *cut, *shared)[1]
+            gradients = pull_back(grad[:, :, start : start + step])
+            for part, gradient in zip(parts, gradients, strict=False):
+                part.append(gradient)
+            for total, gradient in zip(totals, gradients[len(per_pixel) :], strict=True):
+                total += gradient
+    joined = [torch.cat(part, 2) for part in parts]
+    return [*joined, *(total.to(t.dtype) for total, t in zip(totals, shared, strict=True))]
+
+
+@temporal_backward.register_fake
+def _(grad, x, memory, time_bias, weights, num_heads):  # type: ignore[no-untyped-def]
+    return [t.new_empty(t.shape) for t in (x, memory, time_bias, *weights) if t is not None]
+
+
+def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    x, memory, time_bias, weights, ctx.num_heads = inputs
+    ctx.save_for_backward(x, memory, time_bias, *weights)
+
+
+def _backward(ctx, grad):  # type: ignore[no-untyped-def]
+    x, memory, time_bias, *weights = ctx.saved_tensors
+    gradients = list(temporal_backward(grad, x, memory, time_bias, weights, ctx.num_heads))
+    of_x = gradients.pop(0)
+    of_memory = None if memory is None else gradients.pop(0)
+    of_bias = None if time_bias is None else gradients.pop(0)
+    return of_x, of_memory, of_bias, gradients, None
+
+
+temporal_op.register_autograd(_backward, setup_context=_save)

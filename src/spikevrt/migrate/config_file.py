@@ -1,0 +1,277 @@
+"""Turn a config of the reference system (upper-case YAML) into one of ours; every key of it is accounted for.
+
+A key is taken over, or needs nothing because it is always so, or is refused with the reason. `config_keys` says which.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spikevrt.config import CHECKPOINT_PARTS, Config
+from spikevrt.migrate.keys import KEYS, Key
+from spikevrt.migrate.rules import Only, never, plain
+
+MAX_DEPTH, MAX_KEYS = 10, 2_000  # of a file; aliases can make it endless
+MAX_VALUE_CHARS = 80  # shown of one value
+BY_NAME: dict[str, Key] = {name: key for key in KEYS for name in key.old}
+COMMANDS = ("prepare", "train", "torchrun")  # first words of a `new` that is an option and no setting
+
+
+@dataclass(frozen=True)
+class Line:
+    """What became of one old key."""
+
+    old: str
+    value: Any
+    became: str  # the new setting with its value, "nothing to set: ..." or the reason of the refusal
+    refused: bool
+
+    def __str__(self) -> str:
+        return f"{self.old} = {_shown(self.value)} {'refused:' if self.refused else '->'} {self.became}"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The new config (of the keys that were not refused; the rest has its defaults), a line for every old key, and
+    the options that are no settings, as a command each."""
+
+    config: Config
+    lines: tuple[Line, ...]
+    commands: tuple[str, ...]
+
+    @property
+    def refused(self) -> tuple[Line, ...]:
+        return tuple(line for line in self.lines if line.refused)
+
+
+def read_old_config(path: str | Path) -> dict[str, Any]:
+    """Every key of an upper-case YAML file as (dotted name, value), in its order. Nothing in it is executed.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not YAML, not a mapping, empty, a key twice, or too deep or too long to be a config.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such config file")
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except _Repeated as error:
+        raise ValueError(f"{path}: {error}") from None
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # PyYAML lets the last three out
+        raise ValueError(f"{path}: not a YAML file ({(str(error).splitlines() or ['?'])[0]})") from None
+    if not isinstance(values, dict) or not values:
+        raise ValueError(f"{path}: a config is a YAML mapping")
+    old: dict[str, Any] = {}
+    for name, value, depth in _leaves(values, "", 1):
+        if depth > MAX_DEPTH:
+            raise ValueError(f"{path}: nested more than {MAX_DEPTH} deep; this is no config")
+        if name in old:
+            raise ValueError(f"{path}: {name} is given twice")
+        old[name] = value
+        if len(old) > MAX_KEYS:
+            raise ValueError(f"{path}: more than {MAX_KEYS} keys; this is no config")
+    return old
+
+
+def import_config(old: dict[str, Any]) -> Imported:
+    """Convert the keys of `read_old_config`. A key that is refused is left out; its line says why."""
+    taken: dict[str, dict[str, Any]] = {}  # old name -> new settings
+    told: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    for name, value in old.items():
+        key = BY_NAME.get(name)
+        if key is None:
+            refused[name] = _unknown(name)
+            continue
+        try:
+            new = key.rule(value, old)
+        except ValueError as error:
+            refused[name] = "; ".join(filter(None, [key.remark if not key.new else "", str(error)]))
+            continue
+        if new is None:
+            told[name] = f"nothing to set: {key.remark if not key.new else 'it is off without being named'}"
+        else:
+            taken[name] = dict.fromkeys(key.new, new)
+    _refuse_contradictions(old, taken, refused)
+    _leave_out_the_spikes(taken, told)
+    config = _build(taken, refused)
+    lines = []
+    for name, value in old.items():
+        if name in refused:
+            lines.append(Line(name, value, refused[name], True))
+        else:
+            lines.append(Line(name, value, told.get(name) or _described(taken[name]), False))
+    return Imported(config, tuple(lines), tuple(_commands(taken)))
+
+
+def keys_table() -> str:
+    """`KEYS` as the Markdown table of docs/training.md."""
+    rows = ["| old key | becomes | remark |", "| --- | --- | --- |"]
+    for key in KEYS:
+        old = ", ".join(f"`{name}`" for name in key.old)
+        new = ", ".join(dict.fromkeys(f"`{_documented(name)}`" for name in key.new)) or _without_new(key)
+        rows.append(f"| {old} | {new} | {key.remark} |")
+    return "\n".join(rows)
+
+
+def _refuse_contradictions(old: dict[str, Any], taken: dict[str, dict[str, Any]], refused: dict[str, str]) -> None:
+    """Two old keys for one setting must agree; those that do not are moved from `taken` to `refused`."""
+    wanted: dict[str, dict[str, Any]] = {}
+    for name, settings in taken.items():
+        for setting, value in settings.items():
+            wanted.setdefault(setting, {})[name] = value
+    for setting, values in wanted.items():
+        if any(value != next(iter(values.values())) for value in values.values()):
+            for name in values:
+                others = ", ".join(f"{other} = {_shown(old[other])}" for other in values if other != name)
+                refused.setdefault(name, f"contradicts {others}: they are one setting, {_documented(setting)}")
+                taken.pop(name, None)
+
+
+def _leave_out_the_spikes(taken: dict[str, dict[str, Any]], told: dict[str, str]) -> None:
+    """A network without a spike branch has none of its settings."""
+    without = [name for name, settings in taken.items() if settings.get("model.spikes") is False]
+    if not without:
+        return
+    for name in list(taken):
+        kept = {new: value for new, value in taken[name].items() if not _is_of_spikes(new)}
+        if not kept:
+            told[name] = f"nothing to set: {without[0]} leaves out the spike branch"
+            del taken[name]
+        else:
+            taken[name] = kept
+
+
+def _is_of_spikes(new: str) -> bool:
+    return new.startswith("model.spikes.") or new in ("model.checkpoint:spikes", "model.checkpoint:fusion")
+
+
+def _build(taken: dict[str, dict[str, Any]], refused: dict[str, str]) -> Config:
+    """The config of what is taken. Settings that it refuses are moved to `refused`, until the rest is a config."""
+    while True:
+        try:
+            return Config.from_dict(_nested(taken))
+        except ValueError as error:
+            guilty = [name for name, new in taken.items() if any(_is_named(setting, str(error)) for setting in new)]
+            if not guilty:
+                raise
+            for name in guilty:
+                refused[name] = str(error)
+                del taken[name]
+
+
+def _is_named(setting: str, message: str) -> bool:
+    """Whether the message of a refused config speaks of this setting, by its whole name or within its section."""
+    section, _, last = setting.partition(":")[0].rpartition(".")
+    whole = re.search(rf"{re.escape(section)}\.{re.escape(last)}\b", message)
+    return bool(whole) or (message.startswith(section) and bool(re.search(rf"\b{re.escape(last)}\b", message)))
+
+
+def _nested(taken: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    settings = {new: value for chosen in taken.values() for new, value in chosen.items() if not _is_option(new)}
+    tree: dict[str, Any] = {}
+    parts = [part for part in CHECKPOINT_PARTS if settings.pop(f"model.checkpoint:{part}", False)]
+    if parts:
+        tree["model"] = {"checkpoint": parts}
+    if settings.pop("model.spikes", True) is False:
+        tree.setdefault("model", {})["spikes"] = None
+    for name, value in settings.items():
+        *sections, last = name.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[last] = value
+    return tree
+
+
+def _commands(taken: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """The commands whose options old keys gave: `spikevrt prepare --num-bins 32` and so on."""
+    options = {new: value for chosen in taken.values() for new, value in chosen.items() if _is_option(new)}
+    for command in COMMANDS:
+        words = [
+            f"{new.split()[1]}{'' if value is True else f' {shlex.quote(str(value))}'}"
+            for new, value in options.items()
+            if new.split()[0] == command
+        ]
+        if words:
+            yield f"{command if command == 'torchrun' else f'spikevrt {command}'} {' '.join(words)}"
+
+
+def _is_option(new: str) -> bool:
+    return new.split()[0] in COMMANDS
+
+
+def _described(settings: dict[str, Any]) -> str:
+    parts = {new.partition(":")[2]: value for new, value in settings.items() if ":" in new}
+    told = [_setting(new, value) for new, value in settings.items() if ":" not in new]
+    if parts:  # a key turns all of its parts on or off
+        told.append(f"model.checkpoint {'with' if any(parts.values()) else 'without'} {', '.join(parts)}")
+    return ", ".join(told)
+
+
+def _setting(new: str, value: Any) -> str:
+    if new == "model.spikes":
+        return "a spike branch (model.spikes)" if value else f"{new} = null"
+    if _is_option(new):
+        return f"{_documented(new)}{'' if value is True else f' {_shown(value)}'}"
+    return f"{new} = {_shown(value)}"
+
+
+def _documented(new: str) -> str:
+    """How a `new` of the table is written for people."""
+    if _is_option(new):
+        return new if new.startswith("torchrun") else f"spikevrt {new}"
+    return new.partition(":")[0]
+
+
+def _without_new(key: Key) -> str:
+    if isinstance(key.rule, Only):
+        return f"always so; anything but {', '.join(f'`{plain(value)}`' for value in key.rule.allowed)} is refused"
+    return "refused" if key.rule is never else "nothing to set"
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name.upper(), BY_NAME, n=1)
+    return f"unknown key{f'; the nearest known is {near[0]}' if near else ''}"
+
+
+def _shown(value: Any) -> str:
+    """A value on one line."""
+    text = " ".join(plain(value).split())
+    return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 3]}..."
+
+
+def _leaves(values: dict[Any, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any, int]]:
+    """(dotted name, value, depth) of every key that holds no further keys, or lies too deep to be looked into.
+
+    A section with nothing in it is a key whose value is an empty mapping.
+    """
+    for key, value in values.items():
+        if isinstance(value, dict) and value and depth <= MAX_DEPTH:
+            yield from _leaves(value, f"{prefix}{key}.", depth + 1)
+        else:
+            yield f"{prefix}{key}", value, depth
+
+
+class _Repeated(Exception):
+    """A key that stands twice in one mapping."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, but a key that stands twice is refused: it would take the last and drop the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for index, key in enumerate(keys):
+            if key in keys[:index] and key != "<<":
+                raise _Repeated(f"line {node.start_mark.line + 1} on: {key} is given twice")
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,1 @@
+"""FRAMES -> VIDEO FILES, with what the source held beside its pictures."""

@@ -1,0 +1,1 @@
+"""EVERY HTML PAGE AND CHART."""

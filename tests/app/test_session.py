@@ -1,0 +1,222 @@
+"""What the page does, without the page: examples and uploads, results and their files, nothing outside the folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spikevrt.app import session
+from spikevrt.app.turns import Cancelled
+from spikevrt.app.uploads import Stated
+from spikevrt.recording.frames import list_images, read_image
+from spikevrt.recording.recording import open_recording
+from spikevrt.recording.video import probe_video, write_video
+from spikevrt.restore.job import restore_recording
+from spikevrt.restore.options import RestoreOptions
+from tests.bench.test_demo import SMALL
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> session.Place:
+    return session.make_place(tmp_path / "app", 1)
+
+
+@pytest.fixture
+def footage(place: session.Place, street: Path) -> session.Footage:
+    job = place.folder / "jobs" / "one"
+    job.mkdir()
+    return session.look_at(open_recording(street), job, None)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> session.Result:
+    """The result of an example, made small."""
+    place = session.make_place(tmp_path_factory.mktemp("made") / "app", 1)
+    return session.restore(session.take_example(place, "bridge", SMALL), "spikefold_tiny")
+
+
+def uploaded(place: session.Place, name: str, content: bytes) -> Path:
+    """A file where gradio puts uploads."""
+    path = place.cache / "0123abcd" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def zipped(folder: Path, out: Path) -> bytes:
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.relative_to(folder.parent))
+    return out.read_bytes()
+
+
+def snapshot(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_an_example_is_simulated_once_and_looked_at(place):
+    first = session.take_example(place, "bridge", SMALL)
+    spikes = place.folder / "examples" / "bridge" / "spikes.dat"
+    made_ns = spikes.stat().st_mtime_ns
+    second = session.take_example(place, "bridge", SMALL)
+    assert spikes.stat().st_mtime_ns == made_ns and first.folder != second.folder
+    assert first.recording.num_frames == SMALL.frames and first.report is not None
+    assert first.credit is not None and "Sander Klootwijk" in first.credit and "CC BY-SA 4.0" in first.credit
+    assert read_image(first.preview).shape[2] == 3 and "Health of bridge" in first.health_page.read_text()
+
+
+def test_every_example_has_a_credit():
+    for asset in session.EXAMPLES.values():
+        assert session.credit_of(asset).startswith(f"{asset}: ")
+
+
+def test_an_unknown_example_is_refused(place):
+    with pytest.raises(ValueError, match=r"example: '\.\./jobs'; allowed: bridge, clock, astronaut, city"):
+        session.take_example(place, "../jobs")
+    with pytest.raises(ValueError, match="example: none chosen; allowed: bridge"):
+        session.take_example(place, None)
+
+
+def test_an_upload_is_kept_in_a_job_of_its_own(place, street, tmp_path):
+    path = uploaded(place, "street.zip", zipped(street, tmp_path / "street.zip"))
+    footage = session.take_upload(place, str(path), [], Stated())
+    assert footage.folder.parent == place.folder / "jobs"
+    assert footage.recording.root == footage.folder / "unpacked" / "street" / "street"
+    assert footage.weights == ("spikefold_tiny", "spikevrt_tiny", "vrt_tiny") and footage.refused == ()
+    assert path.is_file()  # gradio's copy stays gradio's
+
+
+def test_a_video_alone_can_only_be_restored_without_spikes(place, street, tmp_path):
+    video = tmp_path / "blurry.mp4"
+    write_video(video, [read_image(path) for path in list_images(street / "blur")], 25.0)
+    footage = session.take_upload(place, uploaded(place, "blurry.mp4", video.read_bytes()), [], Stated())
+    assert footage.weights == ("vrt_tiny",) and footage.report is None and footage.health_page is None
+    np.testing.assert_array_equal(read_image(footage.preview), footage.recording.read_blur(0))
+    np.testing.assert_array_equal(
+        read_image(session.blurry_picture(footage, 2)), dataclasses.replace(footage.recording).read_blur(2)
+    )
+
+
+def test_what_lies_outside_the_uploads_is_refused_and_leaves_nothing(place, street, tmp_path):
+    secret = tmp_path / "secret.mp4"
+    secret.write_bytes(b"x")
+    link = place.cache / "link.mp4"
+    link.symlink_to(secret)
+    for path in (secret, link, place.cache / ".." / ".." / "secret.mp4", street / "spikes.dat"):
+        with pytest.raises(ValueError, match=f"{path.name}: not among the files uploaded to this page"):
+            session.take_upload(place, path, [], Stated())
+        with pytest.raises(ValueError, match=f"{path.name}: not among the files uploaded"):
+            session.take_upload(place, uploaded(place, "a.mp4", b"x"), [path], Stated())
+    assert snapshot(place.folder / "jobs") == []
+
+
+def test_an_upload_above_the_limit_is_refused(place):
+    path = uploaded(place, "big.mp4", bytes((1 << 20) + 1))
+    with pytest.raises(ValueError, match=r"big\.mp4: 2 MB; allowed: at most 1 MB \(--max-upload-mb\)"):
+        session.take_upload(place, path, [], Stated())
+    with pytest.raises(ValueError, match="--max-upload-mb: 0; allowed: 1 or more"):
+        session.make_place(place.folder, 0)
+
+
+def test_a_bad_upload_is_told_in_one_line_without_folders_and_leaves_nothing(place):
+    with pytest.raises(ValueError) as caught:
+        session.take_upload(place, uploaded(place, "bad.mp4", b"no video"), [], Stated())
+    assert session.one_line(caught.value, place) == "bad.mp4: not a video, or a damaged one"
+    assert snapshot(place.folder / "jobs") == []
+    with pytest.raises(ValueError, match="video: none given; allowed: a video, or the .zip"):
+        session.take_upload(place, None, [], Stated())
+
+
+def test_an_error_of_the_system_is_told_in_one_line_too(place):
+    error = FileNotFoundError(2, "No such file or directory", str(place.folder / "jobs" / "one" / "upload" / "a.dat"))
+    assert session.one_line(error, place) == "a.dat: No such file or directory"
+
+
+def test_a_result_has_frames_films_archive_report_and_summary(made):
+    assert [path.name for path in made.frames] == ["000000.png", "000001.png"]
+    with zipfile.ZipFile(made.archive) as archive:
+        assert archive.namelist() == ["000000.png", "000001.png", "restored.json"]
+        assert archive.read("000001.png") == made.frames[1].read_bytes()
+    assert json.loads(made.summary_file.read_text())["num_frames"] == 2
+    assert probe_video(made.film).fps == pytest.approx(made.footage.recording.fps, rel=1e-3)
+    watched = probe_video(made.watch)
+    assert watched.num_frames / watched.fps == pytest.approx(session.WATCH_S, rel=1e-3)
+    assert {path.parent for path in (made.archive, made.report, made.watch)} == {made.footage.folder / "result-1"}
+
+
+def test_the_result_is_that_of_the_command(made, tmp_path):
+    weights = session.SHIPPED_WEIGHTS / "spikefold_tiny.safetensors"
+    restore_recording(weights, made.footage.recording, tmp_path / "out", RestoreOptions())
+    for path in made.frames:
+        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
+
+
+def test_the_report_needs_nothing_and_tells_scores_health_and_source(made):
+    page = made.report.read_text(encoding="utf-8")
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    for words in (
+        "restored with spikefold_tiny",
+        "PSNR (RGB), dB",
+        "orientation",
+        "Sander Klootwijk",
+        made.summary["weights"],
+    ):
+        assert words in page, words
+
+
+def test_a_second_restoration_stands_beside_the_first(footage):
+    first = session.restore(footage, "spikefold_tiny")
+    second = session.restore(footage, "vrt_tiny")
+    assert (first.archive.parent.name, second.archive.parent.name) == ("result-1", "result-2")
+    assert second.summary["weights"] == "vrt_tiny.safetensors" and first.archive.is_file()
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 5])
+def test_a_restoration_that_is_stopped_leaves_nothing(footage, stop_at):
+    """While frames are made, at the last of them, and behind them while the files are written."""
+    before, calls = snapshot(footage.folder), []
+
+    def progress(done: int, total: int) -> None:
+        calls.append((done, total))
+        if len(calls) == stop_at:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        session.restore(footage, "spikefold_tiny", progress=progress)
+    assert snapshot(footage.folder) == before and len(calls) == stop_at
+
+
+def test_unknown_weights_are_refused(footage):
+    with pytest.raises(ValueError, match=r"weights: '\.\./x'; allowed: spikefold_tiny, spikevrt_tiny, vrt_tiny"):
+        session.restore(footage, "../x")
+
+
+def test_a_finding_that_refuses_is_named_and_can_be_overruled(place, street):
+    spikes = street / "spikes.dat"
+    spikes.write_bytes(bytes(spikes.stat().st_size))  # no spike at all
+    job = place.folder / "jobs" / "one"
+    job.mkdir()
+    footage = session.look_at(open_recording(street), job, None)
+    assert footage.refused == ("spikes",)
+    before = snapshot(job)
+    with pytest.raises(ValueError, match="spikes: no spike in"):
+        session.restore(footage, "spikefold_tiny")
+    with pytest.raises(ValueError, match="no spike in the exposures looked at"):  # the gate lets it pass, this does not
+        session.restore(footage, "spikefold_tiny", ignore_health=["spikes"])
+    assert snapshot(job) == before
+    assert session.restore(footage, "vrt_tiny").summary["num_frames"] == 3
+
+
+def test_files_of_one_upload_share_their_bytes_where_the_disk_can(place, street, tmp_path):
+    path = uploaded(place, "street.zip", zipped(street, tmp_path / "street.zip"))
+    footage = session.take_upload(place, path, [], Stated())
+    kept = footage.folder / "upload" / "street.zip"
+    assert kept.read_bytes() == path.read_bytes()
+    assert os.stat(kept).st_nlink in (1, 2)

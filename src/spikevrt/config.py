@@ -85,14 +85,20 @@ class VrtConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpikeConfig:
-    """The spike branch and its fusion into the four encoder stages."""
+class SpikeInputs:
+    """What a network reads of the spikes (`represent.inputs.network_inputs`); a U-Net obeys these and no more."""
 
     num_bins: int = 32  # K: temporal bins of one exposure
     split: Literal["whole", "fractional"] = "whole"  # a tick belongs to one bin, or is shared among those it overlaps
     normalize: Literal["none", "density"] = "none"  # density: each exposure's mean log1p count is brought to training's
     representation: Literal["counts", "profile"] = "counts"  # of spikes: log1p counts, or represent/profile.py
-    relight: bool = False  # the frames enter lit as the spikes say (represent/relight.py), not blurry
+    relight: bool = False  # the frames enter relit as the spikes say (represent/relight.py), not blurry
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpikeConfig(SpikeInputs):
+    """What is read of the spikes, the spike branch, and its fusion into the four encoder stages."""
+
     dims: tuple[int, int, int, int] = (96, 96, 96, 96)  # channels per scale; must equal the encoder stages'
     num_blocks: int = 1  # residual 3-D blocks per scale
     attention_heads: int = 4

@@ -49,7 +49,8 @@ class OffsetHint:
 def offset_hint(recording: Recording, pairs: Pairs) -> OffsetHint | None:
     """From those of the paired frames that have half an exposure of spikes before them and behind them.
 
-    None where there are none, exposures differ in length or have fewer than STEPS ticks, or a picture is flat.
+    A frame that is flat, or one of whose windows is (it holds no spike), tells nothing and is left out. None where none
+    is left, exposures differ in length or have fewer than STEPS ticks.
     """
     assert recording.spikes is not None
     lengths = {recording.exposures[index].num_ticks for index in pairs.frames}
@@ -67,23 +68,30 @@ def offset_hint(recording: Recording, pairs: Pairs) -> OffsetHint | None:
         slices = recording.spikes.count(range(first, last + 1, step)).astype(np.float32)
         sums = np.concatenate([np.zeros_like(slices[:1]), slices.cumsum(axis=0)])
         moved = registered(recording, sums[STEPS:] - sums[:-STEPS])
-        correlations.append(_correlations(moved, light))
-    if not correlations or not np.isfinite(correlations).all():
+        found = _correlations(moved, light)
+        if found is not None:
+            correlations.append(found)
+    if not correlations:
         return None
     scores = _best_in_common(np.stack(correlations))
     ticks = np.array([_peak(frame) for frame in scores]) * step
     return OffsetHint(ticks, min(lengths), float(scores.mean(axis=0).max()), float(scores[:, REACH].mean()))
 
 
-def _correlations(moved: Float[np.ndarray, "S h w"], light: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "S y x"]:
-    """Of each window with the frame, for every shift in space of up to REACH_PX pixels (wrapped round)."""
+def _correlations(
+    moved: Float[np.ndarray, "S h w"], light: Float[np.ndarray, "h w"]
+) -> Float[np.ndarray, "S y x"] | None:
+    """Of each window with the frame, for every shift in space of up to REACH_PX pixels (wrapped round).
+
+    None where the frame or a window is flat, so that nothing correlates with it.
+    """
     fixed = _centred(_reduced(light))
     found = []
     for one in moved:
         moving = _centred(_reduced(one))
         size = np.sqrt((fixed**2).sum() * (moving**2).sum())
         if not size > 0:
-            return np.full((len(moved), 1, 1), np.nan)
+            return None
         product = np.fft.irfft2(np.fft.rfft2(moving).conj() * np.fft.rfft2(fixed), s=fixed.shape) / size
         found.append(np.roll(product, (REACH_PX, REACH_PX), axis=(0, 1))[: 2 * REACH_PX + 1, : 2 * REACH_PX + 1])
     return np.stack(found)

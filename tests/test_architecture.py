@@ -25,7 +25,6 @@ MAX_LINES = 400
 CORE_ARROWS: dict[str, set[str]] = {
     "config": set(),
     "runtime": set(),
-    "free_memory": {"runtime"},
     "progress": set(),
     "engine": set(),
     "light": set(),
@@ -89,8 +88,6 @@ PENDING: set[tuple[str, str]] = {
     ("restore.admission", "align"),
     ("restore.output", "mux"),
     ("restore.parts", "mux"),
-    ("restore.plan", "free_memory"),
-    ("train.forecast", "free_memory"),
     ("train.loop", "report"),
     ("train.runs", "report"),
     ("train.validation", "report"),

@@ -27,7 +27,6 @@ MAX_MODULES_IN_ALL, MAX_LINES_IN_ALL = 197, 29_917  # under src: these only shri
 CORE_ARROWS: dict[str, set[str]] = {
     "config": set(),
     "runtime": set(),
-    "free_memory": {"runtime"},
     "progress": set(),
     "engine": set(),
     "light": set(),
@@ -91,8 +90,6 @@ PENDING: set[tuple[str, str]] = {
     ("restore.admission", "align"),
     ("restore.output", "mux"),
     ("restore.parts", "mux"),
-    ("restore.plan", "free_memory"),
-    ("train.forecast", "free_memory"),
     ("train.loop", "report"),
     ("train.runs", "report"),
     ("train.validation", "report"),

@@ -23,6 +23,7 @@ MAX_LINES = 400
 # A part of the package -> the parts that it may import (docs/index.md draws the same). First the core, in the order in
 # which the data flows; then the annexes, which no part of the core imports.
 CORE_ARROWS: dict[str, set[str]] = {
+    "atomic": set(),
     "config": set(),
     "runtime": set(),
     "free_memory": {"runtime"},
@@ -30,15 +31,27 @@ CORE_ARROWS: dict[str, set[str]] = {
     "engine": set(),
     "light": set(),
     "lpips": set(),
-    "checkpoint": {"config"},
-    "recording": {"light"},
-    "simulate": {"light", "progress", "engine", "recording"},
+    "checkpoint": {"atomic", "config"},
+    "recording": {"atomic", "light"},
+    "simulate": {"atomic", "light", "progress", "engine", "recording"},
     "represent": {"config", "light", "recording"},
     "model": {"config", "checkpoint", "runtime"},
     "losses": {"config", "light", "lpips"},
-    "data": {"config", "progress", "recording", "represent"},
-    "restore": {"config", "runtime", "progress", "checkpoint", "engine", "light", "recording", "represent", "model"},
+    "data": {"atomic", "config", "progress", "recording", "represent"},
+    "restore": {
+        "atomic",
+        "config",
+        "runtime",
+        "progress",
+        "checkpoint",
+        "engine",
+        "light",
+        "recording",
+        "represent",
+        "model",
+    },
     "evaluate": {
+        "atomic",
         "config",
         "runtime",
         "progress",
@@ -51,6 +64,7 @@ CORE_ARROWS: dict[str, set[str]] = {
         "restore",
     },
     "train": {
+        "atomic",
         "config",
         "runtime",
         "progress",

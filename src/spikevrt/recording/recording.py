@@ -90,6 +90,28 @@ class Recording:
     def num_ticks(self) -> int:
         return 0 if self.spikes is None else self.spikes.num_ticks
 
+    def covers(self, exposure: Exposure) -> bool:
+        """Whether the exposure has ticks, and the stream has all of them."""
+        return 0 <= exposure.start_tick < exposure.stop_tick <= self.num_ticks
+
+    def inside_stream(self) -> Recording:
+        """The recording of those frames alone whose exposures lie inside the stream.
+
+        Raises:
+            ValueError: none does.
+        """
+        kept = [index for index, exposure in enumerate(self.exposures) if self.covers(exposure)]
+        if len(kept) == self.num_frames:
+            return self
+        if not kept:
+            raise ValueError(f"{self.root}: no exposure lies inside the {self.num_ticks} ticks of its spikes")
+        return dataclasses.replace(
+            self,
+            exposures=tuple(self.exposures[index] for index in kept),
+            blur=self.blur if isinstance(self.blur, Path) else tuple(self.blur[index] for index in kept),
+            sharp=tuple(self.sharp[index] for index in kept) if self.sharp else (),
+        )
+
     def read_blur(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """Blurry frame `index`, counted from 0 in this recording, in display values of 8 bits."""
         assert 0 <= index < self.num_frames, index

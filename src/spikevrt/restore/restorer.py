@@ -1,53 +1,69 @@
-"""Restore footage: tiles in space, overlapping clips in time, every frame out exactly once and in order.
+"""The one door from a recording to sharp frames: the command, the page, Python, evaluation and validation go through it.
 
-Whoever runs a network on pictures (validation, evaluation, the command, the demo) does it through here. What goes
-wrong in a tile stops the work with the tile's name; nothing is painted over.
+The health gate, the memory plan, scene cuts and exposures without usable spikes are inside; every frame comes out
+exactly once and in order, with memory that does not grow with the length.
 
-Dimension key: T frames, H W frame rows and columns, K bins, h w voxel rows and columns, hb wb rows and
-columns of blocks of voxels.
+Dimension key: T frames, H W frame rows and columns, 3 colours (RGB).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Generator, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from spikevrt import runtime
 from spikevrt.checkpoint import WeightsInfo, load_weights
-from spikevrt.recording.recording import Recording
-from spikevrt.restore.admission import check_skip, check_spikes
-from spikevrt.restore.clips import Clip, cut_clips
-from spikevrt.restore.gaps import inside_stream, is_inside
-from spikevrt.restore.inputs import network_inputs, reads_spikes
+from spikevrt.recording.frames import to_uint8
+from spikevrt.recording.recording import Recording, nearest_ratio
+from spikevrt.represent.counts import exposure_counts
+from spikevrt.represent.inputs import SensorGrid
+from spikevrt.represent.voxel import VoxelStats
+from spikevrt.represent.voxel import density as voxel_density
+from spikevrt.restore.clip import ClipWork, restore_clip
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.pipeline import ahead
-from spikevrt.restore.plan import FLOW_MAX_PIXELS, Plan, is_out_of_memory, plan_tiles
+from spikevrt.restore.plan import fit_into_memory
+from spikevrt.restore.segments import Clip, Found, ReadSpec, read_clips
 from spikevrt.restore.slow_motion import check_slow_motion
-from spikevrt.restore.tiling import (
-    cut_flows,
-    cut_voxels,
-    pad_mirrored,
-    padded_size,
-    spatial_tiles,
-    tile_activity,
-    voxel_ratio,
-)
-from spikevrt.restore.work import ClipWork
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    import numpy as np
+    from jaxtyping import Float, UInt8
 
     from spikevrt.model.build import Network
-    from spikevrt.model.network import SpikeVRT
 
-
+# The health gate: (recording, findings to ignore, whether warnings refuse) -> the recording with its bad pixels marked,
+# or ValueError. It lies outside the core (align.health.admit) and is handed in.
+Gate = Callable[[Recording, Collection[str], bool], Recording]
 READ_AHEAD = 1  # clips whose frames and spikes are read while the network works on the one before
+NO_SPIKES = "{}: no spikes, but these weights read them; choose weights without spikes, or --without-spikes"
+MAX_DENSITY_RATIO = 2.0  # beyond this, a recording's spikes are unlike those that the network learnt from
+NUM_DENSITY_SAMPLES = 5
+
+
+@dataclass(frozen=True)
+class LoadedNetwork:
+    """A network in evaluation mode on its device, what its weights say of it, and what messages call it."""
+
+    network: Network
+    info: WeightsInfo
+    name: str
+
+
+class Restored(NamedTuple):
+    """One sharp frame, on the CPU, not clamped: number `index` of those that come out, `part` of `fps_factor` steps
+    after frame `source` of the recording."""
+
+    index: int
+    frame: Float[Tensor, "3 H W"]
+    source: int
+    part: int
 
 
 def load_network(weights: Path, device: torch.device) -> tuple[Network, WeightsInfo]:
@@ -69,245 +85,239 @@ def load_network(weights: Path, device: torch.device) -> tuple[Network, WeightsI
     return network.eval().to(device), info
 
 
-def restore_clip(
-    network: Network,
-    frames: Float[Tensor, "T 3 H W"],
-    voxels: Float[Tensor, "T K h w"] | None,
-    options: RestoreOptions,
-    *,
-    activity: Float[Tensor, "T hb wb"] | None = None,
-    tell: Callable[[ClipWork], None] | None = None,
-) -> Float[Tensor, "T 3 H W"]:
-    """Run the network over one clip of any size, T >= 1, tile by tile, and blend. The caller has called `eval()`.
+def reads_spikes(info: WeightsInfo, options: RestoreOptions) -> bool:
+    """Whether restoring with these weights and options looks at a recording's spikes."""
+    return info.model.spikes is not None and not options.without_spikes
 
-    The result is float32 on the device of `frames` and not clamped. Frames and voxels see the same field of view and
-    keep it in every tile and in the padding (mirrored at the bottom and right, cropped again). A single frame is run as
-    a clip that repeats it: the network relates frames to each other. The network stays where it is: `options.device`
-    matters to whoever loads it. Several tiles share the optical flow of the whole picture where memory allows (`plan`).
-    With `options.skip_sharp`, `activity` is that of each frame's spikes. `tell` is called with what was done. Where
-    memory runs out, the clip is begun again with tiles of half the size, which is told on stderr.
+
+class Restorer:
+    """A network with its weights, and how it is run.
+
+    Args:
+        weights: the name of weights that ship, a file, or a network that is in memory already.
+        options: how footage is cut up, and on what it runs.
+        gate: the health gate that recordings with spikes pass first, unless they have passed it already
+            (`Recording.is_checked`); None: there is none.
 
     Raises:
-        ValueError: an input or a tile of the output is not finite; voxels missing for a network with spikes, or given
-            to one without; a `tile_px` that the network cannot take; `skip_sharp` without `activity`.
+        FileNotFoundError, ValueError: no such weights, or weights or options that cannot be used.
     """
-    assert not network.training, "call network.eval() first"
-    _check_clip(network, frames, voxels, options)
-    num_frames, _, height, width = frames.shape
-    multiple: int = network.pad_multiple
-    ratio = 1
-    if voxels is not None:
-        ratio = voxel_ratio(height, width, voxels.shape[-2], voxels.shape[-1])
-        multiple *= ratio  # so that the voxels, too, can be halved as often as the frames
-    padded_height = padded_size(height, multiple=multiple, minimum=network.min_size_px)
-    padded_width = padded_size(width, multiple=multiple, minimum=network.min_size_px)
-    min_frames = max(2, 1 + network.config.vrt.pa_frames // 2)
-    frames = _lengthened(pad_mirrored(frames, padded_height, padded_width), min_frames)
-    if voxels is not None:
-        voxels = _lengthened(pad_mirrored(voxels, padded_height // ratio, padded_width // ratio), min_frames)
 
-    plan = asked = _plan(network, options, frames, multiple)
-    while True:
-        try:
-            restored, work = _restore_tiles(network, frames, voxels, activity, options, plan, multiple, ratio)
-            break
-        except Exception as error:
-            smaller = None if not is_out_of_memory(error) else _smaller_tile(network, options, plan, multiple)
-            if smaller is None:
-                raise
-            told = " ".join(str(error).split())[:80] or type(error).__name__
-        print(f"spikevrt: out of memory ({told}); tiles of {smaller} px instead of {plan.tile_px}", file=sys.stderr)
-        plan = Plan(smaller, shares_flows=False)
-    if tell is not None:
-        tell(work if plan == asked else replace(work, tile_px=plan.tile_px))
-    return restored[:num_frames, :, :height, :width].contiguous()
+    def __init__(
+        self,
+        weights: str | Path | LoadedNetwork,
+        options: RestoreOptions = RestoreOptions(),  # noqa: B008 (immutable)
+        *,
+        gate: Gate | None = None,
+    ) -> None:
+        if not isinstance(weights, LoadedNetwork):
+            device = runtime.pick_device(options.device)
+            runtime.autocast(device, options.precision)  # refused now rather than after the loading
+            path = shipped_or_file(weights)
+            weights = LoadedNetwork(*load_network(path, device), str(path))
+        self.network, self.info, self.name = weights.network, weights.info, weights.name
+        self.options, self.gate = options, gate
+        if options.strict and not self.reads_spikes:
+            raise ValueError(f"strict: true; allowed for {self.name}, a network without spikes: false")
+        check_skip(self.info, options.skip_sharp)
+        if options.without_spikes:
+            self._warn_without_spikes()
 
+    @property
+    def device(self) -> torch.device:
+        return next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
 
-def _restore_tiles(
-    network: Network,
-    frames: Float[Tensor, "T 3 H W"],
-    voxels: Float[Tensor, "T K h w"] | None,
-    activity: Float[Tensor, "T hb wb"] | None,
-    options: RestoreOptions,
-    plan: Plan,
-    multiple: int,
-    ratio: int,
-) -> tuple[Float[Tensor, "T 3 H W"], ClipWork]:
-    """The padded clip, tile by tile."""
-    device = next(iter(network.parameters()), frames).device
-    num_frames, _, padded_height, padded_width = frames.shape
-    tiles = spatial_tiles(padded_height, padded_width, plan.tile_px, options.overlap_px, multiple=multiple)
-    activities: tuple[float, ...] = ()
-    is_sharp = [False] * len(tiles)
-    if options.skip_sharp is not None:
-        if activity is None:
-            raise ValueError(f"skip_sharp: {options.skip_sharp}, but the activity of the spikes was not given")
-        activities = tuple(tile_activity(activity, tile, ratio) for tile in tiles)
-        is_sharp = [value < options.skip_sharp for value in activities]
-    num_pixels = sum(tile.height * tile.width for tile, skip in zip(tiles, is_sharp, strict=True) if not skip)
-    flows = None
-    if plan.shares_flows and num_pixels > padded_height * padded_width:  # else the tiles' own are less work
-        with torch.no_grad():
-            spikevrt = cast("SpikeVRT", network)  # of no other network does a plan share flows
-            flows = spikevrt.clip_flows(frames[None].to(device), FLOW_MAX_PIXELS)
-    blended = torch.zeros(num_frames, 3, padded_height, padded_width, device=frames.device)
-    for tile, skip in zip(tiles, is_sharp, strict=True):
-        tile_frames = frames[None, :, :, tile.rows, tile.columns]
-        if skip:
-            output = tile_frames
-        else:
-            tile_voxels = None if voxels is None else cut_voxels(voxels, tile, ratio)[None].to(device)
-            tile_flows = None if flows is None else cut_flows(flows, tile)
-            with torch.no_grad(), runtime.autocast(device, options.precision):
-                output = network(tile_frames.to(device), tile_voxels, flows=tile_flows)
-        output = output[0].to(frames.device, torch.float32)
-        if not bool(torch.isfinite(output).all()):
-            raise ValueError(
-                f"tile rows {tile.top}-{tile.top + tile.height - 1}, columns {tile.left}-{tile.left + tile.width - 1}: "
-                f"the network's output is not finite (NaN or infinity, precision {options.precision})"
+    @property
+    def reads_spikes(self) -> bool:
+        return reads_spikes(self.info, self.options)
+
+    def with_options(self, options: RestoreOptions) -> Restorer:
+        """The same network run in another way."""
+        return Restorer(LoadedNetwork(self.network, self.info, self.name), options, gate=self.gate)
+
+    def frames(
+        self,
+        recording: Recording,
+        *,
+        fps_factor: int = 1,
+        first: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[Float[Tensor, "3 H W"]]:
+        """The sharp frames of a recording from number `first` on, in order, each as soon as it is finished: float32 on
+        the CPU, display values, not clamped. `fps_factor`: sharp frames in the place of one (`slow_motion`).
+
+        Raises ValueError as `plan`, before the first frame.
+        """
+        plan = self.plan(recording, fps_factor=fps_factor)
+        return (restored.frame for restored in plan.run(first=first, progress=progress))
+
+    def stream(
+        self, recording: Recording, *, fps_factor: int = 1, first: int = 0
+    ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        """`frames` as pictures of 8 bits."""
+        return (to_uint8(frame) for frame in self.frames(recording, fps_factor=fps_factor, first=first))
+
+    def plan(
+        self,
+        recording: Recording,
+        *,
+        fps_factor: int = 1,
+        memory: str | None = None,
+        fitted: tuple[RestoreOptions, int | None] | None = None,
+    ) -> Restoration:
+        """Everything that is settled before the first frame: what refuses, what is told, what fits into memory.
+
+        `memory`: what the process may hold, as "6GiB"; None: what is free; tile, clip and precision are lowered until
+        they fit. `fitted`: options and predicted peak of an earlier plan, to be taken as they are.
+
+        Raises:
+            ValueError: the recording has no spikes or too few ticks for a network that needs them; the health gate
+                refuses; nothing fits into the memory; slow motion that the network or the recording cannot do.
+        """
+        if self.reads_spikes and recording.spikes is None:
+            raise ValueError(NO_SPIKES.format(recording.root))
+        # First, while the process holds nothing but the network: small tiles would fit unseen into what it has freed.
+        options, predicted = fitted or fit_into_memory(self.network, self.info, recording, self.options, memory)
+        if self.reads_spikes:
+            inside = recording.inside_stream()
+            if self.gate is not None and not recording.is_checked:
+                inside = self.gate(inside, options.ignore_health, options.strict)
+                recording = replace(recording, bad_pixels=inside.bad_pixels, is_checked=True)
+            check_spikes(self.info, inside)
+        warning = check_slow_motion(self.info, recording, fps_factor, without_spikes=options.without_spikes)
+        if warning is not None:
+            print(f"spikevrt: warning: {recording.root}: {warning}", file=sys.stderr)
+        return Restoration(self, recording, options, fps_factor, predicted)
+
+    def _warn_without_spikes(self) -> None:
+        """Without spikes a network that never learnt to do without them restores badly: one line on stderr."""
+        if self.info.model.spikes is None:
+            raise ValueError(f"without_spikes: {self.name} is a network without spikes; allowed: false")
+        if not self.info.provenance.get("config", {}).get("data", {}).get("spike_dropout", 0):
+            print(
+                f"spikevrt: warning: {self.name} was not trained to do without spikes (data.spike_dropout 0); "
+                "expect poor frames",
+                file=sys.stderr,
             )
-        weights = (tile.row_weights[:, None] * tile.column_weights).to(frames.device)
-        blended[:, :, tile.rows, tile.columns] += output * weights
-    return blended, ClipWork(len(tiles), sum(is_sharp), flows is not None, activities)
 
 
-def _smaller_tile(network: Network, options: RestoreOptions, plan: Plan, multiple: int) -> int | None:
-    """Half the tile, or the smallest that is left above the overlap; None where it is that already."""
-    least_px = max(
-        padded_size(1, multiple=multiple, minimum=network.min_size_px),
-        padded_size(options.overlap_px + multiple, multiple=multiple, minimum=1),
-    )
-    smaller_px = max(least_px, plan.tile_px // 2 // multiple * multiple)
-    return smaller_px if smaller_px < plan.tile_px else None
+@dataclass
+class Restoration:
+    """One recording on its way through a network; `found` and `work` are complete when the last frame has come."""
 
+    restorer: Restorer
+    recording: Recording
+    options: RestoreOptions
+    fps_factor: int = 1
+    predicted_peak_bytes: int | None = None
+    found: Found = field(default_factory=Found)
+    work: list[ClipWork] = field(default_factory=list)
 
-def restore_frames(
-    network: Network,
-    info: WeightsInfo,
-    recording: Recording,
-    options: RestoreOptions,
-    *,
-    cuts: Sequence[int] = (),
-    without_spikes: Collection[int] = frozenset(),
-    first: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-    tell: Callable[[ClipWork], None] | None = None,
-) -> Generator[tuple[int, Float[Tensor, "3 H W"]], None, None]:
-    """Restore a recording frame after frame: yields (index, frame) for every index from `first` on, on the CPU, not
-    clamped.
+    @property
+    def most_frames(self) -> int:
+        """How many sharp frames come out where no scene ends and no spikes are missing; never more."""
+        return (self.recording.num_frames - 1) * self.fps_factor + 1
 
-    Memory does not grow with the length: one clip, its voxels and its result are held, and the frames of the next one,
-    which a thread reads meanwhile. Where clips overlap, their results are blended; none reaches across a frame in
-    `cuts` (the first of a new scene). Frames in `without_spikes`, and those whose exposure lies outside the stream, are
-    restored from the frames alone. A frame does not depend on `first`. `progress(done, total)` is called with each
-    frame. The checks come before the first frame, when this is called; a spike density far from the training data's is
-    told on stderr in one line.
+    def run(
+        self, *, first: int = 0, progress: Callable[[int, int], None] | None = None
+    ) -> Generator[Restored, None, None]:
+        """Every sharp frame from number `first` on, in order; a frame does not depend on `first`.
 
-    Raises:
-        ValueError: the recording has no spikes or too few ticks for a network that needs them; and as `restore_clip`.
-    """
-    check_skip(info, options.skip_sharp)
-    warning = check_slow_motion(info, recording, without_spikes=options.without_spikes)
-    if warning is not None:
-        print(f"spikevrt: warning: {recording.root}: {warning}", file=sys.stderr)
-    missing = set(without_spikes)
-    if reads_spikes(info, options):
-        if recording.spikes is not None:
-            missing |= {index for index in range(recording.num_frames) if not is_inside(recording, index)}
-        check_spikes(info, inside_stream(recording) if recording.spikes is not None else recording)
-    clips = cut_clips(
-        recording.num_frames,
-        clip_frames=options.clip_frames,
-        overlap_frames=options.overlap_frames,
-        cuts=cuts,
-        without_spikes=missing if reads_spikes(info, options) else (),
-        first=first,
-    )
-    return _restored_frames(network, info, recording, options, clips, first, progress, tell)
+        Where clips overlap, their results are blended; none reaches across a scene cut. Frames without usable spikes
+        are restored from the frames alone. `progress(done, most_frames)` is called with each frame.
 
+        Raises:
+            FileNotFoundError, ValueError: a frame or spikes that cannot be read; an input or output that is not finite.
+        """
+        restorer, options, total = self.restorer, self.options, self.most_frames
+        info = restorer.info
+        self.found, self.work = Found(), []
+        spikes = info.model.spikes if restorer.reads_spikes else None
+        stats = VoxelStats(info.voxel_mean, info.voxel_std)
+        spec = ReadSpec(options, spikes, stats, self.fps_factor, first)
+        blended: dict[int, Tensor] = {}
+        for clip in ahead(read_clips(self.recording, spec, self.found), READ_AHEAD):
+            how = options
+            if not clip.has_spikes and restorer.reads_spikes:
+                how = replace(options, without_spikes=True, skip_sharp=None, strict=False)
+            restored, work = self._restore(clip, how)
+            if work.tile_px is not None:  # smaller than asked for, because memory ran out: so it will again
+                options = replace(options, tile_px=work.tile_px)
+            self.work.append(work)
+            for offset, frame in enumerate(restored):
+                part, index = frame * clip.weights[offset], clip.start + offset
+                blended[index] = blended[index] + part if index in blended else part
+            for index in range(clip.start, clip.settled):
+                frame = blended.pop(index)
+                if index < first:
+                    continue
+                if progress is not None:
+                    progress(index + 1, total)
+                yield Restored(index, frame, *clip.places[index - clip.start])
 
-def _restored_frames(
-    network: Network,
-    info: WeightsInfo,
-    recording: Recording,
-    options: RestoreOptions,
-    clips: Iterator[Clip],
-    first: int,
-    progress: Callable[[int, int], None] | None,
-    tell: Callable[[ClipWork], None] | None,
-) -> Generator[tuple[int, Tensor], None, None]:
-    blended: dict[int, Tensor] = {}
-    for clip, inputs in ahead(_read_clips(info, recording, options, clips), READ_AHEAD):
-        frames, voxels, activity = inputs
-        how = options if clip.has_spikes else replace(options, without_spikes=True, skip_sharp=None, strict=False)
+    def _restore(self, clip: Clip, options: RestoreOptions) -> tuple[Float[Tensor, "T 3 H W"], ClipWork]:
         work: list[ClipWork] = []
-        try:
-            restored = restore_clip(network, frames, voxels, how, activity=activity, tell=work.append)
-        except ValueError as error:
-            raise ValueError(f"{recording.name}, frames {clip.start}-{clip.stop - 1}: {error}") from None
-        if work[0].tile_px is not None:  # smaller than asked for, because memory ran out: so it will again
-            options = replace(options, tile_px=work[0].tile_px)
-        if tell is not None:
-            tell(work[0])
-        for offset, frame in enumerate(restored):
-            part, index = frame * clip.weights[offset], clip.start + offset
-            blended[index] = blended[index] + part if index in blended else part
-        for index in range(clip.start, clip.settled):
-            frame = blended.pop(index)
-            if index < first:
-                continue
-            if progress is not None:
-                progress(index + 1, recording.num_frames)
-            yield index, frame
-
-
-def _read_clips(
-    info: WeightsInfo, recording: Recording, options: RestoreOptions, clips: Iterator[Clip]
-) -> Iterator[tuple[Clip, tuple[Tensor, Tensor | None, Tensor | None]]]:
-    """Each clip with its frames, voxels and activity; what two clips share is read once."""
-    kept: dict[int, tuple[Tensor, Tensor | None, Tensor | None]] = {}
-    for clip in clips:
-        how = options if clip.has_spikes else replace(options, without_spikes=True, skip_sharp=None, strict=False)
-        kept = {
-            i: kept[i] if i in kept else network_inputs(info, recording, i, how) for i in range(clip.start, clip.stop)
-        }
-        frames, voxels, activity = (_stacked(part) for part in zip(*kept.values(), strict=True))
+        frames, voxels, blur, activity = (_stacked(part) for part in zip(*clip.inputs, strict=True))
         assert frames is not None
-        yield clip, (frames, voxels, activity)
+        try:
+            restored = restore_clip(
+                self.restorer.network, frames, voxels, options,
+                activity=activity, still=blur if options.skip_sharp is not None else None, tell=work.append,
+            )  # fmt: skip
+        except ValueError as error:
+            raise ValueError(f"{self.recording.name}, frames {clip.start}-{clip.stop - 1}: {error}") from None
+        return restored, work[0]
 
 
-def _stacked(clip: Sequence[Tensor | None]) -> Tensor | None:
+def _stacked(clip: Collection[Tensor | None]) -> Tensor | None:
     present = [part for part in clip if part is not None]
     return torch.stack(present) if present else None
 
 
-def _check_clip(network: Network, frames: Tensor, voxels: Tensor | None, options: RestoreOptions) -> None:
-    assert frames.ndim == 4 and frames.shape[1] == 3 and len(frames) > 0, tuple(frames.shape)
-    spikes = network.config.spikes
-    if spikes is None and voxels is not None:
-        raise ValueError("voxels: given, but this network has no spike branch; allowed: None")
-    if spikes is not None and not options.without_spikes:
-        expected = f"({len(frames)}, {spikes.num_bins}, h, w)"
-        if voxels is None:
-            raise ValueError(f"voxels: none given, but this network reads spikes; allowed: {expected}")
-        if voxels.ndim != 4 or voxels.shape[:2] != (len(frames), spikes.num_bins):
-            raise ValueError(f"voxels: shape {tuple(voxels.shape)}; allowed: {expected}")
-    for name, clip in (("frames", frames), ("voxels", voxels)):
-        if clip is not None and not bool(torch.isfinite(clip).all()):
-            bad = [i for i, frame in enumerate(clip) if not bool(torch.isfinite(frame).all())]
-            raise ValueError(f"{name}: NaN or infinity in frame {bad[0]} of the clip; allowed: finite values")
+def check_skip(info: WeightsInfo, skip_sharp: float | None) -> None:
+    """Refuse `skip_sharp` where a network reads no spikes, which tell what moves, or all of them in one bin."""
+    if skip_sharp is None:
+        return
+    if info.model.spikes is None:
+        raise ValueError(f"skip_sharp: {skip_sharp}; allowed for weights without spikes: none (spikes tell what moves)")
+    if info.model.spikes.num_bins < 2:
+        raise ValueError(f"skip_sharp: {skip_sharp}; allowed for weights that read a single bin: none")
 
 
-def _lengthened(clip: Tensor, min_frames: int) -> Tensor:
-    """The clip, its last frame repeated until there are `min_frames`."""
-    missing = min_frames - len(clip)
-    return torch.cat([clip, clip[-1:].expand(missing, -1, -1, -1)]) if missing > 0 else clip
-
-
-def _plan(network: Network, options: RestoreOptions, frames: Tensor, multiple: int) -> Plan:
-    """The tiles that the options ask for, as the network and the spike ratio can have them."""
-    smallest_px = padded_size(1, multiple=multiple, minimum=network.min_size_px)
-    if options.tile_px and options.tile_px < smallest_px:
-        raise ValueError(f"tile_px: {options.tile_px}; this network needs {smallest_px} or more (0: the whole picture)")
-    tile_px = options.tile_px // multiple * multiple or sys.maxsize
-    return plan_tiles(network.config, len(frames), frames.shape[-2], frames.shape[-1], tile_px=tile_px)
+def check_spikes(info: WeightsInfo, recording: Recording) -> None:
+    """Refuse what cannot work; say what will work badly, once, on stderr. A few exposures are read for it."""
+    spec = info.model.spikes
+    assert spec is not None and recording.spikes is not None
+    for index, exposure in enumerate(recording.exposures):
+        if exposure.num_ticks < (spec.num_bins if spec.split == "whole" else 1):
+            raise ValueError(
+                f"{recording.root}: frame {index} has {exposure.num_ticks} ticks; these weights need {spec.num_bins} "
+                f"or more"
+            )
+    height, width = recording.spikes.height, recording.spikes.width
+    ratio = nearest_ratio(recording.height, recording.width, height, width)
+    if not recording.alignment.is_spatial and (height * ratio, width * ratio) != (recording.height, recording.width):
+        print(
+            f"spikevrt: warning: {recording.root}: frames of {recording.width}x{recording.height} are no multiple "
+            f"of {width}x{height} spikes, which are resampled to 1/{ratio} of the frames",
+            file=sys.stderr,
+        )
+    if spec.normalize == "density" or spec.representation == "profile":  # either evens out how many spikes there are
+        return
+    grid = SensorGrid(recording.bad_mask(), recording.sensor_positions)
+    step = max(1, recording.num_frames // NUM_DENSITY_SAMPLES)
+    means = []
+    for index in range(step // 2, recording.num_frames, step):
+        counts = exposure_counts(
+            lambda edges, index=index: recording.count_exposure(index, edges),  # type: ignore[misc]
+            recording.exposures[index].num_ticks, num_bins=spec.num_bins, split=spec.split, bad=grid.bad,
+            positions=grid.positions,
+        )  # fmt: skip
+        means.append(voxel_density(counts).item())
+    density = sum(means) / len(means)
+    if not info.voxel_mean / MAX_DENSITY_RATIO <= density <= info.voxel_mean * MAX_DENSITY_RATIO:
+        print(
+            f"spikevrt: warning: {recording.root}: spike density {density:.3g} (mean log1p count of a bin) against "
+            f"{info.voxel_mean:.3g} in training; expect poor frames (wrong exposure ticks, threshold or rows?)",
+            file=sys.stderr,
+        )

@@ -11,7 +11,10 @@ and columns of blocks of voxels.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -66,24 +69,32 @@ def tile_starts(size: int, tile: int, overlap: int, *, multiple: int = 1) -> lis
 
 
 def tile_weights(size: int, tile: int, overlap: int, *, multiple: int = 1) -> list[Float[Tensor, " tile"]]:
-    """A weight per step for each tile of `tile_starts`; over every step of [0, size) they sum to one.
+    """A weight per step for each tile of `tile_starts`; over every step of [0, size) they sum to one."""
+    starts = tile_starts(size, tile, overlap, multiple=multiple)
+    return [blend_weights(starts, min(size, tile), i) for i in range(len(starts))]
+
+
+def blend_weights(starts: Sequence[int], tile: int, i: int) -> Float[Tensor, " tile"]:
+    """The weight of tile `i` at each of its steps, among tiles of one length that begin at the rising `starts`.
 
     Weights are flat at the border of the picture and inside a tile. Across an overlap of n steps they rise linearly,
-    but the outer n // 4 of them, which saw the least of their surroundings, get nothing.
+    but the outer n // 4 of them, which saw the least of their surroundings, get nothing. At every step those of all
+    tiles over it sum to one. Only tiles less than two lengths away matter.
     """
-    starts = tile_starts(size, tile, overlap, multiple=multiple)
-    tile = min(size, tile)
-    raw = torch.ones(len(starts), tile, dtype=torch.float64)
-    for i, (before, after) in enumerate(zip(starts, starts[1:], strict=False)):
-        num_shared = before + tile - after
+    near = range(bisect_right(starts, starts[i] - 2 * tile), bisect_left(starts, starts[i] + 2 * tile))
+    raw = torch.ones(len(near), tile, dtype=torch.float64)
+    for row, (k, following) in enumerate(pairwise(near)):
+        num_shared = max(0, starts[k] + tile - starts[following])
         rise = _rise(num_shared)
-        raw[i + 1, :num_shared] = torch.minimum(raw[i + 1, :num_shared], rise)
-        raw[i, tile - num_shared :] = torch.minimum(raw[i, tile - num_shared :], rise.flip(0))
-    total = torch.zeros(size, dtype=torch.float64)
-    for start, weights in zip(starts, raw, strict=True):
-        total[start : start + tile] += weights
-    assert bool((total > 0).all()), (size, tile, overlap, multiple)
-    return [(w / total[s : s + tile]).to(torch.float32) for s, w in zip(starts, raw, strict=True)]
+        raw[row + 1, :num_shared] = torch.minimum(raw[row + 1, :num_shared], rise)
+        raw[row, tile - num_shared :] = torch.minimum(raw[row, tile - num_shared :], rise.flip(0))
+    total = torch.zeros(tile, dtype=torch.float64)
+    for k, weights in zip(near, raw, strict=True):
+        begin, end = max(starts[k], starts[i]), min(starts[k], starts[i]) + tile
+        if begin < end:
+            total[begin - starts[i] : end - starts[i]] += weights[begin - starts[k] : end - starts[k]]
+    assert bool((total > 0).all()), (starts, tile)
+    return (raw[near.index(i)] / total).to(torch.float32)
 
 
 def _rise(num_steps: int) -> Tensor:

@@ -1,0 +1,324 @@
+"""A recording read once, frame after frame, and cut into clips: never across a scene cut, never half with spikes.
+
+A segment is a run of frames that follow each other in one scene, all with usable spikes or all without. Clips overlap
+inside a segment and never reach beyond it. They are spread as if the segment went on to the end of the recording, so
+that they are known before its end is; where it ends earlier, the last one is moved back to end with it.
+
+Which exposures have no usable spikes: those outside the stream, and those with too many of their ticks lost. A lost
+stretch holds no spike at all; so do ticks in the dark. In the dark, empty ticks come as dice fall: one follows a live
+tick as often as it follows an empty one. That share is taken from the ticks behind live ones, to which a lost stretch,
+however long, adds only once. A run of empty ticks that such dice would hardly throw was lost. (A sensor all of whose
+pixels fire in step would be misread; pixels of real ones differ, and ours start at random phases.)
+
+Dimension key: T frames of a clip or ticks, H W frame rows and columns, K bins, h w rows and columns of the spikes on
+the frame, hb wb those of blocks of spikes.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikevrt.config import SpikeInputs
+from spikevrt.recording.exposure import Exposure
+from spikevrt.recording.frames import to_uint8
+from spikevrt.recording.recording import Recording
+from spikevrt.recording.stream import live_ticks
+from spikevrt.represent.activity import spike_activity
+from spikevrt.represent.counts import exposure_counts, place_counts
+from spikevrt.represent.inputs import BinnedSpikes, SensorGrid, bin_spikes, network_inputs
+from spikevrt.represent.voxel import VoxelStats, voxelise
+from spikevrt.restore.cuts import stream_cuts
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.slow_motion import between_exposures
+from spikevrt.restore.tiling import blend_weights, tile_starts
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int, UInt, UInt8
+
+MAX_LOST_SHARE = 0.05  # of an exposure: six ticks of 128, which dim it by a twentieth, as a gain would
+LEAST_LOST_TICKS = 4  # shorter runs are dropped ticks, one by one, however bright the scene
+CHANCE = 1e-4  # that the dark throws a run taken for a loss anywhere in the ticks looked at
+
+
+class FrameInputs(NamedTuple):
+    """What enters the network for one sharp frame, and what comes out where nothing moves; None: not asked for."""
+
+    frame: Float[Tensor, "3 H W"]
+    voxels: Float[Tensor, "K h w"] | None
+    blur: Float[Tensor, "3 H W"]
+    activity: Float[Tensor, "hb wb"] | None = None
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Sharp frames [start, stop) that are restored together; `weights` are theirs in the blend with their neighbours.
+
+    After this clip, frames up to `settled` (not included) are finished. `has_spikes`: spikes were read for it.
+    `places` has for each frame its source in the recording and its part of the way to the next one (slow motion).
+    """
+
+    start: int
+    settled: int
+    inputs: tuple[FrameInputs, ...]
+    places: tuple[tuple[int, int], ...]
+    weights: Float[Tensor, " T"]
+    has_spikes: bool
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.inputs)
+
+
+@dataclass
+class Found:
+    """What was seen so far while a recording was read, in numbers of the frames that come out.
+
+    `cuts`: first frames of new scenes, None where they cannot be looked for; `without_spikes`: restored from the
+    frames alone; `num_frames`: all that come out.
+    """
+
+    cuts: list[int] | None = field(default_factory=list)
+    without_spikes: list[int] = field(default_factory=list)
+    num_frames: int = 0
+
+
+@dataclass(frozen=True)
+class ReadSpec:
+    """How a recording is read for a network: `spikes` and `stats` say what enters it (None: frames alone), `first` is
+    the first sharp frame that is wanted."""
+
+    options: RestoreOptions
+    spikes: SpikeInputs | None
+    stats: VoxelStats
+    fps_factor: int = 1
+    first: int = 0
+
+
+def read_clips(recording: Recording, spec: ReadSpec, found: Found) -> Iterator[Clip]:
+    """The clips that frames `spec.first` and later need, in order; `found` grows meanwhile.
+
+    Every frame is decoded once and every exposure's spikes are read once (half its length either side again where it
+    has many empty ticks; in slow motion the window of every sharp frame). Held are the frames of two clips and those
+    that the cut finder looks ahead. A clip does not depend on `first`.
+
+    Raises:
+        FileNotFoundError, ValueError: a frame or spikes that cannot be read.
+    """
+    segment: _Segment | None = None
+    previous: tuple[int, Tensor, bool] | None = None
+    grid = SensorGrid(recording.bad_mask(), recording.sensor_positions) if spec.spikes is not None else SensorGrid()
+
+    def is_wanted() -> bool:
+        """Whether a clip that holds the next frame may hold a wanted one."""
+        return spec.options.clip_frames == 0 or found.num_frames > spec.first - spec.options.clip_frames
+
+    def add(inputs: FrameInputs | None, place: tuple[int, int]) -> Iterator[Clip]:
+        assert segment is not None
+        segment.add(inputs, place)
+        found.num_frames += 1
+        yield from segment.ready()
+
+    for source, (blur, is_cut) in enumerate(_frames(recording, found)):
+        exposure = recording.exposures[source]
+        inputs, is_usable = _read_inputs(recording, blur, exposure, spec, grid, wanted=is_wanted())
+        follows = previous is not None and not is_cut
+        follows = follows and exposure.frame_idx == recording.exposures[source - 1].frame_idx + 1
+        if follows and previous is not None and previous[2] and is_usable:
+            for part, (nearer, between) in enumerate(
+                between_exposures(recording.exposures[source - 1], exposure, spec.fps_factor), start=1
+            ):
+                near = previous[1] if nearer == 0 else blur
+                moved, _ = _read_inputs(recording, near, between, spec, grid, wanted=is_wanted())
+                yield from add(moved, (source - 1, part))
+        if segment is None or not follows or is_usable != segment.has_spikes:
+            if segment is not None:
+                yield from segment.close()
+            room = (recording.num_frames - 1 - source) * spec.fps_factor + 1
+            segment = _Segment(found.num_frames, room, is_usable, spec)
+        if is_cut and found.cuts is not None:
+            found.cuts.append(found.num_frames)
+        if spec.spikes is not None and not is_usable:
+            if not found.without_spikes:
+                print(
+                    f"spikevrt: warning: {recording.root}: no usable spikes at frame {source}; restored from the frame "
+                    "alone, as any other such frame",
+                    file=sys.stderr,
+                )
+            found.without_spikes.append(found.num_frames)
+        yield from add(inputs, (source, 0))
+        previous = (source, blur, is_usable)
+    if segment is not None:
+        yield from segment.close()
+
+
+class _Segment:
+    """The frames since the last edge; hands out clips as soon as no later edge can change them."""
+
+    def __init__(self, begin: int, room: int, has_spikes: bool, spec: ReadSpec) -> None:
+        """`room`: frames to come, if no other edge does."""
+        self.begin, self.room, self.has_spikes, self.first = begin, room, has_spikes, spec.first
+        self.length = min(spec.options.clip_frames or room, room)
+        self.starts = tile_starts(room, self.length, min(spec.options.overlap_frames, self.length - 1))
+        self.held: deque[tuple[FrameInputs | None, tuple[int, int]]] = deque()  # from frame `dropped` on
+        self.dropped = self.num_frames = self.handed = 0
+
+    def add(self, inputs: FrameInputs | None, place: tuple[int, int]) -> None:
+        self.held.append((inputs, place))
+        self.num_frames += 1
+
+    def ready(self) -> Iterator[Clip]:
+        while self.handed < len(self.starts):
+            stop = self.starts[self.handed] + self.length
+            last = self.starts[bisect_left(self.starts, stop) - 1]  # of the clips that overlap this one
+            if last + self.length > self.num_frames:
+                return
+            yield from self._hand_out(self.starts, self.length)
+
+    def close(self) -> Iterator[Clip]:
+        length = min(self.length, self.num_frames)
+        starts = [start for start in self.starts if start + length <= self.num_frames]
+        if length < self.length:
+            starts = [0]
+        elif starts[-1] + length < self.num_frames:
+            starts.append(self.num_frames - length)
+        while self.handed < len(starts):
+            yield from self._hand_out(starts, length)
+
+    def _hand_out(self, starts: list[int], length: int) -> Iterator[Clip]:
+        i, start = self.handed, starts[self.handed]
+        self.handed += 1
+        while self.dropped < start:
+            self.held.popleft()
+            self.dropped += 1
+        if self.begin + start + length <= self.first:
+            return
+        held = [self.held[k] for k in range(length)]
+        inputs = tuple(one for one, _ in held if one is not None)
+        assert len(inputs) == length, (len(inputs), length)
+        settled = starts[i + 1] if i + 1 < len(starts) else self.num_frames
+        yield Clip(
+            self.begin + start, self.begin + settled, inputs, tuple(place for _, place in held),
+            blend_weights(starts, length, i), self.has_spikes,
+        )  # fmt: skip
+
+
+def _frames(recording: Recording, found: Found) -> Iterator[tuple[Float[Tensor, "3 H W"], bool]]:
+    """Every blurry frame, decoded once, with whether a new scene begins with it."""
+    waiting: deque[Tensor] = deque()
+
+    def small() -> Iterator[np.ndarray]:
+        for index in range(recording.num_frames):
+            waiting.append(recording.read_blur_deep(index))
+            yield to_uint8(waiting[-1])
+
+    cuts = stream_cuts(small())
+    if cuts is None:
+        found.cuts = None
+        yield from ((recording.read_blur_deep(index), False) for index in range(recording.num_frames))
+        return
+    for _, is_cut in cuts:
+        yield waiting.popleft(), is_cut
+
+
+def _read_inputs(
+    recording: Recording,
+    blur: Float[Tensor, "3 H W"],
+    exposure: Exposure,
+    spec: ReadSpec,
+    grid: SensorGrid,
+    *,
+    wanted: bool,
+) -> tuple[FrameInputs | None, bool]:
+    """What enters the network for one frame, of the frame alone where its spikes cannot be used (None: it is not
+    `wanted`), and whether they can."""
+    stream, alone, inputs = recording.spikes, FrameInputs(blur, None, blur), spec.spikes
+    if inputs is None or stream is None or not recording.covers(exposure):
+        return alone, False
+    if not wanted:
+        return None, is_usable(recording, exposure, live_ticks(stream, exposure.start_tick, exposure.stop_tick))
+    skips = spec.options.skip_sharp is not None
+    if inputs.representation == "profile":
+        ticks = stream.read(*exposure.span)
+        exposed = ticks[exposure.start_tick - exposure.span[0] :][: exposure.num_ticks]
+        if not is_usable(recording, exposure, exposed.reshape(len(exposed), -1).any(axis=1)):
+            return alone, False
+        spikes = bin_spikes(inputs, torch.from_numpy(ticks), exposure.shift_ticks, grid)
+        if skips:  # by counts: expected spikes tell of the light, and are steadier than single ones
+            counts = voxelise(torch.from_numpy(exposed), num_bins=inputs.num_bins, split=inputs.split)
+            counts = place_counts(counts, bad=grid.bad, positions=grid.positions)
+    else:
+        live: list[np.ndarray] = []
+
+        def count(edges: Sequence[int]) -> UInt[np.ndarray, "S h w"]:
+            """A run of ticks at a time, so that a long exposure is never unpacked at once."""
+            runs = (stream.read(exposure.start_tick + a, exposure.start_tick + b) for a, b in pairwise(edges))
+            return np.stack([_counted(run, live) for run in runs])
+
+        counts = exposure_counts(
+            count, exposure.num_ticks, num_bins=inputs.num_bins, split=inputs.split, bad=grid.bad,
+            positions=grid.positions,
+        )  # fmt: skip
+        if not is_usable(recording, exposure, np.concatenate(live)):
+            return alone, False
+        spikes = BinnedSpikes(counts, exposure.num_ticks)
+    activity = spike_activity(counts, exposure.num_ticks, split=inputs.split) if skips else None
+    return FrameInputs(*network_inputs(inputs, spec.stats, blur, spikes), blur, activity), True
+
+
+def _counted(ticks: UInt8[np.ndarray, "T h w"], live: list[np.ndarray]) -> UInt[np.ndarray, "h w"]:
+    live.append(ticks.reshape(len(ticks), -1).any(axis=1))
+    return ticks.sum(axis=0, dtype=np.uint32)
+
+
+def is_usable(recording: Recording, exposure: Exposure, live: Bool[np.ndarray, " T"]) -> bool:
+    """Whether the spikes of an exposure inside the stream can be used: it holds a spike, and at most MAX_LOST_SHARE of
+    its ticks were lost in stretches (`lost_ticks`).
+
+    `live`: which of its ticks hold a spike. Half of its length either side is read only where it has too many empty
+    ticks. Dark scenes are usable as long as anything fires; where hardly one tick in ten is live, a stretch of half an
+    exposure can no longer be told from the dark, and is used.
+    """
+    most, stream = MAX_LOST_SHARE * exposure.num_ticks, recording.spikes
+    if stream is None or not live.any():
+        return False
+    if (~live).sum() <= most:
+        return True
+    half = exposure.num_ticks // 2
+    first, last = max(0, exposure.start_tick - half), min(stream.num_ticks, exposure.stop_tick + half)
+    before = live_ticks(stream, first, exposure.start_tick)
+    lost = lost_ticks(np.concatenate([before, live, live_ticks(stream, exposure.stop_tick, last)]))
+    return bool(lost[len(before) : len(before) + len(live)].sum() <= most)
+
+
+def lost_ticks(live: Bool[np.ndarray, " T"]) -> Bool[np.ndarray, " T"]:
+    """Which ticks lie in a run of empty ones that was lost, for ticks in a row of which each is live or empty."""
+    starts, stops = _empty_runs(live)
+    num_live = int(live.sum())
+    lost = np.zeros(len(live), dtype=bool)
+    if not num_live or not len(starts):
+        return lost
+    share = min(len(starts) / (num_live + 1), 1.0)  # of the ticks behind a live one (or at the start), those empty
+    if share == 1.0:  # every live tick stands alone: as after a flash, or all pixels in step
+        return lost
+    least = max(LEAST_LOST_TICKS, math.log(CHANCE / len(live)) / math.log(share))
+    for start, stop in zip(starts, stops, strict=True):
+        if stop - start >= least:
+            lost[start:stop] = True
+    return lost
+
+
+def _empty_runs(live: Bool[np.ndarray, " T"]) -> tuple[Int[np.ndarray, " R"], Int[np.ndarray, " R"]]:
+    """Starts and ends of the runs of empty ticks."""
+    change = np.diff(np.concatenate([[1], live.astype(np.int8), [1]]))
+    return np.flatnonzero(change == -1), np.flatnonzero(change == 1)

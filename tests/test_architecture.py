@@ -82,8 +82,6 @@ ARROWS["model"] |= {"kernels"}  # the one annex that the core calls: fast twins 
 # (file, part) that the arrows do not allow yet: this set only shrinks.
 PENDING: set[tuple[str, str]] = {
     ("align.inspect", "report"),
-    ("data.prepare", "align"),
-    ("data.prepare", "formats"),
     ("evaluate.runner", "formats"),
     ("evaluate.runner", "report"),
     ("recording.video", "mux"),

@@ -16,20 +16,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
-from torch.nn import functional as F
-
-from spikevrt.light import srgb_to_linear
-from spikevrt.recording.frames import read_image
-from spikevrt.recording.spike_file import SpikeGeometry, read_spikes
-from spikevrt.simulate.sensor import SENSOR_PRESETS, SensorConfig, SpikeSensor, sensor_preset
-from spikevrt.simulate.statistics import (
+from spike_statistics import (
     flat_field_cv,
     interval_outside_fraction,
     phase_residual,
     phase_residuals,
     spike_intervals,
 )
+from torch import Tensor
+from torch.nn import functional as F
+
+from spikevrt.light import srgb_to_linear
+from spikevrt.recording.frames import read_image
+from spikevrt.recording.spike_file import SpikeGeometry, read_spikes
+from spikevrt.simulate.sensor import SpikeSensor
+from spikevrt.simulate.setup import SENSOR_PRESETS, SensorConfig, sensor_preset
 
 SEED = 1
 COLOURS = {"real": (60, 60, 60), "preset": (214, 96, 20), "ideal": (40, 110, 200)}

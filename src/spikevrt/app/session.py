@@ -27,8 +27,8 @@ from spikevrt.align.health import HealthReport, check_health
 from spikevrt.align.inspect import HALF_WINDOW_TICKS
 from spikevrt.align.preview import draw_preview
 from spikevrt.app.uploads import Stated, open_upload
+from spikevrt.atomic import complete_or_absent
 from spikevrt.bench.demo import ASSETS, FOLD, OPTIONS, PHOTOS, SHIPPED_WEIGHTS, SPIKEVRT, TWIN, VIDEO
-from spikevrt.recording.atomic import complete_or_absent
 from spikevrt.recording.frames import list_images, read_image, write_image
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.video import write_video
@@ -37,7 +37,8 @@ from spikevrt.report.summary import write_summary
 from spikevrt.restore.job import restore_recording
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.output import SUMMARY_FILE, Output
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import SimulateOptions
+from spikevrt.simulate.synthesise import simulate_recording
 
 EXAMPLES = {Path(name).stem: name for name in (*PHOTOS, VIDEO)}
 WEIGHTS = (FOLD, SPIKEVRT, TWIN)  # the default first

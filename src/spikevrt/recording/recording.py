@@ -72,6 +72,7 @@ class Recording:
     bad_pixels: tuple[tuple[int, int], ...] = ()  # (row, column) on the sensor: dead, hot or stuck
     dropped: tuple[tuple[int, str], ...] = ()  # (frame_idx, why)
     linear: bool = False
+    is_checked: bool = False  # the health gate has passed it, with its bad pixels marked
 
     @classmethod
     def open(cls, folder: str | Path) -> Recording:

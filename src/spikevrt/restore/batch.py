@@ -26,9 +26,11 @@ from spikevrt.recording.recording import open_recording, recordings_in
 from spikevrt.recording.sidecar import SIDECAR
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.restore.job import restore_recording
-from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.output import SUMMARY_FILE, Output
+from spikevrt.restore.options import JobOptions, RestoreOptions
+from spikevrt.restore.restorer import Gate
+from spikevrt.restore.writer import SUMMARY_FILE
 from spikevrt.runtime import pick_device
+from spikevrt.shipped import find
 
 BATCH_FILE = "summary.json"
 Status = Literal["restored", "kept", "failed"]
@@ -46,45 +48,38 @@ class Outcome:
     told: str = ""  # on stderr, by the process that worked at it
 
 
-class Job(NamedTuple):
-    """One recording, where it goes, and what tells results of other weights, options or recordings apart."""
+class Task(NamedTuple):
+    """One recording and where it goes; `job.made_with` tells results of other weights, options or recordings apart."""
 
     recording: Path
     out: Path
-    made_with: dict[str, Any]
+    job: JobOptions
 
 
 def restore_many(
-    weights: Path,
+    weights: str | Path,
     folder: Path,
     out: Path,
     options: RestoreOptions,
+    job: JobOptions = JobOptions(),  # noqa: B008 (immutable)
     *,
-    workers: int | None = None,
-    engine: str = "processes",
-    ray_address: str | None = None,
-    overwrite: bool = False,
-    output: Output = Output(),  # noqa: B008 (immutable)
-    fps_factor: int = 1,
-    memory: str | None = None,
-    restart: bool = False,
+    engine: Engine | None = None,
+    gate: Gate | None = None,
     tell: Callable[[Outcome, int, int], None] | None = None,
 ) -> list[Outcome]:
     """Restore every recording that lies in `folder` into `out`/NAME, as `restore_recording` does, each in a process
-    that nothing else depends on (what it does not name here is as there); `out`/summary.json has the outcomes, written
-    anew with every one.
+    that nothing else depends on; `out`/summary.json has the outcomes, written anew with every one.
 
     A recording that stands restored by the same weights with the same options is kept; one restored otherwise fails,
-    unless `overwrite`, which then replaces it. `workers` recordings are worked at at once; None: as many as there are
-    GPUs, each with one for itself, or on CPUs one, with all threads; several share the threads. `engine`:
-    `engine.run_jobs`. `tell(outcome, done, total)` is called with each. Returns the outcomes in the order of names.
+    unless `job.overwrite`, which then replaces it. `engine`: who does it, and how many recordings at once; None: as
+    many as there are GPUs, each with one for itself, or on CPUs one, with all threads; several share the threads.
+    `tell(outcome, done, total)` is called with each. Returns the outcomes in the order of names.
 
     Raises:
-        FileNotFoundError, ValueError: no recordings there, no such weights, or `workers` or engine is not to be had.
+        FileNotFoundError, ValueError: no recordings there, no such weights, or the engine is not to be had.
         FileExistsError: `out` is a file, holds the recordings, or another call is at work in it.
     """
-    by = Engine(engine, 1 if workers is None else workers, ray_address)
-    weights, folder, out = Path(weights).absolute(), Path(folder).absolute(), Path(out).absolute()
+    weights, folder, out = find(weights).absolute(), Path(folder).absolute(), Path(out).absolute()
     recordings = recordings_in(folder)
     if not recordings:
         raise ValueError(f"{folder}: neither a recording nor a folder of recordings (no {SIDECAR})")
@@ -92,8 +87,8 @@ def restore_many(
         raise FileExistsError(f"{out}: holds the recordings; choose another --out")
     read_info(weights)
     gpus = visible_gpus() if pick_device(options.device).type == "cuda" else []
-    workers = workers or max(1, len(gpus))
-    by = replace(by, workers=workers, threads=max(1, torch.get_num_threads() // workers), gpus=gpus)
+    engine = engine or Engine(workers=max(1, len(gpus)))
+    engine = replace(engine, threads=max(1, torch.get_num_threads() // engine.workers), gpus=gpus)
     outcomes: dict[str, Outcome] = {}
 
     def add(outcome: Outcome) -> None:
@@ -104,20 +99,18 @@ def restore_many(
 
     with alone_in(out, "restoration"):
         made_by: dict[str, Any] = {"weights_sha256": sha256_file(weights), "options": _plain(asdict(options))}
-        made_by |= {"output": _plain(asdict(output)), "fps_factor": fps_factor}
-        jobs = []
+        made_by |= {"output": _plain(asdict(job.output)), "fps_factor": job.fps_factor}
+        tasks = []
         for path in recordings:
-            job = Job(path, out / path.name, made_by | {"recording_sha256": sha256_file(path / SIDECAR)})
-            standing = _standing(job, overwrite=overwrite)
+            made_with = made_by | {"recording_sha256": sha256_file(path / SIDECAR)}
+            task = Task(path, out / path.name, replace(job, made_with=made_with))
+            standing = _standing(task)
             if standing is None:
-                jobs.append(job)
+                tasks.append(task)
             else:
                 add(standing)
-        run = functools.partial(
-            _restore, weights=weights, options=options, overwrite=overwrite, output=output, fps_factor=fps_factor,
-            memory=memory, restart=restart,
-        )  # fmt: skip
-        for outcome in run_jobs(run, jobs, by, lost=_lost):
+        run = functools.partial(_restore, weights=weights, options=options, gate=gate)
+        for outcome in run_jobs(run, tasks, engine, lost=_lost):
             add(outcome)
     return [outcomes[path.name] for path in recordings]
 
@@ -130,57 +123,45 @@ def visible_gpus() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def _standing(job: Job, *, overwrite: bool) -> Outcome | None:
+def _standing(task: Task) -> Outcome | None:
     """What is to be said of a recording that stands restored already; None where it is to be worked at."""
-    if not job.out.exists():
+    if not task.out.exists():
         return None
     try:
-        summary = json.loads((job.out / SUMMARY_FILE).read_text(encoding="utf-8"))
-        if summary["made_with"] == job.made_with:
-            return Outcome(job.recording.name, "kept", summary["num_frames"], summary["seconds"])
+        summary = json.loads((task.out / SUMMARY_FILE).read_text(encoding="utf-8"))
+        if summary["made_with"] == task.job.made_with:
+            return Outcome(task.recording.name, "kept", summary["num_frames"], summary["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    if overwrite:
+    if task.job.overwrite:
         return None
-    error = f"{job.out}: exists, restored otherwise; choose another --out or pass --overwrite"
-    return Outcome(job.recording.name, "failed", error=error)
+    error = f"{task.out}: exists, restored otherwise; choose another --out or pass --overwrite"
+    return Outcome(task.recording.name, "failed", error=error)
 
 
-def _restore(
-    job: Job,
-    *,
-    weights: Path,
-    options: RestoreOptions,
-    overwrite: bool,
-    output: Output,
-    fps_factor: int,
-    memory: str | None,
-    restart: bool,
-) -> Outcome:
+def _restore(task: Task, *, weights: Path, options: RestoreOptions, gate: Gate | None) -> Outcome:
     """In a worker. Every error becomes an outcome; what is said on stderr is handed over, so that lines do not mix."""
     start_s, said = time.perf_counter(), io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            summary = restore_recording(
-                weights, open_recording(job.recording, keep_outside=True), job.out, options, overwrite=overwrite,
-                output=output, fps_factor=fps_factor, memory=memory, restart=restart, made_with=job.made_with,
-            )  # fmt: skip
+            recording = open_recording(task.recording, keep_outside=True)
+            summary = restore_recording(weights, recording, task.out, options, task.job, gate=gate)
     except Exception as error:
         if not isinstance(error, (ValueError, OSError)):  # our mistake, or no memory: the way there matters
             said.write(traceback.format_exc())
         kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
         line = " ".join(f"{kind}{error}".split()) or type(error).__name__
         return Outcome(
-            job.recording.name, "failed", seconds=time.perf_counter() - start_s, error=line, told=said.getvalue()
+            task.recording.name, "failed", seconds=time.perf_counter() - start_s, error=line, told=said.getvalue()
         )
-    return Outcome(job.recording.name, "restored", summary["num_frames"], summary["seconds"], told=said.getvalue())
+    return Outcome(task.recording.name, "restored", summary["num_frames"], summary["seconds"], told=said.getvalue())
 
 
-def _lost(job: Job) -> Outcome:
+def _lost(task: Task) -> Outcome:
     return Outcome(
-        job.recording.name,
+        task.recording.name,
         "failed",
-        error=f"{job.recording}: the process that restored it was killed (no memory left?); see --memory",
+        error=f"{task.recording}: the process that restored it was killed (no memory left?); see --memory",
     )
 
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from spikevrt import runtime
+from spikevrt.restore.memory import FLOW_MAX_PIXELS, Plan, is_out_of_memory, plan_tiles
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.plan import FLOW_MAX_PIXELS, Plan, is_out_of_memory, plan_tiles
 from spikevrt.restore.tiling import (
     cut_flows,
     cut_voxels,

@@ -11,7 +11,9 @@ Dimension key: H W rows and columns of a frame, h w those of its small copy.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -30,13 +32,17 @@ WINDOW_FRAMES = 2  # either side of a frame, whose changes are compared with its
 CUT_RATIO = 2.5  # a cut's change over the mean of theirs; a camera that starts to move at once has 2
 CUT_LEVELS = 12.0  # of a cut's change, the mean over hue, saturation and value; hard cuts measured 41 and more
 SAME_STRUCTURE = 0.3  # correlation; across hard cuts measured up to 0.17, inside scenes 0.4 and more
+
 LOOK_AHEAD_FRAMES = WINDOW_FRAMES * (MAX_FLASH_FRAMES + 1)  # in the worst flicker; 5 without flashes
 
 
-def check_detector() -> None:
-    """Raises ValueError, with the remedy, where PySceneDetect or OpenCV is not installed."""
-    if importlib.util.find_spec("scenedetect") is None or importlib.util.find_spec("cv2") is None:
-        raise ValueError("scene cuts: PySceneDetect is not installed; pip install scenedetect-headless")
+@functools.cache
+def can_find_cuts() -> bool:
+    """Whether PySceneDetect and OpenCV are installed; if not, it is told on stderr, with the remedy, once."""
+    found = importlib.util.find_spec("scenedetect") is not None and importlib.util.find_spec("cv2") is not None
+    if not found:
+        print("spikevrt: scene cuts are not looked for: pip install scenedetect-headless", file=sys.stderr)
+    return found
 
 
 def find_cuts(frames: Iterable[UInt8[np.ndarray, "H W 3"]]) -> list[int]:
@@ -45,22 +51,24 @@ def find_cuts(frames: Iterable[UInt8[np.ndarray, "H W 3"]]) -> list[int]:
     Raises:
         ValueError: as `stream_cuts`.
     """
-    return [index for index, (_, is_cut) in enumerate(stream_cuts(frames)) if is_cut]
+    stream = stream_cuts(frames)
+    assert stream is not None, "PySceneDetect is not installed"
+    return [index for index, (_, is_cut) in enumerate(stream) if is_cut]
 
 
 def stream_cuts(
     frames: Iterable[UInt8[np.ndarray, "H W 3"]],
-) -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], bool]]:
-    """Every frame (RGB, of one size), once and in order, with whether a new scene begins with it.
+) -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], bool]] | None:
+    """Every frame (RGB, of one size), once and in order, with whether a new scene begins with it; None where that
+    cannot be told (`can_find_cuts`).
 
     At most LOOK_AHEAD_FRAMES frames are read beyond the one that comes out, however many pass; the arrays that come out
     are those that went in. The first frame is never a cut. A flash has up to MAX_FLASH_FRAMES frames.
 
     Raises:
-        ValueError: PySceneDetect is not installed, or a frame is not uint8 (H, W, 3) of the first one's size.
+        ValueError: a frame is not uint8 (H, W, 3) of the first one's size.
     """
-    check_detector()
-    return _stream(frames)
+    return _stream(frames) if can_find_cuts() else None
 
 
 def _stream(frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]:

@@ -18,180 +18,138 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from spikevrt import runtime
 from spikevrt.atomic import complete_or_absent, put_in_place, write_text
-from spikevrt.checkpoint import WeightsInfo
+from spikevrt.progress import progress_bar
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_file import sha256_file
-from spikevrt.restore.admission import NO_SPIKES, admit, tell_without_spikes
-from spikevrt.restore.gaps import inside_stream
-from spikevrt.restore.inputs import reads_spikes
-from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.output import Output, check_out, open_parts, progress_bar, summary_path
-from spikevrt.restore.parts import FrameFiles, VideoParts
-from spikevrt.restore.pipeline import in_background
-from spikevrt.restore.plan import fit_into_memory
-from spikevrt.restore.restorer import load_network, restore_frames
-from spikevrt.restore.scan import Scan, scan_recording
-from spikevrt.restore.slow_motion import middle_frames, slow_motion
-from spikevrt.restore.work import ClipWork, tiles_in_all
-
-if TYPE_CHECKING:
-    from spikevrt.model.build import Network
+from spikevrt.restore.clip import tiles_in_all
+from spikevrt.restore.options import JobOptions, Output, RestoreOptions, is_video
+from spikevrt.restore.prefetch import in_background
+from spikevrt.restore.restorer import Gate, Restoration, Restored, Restorer
+from spikevrt.restore.writer import FrameFiles, Parts, VideoPieces, check_out, summary_path
+from spikevrt.shipped import find
 
 JOB_FILE, JOB_FORMAT, JOB_VERSION = "job.json", "spikevrt-restore-job", 1
 WRITE_BEHIND = 8  # finished frames that may wait to be written
 
 
 def restore_recording(
-    weights: Path,
+    weights: str | Path,
     recording: Recording,
     out: Path,
     options: RestoreOptions,
+    job: JobOptions = JobOptions(),  # noqa: B008 (immutable)
     *,
-    overwrite: bool = False,
-    output: Output = Output(),  # noqa: B008 (immutable)
-    fps_factor: int = 1,
-    memory: str | None = None,
-    restart: bool = False,
+    gate: Gate | None = None,
     progress: Callable[[int, int], None] | None = None,
-    made_with: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Restore a recording into files; nothing stands under the name `out` before all of it is there.
 
     `out` is a video where it ends in .mp4, .mkv or .mov (then its summary is NAME.json beside it); otherwise a folder
-    of 000000.png ..., restored.json and, with `output.video`, restored.mp4. `fps_factor`: sharp frames in the place of
-    one (`slow_motion`). `memory`: what the process may hold, as "6GiB"; None: what is free; tile, clip and precision
-    are lowered until they fit.
+    of 000000.png ..., restored.json and, with `job.output.video`, restored.mp4. Every frame is what
+    `Restorer(weights, options, gate=gate).frames(recording)` gives.
 
     Stopped by whatever (an error, Ctrl-C, kill -9, a full disk), the next call with the same arguments goes on after
-    the frames that were finished; `restart` throws them away. `progress(done, total)` is called with each frame and may
-    raise to stop; without it a bar is shown on a terminal. A recording whose spikes are to be read passes the health
-    gate first (`admit`); scene cuts and frames without usable spikes are looked for (`scan`).
+    the frames that were finished. `progress(done, total)` is called with each frame and may raise to stop; without it
+    progress is shown on stderr.
 
     Returns the summary, which is also written: num_frames, dropped (frame_idx and why), seconds and resumed_at (of this
-    call), peak_bytes (of CUDA, else of this process) and predicted_peak_bytes, tiles (as `tiles_in_all`), cuts and
-    without_spikes (numbers of frames), fps, notes, recording, weights, options, environment; and made_with, if given:
-    what the caller will know the result by (`batch`).
+    call), peak_bytes (of CUDA, else of this process) and predicted_peak_bytes, tiles (as `tiles_in_all`), cuts (null:
+    not looked for) and without_spikes (numbers of frames), fps, notes, recording, weights, options, environment; and
+    made_with, if given.
 
     Raises:
         FileExistsError: `out` exists, and `overwrite` is off or it is no earlier result of this function; or an
             unfinished job of other settings is there.
         BlockingIOError: another process is at this job.
-        FileNotFoundError, ValueError: as `load_network` and `restore_frames`.
+        FileNotFoundError, ValueError: as `Restorer` and its `plan`.
     """
-    out, weights = Path(out), Path(weights)
+    out, path, output = Path(out), find(weights), job.output
     output.check(out)
-    check_out(out, overwrite=overwrite)
-    device = runtime.pick_device(options.device)
-    runtime.autocast(device, options.precision)  # refused now rather than after the loading
-    runtime.reset_peak_memory(device)
+    check_out(out, overwrite=job.overwrite)
     start_s = time.perf_counter()
-    network, info = load_network(weights, device)
-    with_spikes = reads_spikes(info, options)
-    if options.strict and not with_spikes:
-        raise ValueError(f"strict: true; allowed for {weights}, a network without spikes: false")
-    if options.without_spikes:
-        tell_without_spikes(info, str(weights))
-    if with_spikes and recording.spikes is None:
-        raise ValueError(NO_SPIKES.format(recording.root))
+    restorer = Restorer(path, options, gate=gate)
+    runtime.reset_peak_memory(restorer.device)
     for line in _dropped_lines(recording):
         print(line, file=sys.stderr)
     begun = {
         "format": JOB_FORMAT,
         "version": JOB_VERSION,
         "recording": _identity(recording),
-        "weights": sha256_file(weights),
+        "weights": sha256_file(path),
         "options": asdict(options),
         "output": asdict(output),
-        "fps_factor": fps_factor,
+        "fps_factor": job.fps_factor,
     }
-    with _job_folder(out, begun, restart=restart) as job:
-        fitted, predicted = _planned(job, network, info, recording, options, memory)
-        if with_spikes:
-            sound = admit(inside_stream(recording), options.ignore_health, options.strict)
-            recording = replace(recording, bad_pixels=sound.bad_pixels)
-        found = _scanned(job, recording, with_spikes=with_spikes)
+    with _job_folder(out, begun, restart=job.restart) as folder:
+        plan = restorer.plan(recording, fps_factor=job.fps_factor, memory=job.memory, fitted=_fitted(folder, options))
+        _keep_fitted(folder, options, plan)
         runtime.release_memory()
-        if found.without_spikes:
-            tell_without_spikes(info, str(weights))
-        gaps = set(found.without_spikes)
-        apart = {*found.cuts, *gaps, *(index + 1 for index in gaps)}
-        footage = slow_motion(recording, fps_factor, apart=apart)
-        middles = middle_frames(footage, fps_factor)
-        if predicted is not None:  # looking through the recording may have taken more than restoring it will
-            predicted = max(predicted, runtime.peak_memory_bytes(device))
-        parts = open_parts(job / "parts", out, output, footage, recording, fps_factor)
+        parts = _open_parts(folder / "parts", out, output, plan)
         first = parts.num_done()
         if first:
-            print(f"spikevrt: {out}: goes on after {first} of {footage.num_frames} frames", file=sys.stderr)
-        work: list[ClipWork] = []
+            print(f"spikevrt: {out}: goes on after {first} finished frames", file=sys.stderr)
         with contextlib.ExitStack() as stack:
             if progress is None:
                 progress = stack.enter_context(progress_bar(f"restoring {recording.name}"))
-            restored = restore_frames(
-                network, info, footage, fitted, cuts=[middles[index] for index in found.cuts],
-                without_spikes={middles[index] for index in gaps}, first=first, progress=progress, tell=work.append,
-            )  # fmt: skip
+            restored = plan.run(first=first, progress=progress)
             stack.callback(restored.close)
             hand_over = stack.enter_context(in_background(parts.consume, WRITE_BEHIND))
-            if first < footage.num_frames:
-                for item in restored:
-                    hand_over(item)
-        runtime.synchronise(device)
+            for item in restored:
+                hand_over(item)
+        runtime.synchronise(restorer.device)
         summary = {
-            "num_frames": footage.num_frames,
+            "num_frames": plan.found.num_frames,
             "dropped": recording.dropped,
-            "resumed_at": first,
+            "resumed_at": min(first, plan.found.num_frames),
             "seconds": time.perf_counter() - start_s,
-            "peak_bytes": runtime.peak_memory_bytes(device),
-            "predicted_peak_bytes": predicted,
-            "tiles": tiles_in_all(work),
-            "cuts": [middles[index] for index in found.cuts],
-            "without_spikes": [middles[index] for index in found.without_spikes],
-            "fps": footage.fps,
+            "peak_bytes": runtime.peak_memory_bytes(restorer.device),
+            "predicted_peak_bytes": plan.predicted_peak_bytes,
+            "tiles": tiles_in_all(plan.work),
+            "cuts": plan.found.cuts,
+            "without_spikes": plan.found.without_spikes,
+            "fps": recording.fps * job.fps_factor,
             "notes": [],
             "recording": recording.name,
-            "weights": weights.name,
-            "options": asdict(fitted),
-            "environment": runtime.environment(device),
-            **({} if made_with is None else {"made_with": made_with}),
+            "weights": path.name,
+            "options": asdict(plan.options),
+            "environment": runtime.environment(restorer.device),
+            **({} if job.made_with is None else {"made_with": job.made_with}),
         }
-        _finish(job, out, parts, output, footage, recording, fps_factor, summary)
+        _finish(folder, out, parts, output, plan, summary)
     return summary
 
 
-def _finish(
-    job: Path,
-    out: Path,
-    parts: FrameFiles | VideoParts,
-    output: Output,
-    footage: Recording,
-    recording: Recording,
-    fps_factor: int,
-    summary: dict[str, Any],
-) -> None:
+def _open_parts(folder: Path, out: Path, output: Output, plan: Restoration) -> Parts:
+    """What makes `out`, part by part in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not is_video(out):
+        return FrameFiles(folder, output.frames, linear=plan.recording.linear)
+    assert output.maker is not None
+    parts: Parts = output.maker.parts(folder, plan.recording, plan.fps_factor)
+    return parts
+
+
+def _finish(folder: Path, out: Path, parts: Parts, output: Output, plan: Restoration, summary: dict[str, Any]) -> None:
     """Everything under its name. Until then it stays among the parts, whatever happens here."""
-    source = recording.blur if isinstance(recording.blur, Path) else None
-    if isinstance(parts, VideoParts):
+    source = plan.recording.blur if isinstance(plan.recording.blur, Path) else None
+    if not isinstance(parts, FrameFiles):
         with complete_or_absent(out) as partial:
-            summary["notes"] = list(parts.join(partial, source))
-            _write_summary(summary_path(out, partial), summary)
+            summary["notes"] = list(cast("VideoPieces", parts).join(partial, source))
+            write_text(summary_path(out, partial), json.dumps(summary, indent=2) + "\n")
         return
     if output.video:
-        video = open_parts(job / "video", Path("restored.mp4"), output, footage, recording, fps_factor)
-        assert isinstance(video, VideoParts)
-        first = video.num_done()
-        video.consume((index, parts.read(index)) for index in range(first, footage.num_frames))
+        video = cast("VideoPieces", _open_parts(folder / "video", Path("restored.mp4"), output, plan))
+        places = plan.found.places
+        video.consume(
+            Restored(index, parts.read(index), *places[index]) for index in range(video.num_done(), len(places))
+        )
         summary["notes"] = list(video.join(parts.folder / "restored.mp4", source))
-    _write_summary(summary_path(out, parts.folder), summary)
+    write_text(summary_path(out, parts.folder), json.dumps(summary, indent=2) + "\n")
     put_in_place(parts.folder, out.absolute())
-
-
-def _write_summary(path: Path, summary: dict[str, Any]) -> None:
-    write_text(path, json.dumps(summary, indent=2) + "\n")
 
 
 @contextlib.contextmanager
@@ -254,43 +212,24 @@ def _check_same(job: Path, begun: dict[str, Any]) -> None:
         )
 
 
-def _scanned(job: Path, recording: Recording, *, with_spikes: bool) -> Scan:
-    """Cuts and gaps, found once a job."""
-    path = job / "scan.json"
-    if path.is_file():
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return Scan(tuple(values["cuts"]), tuple(values["without_spikes"]))
-    with progress_bar(f"looking through {recording.name}") as progress:
-        found = scan_recording(recording, with_spikes=with_spikes, progress=progress)
-    if found.without_spikes:
-        print(
-            f"spikevrt: warning: {recording.root}: no usable spikes at {len(found.without_spikes)} of "
-            f"{recording.num_frames} frames, the first is {found.without_spikes[0]}; restored from the frames alone",
-            file=sys.stderr,
-        )
-    write_text(path, json.dumps(asdict(found)) + "\n")
-    return found
-
-
-def _planned(
-    job: Path, network: Network, info: WeightsInfo, recording: Recording, options: RestoreOptions, memory: str | None
-) -> tuple[RestoreOptions, int | None]:
-    """Tile, clip and precision that fit, and the predicted peak; chosen once a job, so that it goes on as it began.
-
-    To be called while the process holds nothing but the network: what it frees it keeps, and small tiles would fit into
-    that unseen.
-    """
+def _fitted(job: Path, options: RestoreOptions) -> tuple[RestoreOptions, int | None] | None:
+    """What an earlier call of this job has fitted into memory, so that it goes on as it began."""
     path = job / "plan.json"
-    if path.is_file():
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return replace(options, **values["changed"]), values["predicted_peak_bytes"]
-    fitted, predicted = fit_into_memory(network, info, recording, options, memory)
-    changed = {name: value for name, value in asdict(fitted).items() if value != asdict(options)[name]}
+    if not path.is_file():
+        return None
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return replace(options, **values["changed"]), values["predicted_peak_bytes"]
+
+
+def _keep_fitted(job: Path, options: RestoreOptions, plan: Restoration) -> None:
+    if (job / "plan.json").is_file():
+        return
+    changed = {name: value for name, value in asdict(plan.options).items() if value != asdict(options)[name]}
     if changed:
         told = ", ".join(f"{name} {value}" for name, value in changed.items())
         print(f"spikevrt: {told}: so that it fits into memory", file=sys.stderr)
-    write_text(path, json.dumps({"changed": changed, "predicted_peak_bytes": predicted}) + "\n")
-    return fitted, predicted
+    values = {"changed": changed, "predicted_peak_bytes": plan.predicted_peak_bytes}
+    write_text(job / "plan.json", json.dumps(values) + "\n")
 
 
 def _dropped_lines(recording: Recording) -> Iterator[str]:

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from spikevrt.recording.recording import Recording
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -57,3 +61,60 @@ class RestoreOptions:
             raise ValueError(
                 f"skip_sharp: {self.skip_sharp}; allowed with without_spikes: none (spikes tell what moves)"
             )
+
+
+FRAME_KINDS = {"png": ".png", "png16": ".png", "tiff16": ".tiff", "exr": ".exr"}
+VIDEO_SUFFIXES_OUT = (".mp4", ".mov", ".mkv")
+
+
+class VideoMaker(Protocol):
+    """Writes restored frames as video (`mux.restored.RestoredVideo`), a frozen dataclass of settings."""
+
+    def check(self, name: Path) -> None:
+        """Raises ValueError where a video of that name cannot be made."""
+        ...
+
+    def parts(self, folder: Path, recording: Recording, fps_factor: int) -> Any:
+        """The video of a restored `recording` in pieces in `folder` (`writer.Parts`)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is written: `frames` is of FRAME_KINDS; with `video` also a video beside the frames; `maker` makes any."""
+
+    frames: str = "png"
+    video: bool = False
+    maker: VideoMaker | None = None
+
+    def __post_init__(self) -> None:
+        if self.frames not in FRAME_KINDS:
+            raise ValueError(f"frames: {self.frames!r}; allowed: {', '.join(FRAME_KINDS)}")
+
+    def check(self, out: Path) -> None:
+        """Raises ValueError where `out` cannot be what is asked for."""
+        if is_video(out) and self.video:
+            raise ValueError(f"video: {out} is the video already; allowed: false, or a folder for frames")
+        if is_video(out) or self.video:
+            if self.maker is None:
+                raise ValueError(f"{out}: a video, but nothing that makes one was handed in; allowed: a folder")
+            self.maker.check(out if is_video(out) else Path("restored.mp4"))
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """How a restoration is delivered. `fps_factor`: sharp frames in the place of one (`slow_motion`). `memory`: what
+    the process may hold, as "6GiB"; None: what is free. `restart` throws away what an unfinished job has. `made_with`:
+    what the caller will know the result by (`batch`)."""
+
+    fps_factor: int = 1
+    memory: str | None = None
+    restart: bool = False
+    overwrite: bool = False
+    output: Output = Output()
+    made_with: dict[str, Any] | None = None
+
+
+def is_video(out: Path) -> bool:
+    """Whether that name is a video's, by its suffix; else it is a folder of frames."""
+    return out.suffix.lower() in VIDEO_SUFFIXES_OUT

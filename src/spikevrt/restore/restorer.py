@@ -1,4 +1,4 @@
-"""The one door from a recording to sharp frames: the command, the page, Python, evaluation and validation go through it.
+"""The one door from a recording to sharp frames: command, page, Python, evaluation and validation go through it.
 
 The health gate, the memory plan, scene cuts and exposures without usable spikes are inside; every frame comes out
 exactly once and in order, with memory that does not grow with the length.
@@ -21,16 +21,18 @@ from spikevrt import runtime
 from spikevrt.checkpoint import WeightsInfo, load_weights
 from spikevrt.recording.frames import to_uint8
 from spikevrt.recording.recording import Recording, nearest_ratio
+from spikevrt.recording.stream import live_ticks
 from spikevrt.represent.counts import exposure_counts
 from spikevrt.represent.inputs import SensorGrid
 from spikevrt.represent.voxel import VoxelStats
 from spikevrt.represent.voxel import density as voxel_density
 from spikevrt.restore.clip import ClipWork, restore_clip
+from spikevrt.restore.memory import fit_into_memory
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.pipeline import ahead
-from spikevrt.restore.plan import fit_into_memory
+from spikevrt.restore.prefetch import ahead
 from spikevrt.restore.segments import Clip, Found, ReadSpec, read_clips
 from spikevrt.restore.slow_motion import check_slow_motion
+from spikevrt.shipped import find
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,7 +115,7 @@ class Restorer:
         if not isinstance(weights, LoadedNetwork):
             device = runtime.pick_device(options.device)
             runtime.autocast(device, options.precision)  # refused now rather than after the loading
-            path = shipped_or_file(weights)
+            path = find(weights)
             weights = LoadedNetwork(*load_network(path, device), str(path))
         self.network, self.info, self.name = weights.network, weights.info, weights.name
         self.options, self.gate = options, gate
@@ -302,12 +304,16 @@ def check_spikes(info: WeightsInfo, recording: Recording) -> None:
             f"of {width}x{height} spikes, which are resampled to 1/{ratio} of the frames",
             file=sys.stderr,
         )
+    step = max(1, recording.num_frames // NUM_DENSITY_SAMPLES)
+    looked_at = range(step // 2, recording.num_frames, step)
     if spec.normalize == "density" or spec.representation == "profile":  # either evens out how many spikes there are
+        windows = [(recording.exposures[i].start_tick, recording.exposures[i].stop_tick) for i in looked_at]
+        if not any(live_ticks(recording.spikes, *window).any() for window in windows):
+            raise ValueError(f"{recording.root}: no spike in the exposures looked at; is the stream dead?")
         return
     grid = SensorGrid(recording.bad_mask(), recording.sensor_positions)
-    step = max(1, recording.num_frames // NUM_DENSITY_SAMPLES)
     means = []
-    for index in range(step // 2, recording.num_frames, step):
+    for index in looked_at:
         counts = exposure_counts(
             lambda edges, index=index: recording.count_exposure(index, edges),  # type: ignore[misc]
             recording.exposures[index].num_ticks, num_bins=spec.num_bins, split=spec.split, bad=grid.bad,

@@ -65,7 +65,7 @@ class Clip:
     """Sharp frames [start, stop) that are restored together; `weights` are theirs in the blend with their neighbours.
 
     After this clip, frames up to `settled` (not included) are finished. `has_spikes`: spikes were read for it.
-    `places` has for each frame its source in the recording and its part of the way to the next one (slow motion).
+    `places` as in `Found`.
     """
 
     start: int
@@ -85,12 +85,17 @@ class Found:
     """What was seen so far while a recording was read, in numbers of the frames that come out.
 
     `cuts`: first frames of new scenes, None where they cannot be looked for; `without_spikes`: restored from the
-    frames alone; `num_frames`: all that come out.
+    frames alone; `places`: for each frame its source in the recording and its part of the way to the next one (slow
+    motion).
     """
 
     cuts: list[int] | None = field(default_factory=list)
     without_spikes: list[int] = field(default_factory=list)
-    num_frames: int = 0
+    places: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.places)
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ def read_clips(recording: Recording, spec: ReadSpec, found: Found) -> Iterator[C
     def add(inputs: FrameInputs | None, place: tuple[int, int]) -> Iterator[Clip]:
         assert segment is not None
         segment.add(inputs, place)
-        found.num_frames += 1
+        found.places.append(place)
         yield from segment.ready()
 
     for source, (blur, is_cut) in enumerate(_frames(recording, found)):

@@ -1,4 +1,4 @@
-"""Two hands for a long run: what comes next is read while the network works, and what is done is written meanwhile.
+"""Two threads for a long run: a prefetch of what comes next, and a background writer of what is finished.
 
 Both queues are bounded, so memory does not grow; an error on either side stops the other and is raised as it was.
 """

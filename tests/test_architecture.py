@@ -23,6 +23,7 @@ MAX_LINES = 400
 # A part of the package -> the parts that it may import (docs/index.md draws the same). First the core, in the order in
 # which the data flows; then the annexes, which no part of the core imports.
 CORE_ARROWS: dict[str, set[str]] = {
+    "typed": set(),
     "config": set(),
     "runtime": set(),
     "free_memory": {"runtime"},
@@ -76,6 +77,7 @@ ANNEX_ARROWS: dict[str, set[str]] = {
     "app": {"align", "formats", "mux", "report", "bench"},
 }
 ARROWS = CORE_ARROWS | {annex: others | set(CORE_ARROWS) for annex, others in ANNEX_ARROWS.items()}
+ARROWS = {part: targets | ({"typed"} if part != "typed" else set()) for part, targets in ARROWS.items()}
 ARROWS["kernels"] = set()
 ARROWS["model"] |= {"kernels"}  # the one annex that the core calls: fast twins of its layers
 # (file, part) that the arrows do not allow yet: this set only shrinks.
@@ -99,7 +101,7 @@ ENTRANCES = {"cli", "verbs", "__main__", "__init__"}  # the command line may imp
 
 CORE = {"torch", "numpy", "yaml", "safetensors"}  # the rest is imported inside the function that needs it
 LAZY = {"PIL", "av", "rich", "tensorboard", "h5py", "scipy", "cv2", "ray", "matplotlib", "torchao", "triton"}
-LAZY |= {"onnxruntime", "flip_evaluator", "imageio_ffmpeg", "scenedetect", "OpenEXR", "gradio"}
+LAZY |= {"onnxruntime", "flip_evaluator", "imageio_ffmpeg", "scenedetect", "OpenEXR", "gradio", "msgspec"}
 TYPES_ONLY = {"jaxtyping"}
 
 

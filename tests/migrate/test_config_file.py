@@ -235,7 +235,7 @@ def test_a_value_is_converted(old: dict[str, Any], new: str, value: Any):
         ({"MODEL.PRETRAINED": "ours.safetensors"},
          "a published VRT deblurring checkpoint: a file that ends in .pth or .pt is needed"),
         ({"TRAIN.OPTIM": "SGD"}, "unknown optimiser; possible here: adamw, adam"),
-        ({"TRAIN.BETAS": [0.9]}, "optim.betas: expected 2 values, got 1"),
+        ({"TRAIN.BETAS": [0.9]}, "optim.betas: [0.9]; allowed: list of length 2"),
         ({"TRAIN.GRAD_CLIP": None}, "gradients are always clipped; set optim.clip_norm, for example 1.0"),
         ({"TRAIN.EMA": True}, "on, but with which decay? give the number, for example 0.999"),
         ({"TRAIN.RESUME": "runs/a/last.pth"},

@@ -117,7 +117,6 @@ MANY_PARAMETERS: set[str] = {
 }
 UNCALLED: set[str] = {
     "align.estimate.estimate_registration",
-    "migrate.config_file.keys_table",
     "model.linear.as_published",
     "represent.voxel.spike_voxels",
     "represent.window.raw_window",

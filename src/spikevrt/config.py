@@ -25,6 +25,14 @@ UNET_SPIKES = (
 )  # the settings of `model.spikes` that a U-Net obeys
 
 
+def _require_at_least(least: int, section: str, settings: Any, *names: str) -> None:
+    """Raises ValueError unless each of these settings, or each entry of one that is a tuple, is `least` or more."""
+    for name in names:
+        value = getattr(settings, name)
+        smallest = min(value) if isinstance(value, tuple) else value
+        require(smallest >= least, f"{section}.{name}", smallest, f"{least} or more")
+
+
 @dataclass(frozen=True, kw_only=True)
 class VrtConfig:
     """The video restoration transformer. The defaults are the published deblurring network."""
@@ -277,14 +285,6 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             node[last] = parse_yaml(text)
     with naming(path):
         return Config.from_dict(values)
-
-
-def _require_at_least(least: int, section: str, settings: Any, *names: str) -> None:
-    """Raises ValueError unless each of these settings, or each entry of one that is a tuple, is `least` or more."""
-    for name in names:
-        value = getattr(settings, name)
-        smallest = min(value) if isinstance(value, tuple) else value
-        require(smallest >= least, f"{section}.{name}", smallest, f"{least} or more")
 
 
 def _refuse_beside_unet(model: ModelConfig) -> None:

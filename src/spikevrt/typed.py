@@ -59,16 +59,6 @@ def load_json(path: Path) -> Any:
         raise ValueError(f"{path}: not JSON ({one_line(error)})") from None
 
 
-def load_format(path: Path, format: str, version: int, advice: str = "") -> dict[str, Any]:
-    """The values of a JSON file whose `format` and `version` are these. Raises ValueError, which ends with `advice`."""
-    values = load_json(path)
-    found = (values.get("format"), values.get("version")) if isinstance(values, dict) else (None, None)
-    if found != (format, version) or isinstance(found[1], bool):
-        told = f"format {shown(found[0])} version {shown(found[1])}"
-        raise ValueError(f"{path}: {told}; allowed: {format!r} version {version}{advice}")
-    return typing.cast(dict[str, Any], values)
-
-
 def parse_yaml(text: str) -> Any:
     """The plain values of a YAML text; nothing in it is executed. 1e-3 is a number, as in YAML 1.2 and JSON.
 
@@ -105,12 +95,6 @@ def require(holds: bool, name: str, value: Any, allowed: str) -> None:
     """Raises ValueError `name: value; allowed: ...` unless it holds."""
     if not holds:
         raise ValueError(f"{name}: {shown(value)}; allowed: {allowed}")
-
-
-def require_file_name(name: str, value: str) -> None:
-    """`value` must be the name of a file in the same folder: no path, for a file must not point elsewhere."""
-    is_plain = value not in ("", ".", "..") and value.isprintable() and not set(value) & set("/\\:")
-    require(is_plain, name, value, "the name of a file beside it")
 
 
 def shown(value: Any) -> str:

@@ -13,11 +13,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from spikevrt.checkpoint import load_state, load_weights
+from spikevrt.train import distributed as ranks_module
 from spikevrt.train import loop
-from spikevrt.train import ranks as ranks_module
+from spikevrt.train.distributed import Ranks, join_ranks
 from spikevrt.train.journal import read_journal
 from spikevrt.train.loop import train
-from spikevrt.train.ranks import Ranks, join_ranks
 from tests.train.conftest import FakeClips, FakeNetwork, small_config
 
 NO_DROPOUT = {"drop_path": 0.0}

@@ -15,8 +15,8 @@ from spikevrt.checkpoint import load_weights
 from spikevrt.config import Config
 from spikevrt.data.dataset import ClipDataset
 from spikevrt.restore.restorer import RestoreOptions, load_network
+from spikevrt.train.distributed import Ranks
 from spikevrt.train.journal import read_journal
-from spikevrt.train.ranks import Ranks
 from spikevrt.train.validation import validate
 from tests.train.conftest import REAL_BINS, real_config
 

@@ -27,7 +27,7 @@ OUR_WORDS = {"array": "list", "object": "mapping"}  # what msgspec calls otherwi
 
 
 def convert(values: Any, kind: type[T], name: str = "", *, closed: bool = False, finite: bool = True) -> T:
-    """Plain values as a `kind`: a dataclass, or tuples, dicts, literals and unions of those.
+    """Plain values as a `kind`: a dataclass, or tuples, dicts, paths, literals and unions of those.
 
     Types are strict (no text becomes a number, True is no int), but whole numbers may stand for floats and lists for
     tuples. NaN is no float. What `__post_init__` refuses is told with the path of its class in front.
@@ -46,17 +46,22 @@ def convert(values: Any, kind: type[T], name: str = "", *, closed: bool = False,
 
     _look_through(values, kind, name, closed, finite)
     try:
-        return msgspec.convert(values, kind)
+        return msgspec.convert(values, kind, dec_hook=_from_text)
     except msgspec.ValidationError as error:
         raise ValueError(_told(str(error), values, name, error.__cause__)) from None
 
 
-def load_json(path: Path) -> Any:
-    """The values of a JSON file. Raises ValueError where it is none."""
+def load_json(path: Path, format: str, version: int, advice: str = "") -> dict[str, Any]:
+    """The values of a JSON file whose `format` and `version` are these. Raises ValueError, whose line `advice` ends."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON ({one_line(error)})") from None
+        raise ValueError(f"{path}: not JSON ({one_line(error)}){advice}") from None
+    found = (values.get("format"), values.get("version")) if isinstance(values, dict) else (None, None)
+    if found != (format, version) or isinstance(found[1], bool):
+        told = f"format {shown(found[0])} version {shown(found[1])}"
+        raise ValueError(f"{path}: {told}; allowed: {format!r} version {version}{advice}")
+    return typing.cast(dict[str, Any], values)
 
 
 def parse_yaml(text: str) -> Any:
@@ -83,10 +88,13 @@ def load_yaml(path: Path) -> Any:
 
 @contextlib.contextmanager
 def naming(what: Path | str) -> Iterator[None]:
-    """A ValueError from inside gets the name of a file, or of another source, in front, unless it has it."""
+    """A ValueError from inside gets the name of a file, or of another source, in front, unless it has it.
+
+    So does a RecursionError, of values nested without end, which becomes a ValueError.
+    """
     try:
         yield
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         text = one_line(error)
         raise ValueError(text if text.startswith(str(what)) else f"{what}: {text}") from None
 
@@ -108,6 +116,13 @@ def shown(value: Any) -> str:
 
 def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def _from_text(kind: type, value: Any) -> Any:
+    """A path, of which msgspec knows nothing."""
+    if kind is not Path or not isinstance(value, str):
+        raise ValueError(f"{shown(value)}; allowed: {kind.__name__}")
+    return Path(value)
 
 
 def _look_through(values: Any, kind: Any, name: str, closed: bool, finite: bool) -> None:
@@ -132,7 +147,7 @@ def _look_through(values: Any, kind: Any, name: str, closed: bool, finite: bool)
             _look_through(value, one, f"{name}[{index}]", closed, finite)
     elif origin is dict and isinstance(values, dict) and inner[1] is not Any:
         for key, value in values.items():
-            _look_through(value, inner[1], _joined(name, str(key)), closed, finite)
+            convert(value, inner[1], _joined(name, str(key)), closed=closed, finite=finite)  # msgspec tells no key
     elif origin is Literal:
         require(
             any(values == one and type(values) is type(one) for one in inner), name, values, ", ".join(map(str, inner))
@@ -164,7 +179,7 @@ def _told(message: str, values: Any, name: str, cause: BaseException | None) -> 
         return f"{_joined(name, missing[1])} is missing"
     expected = re.match(r"Expected `(.+)`(.*?),? got", text)
     allowed = f"{expected[1]}{expected[2]}" if expected else text
-    allowed = re.sub(r"\w+", lambda word: OUR_WORDS.get(word[0], word[0]), allowed)
+    allowed = re.sub(r"\w+", lambda word: OUR_WORDS.get(word[0], word[0]), allowed).replace(" | ", ", ")
     return f"{name or 'all of it'}: {shown(values)}; allowed: {allowed}"
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from spikevrt.recording.atomic import complete_or_absent, refuse_existing
+from spikevrt.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import IMAGE_SUFFIXES, list_images, write_image
 from spikevrt.recording.recording import SIDECAR, Recording, open_recording, write_sidecar

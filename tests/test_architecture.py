@@ -98,8 +98,6 @@ ARROWS["model"] |= {"kernels"}  # the one annex that the core calls: fast twins 
 # (file, part) that the arrows do not allow yet: this set only shrinks.
 PENDING: set[tuple[str, str]] = {
     ("align.inspect", "report"),
-    ("data.prepare", "align"),
-    ("data.prepare", "formats"),
     ("evaluate.runner", "formats"),
     ("evaluate.runner", "report"),
     ("recording.video", "mux"),
@@ -115,7 +113,6 @@ SAME_STEMS: set[str] = {"options"}
 SAME_CLASSES: set[str] = {"Job", "Line", "Needs", "Restorer", "Run", "Scan"}
 MANY_PARAMETERS: set[str] = {
     "data.dataset.ClipDataset.__init__",
-    "data.prepare.prepare",
     "data.sample.read_sample",
     "evaluate.runner.write_results",
     "formats.convert.write_stream",
@@ -126,19 +123,14 @@ MANY_PARAMETERS: set[str] = {
     "restore.job.restore_recording",
     "restore.plan.choose",
     "restore.restorer.restore_frames",
-    "simulate.collection.simulate_many",
     "simulate.scene.photo_scene",
 }
 UNCALLED: set[str] = {
     "align.estimate.estimate_registration",
     "model.linear.as_published",
     "represent.voxel.spike_voxels",
-    "represent.window.raw_window",
     "restore.cuts.LOOK_AHEAD_FRAMES",
     "restore.cuts.find_cuts",
-    "simulate.statistics.flat_field_cv",
-    "simulate.statistics.interval_outside_fraction",
-    "simulate.statistics.phase_residual",
     "train.step_work.charbonnier_loss",
 }
 ENTRANCES = {"cli", "verbs", "__main__", "__init__"}  # the command line may import everything; nobody imports it

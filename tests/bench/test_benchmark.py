@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from spikevrt.bench import benchmark
-from spikevrt.bench.benchmark import CONDITIONS, SCENES, BenchCondition, chosen, content_digest, digests, film
+from spikevrt.bench.benchmark import CONDITIONS, SCENES, Condition, chosen, content_digest, digests, film
 from spikevrt.recording.frames import read_image, write_image
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.simulate.exact import grey_light, image_light, light_levels
@@ -67,7 +67,7 @@ def test_a_recording_made_here_has_the_digest_that_it_must_have(filmed: dict[str
 def test_other_kernels_make_the_same_recording(tmp_path: Path):
     script = (
         "import sys, pathlib; from spikevrt.bench import benchmark as b; "
-        "b.film(b.SCENES[4], 'fast', [b.BenchCondition('fast', 'fast')], pathlib.Path(sys.argv[1]))"
+        "b.film(b.SCENES[4], 'fast', [b.Condition('fast', 'fast')], pathlib.Path(sys.argv[1]))"
     )
     environment = os.environ | {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, check=True)
@@ -160,6 +160,4 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path):
 
 def test_image_light_of_a_black_frame_is_dark():
     assert float(image_light(torch.zeros(2, 2, 3, dtype=torch.uint8)).max()) == 0
-    assert (
-        replace(BY_NAME["medium"], spikes=False).folder == "medium" and BenchCondition("slow", "slow").folder == "slow"
-    )
+    assert replace(BY_NAME["medium"], spikes=False).folder == "medium" and Condition("slow", "slow").folder == "slow"

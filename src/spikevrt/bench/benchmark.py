@@ -51,7 +51,7 @@ VIDEO_TICKS = {"slow": 32, "medium": 16, "fast": 8}  # between two frames of a v
 
 
 @dataclass(frozen=True)
-class BenchCondition:
+class Condition:
     """What the cameras are like. `name` says what differs from the split of that speed.
 
     split: slow, medium or fast.
@@ -86,11 +86,11 @@ class BenchCondition:
         return self.name == self.split or self.exposure_ticks != EXPOSURE_TICKS
 
 
-_MEDIUM = BenchCondition("medium", "medium")
+_MEDIUM = Condition("medium", "medium")
 CONDITIONS = (
-    BenchCondition("slow", "slow"),
+    Condition("slow", "slow"),
     _MEDIUM,
-    BenchCondition("fast", "fast"),
+    Condition("fast", "fast"),
     *(replace(_MEDIUM, name=f"medium_threshold_{q}", threshold=float(q)) for q in (2, 4)),
     *(replace(_MEDIUM, name=f"medium_{sensor}", sensor=sensor) for sensor in ("bright", "lowlight")),
     replace(_MEDIUM, name="medium_exposure_56", exposure_ticks=56),
@@ -126,7 +126,7 @@ SCENES = (
 )
 
 
-def chosen(names: Sequence[str] | None) -> tuple[BenchCondition, ...]:
+def chosen(names: Sequence[str] | None) -> tuple[Condition, ...]:
     """The conditions of these names, in the benchmark's order; None: all. Raises ValueError (one line)."""
     known = [condition.name for condition in CONDITIONS]
     for name in names or ():
@@ -148,7 +148,7 @@ def total_digest(found: dict[str, str]) -> str:
 
 def prepare_benchmark(
     root: Path,
-    conditions: Sequence[BenchCondition] = CONDITIONS,
+    conditions: Sequence[Condition] = CONDITIONS,
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, str]:
@@ -192,7 +192,7 @@ def prepare_benchmark(
     return found
 
 
-def film(scene: TestScene, split: str, conditions: Sequence[BenchCondition], root: Path) -> None:
+def film(scene: TestScene, split: str, conditions: Sequence[Condition], root: Path) -> None:
     """Render a scene once and write its recording under each condition of one split, each complete or not at all."""
     side = SIZE_PX + 2 * MARGIN_PX
     light_of = open_scene(scene, split)
@@ -247,7 +247,7 @@ def windows(exposure_ticks: int) -> list[tuple[int, int]]:
 class _Camera:
     """The spike camera of one condition: it looks at the light, and writes the recording."""
 
-    def __init__(self, condition: BenchCondition, scene: TestScene, num_ticks: int) -> None:
+    def __init__(self, condition: Condition, scene: TestScene, num_ticks: int) -> None:
         self.condition, self.scene = condition, scene
         side, self.seed = SIZE_PX // condition.ratio, f"{NAME} {scene.name} {condition.split}"
         config = replace(sensor_preset(condition.sensor), threshold=condition.threshold)

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from spikevrt.atomic import write_text
-from spikevrt.bench.benchmark import NAME, SCENES, BenchCondition, prepare_benchmark, total_digest
+from spikevrt.bench.benchmark import NAME, SCENES, Condition, prepare_benchmark, total_digest
 from spikevrt.checkpoint import read_info
 from spikevrt.evaluate.methods import (
     Method,
@@ -65,7 +65,7 @@ def run_benchmark(
     out: Path,
     weights: Sequence[Path],
     others: Sequence[str],
-    conditions: Sequence[BenchCondition],
+    conditions: Sequence[Condition],
     options: RestoreOptions,
     measure: Measure,
     *,
@@ -148,7 +148,7 @@ def _entries(weights: Sequence[Path], others: Sequence[str], options: RestoreOpt
     return entries
 
 
-def _subject(root: Path, condition: BenchCondition, scene: str, digests: dict[str, str]) -> Subject:
+def _subject(root: Path, condition: Condition, scene: str, digests: dict[str, str]) -> Subject:
     path = f"{condition.folder}/{scene}"
     recording = open_recording(root / path)
     if not condition.spikes:
@@ -158,7 +158,7 @@ def _subject(root: Path, condition: BenchCondition, scene: str, digests: dict[st
 
 def _takes(method: Method, subject: Subject) -> bool:
     assert subject.condition is not None
-    condition = BenchCondition(**subject.condition)
+    condition = Condition(**subject.condition)
     if not method.uses_spikes:
         return condition.has_own_frames
     return condition.spikes or method.may_go_without

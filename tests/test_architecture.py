@@ -124,7 +124,6 @@ UNCALLED: set[str] = {
     "simulate.statistics.flat_field_cv",
     "simulate.statistics.interval_outside_fraction",
     "simulate.statistics.phase_residual",
-    "train.step_work.charbonnier_loss",
 }
 ENTRANCES = {"cli", "verbs", "__main__", "__init__"}  # the command line may import everything; nobody imports it
 

@@ -27,6 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from spikevrt import checkpoint, runtime
+from spikevrt.atomic import complete_or_absent, is_unfinished, remove_unfinished, write_text
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import Config
 from spikevrt.model.weights import load_strict
@@ -44,7 +45,6 @@ NEW_STATE = "last.state.new"  # the newest for the moment between two renamings;
 STATES = (NEW_STATE, STATE, PREVIOUS_STATE)  # the newest first
 PICTURES, SKIPPED, CURVES = "pictures", "skipped", "curves.png"
 STATE_FORMAT = 2
-PARTIAL = ".*.partial-*"
 MAX_SKIPPED_BATCHES = 4  # that are saved to be looked at
 
 Resume = bool | Literal["auto"]
@@ -79,20 +79,19 @@ def check(out: Path, *, resume: Resume, overwrite: bool) -> bool:
 def create(out: Path, config: Config, info: DatasetInfo, world: int, *, resume: bool) -> None:
     """Make the folder (an earlier run in it is removed unless resumed); write `config.yaml` and `run.json`."""
     out.mkdir(parents=True, exist_ok=True)
-    for partial in out.glob(PARTIAL):  # what a run that was killed was writing
-        partial.unlink(missing_ok=True)
+    remove_unfinished(out)
     if not resume:
         for name in (RUN_INFO, JOURNAL_FILE, CURVES, BEST_WEIGHTS, LAST_WEIGHTS, *STATES):
             (out / name).unlink(missing_ok=True)
         for name in (PICTURES, TENSORBOARD_FOLDER, KEPT, SKIPPED):
             shutil.rmtree(out / name, ignore_errors=True)
-    _write(out / CONFIG, yaml.safe_dump(config.to_dict(), sort_keys=False))
+    write_text(out / CONFIG, yaml.safe_dump(config.to_dict(), sort_keys=False))
     about = _provenance(config, info) | {
         "started": _started(out) if resume else _now(),
         "num_ranks": world,
         "environment": runtime.environment(runtime.pick_device(config.train.device)),
     }
-    _write(out / RUN_INFO, json.dumps(about, indent=2) + "\n")
+    write_text(out / RUN_INFO, json.dumps(about, indent=2) + "\n")
 
 
 def save_weights(
@@ -133,7 +132,7 @@ def save(out: Path, config: Config, info: DatasetInfo, state: dict[str, Any]) ->
 
 
 def _keep(state: Path, kept: Path) -> None:
-    with checkpoint.complete_or_absent(kept) as partial:
+    with complete_or_absent(kept) as partial:
         try:
             os.link(state, partial)  # a name more, no byte more
         except OSError:  # a file system without links
@@ -142,7 +141,7 @@ def _keep(state: Path, kept: Path) -> None:
 
 def _content(out: Path) -> list[Path]:
     """What is in the folder, but for files that a killed run had not finished."""
-    return [path for path in out.iterdir() if path not in set(out.glob(PARTIAL))]
+    return [path for path in out.iterdir() if not is_unfinished(path)]
 
 
 def save_skipped(out: Path, step: int, rank: int, batches: list[dict[str, Any]]) -> Path | None:
@@ -317,8 +316,3 @@ def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, A
         pairs = ((f"{prefix}{key}", before.get(key), now.get(key)) for key in [*now, *(before.keys() - now.keys())])
         return [row for key, b, n in pairs for row in differences(b, n, key)]
     return [] if before == now else [(name, before, now)]
-
-
-def _write(path: Path, text: str) -> None:
-    with checkpoint.complete_or_absent(path) as partial:
-        partial.write_text(text, encoding="utf-8")

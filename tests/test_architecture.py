@@ -130,7 +130,6 @@ UNCALLED: set[str] = {
     "represent.voxel.spike_voxels",
     "restore.cuts.LOOK_AHEAD_FRAMES",
     "restore.cuts.find_cuts",
-    "train.step_work.charbonnier_loss",
 }
 ENTRANCES = {"cli", "verbs", "__main__", "__init__"}  # the command line may import everything; nobody imports it
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from spikevrt import runtime
+from spikevrt.checkpoint import read_info
 from spikevrt.recording.frames import list_images, read_image, to_float
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_file import sha256_file
@@ -32,9 +33,9 @@ from spikevrt.represent.counts import place_counts
 from spikevrt.represent.interval import intervals
 from spikevrt.represent.profile import PROFILE_DARK_RATE
 from spikevrt.represent.relight import short_window, spike_ratio
-from spikevrt.restore.inputs import reads_spikes
-from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip, restore_frames
-from spikevrt.restore.work import ClipWork, tiles_in_all
+from spikevrt.restore.clip import ClipWork, restore_clip, tiles_in_all
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.restorer import Gate, Restorer, check_skip, reads_spikes
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -47,7 +48,7 @@ ALLOWED = "NAME=MODULE:FUNCTION, or NAME=COMMAND with {recording} and {out}"
 LAST_WORDS = 300  # characters of a failed command's output that its error repeats
 
 
-class Restorer(Protocol):
+class RunningMethod(Protocol):
     """A method at work. `about` goes into the results as it is; `device` is waited for before the clock is read."""
 
     about: dict[str, Any]
@@ -68,7 +69,7 @@ class Method:
 
     name: str
     uses_spikes: bool
-    ready: Callable[[], Restorer]
+    ready: Callable[[], RunningMethod]
     may_go_without: bool = False  # it also restores recordings without spikes, although it uses them
 
 
@@ -87,37 +88,39 @@ class PerFrame:
         return {}
 
 
-class Network:
+class OurNetwork:
     """Weights of ours, through the restorer."""
 
-    def __init__(self, path: Path, options: RestoreOptions) -> None:
-        self.options, self.work = options, list[ClipWork]()
-        self.device = runtime.pick_device(options.device)
-        self.network, self.info = load_network(path, self.device)
+    def __init__(self, path: Path, options: RestoreOptions, gate: Gate | None) -> None:
+        self.restorer, self.work = Restorer(path, options, gate=gate), list[ClipWork]()
+        self.device, info = self.restorer.device, self.restorer.info
         self.about = {
             "weights": path.name,
             "weights_sha256": sha256_file(path),
-            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
-            "spikes": reads_spikes(self.info, options),
+            "parameters": sum(parameter.numel() for parameter in self.restorer.network.parameters()),
+            "spikes": self.restorer.reads_spikes,
             "device": str(self.device),
-            "model": asdict(self.info.model),
-            "training": self.info.provenance,
+            "model": asdict(info.model),
+            "training": info.provenance,
         }
         self._warm_up()
 
     def _warm_up(self) -> None:
-        side_px, spikes = self.network.min_size_px, self.info.model.spikes
+        network, info = self.restorer.network, self.restorer.info
+        side_px, spikes = network.min_size_px, info.model.spikes
         grey, voxels = torch.full((2, 3, side_px, side_px), 0.5), None
-        if spikes is not None and reads_spikes(self.info, self.options):
+        if spikes is not None and self.restorer.reads_spikes:
             voxels = torch.zeros(2, spikes.num_bins, side_px // 2, side_px // 2)
-        restore_clip(self.network, grey, voxels, replace(self.options, skip_sharp=None))
+        restore_clip(network, grey, voxels, replace(self.restorer.options, skip_sharp=None))
 
     def restore(self, recording: Recording) -> Iterator[Tensor]:
-        options, self.work = self.options, []
-        if recording.spikes is None and reads_spikes(self.info, options):
-            options = replace(options, without_spikes=True, skip_sharp=None)
-        for _, frame in restore_frames(self.network, self.info, recording, options, tell=self.work.append):
-            yield frame
+        restorer, options = self.restorer, self.restorer.options
+        if recording.spikes is None and restorer.reads_spikes:
+            restorer = restorer.with_options(replace(options, without_spikes=True, skip_sharp=None, strict=False))
+        plan = restorer.plan(recording)
+        for restored in plan.run():
+            yield restored.frame
+        self.work = plan.work
 
     def told(self) -> dict[str, Any]:
         return {"tiles": tiles_in_all(self.work)}
@@ -159,9 +162,11 @@ def interval_ratio_method() -> Method:
     return Method(INTERVAL_RATIO, True, lambda: PerFrame(_interval_ratio_frame, {"spikes": True}))
 
 
-def network_method(name: str, path: Path, options: RestoreOptions, *, uses_spikes: bool) -> Method:
-    """Weights of ours."""
-    return Method(name, uses_spikes, partial(Network, path, options), may_go_without=True)
+def network_method(name: str, path: Path, options: RestoreOptions, gate: Gate | None) -> Method:
+    """Weights of ours. Raises ValueError where they cannot obey the options."""
+    info = read_info(path)
+    check_skip(info, options.skip_sharp)
+    return Method(name, reads_spikes(info, options), partial(OurNetwork, path, options, gate), may_go_without=True)
 
 
 def other_method(text: str) -> Method:

@@ -53,8 +53,11 @@ def augment(sample: Sample, augmentation: Augmentation) -> Sample:
     """
     meta = sample["meta"]
     step = -1 if augmentation.reverse_time else 1
+    blur = _move(sample["blur"], augmentation, bins=False)
+    is_blur = sample["frames"] is sample["blur"]
     result: Sample = {
-        "blur": _move(sample["blur"], augmentation, bins=False),
+        "blur": blur,
+        "frames": blur if is_blur else _move(sample["frames"], augmentation, bins=False),
         "meta": {
             "seq": meta["seq"],
             "frame_idx": meta["frame_idx"][::step],
@@ -62,9 +65,8 @@ def augment(sample: Sample, augmentation: Augmentation) -> Sample:
             "t1": meta["t1"][::step],
         },
     }
-    for kind in ("sharp", "lit"):
-        if kind in sample:
-            result[kind] = _move(sample[kind], augmentation, bins=False)
+    if "sharp" in sample:
+        result["sharp"] = _move(sample["sharp"], augmentation, bins=False)
     if "spike_vox" in sample:
         result["spike_vox"] = _move(sample["spike_vox"], augmentation, bins=True)
     if "spikes_present" in sample:

@@ -18,20 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikevrt.config import DegradeConfig
+from spikevrt.config import DataConfig, SpikeInputs
 from spikevrt.data.augment import augment as apply_augmentation
 from spikevrt.data.augment import degrade, degrade_ticks, draw_augmentation, draw_degradation
-from spikevrt.data.sample import Crop, Representation, Sample, collate, read_sample
+from spikevrt.data.sample import Crop, Sample, SampleSpec, collate, read_sample
 from spikevrt.data.sequence import PreparedSequence, open_sequence, read_prepared
 from spikevrt.recording.exposure import Exposure
-from spikevrt.represent.voxel import Normalize, VoxelSpec, VoxelStats
+from spikevrt.represent.voxel import VoxelSpec, VoxelStats
 from spikevrt.represent.voxel import Split as BinSplit
 
 __all__ = ["ClipDataset", "DatasetInfo", "Split", "collate", "open_dataset"]
 
 DATASET_FILE = "dataset.json"
 DATASET_FORMAT = "spikevrt-dataset"
-NOT_DEGRADED = DegradeConfig()
 Split = Literal["train", "val"]
 
 
@@ -106,118 +105,53 @@ def is_sequence_name(name: str) -> bool:
 
 
 class ClipDataset(torch.utils.data.Dataset[Sample]):
-    """Clips of a prepared dataset. `has_sharp`: the samples of this split have sharp frames.
+    """Clips of the training split of a prepared dataset: every stretch of `data.clip_frames` consecutive frames.
 
-    The training split offers every stretch of `clip_frames` consecutive frames. The validation split holds every frame
-    exactly once, in clips of at most `clip_frames` frames of nearly equal length.
+    `has_sharp`: the samples have sharp frames. Samples of a dataset with spike dropout have `spikes_present`.
 
     Args:
-        root: folder made by `spikevrt prepare`.
-        clip_frames: frames a clip (T).
-        crop_px: side of the random square crop in colour pixels, a multiple of the spike ratio; None: whole frames.
-        voxels: "precomputed" reads `spike_vox/*.npy`, "raw" counts `spike/*.dat`; both give the same bits.
-        num_bins: bins that the network expects (K); None: as many as were prepared.
-        bin_split: how ticks fall into bins for the network (its `split`); None: as they were prepared.
-        normalize: "density" brings each exposure's mean of log1p(counts), as measured on the whole frame when the
-            dataset was prepared, to that of the training set.
-        spikes: without, samples have no `spike_vox` and no spike file is opened.
-        augment: random mirrors, transposition and time reversal; needs `crop_px`, which makes clips square.
-        spike_dropout: share of the clips whose spikes are absent (`spikes_present` False, no spike file opened).
-        degradation: how the spikes of the others may be worse than recorded.
-        representation: of the spikes: "counts" (log1p, normalised), or "profile" (`represent.profile`), which needs
-            voxels "raw".
-        relight: samples also have `lit`, their frames lit as the spikes say (where there are none: as they are).
+        data: the folder made by `spikevrt prepare` and how its clips are cut and varied; `crop_px` 0: whole frames.
+        spikes: what enters the network; None: samples have no `spike_vox` and no spike file is opened.
         stats: mean and std that normalise, of the data that a network was trained on; None: this dataset's.
-        seed: together with epoch and item it decides crop and augmentation.
+        seed: together with epoch and item it decides crop, augmentation and degradation.
 
     Raises:
-        FileNotFoundError: no dataset at `root`.
+        FileNotFoundError: no dataset at `data.root`.
         ValueError: a setting that this dataset cannot obey; the message names it.
     """
 
     def __init__(
-        self,
-        root: str | Path,
-        split: Split,
-        *,
-        clip_frames: int,
-        crop_px: int | None = None,
-        voxels: Literal["precomputed", "raw"] = "precomputed",
-        num_bins: int | None = None,
-        bin_split: BinSplit | None = None,
-        normalize: Normalize = "none",
-        spikes: bool = True,
-        augment: bool = False,
-        spike_dropout: float = 0.0,
-        degradation: DegradeConfig = NOT_DEGRADED,
-        representation: Representation = "counts",
-        relight: bool = False,
-        stats: VoxelStats | None = None,
-        seed: int = 123,
+        self, data: DataConfig, spikes: SpikeInputs | None, *, stats: VoxelStats | None = None, seed: int = 123
     ) -> None:
-        self.info = open_dataset(root)
+        self.data, self.spikes, self.seed, self.epoch = data, spikes, seed, 0
+        self.info = open_dataset(data.root)
         if stats is not None:
             self.info = dataclasses.replace(self.info, stats=stats)
-        if split not in get_args(Split):
-            raise ValueError(f"split: {split!r}; allowed: train, val")
-        if voxels not in ("precomputed", "raw"):
-            raise ValueError(f"voxels: {voxels!r}; allowed: precomputed, raw")
-        if clip_frames < 1:
-            raise ValueError(f"clip_frames: {clip_frames}; allowed: 1 or more")
-        if num_bins is not None and num_bins != self.info.num_bins:
-            raise ValueError(
-                f"num_bins: {num_bins}, but {root} was prepared with {self.info.num_bins}; "
-                f"allowed: {self.info.num_bins}, or prepare again with --num-bins {num_bins}"
-            )
-        if bin_split is not None and bin_split != self.info.bin_split:
-            raise ValueError(
-                f"bin_split: {bin_split!r}, but {root} was prepared with {self.info.bin_split!r}; "
-                f"allowed: {self.info.bin_split!r}, or prepare again with --split {bin_split}"
-            )
-        if normalize not in get_args(Normalize):
-            raise ValueError(f"normalize: {normalize!r}; allowed: {', '.join(get_args(Normalize))}")
-        if representation == "profile" and spikes and voxels != "raw":
-            raise ValueError(f"voxels: {voxels!r}; allowed for representation profile: 'raw', which reads the ticks")
-        if augment and crop_px is None:
+        if data.clip_frames < 1:
+            raise ValueError(f"clip_frames: {data.clip_frames}; allowed: 1 or more")
+        check_inputs(self.info, spikes)
+        if spikes is not None and spikes.representation == "profile" and data.voxels != "raw":
+            allowed = "'raw', which reads the ticks"
+            raise ValueError(f"voxels: {data.voxels!r}; allowed for representation profile: {allowed}")
+        if data.augment and not data.crop_px:
             raise ValueError("augment: true needs crop_px; allowed: a crop, or augment: false")
-        self.split = split
-        self.crop_px, self.voxels, self.spikes, self.augment, self.seed = crop_px, voxels, spikes, augment, seed
-        self.normalize: Normalize = normalize
-        self.representation: Representation = representation
-        self.spike_dropout, self.degradation, self.relight = spike_dropout, degradation, relight
-        self.sequences = self.info.sequences(split)
-        if not (spikes and representation == "profile"):
-            self._check_shifts()
-        self.has_sharp = all(sequence.has_sharp for sequence in self.sequences)
-        if not self.has_sharp and any(sequence.has_sharp for sequence in self.sequences):
-            raise ValueError(f"{Path(root) / split}: only some sequences have sharp frames; allowed: all, or none")
-        if crop_px is not None:
-            self._check_crop(crop_px)
+        self.sequences = self.info.train
+        self.has_sharp = check_sequences(self.info, "train", spikes)
+        if data.crop_px:
+            self._check_crop(data.crop_px)
+        length = data.clip_frames
         self.clips = [
-            (index, clip)
+            (index, range(start, start + length))
             for index, sequence in enumerate(self.sequences)
             for run in sequence.runs()
-            for clip in (_windows(run, clip_frames) if split == "train" else _parts(run, clip_frames))
+            for start in range(run.start, run.stop - length + 1)
         ]
         if not self.clips:
             longest = max((len(run) for sequence in self.sequences for run in sequence.runs()), default=0)
             raise ValueError(
-                f"clip_frames: {clip_frames}, but the longest run of frames in {Path(root) / split} is {longest}; "
+                f"clip_frames: {length}, but the longest run of frames in {self.info.root / 'train'} is {longest}; "
                 f"allowed: 1 to {longest}"
-                if longest
-                else f"{Path(root) / split}: holds no sequence"
             )
-        self.epoch = 0
-
-    def _check_shifts(self) -> None:
-        """Only profiles are read in windows that lie elsewhere than the exposure; nothing else could tell the time."""
-        for sequence in self.sequences:
-            shifts = [exposure.shift_ticks for exposure in sequence.exposures if exposure.shift_ticks]
-            if shifts and sequence.has_sharp:
-                raise ValueError(
-                    f"{sequence.folder}: sharp frames {shifts[0]} ticks off the middle of their exposures; "
-                    "allowed: representation profile, for a network with spikes"
-                )
 
     def _check_crop(self, crop_px: int) -> None:
         for sequence in self.sequences:
@@ -232,7 +166,7 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
                     f"allowed: a multiple of {sequence.ratio}"
                 )
         ratios = sorted({sequence.ratio for sequence in self.sequences})
-        if self.spikes and len(ratios) > 1:
+        if self.spikes is not None and len(ratios) > 1:
             raise ValueError(f"crop_px: {crop_px} over sequences of spike ratios {ratios}; allowed: one ratio")
 
     def set_epoch(self, epoch: int) -> None:
@@ -248,53 +182,80 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
         item %= len(self.clips)
         state = np.random.SeedSequence([self.seed, self.epoch, item]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(state[0]))
-        crop = None if self.crop_px is None else draw_crop(sequence, self.crop_px, generator)
-        augmentation = draw_augmentation(generator) if self.augment else None
+        crop = draw_crop(sequence, self.data.crop_px, generator) if self.data.crop_px else None
+        augmentation = draw_augmentation(generator) if self.data.augment else None
         present, worsen = self._draw_spikes(sequence, generator)
-        sample = read_sample(
-            sequence,
-            positions,
-            crop,
-            spikes=present,
-            num_bins=self.info.num_bins,
-            bin_split=self.info.bin_split,
-            stats=self.info.stats,
-            normalize=self.normalize,
-            voxels=self.voxels,
-            worsen=worsen,
-            representation=self.representation,
-            relight=self.relight,
-        )
-        if self.spikes and self.spike_dropout > 0:
+        spec = SampleSpec(self.spikes if present else None, self.info.stats, self.data.voxels, worsen)
+        sample = read_sample(sequence, positions, crop, spec)
+        if self.spikes is not None and self.data.spike_dropout > 0:
             sample["spikes_present"] = torch.tensor(present)
             if not present:
                 height, width = sample["blur"].shape[-2:]
                 cells = (-(-height // sequence.ratio), -(-width // sequence.ratio))
-                sample["spike_vox"] = torch.zeros(len(positions), self.info.num_bins, *cells)
-                if self.relight:
-                    sample["lit"] = sample["blur"]
+                sample["spike_vox"] = torch.zeros(len(positions), self.spikes.num_bins, *cells)
         return sample if augmentation is None else apply_augmentation(sample, augmentation)
 
     def _draw_spikes(
         self, sequence: PreparedSequence, generator: torch.Generator
     ) -> tuple[bool, Callable[[Tensor, Exposure], Tensor] | None]:
         """Whether this clip has spikes, and what makes them worse. Draws nothing where both settings are off."""
-        if not self.spikes:
+        data, spikes = self.data, self.spikes
+        if spikes is None:
             return False, None
-        if self.spike_dropout > 0 and float(torch.rand((), generator=generator)) < self.spike_dropout:
+        if data.spike_dropout > 0 and float(torch.rand((), generator=generator)) < data.spike_dropout:
             return False, None
-        if self.degradation.probability == 0:
+        if data.degrade.probability == 0:
             return True, None
-        how = draw_degradation(self.degradation, sequence.ratio, generator)
+        how = draw_degradation(data.degrade, sequence.ratio, generator)
         if how is None:
             return True, None
 
-        def worsen(counts: Tensor, exposure: Exposure) -> Tensor:
-            if self.representation == "profile":
-                return degrade_ticks(counts, how, generator=generator)
-            return degrade(counts, how, num_ticks=exposure.num_ticks, split=self.info.bin_split, generator=generator)
+        def worsen(recorded: Tensor, exposure: Exposure) -> Tensor:
+            if spikes.representation == "profile":
+                return degrade_ticks(recorded, how, generator=generator)
+            return degrade(recorded, how, num_ticks=exposure.num_ticks, split=spikes.split, generator=generator)
 
         return True, worsen
+
+
+def check_inputs(info: DatasetInfo, spikes: SpikeInputs | None) -> None:
+    """Raises ValueError where a network reads other bins than were prepared."""
+    if spikes is not None and spikes.num_bins != info.num_bins:
+        raise ValueError(
+            f"num_bins: {spikes.num_bins}, but {info.root} was prepared with {info.num_bins}; "
+            f"allowed: {info.num_bins}, or prepare again with --num-bins {spikes.num_bins}"
+        )
+    if spikes is not None and spikes.split != info.bin_split:
+        raise ValueError(
+            f"bin_split: {spikes.split!r}, but {info.root} was prepared with {info.bin_split!r}; "
+            f"allowed: {info.bin_split!r}, or prepare again with --split {spikes.split}"
+        )
+
+
+def check_sequences(info: DatasetInfo, split: Split, spikes: SpikeInputs | None) -> bool:
+    """Whether the sequences of a split have sharp frames.
+
+    Only profiles are read in windows that lie elsewhere than the exposure; nothing else could tell the time of a sharp
+    frame off the middle.
+
+    Raises:
+        ValueError: there is no sequence, only some have sharp frames, or those lie off the middle of their exposures
+            for a network that does not read profiles.
+    """
+    sequences = info.sequences(split)
+    if not sequences:
+        raise ValueError(f"{info.root / split}: holds no sequence")
+    for sequence in sequences if spikes is None or spikes.representation != "profile" else ():
+        shifts = [exposure.shift_ticks for exposure in sequence.exposures if exposure.shift_ticks]
+        if shifts and sequence.has_sharp:
+            raise ValueError(
+                f"{sequence.folder}: sharp frames {shifts[0]} ticks off the middle of their exposures; "
+                "allowed: representation profile, for a network with spikes"
+            )
+    has_sharp = {sequence.has_sharp for sequence in sequences}
+    if len(has_sharp) > 1:
+        raise ValueError(f"{info.root / split}: only some sequences have sharp frames; allowed: all, or none")
+    return has_sharp.pop()
 
 
 def draw_crop(sequence: PreparedSequence, crop_px: int, generator: torch.Generator) -> Crop:
@@ -303,15 +264,3 @@ def draw_crop(sequence: PreparedSequence, crop_px: int, generator: torch.Generat
     top = int(torch.randint((sequence.height - crop_px) // r + 1, (), generator=generator))
     left = int(torch.randint((sequence.width - crop_px) // r + 1, (), generator=generator))
     return Crop(top * r, left * r, crop_px, crop_px)
-
-
-def _windows(run: range, length: int) -> list[range]:
-    """Every stretch of `length` consecutive positions."""
-    return [range(start, start + length) for start in range(run.start, run.stop - length + 1)]
-
-
-def _parts(run: range, length: int) -> list[range]:
-    """The run cut into the fewest parts of at most `length`, sizes differing by at most one."""
-    num_parts = -(-len(run) // length)
-    edges = [run.start + k * len(run) // num_parts for k in range(num_parts + 1)]
-    return [range(a, b) for a, b in zip(edges, edges[1:], strict=False)]

@@ -8,30 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from spikevrt.data.sequence import PreparedSequence, map_array
+from spikevrt.config import SpikeInputs
+from spikevrt.data.sequence import PreparedSequence, check_ticks, map_array
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import read_image, to_float
 from spikevrt.recording.recording import check_size
 from spikevrt.recording.stream import PackedStream
-from spikevrt.represent.counts import exposure_counts, window_intervals
-from spikevrt.represent.profile import PROFILE_DARK_RATE, profile
-from spikevrt.represent.relight import DARK_RATE
-from spikevrt.represent.relight import relight as relit
-from spikevrt.represent.voxel import Normalize, VoxelStats, normalise
-from spikevrt.represent.voxel import Split as BinSplit
+from spikevrt.represent.counts import exposure_counts
+from spikevrt.represent.inputs import BinnedSpikes, bin_spikes, network_inputs
+from spikevrt.represent.voxel import VoxelStats
 from spikevrt.represent.voxel import density as crop_density
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, UInt8
 
-Representation = Literal["counts", "profile"]
 COUNT_TYPES = (np.uint8, np.uint16, np.float16, np.float32)  # the smallest that holds an exposure's counts exactly
 
 
@@ -49,12 +46,12 @@ class Sample(TypedDict):
 
     `spikes_present` stands in samples of a training set with spike dropout: where it is False, the voxels are zeros
     that nothing was read for, and the network must not look at them. `sharp` is absent where none was recorded.
-    `lit` are the frames lit as the spikes say; where they stand, the network starts from them and not from `blur`.
+    `frames` are what enters the network: `blur` itself, or the frames relit as the spikes say.
     """
 
     blur: Float[Tensor, "T 3 H W"]
+    frames: Float[Tensor, "T 3 H W"]
     sharp: NotRequired[Float[Tensor, "T 3 H W"]]
-    lit: NotRequired[Float[Tensor, "T 3 H W"]]
     spike_vox: NotRequired[Float[Tensor, "T K h w"]]
     spikes_present: NotRequired[Bool[Tensor, ""]]
     meta: Meta
@@ -64,8 +61,8 @@ class Batch(TypedDict):
     """Several samples of one size; `meta` stays a list, one entry a sample."""
 
     blur: Float[Tensor, "B T 3 H W"]
+    frames: Float[Tensor, "B T 3 H W"]
     sharp: NotRequired[Float[Tensor, "B T 3 H W"]]
-    lit: NotRequired[Float[Tensor, "B T 3 H W"]]
     spike_vox: NotRequired[Float[Tensor, "B T K h w"]]
     spikes_present: NotRequired[Bool[Tensor, " B"]]
     meta: list[Meta]
@@ -80,90 +77,61 @@ class Crop:
     height_px: int
     width_px: int
 
+    def cells(self, ratio: int) -> tuple[slice, slice]:
+        """Rows and columns of the spike cells that see it."""
+        rows = slice(self.top_px // ratio, -(-(self.top_px + self.height_px) // ratio))
+        return rows, slice(self.left_px // ratio, -(-(self.left_px + self.width_px) // ratio))
 
-def read_counts(
-    sequence: PreparedSequence,
-    exposure: Exposure,
-    crop: Crop,
-    *,
-    num_bins: int,
-    bin_split: BinSplit,
-    voxels: Literal["precomputed", "raw"],
-) -> Tensor:
-    """Spikes per bin and cell of one exposure, (K, h, w), before log1p: bytes where the file holds bytes, else float32.
 
-    From the file of counts, or counted now from the packed ticks; the values are the same.
+@dataclass(frozen=True)
+class SampleSpec:
+    """How samples are read: what enters the network (None: frames alone), what normalises it, and from which files.
+
+    `worsen` (counts of an exposure, or its ticks for representation profile -> worse ones) stands before all else.
+    """
+
+    spikes: SpikeInputs | None
+    stats: VoxelStats
+    voxels: Literal["precomputed", "raw"] = "raw"
+    worsen: Callable[[Tensor, Exposure], Tensor] | None = None
+
+
+def read_binned(sequence: PreparedSequence, exposure: Exposure, crop: Crop, spec: SampleSpec) -> BinnedSpikes:
+    """The spikes of one exposure and the window that it is read in, binned; counts as bytes where a file has bytes.
+
+    From the file of counts, or made now from the packed ticks; the values are the same. A cell that is a pixel depends
+    on no other; where pixels are broken or the sequence is registered, the whole sensor is read.
 
     Raises:
         FileNotFoundError: the file is not there.
         ValueError: the file is damaged, or holds another number of ticks, bins or cells than it should.
     """
-    r = sequence.ratio
-    rows = slice(crop.top_px // r, -(-(crop.top_px + crop.height_px) // r))
-    columns = slice(crop.left_px // r, -(-(crop.left_px + crop.width_px) // r))
-    if voxels == "precomputed":
-        cells = (-(-sequence.height // r), -(-sequence.width // r))
-        counts = map_array(sequence.path("spike_vox", exposure.frame_idx), (num_bins, *cells), COUNT_TYPES)
-        cut = counts[:, rows, columns]
-        return torch.from_numpy(np.array(cut) if cut.dtype == np.uint8 else cut.astype(np.float32))
+    assert spec.spikes is not None
+    cells = (slice(None), *crop.cells(sequence.ratio))
+    is_profile = spec.spikes.representation == "profile"
+    if spec.voxels == "precomputed" and not is_profile:
+        shape = (spec.spikes.num_bins, -(-sequence.height // sequence.ratio), -(-sequence.width // sequence.ratio))
+        cut = map_array(sequence.path("spike_vox", exposure.frame_idx), shape, COUNT_TYPES)[cells]
+        counts = torch.from_numpy(np.array(cut) if cut.dtype == np.uint8 else cut.astype(np.float32))
+        return BinnedSpikes(counts, exposure.num_ticks)
     stream = PackedStream(sequence.path("spike", exposure.frame_idx), sequence.geometry)
-    if stream.num_ticks != exposure.num_ticks:
-        raise ValueError(f"{stream.path}: {stream.num_ticks} ticks; allowed: {exposure.num_ticks}")
-    if sequence.bad_mask is None and not sequence.registered:  # a cell is a pixel, and depends on no other
-        return exposure_counts(
-            lambda edges: stream.count(edges)[:, rows, columns], exposure.num_ticks, num_bins=num_bins, split=bin_split
-        )
-    whole = exposure_counts(
-        stream.count,
-        exposure.num_ticks,
-        num_bins=num_bins,
-        split=bin_split,
-        bad=sequence.bad_mask,
-        positions=sequence.positions(),
-    )
-    return whole[:, rows, columns].contiguous()
-
-
-def read_intervals(
-    sequence: PreparedSequence,
-    exposure: Exposure,
-    crop: Crop,
-    *,
-    num_bins: int,
-    bin_split: BinSplit,
-    worsen: Callable[[Tensor, Exposure], Tensor] | None,
-) -> tuple[Float[Tensor, "K h w"], Float[Tensor, "h w"] | None]:
-    """`window_intervals` of one exposure and the window that it is read in, from its (worsened) spikes.
-
-    A cell that is a pixel depends on no other; where pixels are broken or the sequence is registered, the whole sensor
-    is read.
-
-    Raises:
-        FileNotFoundError: the file is not there.
-        ValueError: it holds another number of ticks.
-    """
-    r = sequence.ratio
-    stream = PackedStream(sequence.path("spike", exposure.frame_idx), sequence.geometry)
-    num_ticks = exposure.num_ticks + abs(exposure.shift_ticks)
-    if stream.num_ticks != num_ticks:
-        raise ValueError(f"{stream.path}: {stream.num_ticks} ticks; allowed: {num_ticks}")
-    cells = (
-        slice(None),
-        slice(crop.top_px // r, -(-(crop.top_px + crop.height_px) // r)),
-        slice(crop.left_px // r, -(-(crop.left_px + crop.width_px) // r)),
-    )
-    is_plain = sequence.bad_mask is None and not sequence.registered
+    check_ticks(stream, exposure)
+    grid = sequence.grid
+    if not is_profile:
+        counts = exposure_counts(
+            (lambda edges: stream.count(edges)[cells]) if grid.is_plain else stream.count, exposure.num_ticks,
+            num_bins=spec.spikes.num_bins, split=spec.spikes.split, bad=grid.bad, positions=grid.positions,
+        )  # fmt: skip
+        return BinnedSpikes(counts if grid.is_plain else counts[cells].contiguous(), exposure.num_ticks)
     spikes = stream.read(0, stream.num_ticks)
-    ticks = torch.from_numpy(np.ascontiguousarray(spikes[cells] if is_plain else spikes))
-    if worsen is not None:
-        ticks = worsen(ticks, exposure)
-    if is_plain:
-        return window_intervals(ticks, exposure.shift_ticks, num_bins=num_bins, split=bin_split)
-    counts, mean_rate = window_intervals(
-        ticks, exposure.shift_ticks, num_bins=num_bins, split=bin_split,
-        bad=sequence.bad_mask, positions=sequence.positions(),
-    )  # fmt: skip
-    return counts[cells].contiguous(), None if mean_rate is None else mean_rate[cells[1:]].contiguous()
+    ticks = torch.from_numpy(np.ascontiguousarray(spikes[cells] if grid.is_plain else spikes))
+    if spec.worsen is not None:
+        ticks = spec.worsen(ticks, exposure)
+    binned = bin_spikes(spec.spikes, ticks, exposure.shift_ticks, grid)
+    if grid.is_plain:
+        return binned
+    mean_rate = None if binned.mean_rate is None else binned.mean_rate[cells[1:]].contiguous()
+    return BinnedSpikes(binned.counts[cells].contiguous(), binned.num_ticks, mean_rate)
 
 
 def read_frame(path: Path, sequence: PreparedSequence) -> UInt8[np.ndarray, "H W 3"]:
@@ -175,26 +143,10 @@ def read_frame(path: Path, sequence: PreparedSequence) -> UInt8[np.ndarray, "H W
     return image
 
 
-def read_sample(
-    sequence: PreparedSequence,
-    positions: range,
-    crop: Crop | None,
-    *,
-    spikes: bool,
-    num_bins: int,
-    bin_split: BinSplit,
-    stats: VoxelStats,
-    normalize: Normalize,
-    voxels: Literal["precomputed", "raw"],
-    worsen: Callable[[Tensor, Exposure], Tensor] | None = None,
-    representation: Representation = "counts",
-    relight: bool = False,
-) -> Sample:
+def read_sample(sequence: PreparedSequence, positions: range, crop: Crop | None, spec: SampleSpec) -> Sample:
     """Read the exposures at `positions` and cut one field of view from frames and spikes alike (None: all of it).
 
-    `worsen` (counts of an exposure -> worse counts) stands before log1p. The density that normalises an exposure then
-    changes by as much as that of the crop did. For representation profile it takes ticks and gives worse ticks.
-    `relight`: also `lit`, from the counts that the voxels are made of.
+    Where counts were made worse, the density that normalises an exposure changes by as much as that of the crop did.
     """
     r = sequence.ratio
     if crop is None:
@@ -209,8 +161,10 @@ def read_sample(
         paths = [sequence.path(kind, exposure.frame_idx) for exposure in exposures]
         return to_float(np.stack([read_frame(path, sequence)[rows, columns] for path in paths]))
 
+    blur = pictures("blur")
     sample: Sample = {
-        "blur": pictures("blur"),
+        "blur": blur,
+        "frames": blur,
         "meta": {
             "seq": sequence.name,
             "frame_idx": [exposure.frame_idx for exposure in exposures],
@@ -220,47 +174,30 @@ def read_sample(
     }
     if sequence.has_sharp:
         sample["sharp"] = pictures("sharp")
-    if spikes:
-        # One frame at a time through the one normalisation, on either path: so that both give the same bits.
-        frames, lit = [], []
-        for blur, position, exposure in zip(sample["blur"], positions, exposures, strict=True):
-            if representation == "profile":
-                counts, mean_rate = read_intervals(
-                    sequence, exposure, crop, num_bins=num_bins, bin_split=bin_split, worsen=worsen
-                )
-                num_ticks = exposure.num_ticks
-                frames.append(profile(counts, num_ticks, split=bin_split, mean_rate=mean_rate))
-                if relight:
-                    dark = PROFILE_DARK_RATE
-                    lit.append(relit(blur, counts, num_ticks, split=bin_split, dark=dark, mean_rate=mean_rate))
-                continue
-            counts = read_counts(sequence, exposure, crop, num_bins=num_bins, bin_split=bin_split, voxels=voxels)
-            density = sequence.densities[position] if normalize == "density" else None
-            if worsen is not None:
-                before, counts = crop_density(counts), worsen(counts, exposure)
-                if density is not None and before > 0:
-                    density *= float(crop_density(counts) / before)
-            frames.append(normalise(counts, stats, density=density))
-            if relight:
-                lit.append(relit(blur, counts, exposure.num_ticks, split=bin_split, dark=DARK_RATE))
-        sample["spike_vox"] = torch.stack(frames)
-        if relight:
-            sample["lit"] = torch.stack(lit)
+    if spec.spikes is None:
+        return sample
+    entering = []  # one frame at a time through the one normalisation, on either path, so that both give the same bits
+    for picture, position, exposure in zip(blur, positions, exposures, strict=True):
+        binned, density = read_binned(sequence, exposure, crop, spec), sequence.densities[position]
+        if spec.worsen is not None and spec.spikes.representation == "counts":
+            before, worse = crop_density(binned.counts), spec.worsen(binned.counts, exposure)
+            if before > 0:
+                density *= float(crop_density(worse) / before)
+            binned = BinnedSpikes(worse, exposure.num_ticks)
+        entering.append(network_inputs(spec.spikes, spec.stats, picture, binned, density=density))
+    frames, voxels = zip(*entering, strict=True)
+    sample["spike_vox"] = torch.stack(voxels)
+    if spec.spikes.relight:
+        sample["frames"] = torch.stack(frames)
     return sample
 
 
 def collate(samples: list[Sample]) -> Batch:
     """Stack samples of one size into a batch; in a loader worker straight into the memory that it shares."""
-    batch: Batch = {
-        "blur": default_collate([sample["blur"] for sample in samples]),
-        "meta": [sample["meta"] for sample in samples],
-    }
-    if "sharp" in samples[0]:
-        batch["sharp"] = default_collate([sample["sharp"] for sample in samples])
-    if "lit" in samples[0]:
-        batch["lit"] = default_collate([sample["lit"] for sample in samples])
-    if "spike_vox" in samples[0]:
-        batch["spike_vox"] = default_collate([sample["spike_vox"] for sample in samples])
-    if "spikes_present" in samples[0]:
-        batch["spikes_present"] = default_collate([sample["spikes_present"] for sample in samples])
-    return batch
+    batch: dict[str, Any] = {"meta": [sample["meta"] for sample in samples]}
+    for name in samples[0]:
+        if name == "frames" and all(sample["frames"] is sample["blur"] for sample in samples):
+            batch["frames"] = batch["blur"]  # which stands before it
+        elif name != "meta":
+            batch[name] = default_collate([sample[name] for sample in samples])  # type: ignore[literal-required]
+    return cast("Batch", batch)

@@ -12,7 +12,7 @@ the recording was registered, of the grid that lies on the frame.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,8 +20,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from spikevrt.recording.exposure import Exposure, exposure_values, read_bad_pixels, read_exposure
+from spikevrt.recording.recording import Recording
 from spikevrt.recording.sidecar import ROWS, Fields
 from spikevrt.recording.spike_file import SpikeGeometry
+from spikevrt.recording.stream import JoinedStream, PackedStream
+from spikevrt.represent.inputs import SensorGrid
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32
@@ -78,6 +81,36 @@ class PreparedSequence:
         mask[tuple(np.array(self.bad_pixels).T)] = True
         return mask
 
+    @cached_property
+    def grid(self) -> SensorGrid:
+        """How sensor pixels become the cells of the counts."""
+        return SensorGrid(self.bad_mask, self.positions())
+
+    def as_recording(self) -> Recording:
+        """The whole frames that were kept, and the ticks of their exposures one after the other: to be restored."""
+        exposures, start = [], 0
+        for one in self.exposures:
+            first = start + max(0, -one.shift_ticks)
+            exposures.append(replace(one, start_tick=first, stop_tick=first + one.num_ticks))
+            start += one.num_ticks + abs(one.shift_ticks)
+        spikes = [PackedStream(self.path("spike", one.frame_idx), self.geometry) for one in self.exposures]
+        for part, one in zip(spikes, self.exposures, strict=True):
+            check_ticks(part, one)
+        return Recording(
+            root=self.folder,
+            width=self.width,
+            height=self.height,
+            tick_rate_hz=self.tick_rate_hz,
+            exposures=tuple(exposures),
+            spikes=JoinedStream(tuple(spikes)),
+            blur=tuple(self.path("blur", one.frame_idx) for one in self.exposures),
+            sharp=tuple(self.path("sharp", one.frame_idx) for one in self.exposures) if self.has_sharp else (),
+            fps=1.0,
+            bad_pixels=self.bad_pixels,
+            is_checked=True,
+            positions=self.positions(),
+        )
+
     def positions(self) -> Float32[np.ndarray, "h w 2"] | None:
         """Where on the sensor each cell of the registered grid looks; None when nothing was registered."""
         if not self.registered:
@@ -85,6 +118,13 @@ class PreparedSequence:
         path = self.folder / POSITIONS_FILE
         shape = (-(-self.height // self.ratio), -(-self.width // self.ratio), 2)
         return np.array(map_array(path, shape, (np.float32,)))
+
+
+def check_ticks(stream: PackedStream, exposure: Exposure) -> None:
+    """Raises ValueError unless the file holds the ticks of the exposure and of the window that it is read in."""
+    num_ticks = exposure.num_ticks + abs(exposure.shift_ticks)
+    if stream.num_ticks != num_ticks:
+        raise ValueError(f"{stream.path}: {stream.num_ticks} ticks; allowed: {num_ticks}")
 
 
 def write_sequence(sequence: PreparedSequence, recording: dict[str, Any]) -> None:

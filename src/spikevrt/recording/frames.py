@@ -78,6 +78,8 @@ def image_size(path: Path) -> tuple[int, int]:
 def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     """Decode one image to RGB: upright (EXIF), transparency dropped, grey repeated, 16 bits cut to 8.
 
+    An .npy holds uint8 (H, W, 3) as it is: a frame of a prepared dataset.
+
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file is truncated, damaged, or no image of 8 or 16 bits.
@@ -85,6 +87,8 @@ def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     from PIL import ImageOps
 
     path = Path(path)
+    if path.suffix == ".npy" and path.is_file():
+        return _read_npy(path)
     if path.suffix.lower() == ".exr" and path.is_file():
         raise ValueError(f"{path}: an EXR; allowed: 8 or 16 bits a colour")
     with _opened(path) as image:
@@ -96,6 +100,16 @@ def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
         if upright.mode in ("I", "F"):
             raise ValueError(f"{path}: {upright.mode} pixels; allowed: 8 or 16 bits a colour")
         return np.array(upright.convert("RGB"))
+
+
+def _read_npy(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except Exception as error:  # whatever NumPy raises for a damaged header
+        raise ValueError(f"{path}: damaged array ({' '.join(str(error).split()) or type(error).__name__})") from None
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise ValueError(f"{path}: {array.dtype} of shape {array.shape}; allowed: uint8 (H, W, 3)")
+    return array
 
 
 def read_pixels(

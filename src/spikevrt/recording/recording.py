@@ -73,6 +73,7 @@ class Recording:
     dropped: tuple[tuple[int, str], ...] = ()  # (frame_idx, why)
     linear: bool = False
     is_checked: bool = False  # the health gate has passed it, with its bad pixels marked
+    positions: Float[np.ndarray, "h2 w2 2"] | None = None  # stated `sensor_positions`, of a prepared dataset
 
     @classmethod
     def open(cls, folder: str | Path) -> Recording:
@@ -182,8 +183,8 @@ class Recording:
         None when sensor pixels are cells already: nothing was aligned, and a frame has a whole number of pixels for
         each of them. Raises FileNotFoundError or ValueError when the displacement field is missing or damaged.
         """
-        if self.spikes is None:
-            return None
+        if self.spikes is None or self.positions is not None:
+            return self.positions
         height, width = self.spikes.height, self.spikes.width
         ratio = nearest_ratio(self.height, self.width, height, width)
         if not self.alignment.is_spatial and (height * ratio, width * ratio) == (self.height, self.width):

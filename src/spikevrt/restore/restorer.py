@@ -298,7 +298,8 @@ def check_spikes(info: WeightsInfo, recording: Recording) -> None:
             )
     height, width = recording.spikes.height, recording.spikes.width
     ratio = nearest_ratio(recording.height, recording.width, height, width)
-    if not recording.alignment.is_spatial and (height * ratio, width * ratio) != (recording.height, recording.width):
+    is_registered = recording.alignment.is_spatial or recording.positions is not None
+    if not is_registered and (height * ratio, width * ratio) != (recording.height, recording.width):
         print(
             f"spikevrt: warning: {recording.root}: frames of {recording.width}x{recording.height} are no multiple "
             f"of {width}x{height} spikes, which are resampled to 1/{ratio} of the frames",

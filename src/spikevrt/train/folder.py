@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -98,14 +99,19 @@ def save_weights(
     path: Path, tensors: dict[str, Tensor], config: Config, info: DatasetInfo, step: int, score: dict[str, float]
 ) -> None:
     """Weights with all that is needed to use them and to know where they come from."""
-    mean, std = _statistics(config, info)
-    provenance = _provenance(config, info) | {
-        "step": step,
+    described = weights_info(config, info, step)
+    provenance = described.provenance | {
         **{f"val_{name}": value for name, value in score.items()},
         "commit": runtime.git_commit(),
         "versions": runtime.versions(),
     }
-    checkpoint.save_weights(path, tensors, WeightsInfo(config.model, mean, std, provenance))
+    checkpoint.save_weights(path, tensors, replace(described, provenance=provenance))
+
+
+def weights_info(config: Config, info: DatasetInfo, step: int) -> WeightsInfo:
+    """What the weights of a step say of themselves, but for their score."""
+    mean, std = _statistics(config, info)
+    return WeightsInfo(config.model, mean, std, _provenance(config, info) | {"step": step})
 
 
 def save(out: Path, config: Config, info: DatasetInfo, state: dict[str, Any]) -> None:

@@ -27,7 +27,6 @@ from torch.utils.flop_counter import flop_registry
 
 from spikevrt import runtime
 from spikevrt.model.blocks import kept_shift_mask
-from spikevrt.restore.restorer import RestoreOptions
 from spikevrt.train import folder
 from spikevrt.train.journal import clock
 from spikevrt.train.optim import make_optimizer
@@ -352,7 +351,7 @@ def dry_run(run: Run) -> None:
 
     num_params = sum(p.numel() for p in run.network.parameters())
     say(f"network      {num_params:,} parameters, {config.train.precision} on {run.device.type}")
-    say(f"data         {len(run.clips)} training clips, {len(run.val_clips)} validation clips")
+    say(f"data         {len(run.clips)} training clips, {len(run.info.val)} validation sequences")
     if run.is_sharded or config.train.compile:
         say("forecast     none with train.parallel fsdp or train.compile")
     else:
@@ -375,7 +374,10 @@ def dry_run(run: Run) -> None:
     say(f"             loss {sum(terms.values()):.4f}, gradient norm {grad_norm:.3f}")
     say(f"peak memory  {peak_bytes / 1e9:.2f} GB")
     judged = run.judged(folder.whole_weights(run.network, run.average))
-    score = validate(judged, run.val_clips, RestoreOptions(), ranks, max_clips=ranks.world, flow=run.flow)
-    say(f"validation   {score.seconds / ranks.world:.2f} s a clip, {score.metric} {score.value:.2f} dB")
+    score = validate(
+        run.restorer(judged), run.info.val[: ranks.world], ranks, clip_frames=config.data.clip_frames, flow=run.flow
+    )
+    a_frame_s = score.seconds * min(ranks.world, len(run.info.val)) / score.num_frames
+    say(f"validation   {a_frame_s:.2f} s a frame, {score.metric} {score.value:.2f} dB")
     say(f"dry run: {config.optim.steps} such steps would take about {clock(step_s * config.optim.steps)}; "
         "nothing was written")  # fmt: skip

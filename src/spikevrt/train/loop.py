@@ -20,11 +20,12 @@ from torch import nn
 
 from spikevrt import runtime
 from spikevrt.config import Config
-from spikevrt.data.dataset import ClipDataset, DatasetInfo, collate
+from spikevrt.data.dataset import ClipDataset, DatasetInfo, check_sequences, collate
 from spikevrt.losses import Losses, dis_flow, exposure_duty
 from spikevrt.model.build import Network, build_network
 from spikevrt.report.curves import draw_curves
-from spikevrt.restore.restorer import RestoreOptions
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.restorer import LoadedNetwork, Restorer
 from spikevrt.train import folder
 from spikevrt.train.distributed import (
     Ranks,
@@ -48,8 +49,6 @@ from spikevrt.train.validation import check_motion, own_flow, validate
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.data import DataLoader
-
-    from spikevrt.data.dataset import VoxelStats
 
 Batch = dict[str, Any]
 SPIKE_INPUTS = ("spike_vox", "spikes_present")  # what the network takes beside frames, in this order
@@ -110,11 +109,11 @@ class Run:
             runtime.tune_allocator()
         runtime.seed_everything(config.train.seed)
         initial = read_initial(config, saved)
-        self.clips, self.val_clips = _datasets(config, initial.stats)
+        self.clips = ClipDataset(config.data, config.model.spikes, stats=initial.stats, seed=config.train.seed)
         self.info: DatasetInfo = self.clips.info
         if not self.clips.has_sharp and not config.train.self_supervised:
             raise ValueError(f"{config.data.root}: has no sharp frames to train on; train.self_supervised does without")
-        check_scoring(config, has_sharp=self.val_clips.has_sharp)
+        check_scoring(config, has_sharp=check_sequences(self.info, "val", config.model.spikes))
         self.network = build_network(config.model)
         check_crop(config.data.crop_px, least_px=self.network.min_size_px, multiple=self.network.pad_multiple)
         if saved is None:
@@ -237,9 +236,9 @@ class Run:
 
     def terms(self, batch: Batch, network: nn.Module) -> dict[str, Tensor]:
         """The loss of one micro-batch, term by term, each with its weight."""
-        frames = batch["lit" if "lit" in batch else "blur"].to(self.device, non_blocking=True)
+        frames = batch["frames"].to(self.device, non_blocking=True)
         spikes = [batch[name].to(self.device, non_blocking=True) for name in SPIKE_INPUTS if name in batch]
-        blur = batch["blur"].to(self.device, non_blocking=True) if "lit" in batch else frames
+        blur = frames if batch["frames"] is batch["blur"] else batch["blur"].to(self.device, non_blocking=True)
         sharp = None if self.config.train.self_supervised else batch["sharp"].to(self.device, non_blocking=True)
         duty = None
         if self.config.loss.reblur_weight > 0:
@@ -277,8 +276,9 @@ class Run:
             pictures = out / folder.PICTURES / f"{self.step:06d}"
         tensors = folder.whole_weights(self.network, self.average)
         score = validate(
-            self.judged(tensors), self.val_clips, RestoreOptions(), self.ranks, pictures=pictures, flow=self.flow
-        )
+            self.restorer(self.judged(tensors)), self.info.val, self.ranks,
+            clip_frames=self.config.data.clip_frames, pictures=pictures, flow=self.flow,
+        )  # fmt: skip
         is_best = score.value > self.best_score
         if is_best:
             self.best_score = score.value
@@ -292,6 +292,11 @@ class Run:
         if pictures is not None:
             journal.pictures(pictures, self.step)
         progress.say(f"step {self.step}: {score.in_words()}{', best so far' if is_best else ''}")
+
+    def restorer(self, network: Network) -> Restorer:
+        """What restores with a network in training, as its weights file will."""
+        loaded = LoadedNetwork(network, folder.weights_info(self.config, self.info, self.step), "the network in training")
+        return Restorer(loaded, RestoreOptions(device=self.config.train.device))
 
     def judged(self, tensors: dict[str, Tensor]) -> Network:
         """The network that validation sees: the trained one, or a whole copy with the averaged or gathered weights."""
@@ -360,29 +365,3 @@ class Run:
         """Micro-batches of this rank from the current position of the stream to the last step."""
         left = self.config.optim.steps - self.step
         return clip_loader(self.clips, self.config, self.ranks, self.device, samples=self.samples, steps_left=left)
-
-
-def _datasets(config: Config, stats: VoxelStats | None) -> tuple[ClipDataset, ClipDataset]:
-    data, spikes = config.data, config.model.spikes
-    common: dict[str, Any] = {
-        "clip_frames": data.clip_frames,
-        "voxels": data.voxels,
-        "num_bins": None if spikes is None else spikes.num_bins,
-        "bin_split": None if spikes is None else spikes.split,
-        "normalize": "none" if spikes is None else spikes.normalize,
-        "representation": "counts" if spikes is None else spikes.representation,
-        "relight": spikes is not None and spikes.relight,
-        "spikes": spikes is not None,
-        "stats": stats,
-        "seed": config.train.seed,
-    }
-    train_clips = ClipDataset(
-        data.root,
-        "train",
-        crop_px=data.crop_px,
-        augment=data.augment,
-        spike_dropout=data.spike_dropout,
-        degradation=data.degrade,
-        **common,
-    )
-    return train_clips, ClipDataset(data.root, "val", crop_px=None, augment=False, **common)

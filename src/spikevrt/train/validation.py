@@ -8,35 +8,32 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Sized
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from spikevrt.data.dataset import ClipDataset
+from spikevrt.data.sequence import PreparedSequence
 from spikevrt.evaluate.metrics import psnr_rgb
 from spikevrt.losses import Flow, exposure_duty, frame_motion, reblur
 from spikevrt.model.network import SpikeVRT
+from spikevrt.recording.exposure import Exposure
+from spikevrt.recording.frames import to_float
+from spikevrt.recording.recording import Recording
 from spikevrt.report.pictures import write_three_columns
-from spikevrt.restore.restorer import RestoreOptions, restore_clip
+from spikevrt.restore.restorer import Restorer
 from spikevrt.train.distributed import Ranks
 
 if TYPE_CHECKING:
-    from spikevrt.data.sample import Sample
     from spikevrt.model.build import Network
 
 LEAST_MOTION_PX = 0.1
 NUM_PICTURES = 3  # sequences that get a three-column picture
-
-
-class Clips(Sized, Protocol):
-    """Whole-frame clips, as `ClipDataset` gives them."""
-
-    has_sharp: bool
-
-    def __getitem__(self, item: int) -> Sample: ...
 
 
 @dataclass(frozen=True)
@@ -70,71 +67,104 @@ class Score:
 
 
 def validate(
-    network: Network,
-    clips: Clips,
-    options: RestoreOptions,
+    restorer: Restorer,
+    sequences: Sequence[PreparedSequence],
     ranks: Ranks,
     *,
+    clip_frames: int = 5,
     pictures: Path | None = None,
-    max_clips: int | None = None,
     flow: Flow | None = None,
 ) -> Score:
-    """Restore every clip (shared among the ranks) and score every frame once, also where clips overlap.
+    """Restore every sequence (shared among the ranks) and score every frame once.
 
-    The network is left in the mode it was in. `pictures` is a path prefix: PREFIX_<sequence>_<frame>.png. `flow`
-    is what clips without sharp frames are blurred again along (None: the network's own).
+    The network is left in the mode it was in. `pictures` is a path prefix: PREFIX_<sequence>_<frame>.png. Without sharp
+    frames, clips of up to `clip_frames` frames are blurred again along `flow` (None: the network's own).
     """
-    began = time.perf_counter()
+    began, network = time.perf_counter(), restorer.network
     was_training = network.training
     network.eval()
-    num_clips = len(clips) if max_clips is None else min(len(clips), max_clips)
-    scores: dict[tuple[str, int], tuple[int, float, float]] = {}  # with the clip, of which the first one counts
-    pictured: set[str] = set()
+    scores: dict[tuple[str, int], tuple[float, float]] = {}
     try:
-        for index in range(ranks.rank, num_clips, ranks.world):
-            sample = clips[index]
+        for index in range(ranks.rank, len(sequences), ranks.world):
+            sequence = sequences[index]
+            recording = sequence.as_recording()
+            prefix = pictures if index < NUM_PICTURES else None
             # frames have other sizes than crops: what was compiled for training stays out of it
             with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-                restored = restore_clip(network, sample.get("lit", sample["blur"]), sample.get("spike_vox"), options)
-                restored = restored.float().cpu()
-            target = sample.get("sharp")
-            if target is None and len(restored) < 2:
-                continue  # one frame alone shows no motion to be blurred along again
-            seen = [restored, sample["blur"]]
-            if target is None:
-                target = sample["blur"]
-                seen = [_reblurred(network, frames, sample, flow) for frames in seen]
-            name = sample["meta"]["seq"]
-            for frame_idx, *pair in zip(
-                sample["meta"]["frame_idx"], *(psnr_rgb(frames, target).tolist() for frames in seen), strict=True
-            ):
-                scores.setdefault((name, int(frame_idx)), (index, pair[0], pair[1]))
-            if pictures is not None and index < NUM_PICTURES and name not in pictured:
-                pictured.add(name)
-                with contextlib.suppress(OSError):  # on a full disk the score counts, and the run
-                    _write_picture(pictures, sample, restored, sample.get("sharp", seen[0]))
+                if sequence.has_sharp:
+                    found = _scored_by_sharp(restorer, recording, prefix)
+                else:
+                    found = _scored_by_blur(restorer, sequence, recording, clip_frames, prefix, flow)
+            scores |= {(sequence.name, frame_idx): pair for frame_idx, pair in found.items()}
     finally:
         network.train(was_training)
-    merged: dict[tuple[str, int], tuple[int, float, float]] = {}
-    for part in ranks.gather(scores):
-        for frame, found in part.items():
-            merged[frame] = min(found, merged.get(frame, found))
+    merged = {frame: pair for part in ranks.gather(scores) for frame, pair in part.items()}
     if not merged:
         raise ValueError("validation: clips of one frame without a sharp one cannot be scored; prepare longer ones")
-    metric = "psnr_rgb" if clips.has_sharp else "reblur_psnr"
+    metric = "psnr_rgb" if sequences[0].has_sharp else "reblur_psnr"
     return Score(metric, *_sequence_means(merged), len(merged), time.perf_counter() - began)
 
 
-def _sequence_means(scores: dict[tuple[str, int], tuple[int, float, float]]) -> tuple[float, float]:
+def _scored_by_sharp(restorer: Restorer, recording: Recording, pictures: Path | None) -> dict[int, tuple[float, float]]:
+    """By frame_idx: PSNR of the restored and of the blurry frame against the sharp one."""
+    scores = {}
+    for index, frame in enumerate(restorer.frames(recording)):
+        blur, sharp = to_float(recording.read_blur(index)), to_float(recording.read_sharp(index))
+        restored, untouched = (psnr_rgb(seen[None], sharp[None]).item() for seen in (frame, blur))
+        scores[recording.exposures[index].frame_idx] = (restored, untouched)
+        if pictures is not None and index == recording.num_frames // 2:
+            _write_picture(pictures, recording, index, (blur, frame, sharp))
+    return scores
+
+
+def _scored_by_blur(
+    restorer: Restorer,
+    sequence: PreparedSequence,
+    recording: Recording,
+    clip_frames: int,
+    pictures: Path | None,
+    flow: Flow | None,
+) -> dict[int, tuple[float, float]]:
+    """By frame_idx: PSNR of the restored and of the blurry frame, blurred (again), against the blurry one.
+
+    Clip by clip; one frame alone shows no motion to be blurred along, and is not scored.
+    """
+    scores = {}
+    frames = restorer.frames(recording)
+    for run in sequence.runs():
+        for clip in parts_of(run, clip_frames):
+            restored = torch.stack([next(frames) for _ in clip])
+            if len(clip) < 2:
+                continue
+            blur = torch.stack([to_float(recording.read_blur(index)) for index in clip])
+            exposures = [recording.exposures[index] for index in clip]
+            seen = [_reblurred(restorer.network, one, exposures, flow) for one in (restored, blur)]
+            pairs = zip(*(psnr_rgb(one, blur).tolist() for one in seen), strict=True)
+            scores |= {one.frame_idx: pair for one, pair in zip(exposures, pairs, strict=True)}
+            if pictures is not None:
+                middle = len(clip) // 2
+                _write_picture(pictures, recording, clip[middle], (blur[middle], restored[middle], seen[0][middle]))
+                pictures = None
+    return scores
+
+
+def parts_of(run: range, length: int) -> list[range]:
+    """The run cut into the fewest parts of at most `length`, sizes differing by at most one."""
+    num_parts = -(-len(run) // length)
+    edges = [run.start + k * len(run) // num_parts for k in range(num_parts + 1)]
+    return [range(a, b) for a, b in pairwise(edges)]
+
+
+def _sequence_means(scores: dict[tuple[str, int], tuple[float, float]]) -> tuple[float, float]:
     sequences: dict[str, list[tuple[float, float]]] = {}
-    for (name, _), (_, *pair) in sorted(scores.items()):
-        sequences.setdefault(name, []).append((pair[0], pair[1]))
+    for (name, _), pair in sorted(scores.items()):
+        sequences.setdefault(name, []).append(pair)
     means = [[sum(column) / len(frames) for column in zip(*frames, strict=True)] for frames in sequences.values()]
     restored, blur = (sum(column) / len(means) for column in zip(*means, strict=True))
     return restored, blur
 
 
-def check_motion(clips: Clips, flow: Flow, device: torch.device) -> None:
+def check_motion(clips: ClipDataset, flow: Flow, device: torch.device) -> None:
     """Refuse a flow that sees no motion: then blurring again changes nothing, and the best output is the input.
 
     Raises:
@@ -157,18 +187,17 @@ def own_flow(network: Network, first: Tensor, second: Tensor) -> Tensor:
     return flow
 
 
-def _reblurred(network: Network, frames: Tensor, sample: Sample, flow: Flow | None) -> Tensor:
+def _reblurred(network: Network, frames: Tensor, exposures: Sequence[Exposure], flow: Flow | None) -> Tensor:
     """The clip averaged over its exposures."""
     device = next(network.parameters()).device
-    duty = exposure_duty([sample["meta"]["t0"]], [sample["meta"]["t1"]]).to(device)
+    duty = exposure_duty([[one.t0_s for one in exposures]], [[one.t1_s for one in exposures]]).to(device)
     with torch.no_grad():
         blurred = reblur(frames[None].to(device), flow or functools.partial(own_flow, network), duty)
     return blurred[0].cpu()
 
 
-def _write_picture(prefix: Path, sample: Sample, restored: Tensor, third: Tensor) -> None:
+def _write_picture(prefix: Path, recording: Recording, index: int, columns: tuple[Tensor, Tensor, Tensor]) -> None:
     """Blur, restored, and sharp (or, where there is none, the restored frame blurred again)."""
-    middle = len(restored) // 2
-    frame_idx = sample["meta"]["frame_idx"][middle]
-    path = prefix.with_name(f"{prefix.name}_{sample['meta']['seq']}_{frame_idx:06d}.png")
-    write_three_columns(path, sample["blur"][middle], restored[middle], third[middle])
+    frame_idx = recording.exposures[index].frame_idx
+    with contextlib.suppress(OSError):  # on a full disk the score counts, and the run
+        write_three_columns(prefix.with_name(f"{prefix.name}_{recording.name}_{frame_idx:06d}.png"), *columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import Recording, open_recording, write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.restorer import LoadedNetwork, Restorer
 
 NUM_BINS = 3
 RGB = ModelConfig(spikes=None)
@@ -78,12 +80,40 @@ def info(config: ModelConfig, mean: float = 0.5) -> WeightsInfo:
     return WeightsInfo(config, mean, 1.0)
 
 
+def restore_frames(
+    network: nn.Module,
+    description: WeightsInfo,
+    recording: Recording,
+    options: RestoreOptions,
+    *,
+    first: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[int, Tensor]]:
+    """(index, frame) of a network that is in memory, through the one door; what refuses does so before the first."""
+    plan = Restorer(LoadedNetwork(network, description, "fake"), options).plan(recording)
+    return ((restored.index, restored.frame) for restored in plan.run(first=first, progress=progress))
+
+
+def mark_cuts(monkeypatch: pytest.MonkeyPatch, cuts: Collection[int]) -> None:
+    """Scenes begin with these frames, whatever is seen."""
+    monkeypatch.setattr(
+        "spikevrt.restore.segments.stream_cuts", lambda frames: ((frame, i in cuts) for i, frame in enumerate(frames))
+    )
+
+
 @pytest.fixture
 def make_recording(tmp_path: Path) -> Callable[..., Recording]:
-    """make(num_frames, ...) writes and opens a recording: frame i has the grey level i, spikes are `spikes`."""
+    """make(num_frames, ...) writes and opens a recording: frame i has the grey level i, spikes are `spikes`; in the
+    exposures of the frames in `dead` nothing fires."""
 
     def make(
-        num_frames: int, *, height: int = 22, width: int = 34, ticks: int = 6, spikes: np.ndarray | None = None
+        num_frames: int,
+        *,
+        height: int = 22,
+        width: int = 34,
+        ticks: int = 6,
+        spikes: np.ndarray | None = None,
+        dead: Collection[int] = (),
     ) -> Recording:
         root = tmp_path / f"grey{num_frames}"
         (root / "blur").mkdir(parents=True)
@@ -91,8 +121,8 @@ def make_recording(tmp_path: Path) -> Callable[..., Recording]:
         for i in range(num_frames):
             write_image(root / "blur" / f"{i:06d}.png", np.full((height, width, 3), i, np.uint8))
         with SpikeWriter(root / "spikes.dat", geometry) as writer:
-            for _ in range(num_frames):
-                blank = np.ones((ticks, height // 2, width // 2), np.uint8)
+            for i in range(num_frames):
+                blank = np.full((ticks, height // 2, width // 2), i not in dead, np.uint8)
                 writer.append(blank if spikes is None else spikes)
         exposures = [
             Exposure(i, i * ticks, (i + 1) * ticks, i * ticks / 1e4, (i + 1) * ticks / 1e4) for i in range(num_frames)

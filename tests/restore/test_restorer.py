@@ -10,11 +10,21 @@ from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import ModelConfig, SpikeConfig
 from spikevrt.recording.frames import to_float
 from spikevrt.recording.loose import loose_recording
-from spikevrt.restore.admission import tell_without_spikes
-from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip, restore_frames
+from spikevrt.restore.clip import ClipWork, restore_clip
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.restorer import LoadedNetwork, Restorer, load_network
 from spikevrt.restore.tiling import Tile, cut_flows, spatial_tiles
-from spikevrt.restore.work import ClipWork
-from tests.restore.conftest import NUM_BINS, RGB, SPIKES, FakeNetwork, identity, info, voxels_as_frames
+from tests.restore.conftest import (
+    NUM_BINS,
+    RGB,
+    SPIKES,
+    FakeNetwork,
+    identity,
+    info,
+    mark_cuts,
+    restore_frames,
+    voxels_as_frames,
+)
 
 SMALL = RestoreOptions(tile_px=32, overlap_px=8, clip_frames=3, overlap_frames=1)
 
@@ -306,12 +316,16 @@ def test_skipping_with_a_single_bin_is_refused(make_recording):
         restore_frames(voxels_as_frames(), info(config), make_recording(2), RestoreOptions(skip_sharp=2.0))
 
 
-def test_skipping_with_weights_that_read_profiles_or_lit_frames_is_refused(make_recording):
+@pytest.mark.parametrize("representation", ["counts", "profile"])
+def test_where_nothing_moves_the_blurry_frame_comes_out_and_not_the_relit_one(make_recording, representation):
+    """Steady spikes: activity 0, below any threshold. Their number is counted, whatever the network reads."""
     recording = make_recording(2)
-    for changed in ({"relight": True}, {"representation": "profile"}):
-        config = ModelConfig(spikes=SpikeConfig(num_bins=NUM_BINS, **changed))
-        with pytest.raises(ValueError, match=r"skip_sharp: 2\.0; allowed for weights that read lit frames or profiles"):
-            restore_frames(voxels_as_frames(), info(config), recording, RestoreOptions(skip_sharp=2.0))
+    config = ModelConfig(spikes=SpikeConfig(num_bins=NUM_BINS, relight=True, representation=representation))
+    network = voxels_as_frames()
+    network.config = config
+    for index, frame in restore_frames(network, info(config), recording, RestoreOptions(skip_sharp=2.0)):
+        assert torch.equal(frame, to_float(recording.read_blur(index)))
+    assert network.calls == []
 
 
 def test_a_profile_of_steady_spikes_is_zero_and_lights_nothing_whatever_their_number(make_recording, capsys):
@@ -388,17 +402,18 @@ def test_the_network_sees_the_voxels_of_the_exposure_standardised(make_recording
     torch.testing.assert_close(network.calls[0][1], torch.full((1, 2, 3, 16, 16), expected), rtol=0, atol=1e-6)
 
 
-def test_no_clip_reaches_across_a_cut(make_recording):
+def test_no_clip_reaches_across_a_cut(make_recording, monkeypatch):
     network = identity()
-    list(restore_frames(network, info(RGB), make_recording(9), SMALL, cuts=[4]))
+    mark_cuts(monkeypatch, [4])
+    list(restore_frames(network, info(RGB), make_recording(9), SMALL))
     clips = [(blur[0, 0, 0, 0, 0].item() * 255, blur[0, -1, 0, 0, 0].item() * 255) for blur, _ in network.calls]
     assert all(round(last) < 4 or round(first) >= 4 for first, last in clips) and len(clips) > 2
 
 
 def test_frames_without_usable_spikes_are_restored_from_the_frames_alone(make_recording):
     network = FakeNetwork(SPIKES, lambda blur, vox: blur.clone())
-    recording = make_recording(7)
-    restored = list(restore_frames(network, info(SPIKES), recording, SMALL, without_spikes={3, 4}))
+    recording = make_recording(7, dead=(3, 4))
+    restored = list(restore_frames(network, info(SPIKES), recording, SMALL))
     assert [index for index, _ in restored] == list(range(7))
     alone = {
         round(level) for blur, vox in network.calls if vox is None for level in (blur[0, :, 0, 0, 0] * 255).tolist()
@@ -441,16 +456,17 @@ def test_told_to_do_without_spikes_a_network_gets_none_and_the_gate_is_not_asked
 
 
 def test_weights_that_never_learnt_to_do_without_spikes_are_told(capsys):
-    tell_without_spikes(info(SPIKES), "run/best.safetensors")
+    alone = dataclasses.replace(SMALL, without_spikes=True)
+    Restorer(LoadedNetwork(identity(), info(SPIKES), "run/best.safetensors"), alone)
     assert capsys.readouterr().err.startswith("spikevrt: warning: run/best.safetensors was not trained to do without")
     trained = WeightsInfo(SPIKES, 0.5, 1.0, {"config": {"data": {"spike_dropout": 0.25}}})
-    tell_without_spikes(trained, "run/best.safetensors")
+    Restorer(LoadedNetwork(identity(), trained, "run/best.safetensors"), alone)
     assert capsys.readouterr().err == ""
 
 
 def test_doing_without_spikes_is_refused_where_there_are_none():
     with pytest.raises(ValueError, match="without_spikes: a is a network without spikes; allowed: false"):
-        tell_without_spikes(info(RGB), "a")
+        Restorer(LoadedNetwork(identity(), info(RGB), "a"), dataclasses.replace(SMALL, without_spikes=True))
 
 
 def test_fewer_ticks_than_bins_are_refused_before_the_first_frame(make_recording):

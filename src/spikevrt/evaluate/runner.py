@@ -39,15 +39,14 @@ from spikevrt.evaluate.methods import (
 )
 from spikevrt.evaluate.results import FORMAT, RESULTS, VERSION
 from spikevrt.formats.layouts import NO_OPTIONS, LayoutOptions, open_recordings
+from spikevrt.progress import progress_bar
 from spikevrt.recording.alignment import alignment_values
 from spikevrt.recording.frames import to_float, to_uint8, write_image
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.report import pictures as report
-from spikevrt.restore.admission import admit, check_skip
-from spikevrt.restore.inputs import reads_spikes
-from spikevrt.restore.output import progress_bar
-from spikevrt.restore.restorer import RestoreOptions
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.restorer import Gate
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -295,7 +295,9 @@ class Run:
 
     def restorer(self, network: Network) -> Restorer:
         """What restores with a network in training, as its weights file will."""
-        loaded = LoadedNetwork(network, folder.weights_info(self.config, self.info, self.step), "the network in training")
+        loaded = LoadedNetwork(
+            network, folder.weights_info(self.config, self.info, self.step), "the network in training"
+        )
         return Restorer(loaded, RestoreOptions(device=self.config.train.device))
 
     def judged(self, tensors: dict[str, Tensor]) -> Network:

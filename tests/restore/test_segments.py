@@ -1,22 +1,28 @@
-"""Lost stretches and frames outside the stream go without spikes; dropped ticks and dark scenes do not."""
+"""Lost stretches and frames outside the stream go without spikes; dropped ticks and dark scenes do not.
+
+Clips: every frame at full weight, none across a cut, the same whatever frame is begun with.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.recording import Exposure, Recording, open_recording, with_alignment
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
-from spikevrt.recording.stream import PackedStream
-from spikevrt.restore.gaps import has_usable_spikes, inside_stream, lost_ticks
+from spikevrt.recording.stream import PackedStream, live_ticks
+from spikevrt.represent.voxel import VoxelStats
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.segments import Clip, Found, ReadSpec, is_usable, lost_ticks, read_clips
 from spikevrt.simulate.setup import SimulateOptions, sensor_preset
 from spikevrt.simulate.synthesise import simulate_recording
+from tests.restore.conftest import SPIKES, mark_cuts
 
 PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets" / "chelsea.jpg"
 TICKS, PERIOD, NUM = 128, 160, 4
@@ -24,7 +30,12 @@ HEIGHT, WIDTH = 10, 16
 
 
 def spike_gaps(recording: Recording) -> list[bool]:
-    return [not has_usable_spikes(recording, index) for index in range(recording.num_frames)]
+    def is_gap(exposure: Exposure) -> bool:
+        if recording.spikes is None or not recording.covers(exposure):
+            return True
+        return not is_usable(recording, exposure, live_ticks(recording.spikes, exposure.start_tick, exposure.stop_tick))
+
+    return [is_gap(exposure) for exposure in recording.exposures]
 
 
 @pytest.fixture
@@ -138,27 +149,69 @@ def test_a_recording_without_spikes_is_all_gaps(make: Callable[[np.ndarray], Rec
 
 def test_what_lies_inside_the_stream_keeps_its_pictures(recording_folder: Path):
     plain = open_recording(recording_folder)
-    assert inside_stream(plain) is plain
-    inside = inside_stream(with_alignment(plain, Alignment(offset_ticks=-3.0), keep_outside=True))
+    assert plain.inside_stream() is plain
+    inside = with_alignment(plain, Alignment(offset_ticks=-3.0), keep_outside=True).inside_stream()
     assert [exposure.frame_idx for exposure in inside.exposures] == [1, 2]
     np.testing.assert_array_equal(inside.read_blur(0), plain.read_blur(1))
     np.testing.assert_array_equal(inside.read_sharp(1), plain.read_sharp(2))
     far = with_alignment(plain, Alignment(offset_ticks=500.0), keep_outside=True)
     with pytest.raises(ValueError, match=r"waves: no exposure lies inside the 65 ticks of its spikes$"):
-        inside_stream(far)
+        far.inside_stream()
 
 
-def test_looking_at_an_exposure_takes_less_than_two_milliseconds(tmp_path: Path):
-    """128 ticks of 250 x 400 take 0.13 ms of a core; the best of many, so that a busy machine does not count."""
-    geometry = SpikeGeometry(400, 250)
-    with SpikeWriter(tmp_path / "spikes.dat", geometry) as writer:
-        writer.append(np.ones((128, 250, 400), np.uint8))
-    exposure = Exposure(0, 0, 128, 0.0, 1.0)
-    stream = PackedStream(tmp_path / "spikes.dat", geometry)
-    recording = Recording(tmp_path, 800, 500, 2e4, (exposure,), stream, (Path("a.png"),), (), 25.0)
-    took_s = []
-    for _ in range(20):
-        start_s = time.process_time()
-        assert has_usable_spikes(recording, 0)
-        took_s.append(time.process_time() - start_s)
-    assert min(took_s) < 0.002
+# --- clips ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spans(make_recording, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, int, bool]]]:
+    """spans(num_frames, cuts, without_spikes, first, ...): (start, stop, has_spikes) of the clips that are read."""
+
+    def spans(num_frames: int, **changes) -> list[tuple[int, int, bool]]:
+        return [(clip.start, clip.stop, clip.has_spikes) for clip in clips_of(num_frames, **changes)]
+
+    def clips_of(
+        num_frames: int, *, cuts=(), without_spikes=(), first: int = 0, clip_frames: int = 5, overlap_frames: int = 1
+    ) -> list[Clip]:
+        key = (num_frames, tuple(without_spikes))
+        if key not in made:
+            made[key] = make_recording(num_frames, dead=without_spikes)
+        mark_cuts(monkeypatch, cuts)
+        options = RestoreOptions(clip_frames=clip_frames, overlap_frames=overlap_frames)
+        return list(read_clips(made[key], ReadSpec(options, SPIKES.spikes, VoxelStats(0.5, 1.0), 1, first), Found()))
+
+    made: dict[tuple, Recording] = {}
+    spans.clips = clips_of
+    return spans
+
+
+def test_without_cuts_clips_are_spread_as_tiles_are(spans):
+    assert spans(13) == [(0, 5, True), (4, 9, True), (8, 13, True)]
+    assert spans(13, clip_frames=0) == [(0, 13, True)]
+    assert spans(10) == [(0, 5, True), (2, 7, True), (5, 10, True)]
+
+
+def test_no_clip_reaches_across_a_cut_and_short_scenes_are_short_clips(spans):
+    assert spans(12, cuts=[7, 8]) == [(0, 5, True), (2, 7, True), (7, 8, True), (8, 12, True)]
+    assert spans(12, cuts=[7, 8], clip_frames=0) == [(0, 7, True), (7, 8, True), (8, 12, True)]
+
+
+def test_frames_without_spikes_are_clips_of_their_own(spans):
+    assert spans(9, without_spikes=(0, 4, 5)) == [(0, 1, False), (1, 4, True), (4, 6, False), (6, 9, True)]
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 3])
+def test_every_frame_has_full_weight_and_is_settled_once_and_in_order(spans, overlap: int):
+    total, settled = torch.zeros(23), 0
+    for clip in spans.clips(23, overlap_frames=overlap, cuts=[6, 17], without_spikes=(9,)):
+        total[clip.start : clip.stop] += clip.weights
+        assert clip.start == settled < clip.settled <= clip.stop
+        settled = clip.settled
+    assert settled == 23
+    torch.testing.assert_close(total, torch.ones(23))
+
+
+def test_beginning_later_leaves_out_exactly_the_clips_that_are_not_needed(spans):
+    changes = {"cuts": [6, 17], "without_spikes": (9,), "overlap_frames": 2}
+    every = spans(23, **changes)
+    for first in range(23):
+        assert spans(23, first=first, **changes) == [span for span in every if span[1] > first]

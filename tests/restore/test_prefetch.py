@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from spikevrt.restore.pipeline import ahead, in_background
+from spikevrt.restore.prefetch import ahead, in_background
 
 
 def threads() -> set[str]:

@@ -7,9 +7,8 @@ import torch
 
 from spikevrt.config import ModelConfig, SpikeConfig, UnetConfig, VrtConfig
 from spikevrt.model.build import build_network
-from spikevrt.restore import plan
+from spikevrt.restore.memory import Needs, Plan, choose, is_out_of_memory, measure_needs, parse_bytes, plan_tiles
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.plan import Needs, Plan, choose, is_out_of_memory, measure_needs, parse_bytes, plan_tiles
 from tests.restore.conftest import identity
 
 MB = 10**6
@@ -47,7 +46,7 @@ def test_what_is_no_size_is_refused(text: str):
 def line(monkeypatch) -> Needs:
     """A process of 100 MB; a tile adds 10 MB and 1 kB for each pixel of each frame."""
     needs = Needs(100 * MB, 10.0 * MB, 1000.0)
-    monkeypatch.setattr(plan, "measure_needs", lambda network, **_: needs)
+    monkeypatch.setattr(memory, "measure_needs", lambda network, **_: needs)
     return needs
 
 
@@ -60,7 +59,7 @@ def fitted(budget_mb: float, options: RestoreOptions = WIDE, **changes) -> tuple
 
 
 def test_the_largest_tile_that_fits_is_taken_and_the_next_one_would_not(line):
-    beside = plan.clip_bytes(WIDE, num_frames=40, height_px=480, width_px=640, voxel_bytes=0)
+    beside = memory.clip_bytes(WIDE, num_frames=40, height_px=480, width_px=640, voxel_bytes=0)
     budget = line.peak_bytes(5, 192, beside_bytes=beside) / MB
     options, predicted = fitted(budget)
     assert (options.tile_px, options.clip_frames) == (192, 5) and predicted == budget * MB

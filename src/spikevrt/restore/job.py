@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 from spikevrt import runtime
 from spikevrt.atomic import complete_or_absent, put_in_place, write_text
 from spikevrt.checkpoint import WeightsInfo
+from spikevrt.progress import progress_bar
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.restore.admission import NO_SPIKES, admit, tell_without_spikes
 from spikevrt.restore.gaps import inside_stream
 from spikevrt.restore.inputs import reads_spikes
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.output import Output, check_out, open_parts, progress_bar, summary_path
+from spikevrt.restore.output import Output, check_out, open_parts, summary_path
 from spikevrt.restore.parts import FrameFiles, VideoParts
 from spikevrt.restore.pipeline import in_background
 from spikevrt.restore.plan import fit_into_memory

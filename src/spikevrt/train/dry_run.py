@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from spikevrt import runtime
+from spikevrt.progress import clock
 from spikevrt.restore.restorer import RestoreOptions
 from spikevrt.train import folder
 from spikevrt.train.forecast import forecast
-from spikevrt.train.journal import clock
 from spikevrt.train.optim import make_optimizer
 from spikevrt.train.step_work import Batch
 from spikevrt.train.validation import validate

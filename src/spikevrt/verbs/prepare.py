@@ -53,7 +53,7 @@ def _prepare(parsed: argparse.Namespace) -> None:
     """Turn recordings into a training set: voxels, alignment log, mean and standard deviation."""
     from spikevrt.data.dataset import open_dataset
     from spikevrt.data.prepare import prepare
-    from spikevrt.restore.output import progress_bar
+    from spikevrt.progress import progress_bar
 
     chosen = given(parsed, ("val_fraction", "seed"))
     if parsed.val is not None and chosen:

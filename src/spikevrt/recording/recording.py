@@ -90,6 +90,30 @@ class Recording:
     def num_ticks(self) -> int:
         return 0 if self.spikes is None else self.spikes.num_ticks
 
+    def is_inside(self, index: int) -> bool:
+        """Whether exposure `index` has ticks, and the stream has all of them."""
+        return self.exposures[index].is_inside(self.num_ticks)
+
+    def chosen(self, indices: Sequence[int]) -> Recording:
+        """The recording of these of its frames alone."""
+        return dataclasses.replace(
+            self,
+            exposures=tuple(self.exposures[index] for index in indices),
+            blur=self.blur if isinstance(self.blur, Path) else tuple(self.blur[index] for index in indices),
+            sharp=tuple(self.sharp[index] for index in indices) if self.sharp else (),
+        )
+
+    def inside_stream(self) -> Recording:
+        """The recording of those frames alone whose exposures lie inside the stream.
+
+        Raises:
+            ValueError: none does.
+        """
+        kept = [index for index in range(self.num_frames) if self.is_inside(index)]
+        if not kept:
+            raise ValueError(f"{self.root}: no exposure lies inside the {self.num_ticks} ticks of its spikes")
+        return self if len(kept) == self.num_frames else self.chosen(kept)
+
     def read_blur(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """Blurry frame `index`, counted from 0 in this recording, in display values of 8 bits."""
         assert 0 <= index < self.num_frames, index
@@ -252,29 +276,31 @@ def with_alignment(recording: Recording, alignment: Alignment, keep_outside: boo
     if recording.alignment != Alignment():
         raise ValueError(f"{recording.root}: aligned already; open it without its alignment first")
     shift = round(alignment.offset_ticks)
-    kept, dropped = [], []
-    for index, exposure in enumerate(recording.exposures):
-        start, stop = exposure.start_tick + shift, exposure.stop_tick + shift
-        if recording.spikes is not None and not keep_outside and (start < 0 or stop > recording.num_ticks):
-            why = (
-                f"its ticks are [{start}, {stop}) with an offset of {shift}; allowed: inside [0, {recording.num_ticks})"
-            )
-            dropped.append((exposure.frame_idx, why))
-            continue
-        shift_s = shift / recording.tick_rate_hz
-        times = exposure.t0_s + shift_s, exposure.t1_s + shift_s
-        kept.append((index, Exposure(exposure.frame_idx, start, stop, *times, exposure.shift_ticks)))
+    shift_s = shift / recording.tick_rate_hz
+    moved = [
+        dataclasses.replace(
+            one,
+            start_tick=one.start_tick + shift,
+            stop_tick=one.stop_tick + shift,
+            t0_s=one.t0_s + shift_s,
+            t1_s=one.t1_s + shift_s,
+        )
+        for one in recording.exposures
+    ]
+    stays = [recording.spikes is None or keep_outside or one.is_inside(recording.num_ticks) for one in moved]
+    kept = [index for index, does_stay in enumerate(stays) if does_stay]
+    allowed = f"with an offset of {shift}; allowed: inside [0, {recording.num_ticks})"
+    dropped = tuple(
+        (one.frame_idx, f"its ticks are [{one.start_tick}, {one.stop_tick}) {allowed}")
+        for one, does_stay in zip(moved, stays, strict=True)
+        if not does_stay
+    )
     if not kept:
         raise ValueError(f"{recording.root}: no frame is left: {dropped[0][1]}")
-    blur = recording.blur if isinstance(recording.blur, Path) else tuple(recording.blur[i] for i, _ in kept)
-    return dataclasses.replace(
-        recording,
-        exposures=tuple(exposure for _, exposure in kept),
-        blur=blur,
-        sharp=tuple(recording.sharp[i] for i, _ in kept) if recording.sharp else (),
-        alignment=alignment,
-        dropped=recording.dropped + tuple(dropped),
+    whole = dataclasses.replace(
+        recording, exposures=tuple(moved), alignment=alignment, dropped=recording.dropped + dropped
     )
+    return whole.chosen(kept)
 
 
 def find_recordings(paths: Iterable[str | Path]) -> list[Path]:

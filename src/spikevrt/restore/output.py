@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spikevrt.atomic import refuse_existing
-from spikevrt.mux.encode import CONTAINERS, VideoFormat, VideoTags, check_container, rate
+from spikevrt.mux.encode import CONTAINERS, VideoFormat, VideoTags, check_container, rate, tags_of
 from spikevrt.recording.recording import Recording
-from spikevrt.recording.video import probe_video, read_tags
+from spikevrt.recording.video import probe_video
 from spikevrt.restore.parts import FRAME_KINDS, FrameFiles, VideoParts
 from spikevrt.restore.slow_motion import frame_times
 
@@ -70,7 +70,8 @@ def open_parts(
     if not is_video(out):
         return FrameFiles(folder, output.frames, linear=recording.linear)
     if isinstance(recording.blur, Path):
-        info, tags = probe_video(recording.blur), read_tags(recording.blur)
+        info = probe_video(recording.blur)
+        tags = tags_of(info)
         pts, time_base = [info.pts[exposure.frame_idx] for exposure in recording.exposures], info.time_base
     else:
         pts, time_base, tags = list(range(recording.num_frames)), 1 / rate(recording.fps), VideoTags()

@@ -52,10 +52,8 @@ def _recording(root: Path, *, flipped: bool = False) -> Path:
         writer.append(spikes[:, ::-1] if flipped else spikes)
     write_sidecar(
         root,
-        geometry=geometry,
-        num_ticks=NUM_TICKS,
+        spikes=writer,
         tick_rate_hz=20000.0,
-        spike_sha256=writer.sha256,
         width=120,
         height=80,
         fps=100.0,

@@ -20,6 +20,7 @@ from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import to_float, write_pixels
 from spikevrt.recording.loose import loose_recording
 from spikevrt.recording.recording import find_recordings, open_recording, with_alignment, write_sidecar
+from spikevrt.recording.spike_file import SpikeWriter
 from spikevrt.recording.spike_formats import StreamFormat, open_stream
 from tests.recording.conftest import (
     EXPOSURE_TICKS,
@@ -125,20 +126,21 @@ def test_a_lost_spike_file_is_refused(root: Path) -> None:
 
 
 def test_a_sidecar_that_contradicts_itself_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with SpikeWriter(tmp_path / "spikes.dat", GEOMETRY) as writer:
+        writer.append(np.zeros((5, 5, 7), dtype=np.uint8))
     with pytest.raises(ValueError, match=r"exposures\[0\]"):
         write_sidecar(
-            tmp_path,
-            geometry=GEOMETRY,
-            num_ticks=5,
+            tmp_path / "out",
+            spikes=writer,
             tick_rate_hz=1000.0,
-            spike_sha256="",
             width=14,
             height=10,
             fps=25.0,
             exposures=[Exposure(0, 0, 6, 0.0, 0.006)],
             provenance={},
         )
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 # --- folders of recordings -------------------------------------------------------------------------------------------

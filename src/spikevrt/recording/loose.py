@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from spikevrt.recording.exposure import Exposure
-from spikevrt.recording.frames import image_size, list_images
-from spikevrt.recording.recording import Recording, check_size
+from spikevrt.recording.frames import check_size, image_size, list_images
+from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_formats import SUFFIX_KINDS, StreamFormat, find_format, is_headerless, open_stream
 from spikevrt.recording.stream import SpikeStream
 from spikevrt.recording.video import VideoInfo, probe_video

@@ -23,7 +23,7 @@ from spikevrt.light import linear_to_srgb
 from spikevrt.recording.alignment import Alignment, alignment_values, read_alignment, sensor_positions
 from spikevrt.recording.deep_images import is_deep, is_float
 from spikevrt.recording.exposure import Exposure, check_exposures, exposure_values, read_bad_pixels, read_exposure
-from spikevrt.recording.frames import image_size, list_images, read_image, read_pixels, to_float, to_uint8
+from spikevrt.recording.frames import check_size, image_size, list_images, read_image, read_pixels, to_float, to_uint8
 from spikevrt.recording.sidecar import (
     BIT_ORDER,
     BLUR_FOLDER,
@@ -37,7 +37,7 @@ from spikevrt.recording.sidecar import (
     read_fields,
     write_json,
 )
-from spikevrt.recording.spike_file import SpikeGeometry
+from spikevrt.recording.spike_file import SpikeWriter
 from spikevrt.recording.spike_formats import find_format, format_from, open_stream
 from spikevrt.recording.stream import SpikeStream
 from spikevrt.recording.video import VIDEO_SUFFIXES, VideoReader
@@ -329,19 +329,17 @@ def recordings_in(folder: Path) -> list[Path]:
 def write_sidecar(
     root: Path,
     *,
-    geometry: SpikeGeometry,
-    num_ticks: int,
+    spikes: SpikeWriter,
     tick_rate_hz: float,
-    spike_sha256: str,
     width: int,
     height: int,
     fps: float,
     exposures: Sequence[Exposure],
     provenance: dict[str, Any],
 ) -> None:
-    """Write root/recording.json; spikes.dat and blur/ (and sharp/) must already lie beside it."""
-    root = Path(root)
-    check_exposures(root / SIDECAR, exposures, num_ticks)
+    """Write root/recording.json; spikes.dat, written by `spikes`, and blur/ (and sharp/) must already lie beside it."""
+    root, geometry = Path(root), spikes.geometry
+    check_exposures(root / SIDECAR, exposures, spikes.num_ticks)
     values = {
         "format": FORMAT,
         "version": VERSION,
@@ -352,9 +350,9 @@ def write_sidecar(
             "rows": ROWS[geometry.bottom_up],
             "bit_order": BIT_ORDER,
             **({"tag_bits": geometry.tag_bits} if geometry.tag_bits else {}),
-            "num_ticks": num_ticks,
+            "num_ticks": spikes.num_ticks,
             "tick_rate_hz": tick_rate_hz,
-            "sha256": spike_sha256,
+            "sha256": spikes.sha256,
         },
         "frames": {"width": width, "height": height, "count": len(exposures), "fps": fps},
         "exposures": [exposure_values(exposure) for exposure in exposures],
@@ -397,9 +395,3 @@ def _checked_images(folder: Path, num_frames: int, size: tuple[int, int]) -> tup
     for image in images:
         check_size(image, image_size(image), size)
     return tuple(images)
-
-
-def check_size(path: Path, size: tuple[int, int], expected: tuple[int, int]) -> None:
-    """(height, width) of a picture against what it must be. Raises ValueError."""
-    if size != expected:
-        raise ValueError(f"{path}: {size[1]}x{size[0]} pixels; the recording has {expected[1]}x{expected[0]}")

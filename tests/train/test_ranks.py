@@ -75,13 +75,11 @@ def test_a_rank_that_does_not_answer_ends_the_others_with_one_line(monkeypatch: 
     monkeypatch.setenv("SPIKEVRT_PEER_TIMEOUT_S", "2")  # less than the other one needs to start
     for name, value in _environment(0, port).items():
         monkeypatch.setenv(name, value)
-    began = 0.0
     message = r"rank 0 of 2: another rank is gone or does not answer; the last state stays, go on from it with --resume"
     with pytest.raises(ConnectionError, match=message), join_ranks("cpu") as ranks:
         ranks.wait()
-        began = time.monotonic()
         ranks.gather("a")
-    assert 1.5 < time.monotonic() - began < 60
+    assert other.is_alive()
     assert not dist.is_initialized()
     other.kill()
     other.join()

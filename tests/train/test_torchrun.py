@@ -67,6 +67,7 @@ def alone(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_ranks_take_the_steps_of_one_and_one_goes_on_from_their_state(
     dataset: Path, alone: Path, tmp_path: Path, parallel: str

@@ -31,7 +31,7 @@ HEIGHT, WIDTH = 10, 16
 
 def spike_gaps(recording: Recording) -> list[bool]:
     def is_gap(exposure: Exposure) -> bool:
-        if recording.spikes is None or not recording.covers(exposure):
+        if recording.spikes is None or not exposure.is_inside(recording.num_ticks):
             return True
         return not is_usable(recording, exposure, live_ticks(recording.spikes, exposure.start_tick, exposure.stop_tick))
 

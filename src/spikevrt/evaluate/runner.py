@@ -152,8 +152,7 @@ def write_results(
         done = itertools.count(1)
 
         def advance() -> None:
-            if progress is not None:
-                progress(next(done), num_frames)
+            progress(next(done), num_frames)
 
         for method in methods:
             keep = functools.partial(_keep, method.name, folder, frames=keep_frames) if method.name in names else None

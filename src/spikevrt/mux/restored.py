@@ -8,10 +8,10 @@ from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
 
-from spikevrt.mux.encode import VideoFormat, VideoTags, check_container, rate, write_segment
+from spikevrt.mux.encode import VideoFormat, VideoTags, check_container, rate, tags_of, write_segment
 from spikevrt.mux.join import join_segments
 from spikevrt.recording.recording import Recording
-from spikevrt.recording.video import probe_video, read_tags
+from spikevrt.recording.video import probe_video
 from spikevrt.restore.restorer import Restored
 from spikevrt.restore.writer import as_pixels
 
@@ -32,7 +32,8 @@ class RestoredVideo:
         """The times of the frames are those of the recording's own video; else they are evenly spread."""
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(recording.blur, Path):
-            info, tags = probe_video(recording.blur), read_tags(recording.blur)
+            info = probe_video(recording.blur)
+            tags = tags_of(info)
             pts, time_base = [info.pts[exposure.frame_idx] for exposure in recording.exposures], info.time_base
         else:
             pts, time_base, tags = list(range(recording.num_frames)), 1 / rate(recording.fps), VideoTags()

@@ -248,7 +248,7 @@ def _read_inputs(
     """What enters the network for one frame, of the frame alone where its spikes cannot be used (None: it is not
     `wanted`), and whether they can."""
     stream, alone, inputs = recording.spikes, FrameInputs(blur, None, blur), spec.spikes
-    if inputs is None or stream is None or not recording.covers(exposure):
+    if inputs is None or stream is None or not exposure.is_inside(recording.num_ticks):
         return alone, False
     if not wanted:
         return None, is_usable(recording, exposure, live_ticks(stream, exposure.start_tick, exposure.stop_tick))

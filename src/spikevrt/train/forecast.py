@@ -27,8 +27,8 @@ from torch.utils.flop_counter import flop_registry
 
 from spikevrt import runtime
 from spikevrt.model.blocks import kept_shift_mask
+from spikevrt.progress import clock
 from spikevrt.train import folder
-from spikevrt.train.journal import clock
 from spikevrt.train.optim import make_optimizer
 from spikevrt.train.validation import validate
 

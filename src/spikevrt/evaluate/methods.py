@@ -229,6 +229,8 @@ def _as_frame(frame: Any, recording: Recording, what: str) -> Tensor:
 def _spike_ratio_frame(recording: Recording, index: int) -> Tensor:
     assert recording.spikes is not None
     exposure = recording.exposures[index]
+    if not recording.is_inside(index):  # as a network restores it: from the frame alone
+        return to_float(recording.read_blur(index))
     first, num_ticks = exposure.start_tick, exposure.num_ticks
     start, stop = (first + exposure.shift_ticks + tick for tick in short_window(num_ticks))
     counts = [recording.spikes.count(edges)[0] for edges in ([start, stop], [first, first + num_ticks])]
@@ -243,6 +245,8 @@ def _spike_ratio_frame(recording: Recording, index: int) -> Tensor:
 def _interval_ratio_frame(recording: Recording, index: int) -> Tensor:
     assert recording.spikes is not None
     exposure = recording.exposures[index]
+    if not recording.is_inside(index):
+        return to_float(recording.read_blur(index))
     first, stop = (tick - exposure.span[0] + exposure.shift_ticks for tick in
                    (exposure.start_tick + edge for edge in short_window(exposure.num_ticks)))  # fmt: skip
     rates = intervals(torch.from_numpy(recording.spikes.read(*exposure.span))).float().reciprocal_()

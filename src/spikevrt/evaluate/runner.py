@@ -133,18 +133,11 @@ def write_results(
     """What `evaluate` does, into a folder that exists. `credits` (plain text) goes under the report."""
     weights, opened = [Path(path) for path in weights], _open(recordings, options, layout)
     names = method_names(weights)
-    infos = []
-    for path in weights:  # now, and not after the first networks have run
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such weights file")
-        infos.append(read_info(path))
-        if options.skip_sharp is not None:
-            check_skip(infos[-1], options.skip_sharp)
+    networks = [network_method(*pair, options, gate) for pair in zip(names, weights, strict=True)]
     methods = [blur_method()]
     if all(recording.spikes is not None for recording in opened):
         methods += [spike_ratio_method(), interval_ratio_method()]
-    for name, path, info in zip(names, weights, infos, strict=True):
-        methods.append(network_method(name, path, options, uses_spikes=reads_spikes(info, options)))
+    methods += networks
     subjects = [Subject(recording.name, recording) for recording in opened]
     results = new_results(subjects, options, measure, folder)
     num_frames = sum(recording.num_frames for recording in opened) * len(methods)

@@ -80,25 +80,19 @@ ARROWS["kernels"] = set()
 ARROWS["model"] |= {"kernels"}  # the one annex that the core calls: fast twins of its layers
 # (file, part) that the arrows do not allow yet: this set only shrinks.
 PENDING: set[tuple[str, str]] = {
-    ("align.inspect", "report"),
     ("data.prepare", "align"),
     ("data.prepare", "formats"),
-    ("evaluate.runner", "formats"),
-    ("evaluate.runner", "report"),
     ("recording.video", "mux"),
     ("restore.admission", "align"),
     ("restore.output", "mux"),
     ("restore.parts", "mux"),
     ("restore.plan", "free_memory"),
     ("train.forecast", "free_memory"),
-    ("train.loop", "report"),
-    ("train.runs", "report"),
-    ("train.validation", "report"),
 }
 ENTRANCES = {"cli", "verbs", "__main__", "__init__"}  # the command line may import everything; nobody imports it
 
 CORE = {"torch", "numpy", "yaml", "safetensors"}  # the rest is imported inside the function that needs it
-LAZY = {"PIL", "av", "rich", "tensorboard", "h5py", "scipy", "cv2", "ray", "matplotlib", "torchao", "triton"}
+LAZY = {"PIL", "av", "rich", "tensorboard", "h5py", "scipy", "cv2", "ray", "matplotlib", "jinja2", "torchao", "triton"}
 LAZY |= {"onnxruntime", "flip_evaluator", "imageio_ffmpeg", "scenedetect", "OpenEXR", "gradio"}
 TYPES_ONLY = {"jaxtyping"}
 

@@ -31,6 +31,7 @@ from spikevrt.evaluate.results import (
     splits,
 )
 from spikevrt.recording.atomic import complete_or_absent
+from spikevrt.recording.recording import Recording
 from spikevrt.report.gallery import gallery
 from spikevrt.report.plots import Line, dot_plot, line_plot, table
 
@@ -46,7 +47,14 @@ ARROWS = {1: "\N{NO-BREAK SPACE}\N{UPWARDS ARROW}", -1: "\N{NO-BREAK SPACE}\N{DO
 
 
 def write_page(
-    paths: Sequence[Path], out: Path, *, num_pictures: int | None = None, overwrite: bool = False
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    num_pictures: int | None = None,
+    overwrite: bool = False,
+    recordings: Sequence[Recording] = (),
+    title: str | None = None,
+    credits: str = "",
 ) -> list[ScoredRecording]:
     """Write the page; it gets its name only when it is complete. Returns the recordings that it has a section of.
 
@@ -65,31 +73,42 @@ def write_page(
     if out.exists() and not (overwrite and out.is_file()):
         hint = " or pass --overwrite" if out.is_file() else ""
         raise FileExistsError(f"{out}: exists; choose another --out{hint}")
-    text, pictured = page(merge([read_results(path) for path in paths]), num_pictures)
+    results = merge([read_results(path) for path in paths])
+    text, pictured = page(results, num_pictures, recordings=recordings, title=title, credits=credits, beside=out.parent)
     with complete_or_absent(out) as partial:
         partial.write_text(text, encoding="utf-8")
     return pictured
 
 
-def page(results: Results, num_pictures: int | None = None) -> tuple[str, list[ScoredRecording]]:
+def page(
+    results: Results,
+    num_pictures: int | None = None,
+    *,
+    recordings: Sequence[Recording] = (),
+    title: str | None = None,
+    credits: str = "",
+    beside: Path | None = None,
+) -> tuple[str, list[ScoredRecording]]:
     """The page as text, and the recordings that it has a section of. Raises ValueError for results without a score."""
     if not results.metrics:
         raise ValueError(f"{results.files[0][0]}: no score of any method; allowed: one or more")
     metric = "psnr_rgb" if "psnr_rgb" in results.metrics else results.metrics[0]
     sections = [
-        ("summary", "Summary", _summary(results)),
+        ("summary", "Summary", _summary(results, beside)),
         ("results", "Results", _main_tables(results)),
         ("conditions", "Conditions", _condition_tables(results, metric)),
         ("stress", "Stress", _curves(results, metric)),
         ("recordings", "Recordings", _recordings(results, metric)),
         ("pictures", "Pictures", ""),
         ("protocol", "What the numbers are", _protocol(results)),
+        ("credits", "Credits", f"<pre>{html.escape(credits)}</pre>" if credits else ""),
     ]
     size = sum(len(text) for _, _, text in sections) + 40_000  # of the frame: style, script
     chosen = _chosen(results)[: MAX_PICTURES if num_pictures is None else num_pictures]
     parts: list[str] = []
+    opened = {recording.name: recording for recording in recordings}
     for index, entry in enumerate(chosen):
-        part = gallery(results, entry, index, metric)
+        part = gallery(results, entry, index, metric, opened.get(entry.name))
         size += len(part.encode())
         if parts and num_pictures is None and size > MAX_PAGE_BYTES:
             break
@@ -102,7 +121,7 @@ def page(results: Results, num_pictures: int | None = None) -> tuple[str, list[S
     benchmark = _benchmark(results)
     files = resources.files("spikevrt.report")
     text = Template((files / "page.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape("SpikeVRT: " + (benchmark[0] if benchmark else "evaluation")),
+        title=html.escape("SpikeVRT: " + (title or (benchmark[0] if benchmark else "evaluation"))),
         style=(files / "page.css").read_text(encoding="utf-8"),
         script=(files / "page.js").read_text(encoding="utf-8"),
         links="<nav>" + "".join(f'<a href="#{name}">{title}</a> ' for name, title, _ in filled) + "</nav>",
@@ -125,7 +144,7 @@ def _benchmark(results: Results) -> tuple[str, str] | None:
     return (str(found.get("name")), str(found.get("sha256"))) if isinstance(found, dict) else None
 
 
-def _summary(results: Results) -> str:
+def _summary(results: Results, beside: Path | None) -> str:
     num_frames = sum(recording.num_frames for recording in results.recordings)
     benchmark = _benchmark(results)
     rows = [
@@ -138,8 +157,13 @@ def _summary(results: Results) -> str:
     for file, values in results.files:
         run = _run(values)
         more = f"<details><summary>versions, options, weights</summary>{_list(run[3:])}</details>"
-        parts.append(f"<h3>{html.escape(str(file))}</h3>{_list(run[:3])}{more}")
+        parts.append(f"<h3>{html.escape(str(_named(file, beside)))}</h3>{_list(run[:3])}{more}")
     return "\n".join(parts)
+
+
+def _named(file: Path, beside: Path | None) -> Path:
+    """A results file beside the page goes by its relative name, so that their folder may be moved."""
+    return file.relative_to(beside) if beside is not None and file.is_relative_to(beside) else file
 
 
 def _run(values: dict[str, Any]) -> list[tuple[str, str]]:

@@ -13,10 +13,10 @@ from pathlib import Path
 from spikevrt.evaluate.runner import results_folder, write_results
 from spikevrt.evaluate.scores import score_table
 from spikevrt.recording.recording import open_recording
-from spikevrt.report.html import write_page
-from spikevrt.report.videos import write_videos
+from spikevrt.report.html import write_page, write_videos
 from spikevrt.restore.restorer import RestoreOptions
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import SimulateOptions
+from spikevrt.simulate.synthesise import simulate_recording
 
 ASSETS = Path(__file__).parents[1] / "assets"
 SHIPPED_WEIGHTS = Path(__file__).parents[1] / "weights"

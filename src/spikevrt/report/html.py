@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import html
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from spikevrt.evaluate.pictures import columns, frame_path, video_path
 from spikevrt.evaluate.results import (
     KNOWN,
     Condition,
@@ -31,12 +32,19 @@ from spikevrt.evaluate.results import (
     splits,
 )
 from spikevrt.recording.atomic import complete_or_absent
+from spikevrt.recording.frames import read_image
 from spikevrt.recording.recording import Recording
+from spikevrt.recording.video import write_video
 from spikevrt.report.gallery import gallery
 from spikevrt.report.plots import Line, dot_plot, line_plot, table
 
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import UInt8
+
 MAX_PAGE_BYTES = 6_000_000  # where the number of pictures is not stated
 MAX_PICTURES = 4
+PLAYBACK_FPS = 5.0  # recordings are milliseconds long; their videos play slowed down to this
 AXES = (
     ("threshold", "threshold"),
     ("offset_ticks", "time offset (ticks)"),
@@ -312,3 +320,25 @@ def _recordings(results: Results, metric: str) -> str:
 def _protocol(results: Results) -> str:
     known = [(name, results.protocol[name]) for name in KNOWN if name in results.protocol]
     return _list(known + [(name, words) for name, words in results.protocol.items() if name not in KNOWN])
+
+
+def write_videos(folder: Path, recordings: Sequence[Recording]) -> None:
+    """From results.json and the kept frames of the networks: one video a network and recording, and one of all.
+
+    Raises:
+        FileNotFoundError: a frame is not there.
+    """
+    methods = [method.name for method in read_results(folder).methods if method.is_network]
+    (folder / "videos").mkdir()
+    for recording in recordings:
+        name = recording.name
+        for method in methods:
+            restored = (read_image(frame_path(folder, method, name, i)) for i in range(recording.num_frames))
+            write_video(video_path(folder, method, name), restored, PLAYBACK_FPS)
+        write_video(video_path(folder, "side_by_side", name), _side_by_side(folder, methods, recording), PLAYBACK_FPS)
+
+
+def _side_by_side(folder: Path, methods: Sequence[str], recording: Recording) -> Iterator[UInt8[np.ndarray, "H2 W2 3"]]:
+    for index in range(recording.num_frames):
+        restored = [read_image(frame_path(folder, method, recording.name, index)) for method in methods]
+        yield columns([recording.read_blur(index), *restored, recording.read_sharp(index)], ["blur", *methods, "sharp"])

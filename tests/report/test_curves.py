@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(curves.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space left"):
         draw_curves(journal(), tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_text() == "the old one"
@@ -190,7 +191,7 @@ def test_a_run_goes_on_where_its_curves_cannot_be_written(tmp_path: Path, monkey
         raise OSError("no space left")
 
     (tmp_path / "journal.jsonl").write_text("\n".join(map(json.dumps, journal())) + "\n")
-    monkeypatch.setattr(curves.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     draw_run(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["journal.jsonl"]
 

@@ -6,12 +6,12 @@ Drawn with matplotlib, without its global state, so that it may be called from a
 from __future__ import annotations
 
 import contextlib
-import os
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spikevrt.atomic import complete_or_absent
 from spikevrt.train.folder import CURVES
 from spikevrt.train.journal import SCORES, Rows, read_journal, score_name, series
 
@@ -207,12 +207,6 @@ def _save(figure: Figure, panels: Sequence[Axes], path: str | Path, title: str) 
     if title:
         figure.suptitle(title)
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with complete_or_absent(path) as partial, partial.open("wb") as file:
+        FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
     return path

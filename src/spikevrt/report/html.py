@@ -14,12 +14,13 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+from spikevrt.atomic import write_text
 from spikevrt.evaluate.pictures import columns, frame_path, video_path
 from spikevrt.evaluate.results import (
     KNOWN,
-    Condition,
-    Method,
     Results,
+    ScoredCondition,
+    ScoredMethod,
     ScoredRecording,
     base_groups,
     base_of,
@@ -31,7 +32,6 @@ from spikevrt.evaluate.results import (
     shown,
     splits,
 )
-from spikevrt.recording.atomic import complete_or_absent
 from spikevrt.recording.frames import read_image
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.video import write_video
@@ -83,8 +83,7 @@ def write_page(
         raise FileExistsError(f"{out}: exists; choose another --out{hint}")
     results = merge([read_results(path) for path in paths])
     text, pictured = page(results, num_pictures, recordings=recordings, title=title, credits=credits, beside=out.parent)
-    with complete_or_absent(out) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(out, text)
     return pictured
 
 
@@ -219,7 +218,7 @@ def _main_table(results: Results, recordings: Sequence[ScoredRecording]) -> str:
     return table(rows, frozenset(strong))
 
 
-def _cost(method: Method) -> list[str]:
+def _cost(method: ScoredMethod) -> list[str]:
     memory = None if method.peak_memory_bytes is None else method.peak_memory_bytes / 1e6
     return [
         "-" if method.parameters is None else f"{method.parameters:,}",
@@ -293,7 +292,7 @@ def _curves(results: Results, metric: str) -> str:
 
 
 def _curve(
-    results: Results, method: Method, index: int, points: Sequence[tuple[float, Condition]], metric: str
+    results: Results, method: ScoredMethod, index: int, points: Sequence[tuple[float, ScoredCondition]], metric: str
 ) -> Line:
     """A method's means where it was measured on every recording of the condition."""
     found = []

@@ -97,14 +97,13 @@ ARROWS["kernels"] = set()
 ARROWS["model"] |= {"kernels"}  # the one annex that the core calls: fast twins of its layers
 # (file, part) that the arrows do not allow yet: this set only shrinks.
 PENDING: set[tuple[str, str]] = {
-    ("recording.video", "mux"),
     ("restore.admission", "align"),
     ("restore.output", "mux"),
     ("restore.parts", "mux"),
 }
 # What the rules about names and parameters do not allow yet: these sets only shrink.
 SAME_STEMS: set[str] = {"options"}
-SAME_CLASSES: set[str] = {"Job", "Line", "Needs", "Restorer", "Run", "Scan"}
+SAME_CLASSES: set[str] = {"Line", "Needs", "Restorer", "Run", "Scan"}
 MANY_PARAMETERS: set[str] = {
     "data.dataset.ClipDataset.__init__",
     "data.sample.read_sample",
@@ -116,7 +115,6 @@ MANY_PARAMETERS: set[str] = {
     "restore.job.restore_recording",
     "restore.plan.choose",
     "restore.restorer.restore_frames",
-    "simulate.scene.photo_scene",
 }
 UNCALLED: set[str] = {
     "align.estimate.estimate_registration",

@@ -40,12 +40,12 @@ from spikevrt.evaluate.runner import (
     write_json,
 )
 from spikevrt.evaluate.scores import aligned
+from spikevrt.progress import progress_bar
 from spikevrt.recording.frames import to_uint8, write_image
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.restore.admission import check_skip
 from spikevrt.restore.inputs import reads_spikes
-from spikevrt.restore.output import progress_bar
 from spikevrt.restore.restorer import RestoreOptions
 from spikevrt.runtime import environment, pick_device
 
@@ -100,8 +100,7 @@ def run_benchmark(
         done = itertools.count(1)
 
         def advance() -> None:
-            if progress is not None:
-                progress(next(done), total)
+            progress(next(done), total)
 
         for entry, taken in zip(entries, chosen, strict=True):
             if taken:

@@ -40,13 +40,13 @@ from spikevrt.evaluate.methods import (
 )
 from spikevrt.evaluate.pictures import frame_path, picture_path, write_three_columns
 from spikevrt.evaluate.results import FORMAT, RESULTS, VERSION
+from spikevrt.progress import progress_bar
 from spikevrt.recording.alignment import alignment_values
 from spikevrt.recording.frames import to_float, to_uint8, write_image
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.restore.admission import admit, check_skip
 from spikevrt.restore.inputs import reads_spikes
-from spikevrt.restore.output import progress_bar
 from spikevrt.restore.restorer import RestoreOptions
 
 if TYPE_CHECKING:
@@ -130,8 +130,7 @@ def write_results(
         done = itertools.count(1)
 
         def advance() -> None:
-            if progress is not None:
-                progress(next(done), num_frames)
+            progress(next(done), num_frames)
 
         for method in methods:
             keep = functools.partial(_keep, method.name, folder, frames=keep_frames and method.name in names)

@@ -32,9 +32,9 @@ from spikevrt.evaluate.results import (
     shown,
     splits,
 )
+from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import read_image
 from spikevrt.recording.recording import Recording
-from spikevrt.recording.video import write_video
 from spikevrt.report.gallery import gallery
 from spikevrt.report.plots import Line, dot_plot, line_plot, table
 

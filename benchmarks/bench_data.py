@@ -31,7 +31,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from spikevrt.data.dataset import ClipDataset, collate, draw_crop
+from spikevrt.config import DataConfig, SpikeInputs
+from spikevrt.data.dataset import ClipDataset, collate, draw_crop, open_dataset
 from spikevrt.data.prepare import prepare
 from spikevrt.data.prepare_options import PrepareOptions
 from spikevrt.data.sample import Sample
@@ -180,7 +181,9 @@ def tree_mb() -> float:
 
 def open_way(way: str, scratch: Path, crop: int) -> Dataset:
     frames, voxels = ("png", "raw") if way == WAYS[0] else way.split(", ")
-    clips = ClipDataset(scratch / frames, "train", clip_frames=CLIP_FRAMES, crop_px=crop, voxels=voxels, augment=False)  # type: ignore[arg-type]
+    root = scratch / frames
+    data = DataConfig(root=str(root), clip_frames=CLIP_FRAMES, crop_px=crop, voxels=voxels, augment=False)  # type: ignore[arg-type]
+    clips = ClipDataset(data, SpikeInputs(num_bins=open_dataset(root).num_bins))
     return Straightforward(clips) if way == WAYS[0] else clips
 
 

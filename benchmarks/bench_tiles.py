@@ -23,10 +23,10 @@ from spikevrt.model.flow import SpyNetLevel
 from spikevrt.model.network import SpikeVRT
 from spikevrt.recording.frames import to_float
 from spikevrt.recording.recording import open_recording
+from spikevrt.represent.counts import frame_counts
 from spikevrt.represent.voxel import VoxelStats, normalise
 from spikevrt.restore import restorer
-from spikevrt.restore.inputs import frame_counts
-from spikevrt.restore.plan import FLOW_MAX_PIXELS, Plan, plan_tiles
+from spikevrt.restore.memory import FLOW_MAX_PIXELS, Plan, plan_tiles
 from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip
 from spikevrt.restore.tiling import Tile, spatial_tiles
 from spikevrt.simulate.setup import SimulateOptions
@@ -62,7 +62,7 @@ def main(rounds: int) -> None:
         simulate_recording(PACKAGE / "assets/bridge.jpg", Path(folder) / "bridge", options)
         recording = open_recording(Path(folder) / "bridge")
         frames = torch.stack([to_float(recording.read_blur(i)) for i in range(FRAMES)])
-        counts = torch.stack([frame_counts(recording, i, 32, "whole") for i in range(FRAMES)])
+        counts = torch.stack([frame_counts(recording, i, num_bins=32) for i in range(FRAMES)])
     tiles = spatial_tiles(HEIGHT, WIDTH, TILES.tile_px, TILES.overlap_px, multiple=16)
     covered = torch.zeros(HEIGHT, WIDTH)
     for tile in tiles:

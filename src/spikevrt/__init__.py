@@ -13,17 +13,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from spikevrt.recording.recording import Recording
     from spikevrt.restore.options import RestoreOptions
-    from spikevrt.restore.streaming import Restorer
+    from spikevrt.restore.restorer import Restorer
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load", "open_recording"]
 
 
 def load(weights: str | Path = "spikefold_tiny", options: RestoreOptions | None = None) -> Restorer:
-    """A network to restore with: the name of weights that ship, or a file (`restore.streaming.load_restorer`)."""
-    from spikevrt.restore.streaming import load_restorer
+    """A network to restore with, behind the health gate: the name of weights that ship, or a file.
 
-    return load_restorer(weights, options)
+    Raises:
+        FileNotFoundError, ValueError: no such weights, or weights or options that cannot be used.
+    """
+    from spikevrt.align.health import admit
+    from spikevrt.restore.options import RestoreOptions
+    from spikevrt.restore.restorer import Restorer
+
+    return Restorer(weights, options or RestoreOptions(), gate=admit)
 
 
 def open_recording(path: str | Path, spikes: str | Path | None = None, **about: Any) -> Recording:

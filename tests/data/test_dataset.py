@@ -13,23 +13,41 @@ import numpy as np
 import pytest
 import torch
 
-from spikevrt.checkpoint import WeightsInfo
-from spikevrt.config import DegradeConfig, ModelConfig, SpikeConfig, UnetConfig
-from spikevrt.data.dataset import ClipDataset, collate, draw_crop, open_dataset
+from spikevrt.config import DataConfig, DegradeConfig, SpikeInputs
+from spikevrt.data.dataset import ClipDataset, check_sequences, collate, draw_crop, open_dataset
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import open_recording, write_alignment
+from spikevrt.recording.recording import Recording, open_recording, write_alignment
 from spikevrt.represent.counts import exposure_counts
-from spikevrt.represent.voxel import density, normalise, spike_voxels
-from spikevrt.restore.inputs import network_inputs
-from spikevrt.restore.restorer import RestoreOptions
+from spikevrt.represent.voxel import VoxelStats, density, normalise, spike_voxels
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.segments import Found, FrameInputs, ReadSpec, read_clips
+from spikevrt.train.validation import parts_of
 from tests.data.conftest import NUM_BINS, NUM_TICKS, MakeRecording, prepare
 
 CROP = 6
 
 
-def clips(root: Path, split: str = "train", **changes) -> ClipDataset:
-    return ClipDataset(root, split, **{"clip_frames": 3, "crop_px": CROP, "augment": True, **changes})
+INPUTS = ("num_bins", "split", "normalize", "representation", "relight")  # settings of what enters a network
+
+
+def clips(
+    root: Path, *, spikes: bool = True, stats: VoxelStats | None = None, seed: int = 123, **changes
+) -> ClipDataset:
+    """A dataset with these settings of `DataConfig` and `SpikeInputs`; bins as they were prepared."""
+    info = open_dataset(root)
+    inputs = {"num_bins": info.num_bins, "split": info.bin_split}
+    inputs |= {name: changes.pop(name) for name in INPUTS if name in changes}
+    data = {"clip_frames": 3, "crop_px": CROP, "augment": True, **changes}
+    return ClipDataset(
+        DataConfig(root=str(root), **data), SpikeInputs(**inputs) if spikes else None, stats=stats, seed=seed
+    )
+
+
+def entering(spikes: SpikeInputs, stats: VoxelStats, recording: Recording) -> list[FrameInputs]:
+    """What the restorer gives a network, frame by frame."""
+    spec = ReadSpec(RestoreOptions(clip_frames=0), spikes, stats)
+    return [inputs for clip in read_clips(recording, spec, Found()) for inputs in clip.inputs]
 
 
 def assert_same(first: dict, second: dict) -> None:
@@ -73,7 +91,7 @@ def test_voxels_from_the_cache_equal_voxels_from_the_stream_bit_for_bit(root: Pa
 @pytest.mark.parametrize("bins", [4, 5])  # quarters are exact in float16, fifths are not
 def test_shared_ticks_are_the_same_by_both_paths(make_recording: MakeRecording, tmp_path: Path, bins: int):
     root = prepare([make_recording("a", ticks=3)], tmp_path / "set", num_bins=bins, split="fractional", val_fraction=0)
-    cached, streamed = (clips(root, voxels=voxels, bin_split="fractional") for voxels in ("precomputed", "raw"))
+    cached, streamed = (clips(root, voxels=voxels, split="fractional") for voxels in ("precomputed", "raw"))
     for item in range(len(cached)):
         assert_same(cached[item], streamed[item])
 
@@ -89,11 +107,11 @@ def test_pictures_mapped_and_decoded_are_the_same(make_recording: MakeRecording,
 
 
 def test_normalised_density_brings_every_whole_frame_to_the_mean_of_the_training_set(root: Path):
-    dataset = clips(root, crop_px=None, augment=False, clip_frames=7, normalize="density")
+    dataset = clips(root, crop_px=0, augment=False, clip_frames=7, normalize="density")
     for item in range(len(dataset)):
         for voxels_Khw in dataset[item]["spike_vox"]:
             assert voxels_Khw.mean().item() == pytest.approx(0, abs=1e-5)
-    plain = clips(root, crop_px=None, augment=False, clip_frames=7)
+    plain = clips(root, crop_px=0, augment=False, clip_frames=7)
     assert max(abs(voxels.mean().item()) for voxels in plain[0]["spike_vox"]) > 1e-3
 
 
@@ -112,30 +130,32 @@ def test_what_enters_a_network_is_what_the_restorer_makes_of_the_recording(
     root: Path, tmp_path: Path, representation: str
 ):
     recording = open_recording(tmp_path / "recordings" / "a")
-    common = {"crop_px": None, "augment": False, "voxels": "raw"}
+    common = {"crop_px": 0, "augment": False, "voxels": "raw"}
     dataset = clips(root, representation=representation, relight=True, **common)
     sample = dataset[2]
-    spikes = SpikeConfig(num_bins=NUM_BINS, representation=representation, relight=True)
+    spikes = SpikeInputs(num_bins=NUM_BINS, representation=representation, relight=True)
     stats = dataset.info.stats
-    info = WeightsInfo(ModelConfig(spikes=spikes), stats.mean, stats.std)
+    inputs = entering(spikes, stats, recording)
     for place, frame in enumerate(range(2, 5)):
-        lit, voxels, _ = network_inputs(info, recording, frame, RestoreOptions())
-        assert torch.equal(sample["lit"][place], lit)
+        lit, voxels = inputs[frame][:2]
+        assert torch.equal(sample["frames"][place], lit)
         assert torch.equal(sample["spike_vox"][place], voxels)
-    assert not torch.equal(sample["lit"], sample["blur"])
+    assert not torch.equal(sample["frames"], sample["blur"])
     assert torch.equal(sample["blur"], clips(root, **common)[2]["blur"])
 
 
 def test_a_profile_is_cut_and_worsened_with_its_frames_and_absent_spikes_light_nothing(root: Path):
     common = {"representation": "profile", "relight": True, "voxels": "raw"}
-    whole = clips(root, crop_px=None, augment=False, **common)[0]["spike_vox"].unfold(-2, 3, 1).unfold(-2, 3, 1)
+    whole = clips(root, crop_px=0, augment=False, **common)[0]["spike_vox"].unfold(-2, 3, 1).unfold(-2, 3, 1)
     sample = clips(root, augment=False, **common)[0]
     pieces = whole.permute(2, 3, 0, 1, 4, 5)  # every place of a 3x3 crop
     assert ((pieces - sample["spike_vox"]).abs() < 1e-5).flatten(2).all(-1).any()
-    worse = clips(root, degradation=WORSE, **common)[0]
-    assert worse["lit"].shape == worse["blur"].shape and not torch.equal(worse["lit"], clips(root, **common)[0]["lit"])
+    worse = clips(root, degrade=WORSE, **common)[0]
+    assert worse["frames"].shape == worse["blur"].shape and not torch.equal(
+        worse["frames"], clips(root, **common)[0]["frames"]
+    )
     absent = clips(root, spike_dropout=1.0, **common)[0]
-    assert torch.equal(absent["lit"], absent["blur"]) and not absent["spike_vox"].any()
+    assert torch.equal(absent["frames"], absent["blur"]) and not absent["spike_vox"].any()
 
 
 def test_profiles_of_a_sequence_with_bad_pixels_are_those_of_the_restorer(
@@ -145,11 +165,11 @@ def test_profiles_of_a_sequence_with_bad_pixels_are_those_of_the_restorer(
     bad_pixels(path)
     root = prepare([path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
     common = {"representation": "profile", "relight": True, "voxels": "raw", "augment": False}
-    sample = clips(root, crop_px=None, **common)[0]
-    info = WeightsInfo(ModelConfig(spikes=SpikeConfig(num_bins=NUM_BINS, representation="profile")), 0.0, 1.0)
-    recording = open_recording(path)
+    sample = clips(root, crop_px=0, **common)[0]
+    spikes = SpikeInputs(num_bins=NUM_BINS, representation="profile")
+    inputs = entering(spikes, VoxelStats(0.0, 1.0), open_recording(path))
     for place in range(3):
-        _, voxels, _ = network_inputs(info, recording, place, RestoreOptions())
+        voxels = inputs[place].voxels
         assert torch.equal(sample["spike_vox"][place], voxels)
     part = clips(root, **common)[0]["spike_vox"]
     pieces = sample["spike_vox"].unfold(-2, 3, 1).unfold(-2, 3, 1).permute(2, 3, 0, 1, 4, 5)
@@ -172,19 +192,19 @@ def test_profiles_of_windows_off_the_exposures_are_those_of_the_restorer(
 ):
     path = shifted(make_recording("a"), ticks)
     root = prepare([path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
-    common = {"representation": "profile", "relight": True, "voxels": "raw", "augment": False, "crop_px": None}
+    common = {"representation": "profile", "relight": True, "voxels": "raw", "augment": False, "crop_px": 0}
     sample = clips(root, clip_frames=5, **common)[0]
-    spikes = SpikeConfig(num_bins=NUM_BINS, representation="profile", relight=True)
-    info = WeightsInfo(ModelConfig(spikes=spikes, unet=UnetConfig()), 0.0, 1.0)
+    spikes = SpikeInputs(num_bins=NUM_BINS, representation="profile", relight=True)
     recording = open_recording(path)
+    inputs = entering(spikes, VoxelStats(0.0, 1.0), recording)
     for place in range(5):
-        lit, voxels, _ = network_inputs(info, recording, place, RestoreOptions())
-        assert torch.equal(sample["spike_vox"][place], voxels) and torch.equal(sample["lit"][place], lit)
+        lit, voxels = inputs[place][:2]
+        assert torch.equal(sample["spike_vox"][place], voxels) and torch.equal(sample["frames"][place], lit)
     plain = recording.exposures[2]
     middle = dataclasses.replace(
         recording, exposures=tuple(dataclasses.replace(e, shift_ticks=0) for e in recording.exposures)
     )
-    assert not torch.equal(network_inputs(info, middle, 2, RestoreOptions())[1], sample["spike_vox"][2])
+    assert not torch.equal(entering(spikes, VoxelStats(0.0, 1.0), middle)[2].voxels, sample["spike_vox"][2])
     assert plain.window == (40 + ticks, 57 + ticks) and open_dataset(root).max_shift_ticks == abs(ticks)
 
 
@@ -202,7 +222,7 @@ def test_voxels_equal_those_that_the_restorer_makes_of_the_recording_bit_for_bit
     root: Path, tmp_path: Path, voxels: str
 ):
     recording = open_recording(tmp_path / "recordings" / "a")
-    dataset = clips(root, crop_px=None, augment=False, voxels=voxels)
+    dataset = clips(root, crop_px=0, augment=False, voxels=voxels)
     for frame, voxels_Khw in enumerate(dataset[2]["spike_vox"], start=2):
         spikes = torch.from_numpy(recording.read_exposure_spikes(frame))
         expected = spike_voxels(spikes, num_bins=NUM_BINS, stats=dataset.info.stats)
@@ -210,7 +230,7 @@ def test_voxels_equal_those_that_the_restorer_makes_of_the_recording_bit_for_bit
 
 
 def test_training_voxels_have_mean_zero_and_deviation_one(root: Path):
-    dataset = clips(root, crop_px=None, augment=False, clip_frames=7)
+    dataset = clips(root, crop_px=0, augment=False, clip_frames=7)
     voxels = torch.stack([dataset[item]["spike_vox"] for item in range(len(dataset))]).double()
     assert voxels.mean().item() == pytest.approx(0, abs=1e-6)
     assert voxels.std(correction=0).item() == pytest.approx(1, abs=1e-6)
@@ -362,7 +382,7 @@ def test_a_higher_threshold_leaves_the_density_that_normalisation_promises(root:
         crop_px=14,
         augment=False,
         normalize="density",
-        degradation=DegradeConfig(probability=1.0, threshold=(2, 2)),
+        degrade=DegradeConfig(probability=1.0, threshold=(2, 2)),
     )
     same = clips(root, crop_px=14, augment=False, normalize="density")
     for item in range(len(worse)):
@@ -384,11 +404,11 @@ def test_without_sharp_frames_samples_and_batches_have_none_and_are_else_the_sam
     before, had = [clips(root)[item] for item in (0, 5)], clips(root).has_sharp
     dataset = clips(without_sharp(root))
     after = [dataset[item] for item in (0, 5)]
-    assert (had, dataset.has_sharp, clips(root, "val").has_sharp) == (True, False, False)
+    assert (had, dataset.has_sharp, check_sequences(dataset.info, "val", None)) == (True, False, False)
     for old, new in zip(before, after, strict=True):
         del old["sharp"]
         assert_same(old, new)
-    assert set(collate(after)) == {"blur", "spike_vox", "meta"}
+    assert set(collate(after)) == {"blur", "frames", "spike_vox", "meta"}
 
 
 def test_a_split_in_which_only_some_sequences_have_sharp_frames_is_refused(root: Path):
@@ -449,7 +469,7 @@ def test_nothing_that_was_read_is_kept(root: Path):
 def test_a_sample_does_not_change_the_files_it_was_mapped_from(root: Path):
     path = root / "train" / "a" / "blur" / "000001.npy"
     before = path.read_bytes()
-    sample = clips(root, augment=False, crop_px=None)[1]
+    sample = clips(root, augment=False, crop_px=0)[1]
     for key in ("blur", "sharp", "spike_vox"):
         sample[key].fill_(7)
     assert path.read_bytes() == before
@@ -466,11 +486,10 @@ def test_training_offers_every_stretch_of_consecutive_frames(root: Path):
     assert seen == [(name, start) for name in "ab" for start in range(5)]
 
 
-def test_validation_holds_every_frame_exactly_once(root: Path):
+def test_validation_scores_every_frame_of_a_run_exactly_once():
     """Fault 11: frames counted twice by overlapping clips."""
     for clip_frames in range(1, 9):
-        dataset = clips(root, "val", clip_frames=clip_frames, crop_px=None, augment=False)
-        indices = [dataset[i]["meta"]["frame_idx"] for i in range(len(dataset))]
+        indices = [list(part) for part in parts_of(range(7), clip_frames)]
         assert sum(indices, []) == list(range(7))
         lengths = [len(part) for part in indices]
         assert max(lengths) <= clip_frames and max(lengths) - min(lengths) <= 1
@@ -506,21 +525,18 @@ def test_an_item_past_the_end_is_an_index_error(root: Path):
     [
         ({"num_bins": 32}, "num_bins: 32, but .*set was prepared with 5; allowed: 5, or prepare again"),
         ({"crop_px": 16}, "crop_px: 16 does not fit a of 22x14; allowed: 1 to 14"),
-        ({"crop_px": 0}, "crop_px: 0 does not fit a of 22x14"),
+        ({"crop_px": -2}, "crop_px: -2 does not fit a of 22x14"),
         ({"crop_px": 7}, "crop_px: 7 cuts through spike pixels of a; allowed: a multiple of 2"),
         ({"clip_frames": 0}, "clip_frames: 0; allowed: 1 or more"),
         ({"clip_frames": 8}, "clip_frames: 8, but the longest run of frames in .*train is 7; allowed: 1 to 7"),
-        ({"voxels": "rwa"}, "voxels: 'rwa'; allowed: precomputed, raw"),
-        ({"split": "test"}, "split: 'test'; allowed: train, val"),
-        ({"crop_px": None}, "augment: true needs crop_px"),
-        ({"bin_split": "fractional"}, "bin_split: 'fractional', but .*set was prepared with 'whole'; allowed: 'whole'"),
-        ({"normalize": "median"}, "normalize: 'median'; allowed: none, density"),
+        ({"crop_px": 0}, "augment: true needs crop_px"),
+        ({"split": "fractional"}, "bin_split: 'fractional', but .*set was prepared with 'whole'; allowed: 'whole'"),
         ({"representation": "profile"}, "voxels: 'precomputed'; allowed for representation profile: 'raw'"),
     ],
 )
 def test_a_setting_that_cannot_be_obeyed_is_refused(root: Path, changes: dict, message: str):
     with pytest.raises(ValueError, match=message) as caught:
-        clips(root, **{"split": "train", **changes})
+        clips(root, **changes)
     assert "\n" not in str(caught.value)
 
 
@@ -535,7 +551,7 @@ def test_sequences_of_two_spike_ratios_cannot_be_cropped_alike(make_recording: M
 def test_an_empty_split_is_refused(make_recording: MakeRecording, tmp_path: Path):
     root = prepare([make_recording("a")], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
     with pytest.raises(ValueError, match="val: holds no sequence"):
-        clips(root, "val")
+        check_sequences(open_dataset(root), "val", None)
 
 
 def test_a_missing_dataset_is_named(tmp_path: Path):

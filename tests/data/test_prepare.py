@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from spikevrt.align.health import admit
+from spikevrt.config import DataConfig, SpikeInputs
 from spikevrt.data.dataset import ClipDataset, open_dataset
 from spikevrt.data.prepare import log1p_mean_std, narrow, occurrences
 from spikevrt.formats.layouts import LayoutOptions
 from spikevrt.recording.frames import read_image
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.spike_file import SpikeWriter, read_spikes
-from spikevrt.restore.admission import admit
-from spikevrt.restore.inputs import frame_counts
+from spikevrt.represent.counts import frame_counts
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
 from tests.data.conftest import NUM_BINS, NUM_TICKS, MakeRecording, prepare
@@ -218,7 +219,7 @@ def test_a_dead_pixel_is_filled_in_the_voxels_as_the_restorer_fills_it(
     admitted = admit(open_recording(recording_folder))
     for frame in range(3):
         counts = np.load(root / "train/waves/spike_vox" / f"{frame:06d}.npy").astype(np.float32)
-        np.testing.assert_array_equal(counts, frame_counts(admitted, frame, NUM_BINS, "whole").numpy())
+        np.testing.assert_array_equal(counts, frame_counts(admitted, frame, num_bins=NUM_BINS).numpy())
         assert counts[:, 13, 17].all()
 
 
@@ -311,12 +312,19 @@ def test_a_dataset_folder_is_prepared_with_its_own_split_and_says_what_it_lacked
 @pytest.mark.parametrize("name", sorted(set(MAKERS) - {"rsb"}))
 def test_every_layout_with_sharp_frames_becomes_a_dataset_that_both_ways_read_alike(tmp_path: Path, name: str):
     root = prepare([MAKERS[name](tmp_path / "theirs")], tmp_path / "set")
-    settings = {"clip_frames": 1, "crop_px": 12, "augment": True}
-    for split in ("train", "val"):
-        cached, raw = (ClipDataset(root, split, voxels=voxels, **settings) for voxels in ("precomputed", "raw"))
-        assert len(cached) > 0
-        for item in range(len(cached)):
-            assert torch.equal(cached[item]["spike_vox"], raw[item]["spike_vox"])
+    settings = {"root": str(root), "clip_frames": 1, "crop_px": 12, "augment": True}
+    spikes = SpikeInputs(num_bins=open_dataset(root).num_bins)
+    cached, raw = (ClipDataset(DataConfig(voxels=voxels, **settings), spikes) for voxels in ("precomputed", "raw"))
+    assert len(cached) > 0
+    for item in range(len(cached)):
+        assert torch.equal(cached[item]["spike_vox"], raw[item]["spike_vox"])
+    sequences = open_dataset(root).val
+    for sequence in sequences:
+        recording = sequence.as_recording()
+        for position, exposure in enumerate(sequence.exposures):
+            counts = frame_counts(recording, position, num_bins=spikes.num_bins)
+            assert np.array_equal(counts, np.load(sequence.path("spike_vox", exposure.frame_idx)))
+    assert sequences
 
 
 def test_a_dataset_folder_without_sharp_frames_is_refused(tmp_path: Path):

@@ -12,8 +12,8 @@ from spikevrt.config import ModelConfig, SpikeConfig, UnetConfig, load_config
 from spikevrt.model.build import build_network
 from spikevrt.model.network import SpikeVRT
 from spikevrt.model.unet import Unet, with_neighbours
+from spikevrt.restore.clip import ClipWork
 from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip
-from spikevrt.restore.work import ClipWork
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NUM_BINS = 7

@@ -91,7 +91,7 @@ def restore_frames(
 ) -> Iterator[tuple[int, Tensor]]:
     """(index, frame) of a network that is in memory, through the one door; what refuses does so before the first."""
     plan = Restorer(LoadedNetwork(network, description, "fake"), options).plan(recording)
-    return ((restored.index, restored.frame) for restored in plan.run(first=first, progress=progress))
+    return ((restored.number, restored.frame) for restored in plan.run(first=first, progress=progress))
 
 
 def mark_cuts(monkeypatch: pytest.MonkeyPatch, cuts: Collection[int]) -> None:

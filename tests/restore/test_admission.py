@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikevrt.align.health import check_health
+from spikevrt.align.health import admit, check_health
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.recording import Recording, open_recording, with_alignment
 from spikevrt.recording.spike_file import SpikeWriter
 from spikevrt.recording.stream import PackedStream
-from spikevrt.restore.admission import admit
-from spikevrt.restore.inputs import frame_counts
+from spikevrt.represent.counts import frame_counts
 from spikevrt.restore.job import restore_recording
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.simulate.setup import RigConfig, SimulateOptions, sensor_preset
@@ -58,8 +57,8 @@ def test_a_dead_pixel_is_told_and_filled_from_its_neighbours(
     admitted = admit(with_a_dead_pixel)
     assert admitted.bad_pixels == ((13, 17),)
     assert "1 bad spike pixels, filled from their neighbours" in capsys.readouterr().err
-    counts = frame_counts(admitted, 1, 1, "whole")[0].numpy()
-    around = np.delete(frame_counts(with_a_dead_pixel, 1, 1, "whole")[0, 12:15, 16:19].numpy().reshape(9), 4)
+    counts = frame_counts(admitted, 1, num_bins=1)[0].numpy()
+    around = np.delete(frame_counts(with_a_dead_pixel, 1, num_bins=1)[0, 12:15, 16:19].numpy().reshape(9), 4)
     assert counts[13, 17] == pytest.approx(around.mean(), rel=1e-3)  # rounded to float16
 
 
@@ -72,7 +71,7 @@ def test_a_warning_is_told_in_one_line_unless_it_is_ignored(recording_folder: Pa
     told = capsys.readouterr().err
     assert told.startswith(f"spikevrt: {recording_folder}: warning: exposure times: 3 of 3 exposures last other than")
     assert told.count("\n") == 1
-    admit(open_recording(recording_folder), ("exposure times",))
+    admit(open_recording(recording_folder), ignore=("exposure times",))
     assert capsys.readouterr().err == ""
 
 
@@ -101,12 +100,12 @@ def test_flipped_spikes_are_refused_before_anything_is_written(flipped: Recordin
 
 
 def test_a_finding_can_be_ignored(flipped: Recording):
-    assert admit(flipped, ("orientation",)).num_frames == 2
+    assert admit(flipped, ignore=("orientation",)).num_frames == 2
 
 
 def test_an_unknown_finding_is_refused_with_those_there_are(recording_folder: Path):
     with pytest.raises(ValueError, match="ignore: 'colour'; allowed: spikes, dead pixels, "):
-        admit(open_recording(recording_folder), ("colour",))
+        admit(open_recording(recording_folder), ignore=("colour",))
 
 
 def test_strict_refuses_every_warning_in_one_line_that_says_how_to_look(tmp_path: Path):
@@ -125,7 +124,7 @@ def test_strict_refuses_every_warning_in_one_line_that_says_how_to_look(tmp_path
     told = str(refusal.value)
     assert told.startswith(f"{recording.root}: strict: gain (") and "; exposure times (" in told and "\n" not in told
     assert told.endswith(f"to look: spikevrt inspect {recording.root} --report health.html")
-    assert admit(recording, ("gain", "exposure times"), strict=True).num_frames == 2
+    assert admit(recording, ignore=("gain", "exposure times"), strict=True).num_frames == 2
 
 
 def test_strict_admits_what_is_sound_and_what_is_repaired(recording_folder: Path, with_a_dead_pixel: Recording):

@@ -7,6 +7,7 @@ import torch
 
 from spikevrt.config import ModelConfig, SpikeConfig, UnetConfig, VrtConfig
 from spikevrt.model.build import build_network
+from spikevrt.restore import memory
 from spikevrt.restore.memory import Needs, Plan, choose, is_out_of_memory, measure_needs, parse_bytes, plan_tiles
 from spikevrt.restore.options import RestoreOptions
 from tests.restore.conftest import identity

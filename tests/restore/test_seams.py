@@ -10,8 +10,7 @@ import torch
 from spikevrt.bench.demo import ASSETS
 from spikevrt.recording.recording import Recording
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.restorer import restore_clip, restore_frames
-from spikevrt.restore.streaming import load_restorer
+from spikevrt.restore.restorer import Restorer, restore_clip, restore_frames
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
 
@@ -29,7 +28,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
 def test_tiles_with_the_usual_overlap_differ_from_the_whole_picture_by_less_than_anyone_sees(
     recording: Recording, name: str
 ):
-    restorer = load_restorer(name, RestoreOptions(device="cpu"))
+    restorer = Restorer(name, RestoreOptions(device="cpu"))
     whole, tiled = (
         torch.stack([f for _, f in restore_frames(restorer.network, restorer.info, recording, options)]).clamp(0, 1)
         for options in (
@@ -45,7 +44,7 @@ def test_tiles_with_the_usual_overlap_differ_from_the_whole_picture_by_less_than
 
 def test_a_grey_clip_shows_no_tiles():
     """What the network makes of it, it makes of every tile; that weights sum to one is in test_tiling."""
-    restorer = load_restorer("spikefold_tiny", RestoreOptions(device="cpu", tile_px=96, without_spikes=True))
+    restorer = Restorer("spikefold_tiny", RestoreOptions(device="cpu", tile_px=96, without_spikes=True))
     clip = torch.full((2, 3, 144, 176), 0.4)
     whole = restore_clip(restorer.network, clip, None, replace(restorer.options, tile_px=0, overlap_px=0))
     tiled = restore_clip(restorer.network, clip, None, restorer.options)

@@ -3,37 +3,64 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from spikevrt.config import ModelConfig, SpikeConfig, UnetConfig
-from spikevrt.restore.slow_motion import check_slow_motion, slow_motion
-from tests.restore.conftest import NUM_BINS, info
+from spikevrt.recording.recording import Recording
+from spikevrt.represent.voxel import VoxelStats
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.segments import Found, ReadSpec, read_clips
+from spikevrt.restore.slow_motion import between_exposures, check_slow_motion
+from tests.restore.conftest import NUM_BINS, info, mark_cuts
 
 PROFILE = SpikeConfig(num_bins=NUM_BINS, representation="profile")
 
 
+def moments(recording: Recording, factor: int) -> list[tuple[int, int]]:
+    """(frame_idx, middle of the window) of every sharp frame that comes out, as it is read."""
+    seen: list[tuple[int, int]] = []
+
+    def read(first: int, last: int) -> np.ndarray:
+        seen.append((first, last))
+        return np.ones((last - first, 11, 17), np.uint8)
+
+    assert recording.spikes is not None
+    stream = SimpleNamespace(read=read, height=11, width=17, num_ticks=recording.num_ticks, files=())
+    found = Found()
+    spec = ReadSpec(RestoreOptions(), PROFILE, VoxelStats(0.5, 1.0), factor)
+    list(read_clips(dataclasses.replace(recording, spikes=stream), spec, found))
+    return found.places
+
+
 def test_every_nth_frame_is_the_one_without_and_those_between_are_evenly_spread(make_recording):
     recording = make_recording(3, ticks=12)
-    slow = slow_motion(recording, 4)
-    middles = [(first + last) // 2 for first, last in (exposure.window for exposure in slow.exposures)]
-    assert middles == [6, 9, 12, 15, 18, 21, 24, 27, 30]
-    assert [exposure.frame_idx for exposure in slow.exposures] == [0, 0, 0, 1, 1, 1, 1, 2, 2]
-    assert slow.exposures[::4] == recording.exposures
-    assert (slow.num_frames, slow.fps) == (9, 100.0)
-    assert [int(slow.read_blur(index)[0, 0, 0]) for index in range(9)] == [0, 0, 0, 1, 1, 1, 1, 2, 2]
+    one, two = recording.exposures[:2]
+    between = [(nearer, sum(moved.window) // 2) for nearer, moved in between_exposures(one, two, 4)]
+    assert between == [(0, 9), (0, 12), (1, 15)]
+    assert moments(recording, 4) == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0)]
 
 
-def test_a_factor_of_one_changes_nothing(make_recording):
-    recording = make_recording(2)
-    assert slow_motion(recording, 1) is recording
+def test_a_factor_of_one_puts_nothing_between(make_recording):
+    assert moments(make_recording(2), 1) == [(0, 0), (1, 0)]
 
 
 def test_nothing_is_put_where_a_frame_was_dropped(make_recording):
     recording = make_recording(3, ticks=12)
     later = dataclasses.replace(recording.exposures[2], frame_idx=3)
     gap = dataclasses.replace(recording, exposures=(*recording.exposures[:2], later))
-    assert [exposure.frame_idx for exposure in slow_motion(gap, 2).exposures] == [0, 0, 1, 3]
+    assert moments(gap, 2) == [(0, 0), (0, 1), (1, 0), (2, 0)]
+
+
+def test_nothing_is_put_between_two_scenes_nor_beside_lost_spikes(make_recording, monkeypatch):
+    mark_cuts(monkeypatch, [1])
+    assert moments(make_recording(3, ticks=12), 2) == [(0, 0), (1, 0), (1, 1), (2, 0)]
+    spec, found = ReadSpec(RestoreOptions(), PROFILE, VoxelStats(0.5, 1.0), 2), Found()
+    mark_cuts(monkeypatch, [])
+    list(read_clips(make_recording(4, ticks=12, dead=(1,)), spec, found))
+    assert found.places == [(0, 0), (1, 0), (2, 0), (2, 1), (3, 0)]
 
 
 @pytest.mark.parametrize(
@@ -42,20 +69,21 @@ def test_nothing_is_put_where_a_frame_was_dropped(make_recording):
 )
 def test_factors_that_cannot_be_are_refused(make_recording, factor: int, message: str):
     with pytest.raises(ValueError, match=message):
-        slow_motion(make_recording(2, ticks=6), factor)
+        check_slow_motion(info(ModelConfig()), make_recording(2, ticks=6), factor, without_spikes=False)
 
 
 def test_without_spikes_nothing_can_be_put_between(make_recording):
     with pytest.raises(ValueError, match="has no spikes, which tell what moved when"):
-        slow_motion(dataclasses.replace(make_recording(2), spikes=None), 2)
+        frames_only = dataclasses.replace(make_recording(2), spikes=None)
+        check_slow_motion(info(ModelConfig()), frames_only, 2, without_spikes=False)
 
 
 def test_only_networks_that_read_profiles_of_one_frame_may_see_times_off_the_middle(make_recording):
-    slow = slow_motion(make_recording(2), 2)
+    recording = make_recording(2)
     allowed = info(ModelConfig(spikes=PROFILE, unet=UnetConfig(neighbours=0)))
-    assert "never saw a time off" in check_slow_motion(allowed, slow, without_spikes=False)
+    assert "never saw a time off" in check_slow_motion(allowed, recording, 2, without_spikes=False)
     trained = dataclasses.replace(allowed, provenance={"max_shift_ticks": 80})
-    assert check_slow_motion(trained, slow, without_spikes=False) is None
+    assert check_slow_motion(trained, recording, 2, without_spikes=False) is None
     for config in (
         ModelConfig(spikes=PROFILE, unet=UnetConfig(neighbours=1)),
         ModelConfig(spikes=PROFILE),
@@ -63,7 +91,7 @@ def test_only_networks_that_read_profiles_of_one_frame_may_see_times_off_the_mid
         ModelConfig(spikes=None, unet=UnetConfig(neighbours=0)),
     ):
         with pytest.raises(ValueError, match="sharp frames off the middle .* as spikefold_tiny"):
-            check_slow_motion(info(config), slow, without_spikes=False)
+            check_slow_motion(info(config), recording, 2, without_spikes=False)
     with pytest.raises(ValueError, match="sharp frames off the middle"):
-        check_slow_motion(trained, slow, without_spikes=True)
-    assert check_slow_motion(info(ModelConfig()), make_recording(3), without_spikes=False) is None
+        check_slow_motion(trained, recording, 2, without_spikes=True)
+    assert check_slow_motion(info(ModelConfig()), make_recording(3), 1, without_spikes=False) is None

@@ -15,7 +15,7 @@ import spikevrt
 from spikevrt.recording.frames import read_image
 from spikevrt.recording.recording import Recording
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.streaming import Restorer, load_restorer
+from spikevrt.restore.restorer import Restorer
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
 
@@ -83,14 +83,21 @@ def test_every_second_frame_of_slow_motion_is_the_one_without(street: Path, rest
         assert np.abs(one.astype(int) - two).max() <= 1  # the network sees one frame at a time; roundings
 
 
-def test_a_recording_without_spikes_is_restored_from_its_frames(street: Path, restorer: Restorer):
+def test_a_recording_without_spikes_is_refused_by_a_network_that_reads_them_unless_told(
+    street: Path, restorer: Restorer
+):
     recording = replace(Recording.open(street / "recordings" / "street"), spikes=None)
-    assert len(list(restorer.stream(recording))) == 4
+    with pytest.raises(ValueError, match="street: no spikes, but these weights read them"):
+        restorer.stream(recording)
+    alone = restorer.with_options(RestoreOptions(device="cpu", without_spikes=True))
+    assert len(list(alone.stream(recording))) == 4
 
 
 def test_what_cannot_be_opened_or_loaded_is_told_in_a_line(street: Path):
-    with pytest.raises(FileNotFoundError, match=r"weights: spikefold; allowed: a file, or spikefold_tiny, .*vrt_tiny"):
-        load_restorer("spikefold")
+    with pytest.raises(
+        FileNotFoundError, match=r"spikefold: no such weights file; allowed: a file, or spikefold_tiny, .*vrt_tiny"
+    ):
+        spikevrt.load("spikefold")
     with pytest.raises(FileNotFoundError, match="nowhere: no such recording"):
         spikevrt.open_recording(street / "nowhere")
     with pytest.raises(ValueError, match="street: a recording says all of itself"):

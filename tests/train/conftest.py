@@ -6,6 +6,8 @@ the real parts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spikevrt.config import Config, ModelConfig
+from spikevrt.config import Config, DataConfig, ModelConfig, SpikeInputs
 from spikevrt.data.dataset import DatasetInfo
 from spikevrt.data.prepare import Sources, prepare
 from spikevrt.data.prepare_options import PrepareOptions
-from spikevrt.recording.frames import write_image
+from spikevrt.recording.exposure import Exposure
+from spikevrt.recording.frames import to_uint8, write_image
+from spikevrt.recording.recording import Recording
+from spikevrt.recording.stream import count_slices
 from spikevrt.represent.voxel import VoxelStats
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
@@ -28,16 +33,66 @@ NUM_BINS = 3
 REAL_BINS = 4
 
 
+@dataclass(frozen=True)
+class FakeRecording(Recording):
+    """Whole frames made in memory, with their sharp twins, and spikes made in memory."""
+
+    def _pictures(self, index: int) -> Tensor:
+        generator = torch.Generator().manual_seed(7 + 1009 * len(self.name) + index)
+        return torch.rand(3, self.height, self.width, generator=generator) * 0.5
+
+    def read_blur_deep(self, index: int) -> Tensor:
+        return self._pictures(index) + 0.25
+
+    def read_blur(self, index: int) -> np.ndarray:
+        return to_uint8(self.read_blur_deep(index))
+
+    def read_sharp(self, index: int) -> np.ndarray:
+        return to_uint8(self._pictures(index))
+
+
+class FakeStream:
+    """Spikes of 8 x 8 pixels, a function of the tick."""
+
+    height = width = 8
+    files = ()
+
+    def __init__(self, num_ticks: int) -> None:
+        self.num_ticks = num_ticks
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        ticks = [np.random.default_rng(tick).integers(0, 2, (8, 8), dtype=np.uint8) for tick in range(first, last)]
+        return np.stack(ticks)
+
+    def count(self, edges: Sequence[int]) -> np.ndarray:
+        return count_slices(self.read(edges[0], edges[-1]), edges)
+
+
+@dataclass(frozen=True)
+class FakeSequence:
+    """A sequence for validation: two frames."""
+
+    name: str
+    has_sharp: bool = True
+
+    def as_recording(self) -> Recording:
+        exposures = tuple(Exposure(i, 6 * i, 6 * i + 6, i / 10, i / 10 + 0.05) for i in range(2))
+        paths = (Path("0.png"), Path("1.png"))
+        spikes: Any = FakeStream(12)
+        return FakeRecording(Path(self.name), 16, 16, 2e4, exposures, spikes, paths, paths, 10.0)
+
+
+VALIDATED = (FakeSequence("scene0"), FakeSequence("scene01"))
+
+
 class FakeClips:
     """Clips whose content is a function of (seed, epoch, item): smooth pictures and their brightened twins."""
 
-    def __init__(
-        self, root: str, split: str, *, crop_px: int | None, clip_frames: int, seed: int, **settings: Any
-    ) -> None:
-        self.settings = settings
-        self.info = DatasetInfo(Path(root), NUM_BINS, VoxelStats(0.25, 0.5), "hash of no data", (), ())
-        self.num_items = 5 if split == "train" else 2
-        self.size, self.clip_frames, self.seed, self.epoch = crop_px or 16, clip_frames, seed, 0
+    def __init__(self, data: DataConfig, spikes: SpikeInputs | None, *, seed: int, **settings: Any) -> None:
+        validated: Any = VALIDATED
+        self.info = DatasetInfo(Path(data.root), NUM_BINS, VoxelStats(0.25, 0.5), "hash of no data", (), validated)
+        self.num_items, self.spikes = 5, spikes
+        self.size, self.clip_frames, self.seed, self.epoch = data.crop_px, data.clip_frames, seed, 0
         self.poisoned: set[int] = set()
 
     def set_epoch(self, epoch: int) -> None:
@@ -58,8 +113,8 @@ class FakeClips:
         vox = torch.rand(self.clip_frames, NUM_BINS, self.size // 2, self.size // 2, generator=generator)
         frames = list(range(self.clip_frames))
         meta = {"seq": f"scene{item}", "frame_idx": frames, "t0": [0.0] * len(frames), "t1": [1.0] * len(frames)}
-        sample: dict[str, Any] = {"blur": blur, "sharp": sharp, "meta": meta}
-        return sample | ({"spike_vox": vox} if self.settings["spikes"] else {})
+        sample: dict[str, Any] = {"blur": blur, "frames": blur, "sharp": sharp, "meta": meta}
+        return sample | ({} if self.spikes is None else {"spike_vox": vox})
 
 
 class FakeNetwork(nn.Module):

@@ -13,12 +13,11 @@ import yaml
 
 from spikevrt.checkpoint import load_weights
 from spikevrt.config import Config
-from spikevrt.data.dataset import ClipDataset
-from spikevrt.restore.restorer import RestoreOptions, load_network
+from spikevrt.restore.restorer import RestoreOptions
 from spikevrt.train.distributed import Ranks
 from spikevrt.train.journal import read_journal
 from spikevrt.train.validation import validate
-from tests.train.conftest import REAL_BINS, real_config
+from tests.train.conftest import real_config
 
 STEPS, MORE_STEPS = 20, 23
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "spikevrt")
@@ -77,10 +76,8 @@ def test_two_ranks_take_the_steps_of_one_and_one_goes_on_from_their_state(
     assert losses(out) == pytest.approx(losses(alone)[:STEPS], abs=1e-5)  # gradients summed in another order
 
     (score,) = [row for row in read_journal(out) if row["kind"] == "validation"]
-    network, info = load_network(out / "best.safetensors", torch.device("cpu"))
-    clips = ClipDataset(dataset, "val", clip_frames=2, num_bins=REAL_BINS)
-    assert len(clips) == 3  # one rank has two, the other one
-    assert validate(network, clips, RestoreOptions(), Ranks()).value == score["psnr_rgb"] > 0
+    restorer = Restorer(out / "best.safetensors", RestoreOptions(device="cpu"))
+    assert validate(restorer, open_dataset(dataset).val, Ranks()).value == score["psnr_rgb"] > 0
 
     told = run(ALONE, config_of(dataset, steps=MORE_STEPS, batch=2), out, "--resume")
     assert "resuming with data.batch 2 (was 1)" in told

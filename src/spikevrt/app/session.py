@@ -23,20 +23,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spikevrt.align.health import HealthReport, check_health
+from spikevrt.align.health import HealthReport, admit, check_health
 from spikevrt.align.inspect import HALF_WINDOW_TICKS
 from spikevrt.align.preview import draw_preview
 from spikevrt.app.uploads import Stated, open_upload
 from spikevrt.atomic import complete_or_absent
 from spikevrt.bench.demo import ASSETS, FOLD, OPTIONS, PHOTOS, SHIPPED_WEIGHTS, SPIKEVRT, TWIN, VIDEO
 from spikevrt.mux.join import write_video
+from spikevrt.mux.restored import RestoredVideo
 from spikevrt.recording.frames import list_images, read_image, write_image
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.report.health_page import write_health_page
 from spikevrt.report.summary import write_summary
 from spikevrt.restore.job import restore_recording
-from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.output import SUMMARY_FILE, Output
+from spikevrt.restore.options import JobOptions, Output, RestoreOptions
+from spikevrt.restore.writer import SUMMARY_FILE
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
 
@@ -215,7 +216,8 @@ def restore(
         partial.mkdir()
         frames = partial / "frames"
         file = SHIPPED_WEIGHTS / f"{weights}.safetensors"
-        summary = restore_recording(file, recording, frames, options, output=Output(video=True), progress=progress)
+        job = JobOptions(output=Output(video=True, maker=RestoredVideo()))
+        summary = restore_recording(file, recording, frames, options, job, gate=admit, progress=progress)
         pictures = list_images(frames)
 
         def may_stop() -> None:

@@ -6,20 +6,22 @@ repeating it: what was scored on the same recordings by the same weights and opt
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from spikevrt.align.health import NAMES, admit
 from spikevrt.atomic import write_text
 from spikevrt.bench.benchmark import NAME, SCENES, Condition, prepare_benchmark, total_digest
-from spikevrt.checkpoint import read_info
 from spikevrt.evaluate.methods import (
     Method,
     blur_method,
@@ -28,6 +30,7 @@ from spikevrt.evaluate.methods import (
     other_method,
     spike_ratio_method,
 )
+from spikevrt.evaluate.pictures import frame_path
 from spikevrt.evaluate.runner import (
     RESULTS,
     Measure,
@@ -38,18 +41,18 @@ from spikevrt.evaluate.runner import (
     score,
     write_json,
 )
+from spikevrt.evaluate.scores import aligned
 from spikevrt.progress import progress_bar
 from spikevrt.recording.frames import to_uint8, write_image
-from spikevrt.recording.recording import open_recording
+from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.spike_file import sha256_file
-from spikevrt.report import pictures as report
-from spikevrt.restore.admission import check_skip
-from spikevrt.restore.inputs import reads_spikes
-from spikevrt.restore.restorer import RestoreOptions
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.restorer import admitted
 from spikevrt.runtime import environment, pick_device
+from spikevrt.shipped import find
 
 METHODS, RECORDINGS = "methods", "recordings"  # folders beside results.json
-SCORING = 1  # to be raised when the same method would score otherwise
+SCORING = 2  # to be raised when the same method would score otherwise
 KEPT = ("slow", "medium", "fast")  # conditions of which the restored frames are kept
 
 
@@ -74,8 +77,8 @@ def run_benchmark(
     """Make the benchmark (in `recordings`, by default OUT/recordings), score, write OUT/results.json, print the table.
 
     The methods are the blurry input, the two ratios, each of `weights`, and `others` (`methods.other_method`).
-    A method without spikes runs where frames differ; without spikes run those that may. Nothing is repaired before a
-    method sees it: broken pixels are part of the condition.
+    A method without spikes runs where frames differ; without spikes run those that may. Recordings pass the health
+    gate as `restore` has it, which finds broken pixels, but it refuses none: what is wrong is the condition.
 
     Raises:
         FileNotFoundError, ValueError, FileExistsError: as `prepare_benchmark`, `load_weights`, `other_method`; `out` is
@@ -84,7 +87,7 @@ def run_benchmark(
     out = Path(out)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / METHODS).is_dir())):
         raise FileExistsError(f"{out}: exists and holds no benchmark's results; choose another --out")
-    entries = _entries([Path(path) for path in weights], others, options)
+    entries = _entries([find(path) for path in weights], others, options)
     (out / METHODS).mkdir(parents=True, exist_ok=True)
     root = recordings or out / RECORDINGS
     with progress_bar(f"making {NAME}") as progress:
@@ -125,7 +128,7 @@ def condition_table(results: dict[str, Any]) -> str:
             values = [float(mean[metric]) for mean in means if metric in mean]
             cells.append(f"{sum(values) / len(values):.2f}" if values else "-")
         rows.append([name, *cells])
-    return report.aligned(rows)
+    return aligned(rows)
 
 
 def _first_metric(results: dict[str, Any]) -> str:
@@ -135,10 +138,7 @@ def _first_metric(results: dict[str, Any]) -> str:
 def _entries(weights: Sequence[Path], others: Sequence[str], options: RestoreOptions) -> list[Entry]:
     entries = [Entry(make(), "1") for make in (blur_method, spike_ratio_method, interval_ratio_method)]
     for name, path in zip(method_names(weights), weights, strict=True):
-        info = read_info(path)
-        check_skip(info, options.skip_sharp)
-        uses_spikes = reads_spikes(info, options)
-        entries.append(Entry(network_method(name, path, options, uses_spikes=uses_spikes), sha256_file(path)))
+        entries.append(Entry(network_method(name, path, options, lenient_gate), sha256_file(path)))
     entries += [Entry(other_method(text), None) for text in others]
     names = [entry.method.name for entry in entries]
     for name in names:
@@ -149,10 +149,18 @@ def _entries(weights: Sequence[Path], others: Sequence[str], options: RestoreOpt
 
 def _subject(root: Path, condition: Condition, scene: str, digests: dict[str, str]) -> Subject:
     path = f"{condition.folder}/{scene}"
-    recording = open_recording(root / path)
-    if not condition.spikes:
-        recording = replace(recording, spikes=None)
+    recording = open_recording(root / path, keep_outside=True)
+    recording = (
+        admitted(recording, RestoreOptions(), lenient_gate) if condition.spikes else replace(recording, spikes=None)
+    )
     return Subject(f"{condition.name}_{scene}", recording, asdict(condition), digests[path])
+
+
+def lenient_gate(recording: Recording, *, ignore: Collection[str], strict: bool) -> Recording:
+    """The health gate as `restore` has it, all of its findings ignored: they are the condition. What can be repaired,
+    broken pixels, is."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        return admit(recording, ignore=NAMES)
 
 
 def _takes(method: Method, subject: Subject) -> bool:
@@ -188,12 +196,12 @@ def _scored(
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["result"]
         print(f"{entry.method.name}: scored before, at commit {(result['scored_at']['commit'] or 'unknown')[:12]}")
         return {**result, "name": entry.method.name}
-    frames = report.frame_path(out, entry.method.name, "", 0).parent
+    frames = frame_path(out, entry.method.name, "", 0).parent
     shutil.rmtree(frames, ignore_errors=True)  # of other weights of this name
 
     def keep(frame: Tensor, index: int, subject: Subject) -> None:
         if subject.condition is not None and subject.condition["name"] in KEPT:
-            kept = report.frame_path(out, entry.method.name, subject.name, index)
+            kept = frame_path(out, entry.method.name, subject.name, index)
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_image(kept, to_uint8(frame))
 

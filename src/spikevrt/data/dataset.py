@@ -24,8 +24,8 @@ from spikevrt.data.augment import degrade, degrade_ticks, draw_augmentation, dra
 from spikevrt.data.sample import Crop, Sample, SampleSpec, collate, read_sample
 from spikevrt.data.sequence import PreparedSequence, open_sequence, read_prepared
 from spikevrt.recording.exposure import Exposure
-from spikevrt.represent.voxel import VoxelSpec, VoxelStats
 from spikevrt.represent.voxel import Split as BinSplit
+from spikevrt.represent.voxel import VoxelSpec, VoxelStats
 
 __all__ = ["ClipDataset", "DatasetInfo", "Split", "collate", "open_dataset"]
 

@@ -11,7 +11,6 @@ Dimension key: K bins, H x W colour pixels, h x w spike cells, N distinct counts
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import random
@@ -33,7 +32,7 @@ from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import Recording, nearest_ratio
 from spikevrt.recording.spike_file import SpikeGeometry, pack, sha256_file
-from spikevrt.represent.counts import exposure_counts
+from spikevrt.represent.counts import frame_counts
 from spikevrt.represent.voxel import VoxelSpec, density
 
 if TYPE_CHECKING:
@@ -218,21 +217,13 @@ def _prepare_sequence(
     kept: list[Exposure] = []
     densities: list[float] = []
     often = Counter[float]()
-    bad = recording.bad_mask()
     aligned = ["frame_idx t0 t1 spike_count"]
     dropped = [f"{frame_idx} {reason}" for frame_idx, reason in recording.dropped]
     for position, exposure in enumerate(recording.exposures):
         try:
             _check_alignment(exposure, recording.tick_rate_hz)
             spikes = recording.read_exposure_spikes(position)
-            counts = exposure_counts(
-                functools.partial(recording.count_exposure, position),
-                exposure.num_ticks,
-                num_bins=spec.num_bins,
-                split=spec.split,
-                bad=bad,
-                positions=positions,
-            )
+            counts = frame_counts(recording, position, num_bins=spec.num_bins, split=spec.split)
             if not counts.any():
                 raise ValueError(f"no spike in {len(spikes)} ticks; is the shutter closed, or the stream dead?")
             blur = recording.read_blur(position)

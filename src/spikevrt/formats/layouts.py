@@ -74,9 +74,15 @@ def layout_recordings(root: str | Path, options: LayoutOptions = NO_OPTIONS) -> 
 
 
 def open_recordings(
-    paths: Iterable[str | Path], options: LayoutOptions = NO_OPTIONS, *, part: Part | None = None
+    paths: Iterable[str | Path],
+    options: LayoutOptions = NO_OPTIONS,
+    *,
+    part: Part | None = None,
+    keep_outside: bool = False,
 ) -> list[Recording]:
     """Recordings, folders of recordings and dataset folders of a known layout (of these `part` alone, if it is given).
+
+    `keep_outside` as in `open_recording`: to restore every frame.
 
     Raises:
         FileNotFoundError: a path does not exist.
@@ -85,7 +91,7 @@ def open_recordings(
     opened: list[Recording] = []
     for path in map(Path, paths):
         if find_layout(path, options) is None:
-            opened += [open_recording(found) for found in find_recordings([path])]
+            opened += [open_recording(found, keep_outside=keep_outside) for found in find_recordings([path])]
             if options != NO_OPTIONS:
                 raise ValueError(f"{path}: {TAKES_NONE}")
         else:

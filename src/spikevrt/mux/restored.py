@@ -76,11 +76,11 @@ class VideoParts:
         """Encode frames as they come; the first is the first of a piece."""
         kind = "png16" if self.format.bits > 8 else "png"
         for first in items:
-            assert first.index % SEGMENT_FRAMES == 0, first.index
+            assert first.number % SEGMENT_FRAMES == 0, first.number
             piece = chain([first], islice(items, SEGMENT_FRAMES - 1))
             images = ((self.time(restored), as_pixels(restored.frame, kind)) for restored in piece)
             write_segment(
-                self.path(first.index // SEGMENT_FRAMES), images,
+                self.path(first.number // SEGMENT_FRAMES), images,
                 time_base=self.time_base, fps=self.fps, format=self.format, tags=self.tags,
             )  # fmt: skip
 

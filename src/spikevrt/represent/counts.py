@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikevrt.recording.recording import Recording
 from spikevrt.represent.profile import expected_counts
 from spikevrt.represent.repair import repair
 from spikevrt.represent.voxel import Split, count_bins
@@ -43,6 +44,23 @@ def exposure_counts(
         ValueError: as `count_bins`, `repair` and `warp` do.
     """
     return place_counts(count_bins(count, num_ticks, num_bins=num_bins, split=split), bad=bad, positions=positions)
+
+
+def frame_counts(
+    recording: Recording, index: int, *, num_bins: int, split: Split = "whole"
+) -> Float[Tensor, "{num_bins} h2 w2"]:
+    """`exposure_counts` of exposure `index` of a recording, bad pixels filled, on the frame.
+
+    Raises ValueError as `exposure_counts` does, and where the recording has no spikes.
+    """
+    return exposure_counts(
+        lambda edges: recording.count_exposure(index, edges),
+        recording.exposures[index].num_ticks,
+        num_bins=num_bins,
+        split=split,
+        bad=recording.bad_mask(),
+        positions=recording.sensor_positions,
+    )
 
 
 def exposure_intervals(

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -22,8 +22,7 @@ from spikevrt.checkpoint import WeightsInfo, load_weights
 from spikevrt.recording.frames import to_uint8
 from spikevrt.recording.recording import Recording, nearest_ratio
 from spikevrt.recording.stream import live_ticks
-from spikevrt.represent.counts import exposure_counts
-from spikevrt.represent.inputs import SensorGrid
+from spikevrt.represent.counts import frame_counts
 from spikevrt.represent.voxel import VoxelStats
 from spikevrt.represent.voxel import density as voxel_density
 from spikevrt.restore.clip import ClipWork, restore_clip
@@ -40,13 +39,19 @@ if TYPE_CHECKING:
 
     from spikevrt.model.build import Network
 
-# The health gate: (recording, findings to ignore, whether warnings refuse) -> the recording with its bad pixels marked,
-# or ValueError. It lies outside the core (align.health.admit) and is handed in.
-Gate = Callable[[Recording, Collection[str], bool], Recording]
 READ_AHEAD = 1  # clips whose frames and spikes are read while the network works on the one before
 NO_SPIKES = "{}: no spikes, but these weights read them; choose weights without spikes, or --without-spikes"
 MAX_DENSITY_RATIO = 2.0  # beyond this, a recording's spikes are unlike those that the network learnt from
 NUM_DENSITY_SAMPLES = 5
+
+
+class Gate(Protocol):
+    """The health gate, which lies outside the core and is handed in: `align.health.admit`."""
+
+    def __call__(self, recording: Recording, *, ignore: Collection[str], strict: bool) -> Recording:
+        """The recording with its bad pixels marked. Raises ValueError for a finding that refuses and is not ignored,
+        with `strict` also for one that warns."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,10 @@ class LoadedNetwork:
 
 
 class Restored(NamedTuple):
-    """One sharp frame, on the CPU, not clamped: number `index` of those that come out, `part` of `fps_factor` steps
+    """One sharp frame, on the CPU, not clamped: `number` of those that come out, `part` of `fps_factor` steps
     after frame `source` of the recording."""
 
-    index: int
+    number: int
     frame: Float[Tensor, "3 H W"]
     source: int
     part: int
@@ -181,11 +186,8 @@ class Restorer:
         # First, while the process holds nothing but the network: small tiles would fit unseen into what it has freed.
         options, predicted = fitted or fit_into_memory(self.network, self.info, recording, self.options, memory)
         if self.reads_spikes:
-            inside = recording.inside_stream()
-            if self.gate is not None and not recording.is_checked:
-                inside = self.gate(inside, options.ignore_health, options.strict)
-                recording = replace(recording, bad_pixels=inside.bad_pixels, is_checked=True)
-            check_spikes(self.info, inside)
+            recording = admitted(recording, options, self.gate)
+            check_spikes(self.info, recording.inside_stream())
         warning = check_slow_motion(self.info, recording, fps_factor, without_spikes=options.without_spikes)
         if warning is not None:
             print(f"spikevrt: warning: {recording.root}: {warning}", file=sys.stderr)
@@ -276,6 +278,19 @@ def _stacked(clip: Collection[Tensor | None]) -> Tensor | None:
     return torch.stack(present) if present else None
 
 
+def admitted(recording: Recording, options: RestoreOptions, gate: Gate | None) -> Recording:
+    """The recording behind the health gate, its bad pixels marked; as it is where it has passed already, has no spikes,
+    or there is no gate. Frames outside the stream are not looked at, and stay.
+
+    Raises:
+        ValueError: the gate refuses, or no frame lies inside the stream.
+    """
+    if gate is None or recording.is_checked or recording.spikes is None:
+        return recording
+    sound = gate(recording.inside_stream(), ignore=options.ignore_health, strict=options.strict)
+    return replace(recording, bad_pixels=sound.bad_pixels, is_checked=True)
+
+
 def check_skip(info: WeightsInfo, skip_sharp: float | None) -> None:
     """Refuse `skip_sharp` where a network reads no spikes, which tell what moves, or all of them in one bin."""
     if skip_sharp is None:
@@ -312,15 +327,10 @@ def check_spikes(info: WeightsInfo, recording: Recording) -> None:
         if not any(live_ticks(recording.spikes, *window).any() for window in windows):
             raise ValueError(f"{recording.root}: no spike in the exposures looked at; is the stream dead?")
         return
-    grid = SensorGrid(recording.bad_mask(), recording.sensor_positions)
-    means = []
-    for index in looked_at:
-        counts = exposure_counts(
-            lambda edges, index=index: recording.count_exposure(index, edges),  # type: ignore[misc]
-            recording.exposures[index].num_ticks, num_bins=spec.num_bins, split=spec.split, bad=grid.bad,
-            positions=grid.positions,
-        )  # fmt: skip
-        means.append(voxel_density(counts).item())
+    means = [
+        voxel_density(frame_counts(recording, index, num_bins=spec.num_bins, split=spec.split)).item()
+        for index in looked_at
+    ]
     density = sum(means) / len(means)
     if not info.voxel_mean / MAX_DENSITY_RATIO <= density <= info.voxel_mean * MAX_DENSITY_RATIO:
         print(

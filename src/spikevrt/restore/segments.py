@@ -256,7 +256,7 @@ def _read_inputs(
     if inputs.representation == "profile":
         ticks = stream.read(*exposure.span)
         exposed = ticks[exposure.start_tick - exposure.span[0] :][: exposure.num_ticks]
-        if not is_usable(recording, exposure, exposed.reshape(len(exposed), -1).any(axis=1)):
+        if not is_usable(recording, exposure, exposed.max(axis=(1, 2), initial=0) > 0):
             return alone, False
         spikes = bin_spikes(inputs, torch.from_numpy(ticks), exposure.shift_ticks, grid)
         if skips:  # by counts: expected spikes tell of the light, and are steadier than single ones
@@ -282,7 +282,7 @@ def _read_inputs(
 
 
 def _counted(ticks: UInt8[np.ndarray, "T h w"], live: list[np.ndarray]) -> UInt[np.ndarray, "h w"]:
-    live.append(ticks.reshape(len(ticks), -1).any(axis=1))
+    live.append(ticks.max(axis=(1, 2), initial=0) > 0)
     return ticks.sum(axis=0, dtype=np.uint32)
 
 

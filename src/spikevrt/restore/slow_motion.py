@@ -65,7 +65,9 @@ def check_slow_motion(info: WeightsInfo, recording: Recording, factor: int, *, w
 
 def _check_windows(recording: Recording, factor: int) -> None:
     for index, (one, two) in enumerate(pairwise(recording.exposures)):
-        if two.frame_idx != one.frame_idx + 1 or not (one.is_inside(recording.num_ticks) and two.is_inside(recording.num_ticks)):
+        if two.frame_idx != one.frame_idx + 1 or not (
+            one.is_inside(recording.num_ticks) and two.is_inside(recording.num_ticks)
+        ):
             continue
         between = _middle(two) - _middle(one)
         if between < factor:

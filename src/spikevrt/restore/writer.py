@@ -30,7 +30,8 @@ SUMMARY_FILE = "restored.json"  # marks a folder as ours
 class Parts(Protocol):
     """What is finished of an output, part by part."""
 
-    folder: Path
+    @property
+    def folder(self) -> Path: ...
 
     def num_done(self) -> int:
         """How many frames from the first on are there."""
@@ -79,7 +80,7 @@ class FrameFiles:
     def consume(self, items: Iterator[Restored]) -> None:
         """Write frames as they come."""
         for restored in items:
-            write_pixels(self.path(restored.index), as_pixels(restored.frame, self.kind, linear=self.linear))
+            write_pixels(self.path(restored.number), as_pixels(restored.frame, self.kind, linear=self.linear))
 
 
 def as_pixels(

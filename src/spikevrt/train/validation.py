@@ -20,12 +20,12 @@ from torch import Tensor
 from spikevrt.data.dataset import ClipDataset
 from spikevrt.data.sequence import PreparedSequence
 from spikevrt.evaluate.metrics import psnr_rgb
+from spikevrt.evaluate.pictures import write_three_columns
 from spikevrt.losses import Flow, exposure_duty, frame_motion, reblur
 from spikevrt.model.network import SpikeVRT
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import to_float
 from spikevrt.recording.recording import Recording
-from spikevrt.report.pictures import write_three_columns
 from spikevrt.restore.restorer import Restorer
 from spikevrt.train.distributed import Ranks
 
@@ -129,7 +129,7 @@ def _scored_by_blur(
 
     Clip by clip; one frame alone shows no motion to be blurred along, and is not scored.
     """
-    scores = {}
+    scores: dict[int, tuple[float, float]] = {}
     frames = restorer.frames(recording)
     for run in sequence.runs():
         for clip in parts_of(run, clip_frames):
@@ -198,6 +198,7 @@ def _reblurred(network: Network, frames: Tensor, exposures: Sequence[Exposure], 
 
 def _write_picture(prefix: Path, recording: Recording, index: int, columns: tuple[Tensor, Tensor, Tensor]) -> None:
     """Blur, restored, and sharp (or, where there is none, the restored frame blurred again)."""
-    frame_idx = recording.exposures[index].frame_idx
+    path = prefix.with_name(f"{prefix.name}_{recording.name}_{recording.exposures[index].frame_idx:06d}.png")
+    network = f"{prefix.parent.parent.name}, step {prefix.name.lstrip('0')}"
     with contextlib.suppress(OSError):  # on a full disk the score counts, and the run
-        write_three_columns(prefix.with_name(f"{prefix.name}_{recording.name}_{frame_idx:06d}.png"), *columns)
+        write_three_columns(path, *columns, network)

@@ -25,7 +25,7 @@ from spikevrt.verbs.options import (
 if TYPE_CHECKING:
     from spikevrt.formats.layouts import LayoutOptions
     from spikevrt.recording.recording import Recording
-    from spikevrt.restore.output import Output
+    from spikevrt.restore.options import JobOptions, Output
 
 
 def add(verbs: Any) -> None:
@@ -71,6 +71,7 @@ def add(verbs: Any) -> None:
 
 def _restore(parsed: argparse.Namespace) -> int:
     """Restore a recording, many of them, or frames plus a spike file, to sharp frames or video."""
+    from spikevrt.align.health import admit
     from spikevrt.checkpoint import read_info
     from spikevrt.recording.recording import recordings_in
     from spikevrt.recording.sidecar import SIDECAR
@@ -91,10 +92,7 @@ def _restore(parsed: argparse.Namespace) -> int:
         raise ValueError(
             f"--spikes: {weights} is a network without spikes; leave --spikes out or choose other --weights"
         )
-    summary = restore_recording(
-        weights, recording, parsed.out, options, overwrite=parsed.overwrite, output=output,
-        fps_factor=1 if parsed.fps_factor is None else parsed.fps_factor, memory=parsed.memory, restart=parsed.restart,
-    )  # fmt: skip
+    summary = restore_recording(weights, recording, parsed.out, options, _job(parsed, output), gate=admit)
     for note in summary["notes"]:
         print(f"spikevrt: {note}", file=sys.stderr)
     more = [f"peak {summary['peak_bytes'] / 1e9:.1f} GB"]
@@ -106,10 +104,19 @@ def _restore(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _job(parsed: argparse.Namespace, output: Output) -> JobOptions:
+    from spikevrt.restore.options import JobOptions
+
+    return JobOptions(
+        1 if parsed.fps_factor is None else parsed.fps_factor, parsed.memory, parsed.restart, parsed.overwrite, output
+    )
+
+
 def _output(parsed: argparse.Namespace) -> Output:
     """What is to be written. Options that nothing would obey are refused."""
     from spikevrt.mux.encode import VideoFormat
-    from spikevrt.restore.output import Output, is_video
+    from spikevrt.mux.restored import RestoredVideo
+    from spikevrt.restore.options import Output, is_video
 
     format = given(parsed, ("codec", "lossless", "bits", "crf"))
     if is_video(parsed.out):
@@ -117,11 +124,13 @@ def _output(parsed: argparse.Namespace) -> Output:
             raise ValueError(f"{dashed(name)}: not with --out {parsed.out}, which is a video")
     elif format and not parsed.video:
         raise ValueError(f"{dashed(next(iter(format)))}: of a video; allowed with --video, or an --out that is one")
-    return Output(**given(parsed, ("frames", "video")), format=VideoFormat(**format))
+    return Output(**given(parsed, ("frames", "video")), maker=RestoredVideo(VideoFormat(**format)))
 
 
 def _restore_many(parsed: argparse.Namespace, output: Output) -> int:
     """A table and a last line; status 1 where a recording failed."""
+    from spikevrt.align.health import admit
+    from spikevrt.engine import Engine
     from spikevrt.progress import progress_bar
     from spikevrt.recording.sidecar import SIDECAR
     from spikevrt.restore.batch import BATCH_FILE, Outcome, restore_many
@@ -148,12 +157,12 @@ def _restore_many(parsed: argparse.Namespace, output: Output) -> int:
                 print(f"spikevrt: {outcome.name}: {outcome.error}", file=sys.stderr)
             progress(done, total)
 
+        engine = None
+        if given(parsed, ("workers", "engine", "ray_address")):
+            engine = Engine(parsed.engine or "processes", parsed.workers or 1, parsed.ray_address)
         outcomes = restore_many(
-            weights, parsed.recording, parsed.out, options, workers=parsed.workers,
-            engine=parsed.engine or "processes", ray_address=parsed.ray_address, overwrite=parsed.overwrite,
-            output=output, fps_factor=1 if parsed.fps_factor is None else parsed.fps_factor, memory=parsed.memory,
-            restart=parsed.restart, tell=tell,
-        )  # fmt: skip
+            weights, parsed.recording, parsed.out, options, _job(parsed, output), engine=engine, gate=admit, tell=tell
+        )
     longest = max(len("recording"), *(len(one.name) for one in outcomes))
     print(f"{'recording':{longest}}  frames  seconds  status")
     for one in outcomes:

@@ -154,7 +154,7 @@ def test_a_result_has_frames_films_archive_report_and_summary(made):
 
 def test_the_result_is_that_of_the_command(made, tmp_path):
     weights = session.SHIPPED_WEIGHTS / "spikefold_tiny.safetensors"
-    restore_recording(weights, made.footage.recording, tmp_path / "out", RestoreOptions())
+    restore_recording(weights, made.footage.recording, tmp_path / "out", RestoreOptions(), gate=admit)
     for path in made.frames:
         assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
 

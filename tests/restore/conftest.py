@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,14 @@ from spikevrt.config import ModelConfig, SpikeConfig
 from spikevrt.model.flow import Flows
 from spikevrt.mux.encode import VideoFormat, VideoTags, write_segment
 from spikevrt.mux.join import join_segments
+from spikevrt.mux.restored import RestoredVideo
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import Recording, open_recording, write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
-from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore import job as job_module
+from spikevrt.restore import restorer as restorer_module
+from spikevrt.restore.options import JobOptions, Output, RestoreOptions
 from spikevrt.restore.restorer import LoadedNetwork, Restorer
 
 NUM_BINS = 3
@@ -78,6 +82,23 @@ def voxels_as_frames() -> FakeNetwork:
 
 def info(config: ModelConfig, mean: float = 0.5) -> WeightsInfo:
     return WeightsInfo(config, mean, 1.0)
+
+
+def stand_in(load: Callable[..., tuple[nn.Module, WeightsInfo]], patch: Callable[..., None] = setattr) -> None:
+    """Whatever weights are named, restoring loads what `load(weights, device)` returns."""
+    patch(restorer_module, "load_network", load)
+    patch(restorer_module, "find", Path)
+    patch(job_module, "find", Path)
+    patch(job_module, "sha256_file", lambda path: "0")
+
+
+def restore(
+    weights: Path, recording: Recording, out: Path, options: RestoreOptions, *, maker: Any = None, **job: Any
+) -> dict[str, Any]:
+    """`restore_recording` with these fields of `JobOptions` and `Output`, and a maker of videos."""
+    output = {"maker": maker or RestoredVideo()}
+    output |= {name: job.pop(name) for name in ("frames", "video") if name in job}
+    return job_module.restore_recording(weights, recording, out, options, JobOptions(output=Output(**output), **job))
 
 
 def restore_frames(

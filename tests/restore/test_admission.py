@@ -95,7 +95,7 @@ def test_low_light_is_no_warning_here_because_sound_recordings_have_it(
 
 def test_flipped_spikes_are_refused_before_anything_is_written(flipped: Recording, micro_weights: Path, tmp_path: Path):
     with pytest.raises(ValueError, match=r"cat: orientation: .*; allowed: .* or to ignore 'orientation'"):
-        restore_recording(micro_weights, flipped, tmp_path / "out", RestoreOptions(device="cpu"))
+        restore_recording(micro_weights, flipped, tmp_path / "out", RestoreOptions(device="cpu"), gate=admit)
     assert not (tmp_path / "out").exists()
 
 
@@ -148,4 +148,4 @@ def test_strict_is_refused_where_no_spikes_are_looked_at(recording_folder: Path,
     shipped = PHOTO.parents[2] / "weights" / "vrt_tiny.safetensors"
     options = RestoreOptions(device="cpu", strict=True)
     with pytest.raises(ValueError, match=r"^strict: true; allowed for .*vrt_tiny.*, a network without spikes: false$"):
-        restore_recording(shipped, open_recording(recording_folder), tmp_path / "out", options)
+        restore_recording(shipped, open_recording(recording_folder), tmp_path / "out", options, gate=admit)

@@ -15,9 +15,10 @@ import pytest
 
 from spikevrt import cli
 from spikevrt.checkpoint import load_weights, save_weights
+from spikevrt.engine import Engine
 from spikevrt.recording.frames import list_images
 from spikevrt.restore.batch import Outcome, restore_many, visible_gpus
-from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.options import JobOptions, RestoreOptions
 
 SOURCE_ROOT = Path(__file__).resolve().parents[2] / "src"
 CPU = RestoreOptions(device="cpu")
@@ -110,9 +111,9 @@ def test_what_was_restored_otherwise_is_refused_or_on_demand_replaced(
     (refused,) = restore_many(micro_weights, folder, out, options)
     assert refused.status == "failed" and refused.error is not None
     assert refused.error.endswith("a: exists, restored otherwise; choose another --out or pass --overwrite")
-    (replaced,) = restore_many(micro_weights, folder, out, options, overwrite=True)
+    (replaced,) = restore_many(micro_weights, folder, out, options, JobOptions(overwrite=True))
     assert (replaced.status, replaced.error) == ("restored", None)
-    assert said(restore_many(micro_weights, folder, out, options, overwrite=True)) == [("a", "kept")]
+    assert said(restore_many(micro_weights, folder, out, options, JobOptions(overwrite=True))) == [("a", "kept")]
 
 
 def test_a_batch_that_was_killed_goes_on_where_it_was(folder: Path, micro_weights: Path, tmp_path: Path):
@@ -155,7 +156,7 @@ def test_ray_restores_what_processes_restore(folder: Path, micro_weights: Path, 
     spoil(folder / "b")
     shutil.rmtree(folder / "c")
     mine = restore_many(micro_weights, folder, tmp_path / "mine", CPU)
-    rays = restore_many(micro_weights, folder, tmp_path / "rays", CPU, engine="ray", workers=2)
+    rays = restore_many(micro_weights, folder, tmp_path / "rays", CPU, engine=Engine("ray", 2))
     assert said(rays) == said(mine) == [("a", "restored"), ("b", "failed")]
     assert pictures(tmp_path / "rays") == pictures(tmp_path / "mine")
 
@@ -163,9 +164,9 @@ def test_ray_restores_what_processes_restore(folder: Path, micro_weights: Path, 
 def test_what_cannot_work_is_refused_before_anything_is_made(folder: Path, micro_weights: Path, tmp_path: Path):
     out = tmp_path / "out"
     with pytest.raises(ValueError, match=r"^workers: 0; must be 1 or more$"):
-        restore_many(micro_weights, folder, out, CPU, workers=0)
+        restore_many(micro_weights, folder, out, CPU, engine=Engine(workers=0))
     with pytest.raises(ValueError, match=r"^engine: dask; must be one of processes, ray$"):
-        restore_many(micro_weights, folder, out, CPU, engine="dask")
+        restore_many(micro_weights, folder, out, CPU, engine=Engine("dask"))
     with pytest.raises(FileNotFoundError, match=r"gone\.safetensors"):
         restore_many(tmp_path / "gone.safetensors", folder, out, CPU)
     with pytest.raises(ValueError, match=r"neither a recording nor a folder of recordings"):

@@ -18,30 +18,29 @@ import numpy as np
 import pytest
 
 from spikevrt.align.health import NAMES
+from spikevrt.mux import restored
 from spikevrt.mux.encode import VideoFormat
+from spikevrt.mux.restored import RestoredVideo
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import list_images, read_image
 from spikevrt.recording.loose import loose_recording
 from spikevrt.recording.recording import open_recording, write_alignment
 from spikevrt.recording.video import iter_video, probe_video
 from spikevrt.restore import job as job_module
-from spikevrt.restore import parts
-from spikevrt.restore.job import restore_recording
+from spikevrt.restore import writer
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.output import Output
-from tests.restore.conftest import RGB, SPIKES, FakeNetwork, identity, info
+from tests.restore.conftest import RGB, SPIKES, FakeNetwork, identity, info, restore, stand_in
 
 SMALL = RestoreOptions(tile_px=32, overlap_px=8, clip_frames=3, device="cpu")
 SMALL_REAL = RestoreOptions(tile_px=64, overlap_px=16, clip_frames=2, device="cpu")
-LOSSLESS = Output(format=VideoFormat("ffv1"))
+LOSSLESS = RestoredVideo(VideoFormat("ffv1"))
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def fake_network(monkeypatch) -> FakeNetwork:
     network = identity()
-    monkeypatch.setattr(job_module, "load_network", lambda weights, device: (network, info(RGB)))
-    monkeypatch.setattr(job_module, "sha256_file", lambda path: "0")
+    stand_in(lambda weights, device: (network, info(RGB)), monkeypatch.setattr)
     return network
 
 
@@ -74,9 +73,7 @@ def go_on(network: FakeNetwork) -> None:
 
 def test_a_recording_becomes_a_folder_of_all_its_frames(micro_weights, recording_folder, tmp_path):
     out = tmp_path / "new" / "restored"
-    summary = restore_recording(
-        micro_weights, open_recording(recording_folder), out, SMALL_REAL, output=Output(video=True)
-    )
+    summary = restore(micro_weights, open_recording(recording_folder), out, SMALL_REAL, video=True)
     assert entries(out) == {"000000.png", "000001.png", "000002.png", "restored.json", "restored.mp4"}
     assert read_image(out / "000000.png").shape == (64, 80, 3)
     assert probe_video(out / "restored.mp4").num_frames == 3
@@ -87,7 +84,7 @@ def test_a_recording_becomes_a_folder_of_all_its_frames(micro_weights, recording
 
 def test_a_picture_in_is_a_picture_out_without_network_or_tiling_loss(fake_network, make_recording, tmp_path):
     """What is written is what was restored: grey level i stays grey level i."""
-    restore_recording(Path("w"), make_recording(7), tmp_path / "out", SMALL)
+    restore(Path("w"), make_recording(7), tmp_path / "out", SMALL)
     levels = [np.unique(read_image(path)).tolist() for path in list_images(tmp_path / "out")]
     assert levels == [[i] for i in range(7)]
 
@@ -95,7 +92,7 @@ def test_a_picture_in_is_a_picture_out_without_network_or_tiling_loss(fake_netwo
 def test_an_out_that_ends_in_mp4_becomes_a_video_of_every_frame_with_its_summary_beside(
     fake_network, make_recording, tmp_path
 ):
-    restore_recording(Path("w"), make_recording(4), tmp_path / "out.mp4", SMALL)
+    restore(Path("w"), make_recording(4), tmp_path / "out.mp4", SMALL)
     found = probe_video(tmp_path / "out.mp4")
     assert (found.num_frames, found.width, found.height, found.fps) == (4, 34, 22, 25.0)
     assert json.loads((tmp_path / "out.mp4.json").read_text())["num_frames"] == 4
@@ -105,8 +102,8 @@ def test_an_out_that_ends_in_mp4_becomes_a_video_of_every_frame_with_its_summary
 def test_lossless_video_of_many_pieces_holds_every_frame_at_its_time(
     fake_network, make_recording, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(parts, "SEGMENT_FRAMES", 4)
-    restore_recording(Path("w"), make_recording(11), tmp_path / "out.mkv", SMALL, output=LOSSLESS)
+    monkeypatch.setattr(restored, "SEGMENT_FRAMES", 4)
+    restore(Path("w"), make_recording(11), tmp_path / "out.mkv", SMALL, maker=LOSSLESS)
     assert [np.unique(image).tolist() for image in iter_video(tmp_path / "out.mkv")] == [[i] for i in range(11)]
     times = probe_video(tmp_path / "out.mkv").times_s
     assert times == pytest.approx([i / 25 for i in range(11)], abs=5e-4)  # Matroska counts milliseconds
@@ -116,8 +113,8 @@ def test_lossless_video_of_many_pieces_holds_every_frame_at_its_time(
 def test_frames_of_more_than_8_bits_keep_what_8_bits_lose(fake_network, make_recording, tmp_path, kind):
     pytest.importorskip("OpenEXR" if kind == "exr" else "spikevrt")
     fake_network.answer = lambda blur, vox: blur * 0.5
-    restore_recording(Path("w"), make_recording(6), tmp_path / "out", SMALL, output=Output(frames=kind))
-    files = parts.FrameFiles(tmp_path / "out", kind)
+    restore(Path("w"), make_recording(6), tmp_path / "out", SMALL, frames=kind)
+    files = writer.FrameFiles(tmp_path / "out", kind)
     assert [files.path(i).name for i in range(6)] == sorted(name for name in entries(tmp_path / "out") if "0" in name)
     for index in range(6):
         frame = files.read(index).numpy()
@@ -126,16 +123,15 @@ def test_frames_of_more_than_8_bits_keep_what_8_bits_lose(fake_network, make_rec
 
 def test_a_video_beside_a_video_is_refused(make_recording, tmp_path):
     with pytest.raises(ValueError, match=r"video: .*out\.mp4 is the video already"):
-        restore_recording(Path("w"), make_recording(2), tmp_path / "out.mp4", SMALL, output=Output(video=True))
+        restore(Path("w"), make_recording(2), tmp_path / "out.mp4", SMALL, video=True)
 
 
 def test_a_recording_of_steady_spikes_is_skipped_and_the_summary_counts_it(make_recording, tmp_path, monkeypatch):
     """Spikes at every tick: steady, activity 0, so the frames stay as they are."""
     network = FakeNetwork(SPIKES, lambda blur, vox: blur * 2)
-    monkeypatch.setattr(job_module, "load_network", lambda weights, device: (network, info(SPIKES, mean=1.0)))
-    monkeypatch.setattr(job_module, "sha256_file", lambda path: "0")
+    stand_in(lambda weights, device: (network, info(SPIKES, mean=1.0)), monkeypatch.setattr)
     options = RestoreOptions(clip_frames=2, overlap_frames=1, skip_sharp=1.0, ignore_health=NAMES)
-    summary = restore_recording(Path("w"), make_recording(3), tmp_path / "out", options)
+    summary = restore(Path("w"), make_recording(3), tmp_path / "out", options)
     assert summary["tiles"] == {"num": 2, "skipped": 2, "shared_flows": False, "activity": [0.0, 0.0, 0.0]}
     assert json.loads((tmp_path / "out" / "restored.json").read_text())["tiles"] == summary["tiles"]
     assert network.calls == []
@@ -147,14 +143,14 @@ def test_a_recording_of_steady_spikes_is_skipped_and_the_summary_counts_it(make_
 def test_an_existing_out_is_refused_before_any_work(fake_network, make_recording, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(FileExistsError, match=r"out: exists; choose another --out or pass --overwrite"):
-        restore_recording(Path("w"), make_recording(2), tmp_path / "out", SMALL)
+        restore(Path("w"), make_recording(2), tmp_path / "out", SMALL)
     assert fake_network.calls == []
 
 
 def test_overwrite_replaces_an_earlier_result_and_leaves_nothing_of_it(fake_network, make_recording, tmp_path):
     out = tmp_path / "out"
-    restore_recording(Path("w"), make_recording(4), out, SMALL)
-    restore_recording(Path("w"), make_recording(2), out, SMALL, overwrite=True)
+    restore(Path("w"), make_recording(4), out, SMALL)
+    restore(Path("w"), make_recording(2), out, SMALL, overwrite=True)
     assert [path.name for path in list_images(out)] == ["000000.png", "000001.png"]
     assert entries(tmp_path) == {"out", "grey2", "grey4"}
 
@@ -163,17 +159,17 @@ def test_overwrite_spares_a_folder_that_is_no_earlier_result(fake_network, make_
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("years of work")
     with pytest.raises(FileExistsError, match=r"out: exists and holds no restored\.json, so it is not overwritten"):
-        restore_recording(Path("w"), make_recording(2), tmp_path / "out", SMALL, overwrite=True)
+        restore(Path("w"), make_recording(2), tmp_path / "out", SMALL, overwrite=True)
     assert entries(tmp_path / "out") == {"thesis.txt"}
 
 
 def test_an_interrupted_overwrite_leaves_the_earlier_result(fake_network, make_recording, tmp_path):
     out = tmp_path / "out"
-    restore_recording(Path("w"), make_recording(2), out, SMALL)
+    restore(Path("w"), make_recording(2), out, SMALL)
     before = contents(out)
     fake_network.answer = lambda blur, vox: blur * float("nan")
     with pytest.raises(ValueError, match="not finite"):
-        restore_recording(Path("w"), make_recording(4), out, SMALL, overwrite=True)
+        restore(Path("w"), make_recording(4), out, SMALL, overwrite=True)
     assert contents(out) == before
 
 
@@ -187,7 +183,7 @@ def test_stopped_before_anything_is_finished_nothing_at_all_is_left(
 ):
     stop_at(fake_network, 1, error)
     with pytest.raises(error):
-        restore_recording(Path("w"), make_recording(7), tmp_path / name, SMALL, output=LOSSLESS)
+        restore(Path("w"), make_recording(7), tmp_path / name, SMALL, maker=LOSSLESS)
     assert entries(tmp_path) == {"grey7"}
 
 
@@ -195,18 +191,18 @@ def test_stopped_before_anything_is_finished_nothing_at_all_is_left(
 def test_a_stopped_job_goes_on_and_ends_as_if_it_had_not_been(
     fake_network, make_recording, tmp_path, name, monkeypatch, capsys
 ):
-    monkeypatch.setattr(parts, "SEGMENT_FRAMES", 4)
+    monkeypatch.setattr(restored, "SEGMENT_FRAMES", 4)
     recording = make_recording(13)
     whole, out = tmp_path / f"whole{Path(name).suffix}", tmp_path / name
-    restore_recording(Path("w"), recording, whole, SMALL, output=LOSSLESS)
+    restore(Path("w"), recording, whole, SMALL, maker=LOSSLESS)
     num_calls = len(fake_network.calls)
     stop_at(fake_network, num_calls - 4)
     with pytest.raises(RuntimeError):
-        restore_recording(Path("w"), recording, out, SMALL, output=LOSSLESS)
+        restore(Path("w"), recording, out, SMALL, maker=LOSSLESS)
     assert not out.exists() and "the same command goes on from there" in capsys.readouterr().err
     go_on(fake_network)
     fake_network.calls.clear()
-    summary = restore_recording(Path("w"), recording, out, SMALL, output=LOSSLESS)
+    summary = restore(Path("w"), recording, out, SMALL, maker=LOSSLESS)
     assert summary["resumed_at"] >= 4 and len(fake_network.calls) < num_calls
     assert "goes on after" in capsys.readouterr().err
     if out.is_dir():
@@ -220,43 +216,45 @@ def test_a_job_goes_on_only_as_what_it_was_begun_as(fake_network, make_recording
     recording = make_recording(13)
     stop_at(fake_network, 8)
     with pytest.raises(RuntimeError):
-        restore_recording(Path("w"), recording, tmp_path / "out", SMALL)
+        restore(Path("w"), recording, tmp_path / "out", SMALL)
     other = dataclasses.replace(SMALL, overlap_px=16)
     with pytest.raises(FileExistsError, match=r"\.out\.job: an unfinished job with other options; .* pass --restart"):
-        restore_recording(Path("w"), recording, tmp_path / "out", other)
+        restore(Path("w"), recording, tmp_path / "out", other)
     go_on(fake_network)
-    assert restore_recording(Path("w"), recording, tmp_path / "out", other, restart=True)["resumed_at"] == 0
+    assert restore(Path("w"), recording, tmp_path / "out", other, restart=True)["resumed_at"] == 0
     assert entries(tmp_path) == {"grey13", "out"}
 
 
 def test_a_full_disk_is_told_and_what_is_finished_stays(fake_network, make_recording, tmp_path, monkeypatch):
-    recording, write = make_recording(9), parts.write_pixels
+    recording, write = make_recording(9), writer.write_pixels
 
     def full(path: Path, image: np.ndarray) -> None:
         if path.name == "000005.png":
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, image)
 
-    monkeypatch.setattr(parts, "write_pixels", full)
+    monkeypatch.setattr(writer, "write_pixels", full)
     with pytest.raises(OSError, match=r"out: no space is left on the device; what is finished \(5 files\) is kept in"):
-        restore_recording(Path("w"), recording, tmp_path / "out", SMALL)
+        restore(Path("w"), recording, tmp_path / "out", SMALL)
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(parts, "write_pixels", write)
-    assert restore_recording(Path("w"), recording, tmp_path / "out", SMALL)["resumed_at"] == 5
+    monkeypatch.setattr(writer, "write_pixels", write)
+    assert restore(Path("w"), recording, tmp_path / "out", SMALL)["resumed_at"] == 5
     assert len(list_images(tmp_path / "out")) == 9
 
 
 def test_a_disk_that_is_full_at_the_very_end_loses_no_frame(fake_network, make_recording, tmp_path, monkeypatch):
-    recording, write = make_recording(5), job_module._write_summary
+    recording, write = make_recording(5), job_module.write_text
 
-    def full(path: Path, summary: dict[str, object]) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(path: Path, text: str) -> None:
+        if path.name == "restored.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, text)
 
-    monkeypatch.setattr(job_module, "_write_summary", full)
+    monkeypatch.setattr(job_module, "write_text", full)
     with pytest.raises(OSError, match=r"what is finished \(5 files\) is kept in"):
-        restore_recording(Path("w"), recording, tmp_path / "out", SMALL)
-    monkeypatch.setattr(job_module, "_write_summary", write)
-    assert restore_recording(Path("w"), recording, tmp_path / "out", SMALL)["resumed_at"] == 5
+        restore(Path("w"), recording, tmp_path / "out", SMALL)
+    monkeypatch.setattr(job_module, "write_text", write)
+    assert restore(Path("w"), recording, tmp_path / "out", SMALL)["resumed_at"] == 5
     assert len(list_images(tmp_path / "out")) == 5 and entries(tmp_path) == {"grey5", "out"}
 
 
@@ -267,12 +265,11 @@ from spikevrt.recording.recording import open_recording, write_alignment
 from spikevrt.recording.alignment import Alignment
 from spikevrt.restore import job
 from spikevrt.restore.options import RestoreOptions
-from tests.restore.conftest import RGB, FakeNetwork, info
+from tests.restore.conftest import RGB, FakeNetwork, info, stand_in
 def slow(blur, vox):
     time.sleep(float(sys.argv[3]))
     return blur.clone()
-job.load_network = lambda weights, device: (FakeNetwork(RGB, slow), info(RGB))
-job.sha256_file = lambda path: "0"
+stand_in(lambda weights, device: (FakeNetwork(RGB, slow), info(RGB)))
 options = RestoreOptions(tile_px=64, clip_frames=3)
 job.restore_recording(Path("w"), open_recording(Path(sys.argv[1])), Path(sys.argv[2]), options)
 """
@@ -314,18 +311,17 @@ def test_a_killed_job_leaves_nothing_under_the_final_name_lets_nobody_in_while_i
 def test_uneven_times_and_slow_motion_between_them_are_kept(fake_network, tmp_path, uneven_video):
     """Frame i of the source at pts 0, 3, 4, 9 of 1/100 s."""
     footage = loose_recording(uneven_video, None)
-    restore_recording(Path("w"), footage, tmp_path / "out.mkv", SMALL, output=LOSSLESS)
+    restore(Path("w"), footage, tmp_path / "out.mkv", SMALL, maker=LOSSLESS)
     assert probe_video(tmp_path / "out.mkv").times_s == pytest.approx([0, 0.03, 0.04, 0.09], abs=5e-4)
 
 
 def test_frames_outside_the_stream_come_out_too_restored_from_the_frames_alone(make_recording, tmp_path, monkeypatch):
     network = FakeNetwork(SPIKES, lambda blur, vox: blur.clone())
-    monkeypatch.setattr(job_module, "load_network", lambda weights, device: (network, info(SPIKES, mean=1.0)))
-    monkeypatch.setattr(job_module, "sha256_file", lambda path: "0")
+    stand_in(lambda weights, device: (network, info(SPIKES, mean=1.0)), monkeypatch.setattr)
     recording = make_recording(5)
     write_alignment(recording.root, Alignment(offset_ticks=-4))  # the first exposure now begins before the stream
     options = dataclasses.replace(SMALL, ignore_health=NAMES)
-    summary = restore_recording(Path("w"), open_recording(recording.root, keep_outside=True), tmp_path / "out", options)
+    summary = restore(Path("w"), open_recording(recording.root, keep_outside=True), tmp_path / "out", options)
     assert summary["num_frames"] == 5 and summary["without_spikes"] == [0] and summary["dropped"] == ()
     assert len(list_images(tmp_path / "out")) == 5
     assert {vox is None for _, vox in network.calls} == {True, False}

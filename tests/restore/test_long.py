@@ -16,22 +16,20 @@ import numpy as np
 from spikevrt import runtime
 from spikevrt.recording.loose import loose_recording
 from spikevrt.mux.join import write_video
-from spikevrt.restore import job
 from spikevrt.restore.options import RestoreOptions
-from tests.restore.conftest import RGB, info
+from tests.restore.conftest import RGB, info, restore, stand_in
 import torch
 folder, num_frames = Path(sys.argv[1]), int(sys.argv[2])
 class Brighter(torch.nn.Module):  # remembers nothing
     pad_multiple, min_size_px, config = 8, 16, RGB
     def forward(self, blur, spike_vox=None, *, flows=None):
         return blur + 0.01
-job.load_network = lambda weights, device: (runtime.tune_allocator(), (Brighter().eval(), info(RGB)))[1]
-job.sha256_file = lambda path: "0"
+stand_in(lambda weights, device: (runtime.tune_allocator(), (Brighter().eval(), info(RGB)))[1])
 # grey that drifts, as from one camera: no cuts
 frames = (np.full((64, 96, 3), 100 + (i % 100) // 10, np.uint8) for i in range(num_frames))
 write_video(folder / f"in{num_frames}.mp4", frames, 30.0)
 options = RestoreOptions(device="cpu", clip_frames=25)
-summary = job.restore_recording(Path("w"), loose_recording(folder / f"in{num_frames}.mp4", None), folder / f"out{num_frames}.mp4", options)
+summary = restore(Path("w"), loose_recording(folder / f"in{num_frames}.mp4", None), folder / f"out{num_frames}.mp4", options)
 assert summary["num_frames"] == num_frames and summary["cuts"] == [], summary["cuts"]
 print(summary["peak_bytes"])
 """  # noqa: E501

@@ -13,7 +13,9 @@ import yaml
 
 from spikevrt.checkpoint import load_weights
 from spikevrt.config import Config
-from spikevrt.restore.restorer import RestoreOptions
+from spikevrt.data.dataset import open_dataset
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.restorer import Restorer
 from spikevrt.train.distributed import Ranks
 from spikevrt.train.journal import read_journal
 from spikevrt.train.validation import validate

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spikevrt.align.health import admit
 from spikevrt.app import session
 from spikevrt.app.turns import Cancelled
 from spikevrt.app.uploads import Stated

@@ -364,7 +364,7 @@ def test_dropout_takes_its_share_and_changes_neither_pictures_nor_other_voxels(r
 
 @pytest.mark.parametrize("normalize", ["none", "density"])
 def test_worse_voxels_are_the_same_by_both_paths_and_with_any_number_of_workers(root: Path, normalize: str):
-    settings = {"degradation": WORSE, "spike_dropout": 0.25, "normalize": normalize}
+    settings = {"degrade": WORSE, "spike_dropout": 0.25, "normalize": normalize}
     cached, streamed = (clips(root, voxels=voxels, **settings) for voxels in ("precomputed", "raw"))
     for item in range(len(cached)):
         assert_same(cached[item], streamed[item])

@@ -121,7 +121,7 @@ def test_frames_of_more_than_8_bits_keep_what_8_bits_lose(fake_network, make_rec
         np.testing.assert_allclose(frame, np.full((3, 22, 34), index / 510), atol=1.1 / 65535)
 
 
-def test_a_video_beside_a_video_is_refused(make_recording, tmp_path):
+def test_a_video_beside_a_video_is_refused(fake_network, make_recording, tmp_path):
     with pytest.raises(ValueError, match=r"video: .*out\.mp4 is the video already"):
         restore(Path("w"), make_recording(2), tmp_path / "out.mp4", SMALL, video=True)
 

@@ -74,12 +74,12 @@ class FakeSequence:
 
     name: str
     has_sharp: bool = True
+    exposures: tuple[Exposure, ...] = tuple(Exposure(i, 6 * i, 6 * i + 6, i / 10, i / 10 + 0.05) for i in range(2))
 
     def as_recording(self) -> Recording:
-        exposures = tuple(Exposure(i, 6 * i, 6 * i + 6, i / 10, i / 10 + 0.05) for i in range(2))
         paths = (Path("0.png"), Path("1.png"))
         spikes: Any = FakeStream(12)
-        return FakeRecording(Path(self.name), 16, 16, 2e4, exposures, spikes, paths, paths, 10.0)
+        return FakeRecording(Path(self.name), 16, 16, 2e4, self.exposures, spikes, paths, paths, 10.0)
 
 
 VALIDATED = (FakeSequence("scene0"), FakeSequence("scene01"))

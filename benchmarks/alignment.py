@@ -20,9 +20,8 @@ from spikevrt.align.compare import linear_luminance
 from spikevrt.align.estimate import AlignOptions, estimate_alignment, estimate_registration
 from spikevrt.align.registration import Cameras
 from spikevrt.recording.frames import read_image
-from spikevrt.simulate.rig import RigConfig
-from spikevrt.simulate.sensor import SENSOR_PRESETS, sensor_preset
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import SENSOR_PRESETS, RigConfig, SimulateOptions, sensor_preset
+from spikevrt.simulate.synthesise import simulate_recording
 
 
 def simulated(photo: Path, preset: str, seed: int) -> str:

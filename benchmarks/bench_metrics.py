@@ -21,7 +21,8 @@ from spikevrt.evaluate import metrics, scores
 from spikevrt.recording.frames import to_float
 from spikevrt.recording.recording import open_recording
 from spikevrt.restore.restorer import RestoreOptions, load_network, restore_frames
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import SimulateOptions
+from spikevrt.simulate.synthesise import simulate_recording
 
 SHIPPED = Path(__file__).resolve().parents[1] / "src" / "spikevrt"
 PHOTOS = ("chelsea.jpg", "coffee.jpg", "bridge.jpg", "astronaut.jpg")

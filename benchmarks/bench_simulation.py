@@ -23,10 +23,8 @@ from pathlib import Path
 import torch
 
 from spikevrt.simulate import synthesise
-from spikevrt.simulate.camera import CameraConfig
-from spikevrt.simulate.rig import RigConfig
-from spikevrt.simulate.sensor import sensor_preset
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import CameraConfig, RigConfig, SimulateOptions, sensor_preset
+from spikevrt.simulate.synthesise import simulate_recording
 
 NOISY = CameraConfig(full_well_electrons=8000.0, read_noise=0.002)
 CASES = {

@@ -27,8 +27,9 @@ from spikevrt.represent.voxel import voxelise
 from spikevrt.restore import restorer
 from spikevrt.restore.restorer import RestoreOptions, load_network, restore_frames
 from spikevrt.restore.work import ClipWork, tiles_in_all
-from spikevrt.simulate.sensor import SpikeSensor, sensor_preset
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.sensor import SpikeSensor
+from spikevrt.simulate.setup import SimulateOptions, sensor_preset
+from spikevrt.simulate.synthesise import simulate_recording
 
 PACKAGE = Path(restorer.__file__).parents[1]
 ASSETS = PACKAGE / "assets"

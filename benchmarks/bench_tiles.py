@@ -30,7 +30,8 @@ from spikevrt.restore.inputs import frame_counts
 from spikevrt.restore.plan import FLOW_MAX_PIXELS, Plan, plan_tiles
 from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip
 from spikevrt.restore.tiling import Tile, spatial_tiles
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import SimulateOptions
+from spikevrt.simulate.synthesise import simulate_recording
 
 PACKAGE = Path(restorer.__file__).parents[1]
 HEIGHT, WIDTH, FRAMES = 256, 384, 3

@@ -28,8 +28,8 @@ from spikevrt.recording.loose import loose_recording
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.recording.stream import PackedStream, count_slices
-from spikevrt.simulate.sensor import sensor_preset
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import SimulateOptions, sensor_preset
+from spikevrt.simulate.synthesise import simulate_recording
 
 Image = Callable[[np.ndarray], np.ndarray]
 CLEAN = (  # name, motion in pixels over an exposure, sensor preset, shift in sensor pixels, frames

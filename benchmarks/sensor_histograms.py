@@ -22,7 +22,8 @@ from torch.nn import functional as F
 from spikevrt.light import srgb_to_linear
 from spikevrt.recording.frames import read_image
 from spikevrt.recording.spike_file import SpikeGeometry, read_spikes
-from spikevrt.simulate.sensor import SENSOR_PRESETS, SensorConfig, SpikeSensor, sensor_preset
+from spikevrt.simulate.sensor import SpikeSensor
+from spikevrt.simulate.setup import SENSOR_PRESETS, SensorConfig, sensor_preset
 from spikevrt.simulate.statistics import (
     flat_field_cv,
     interval_outside_fraction,

@@ -23,8 +23,8 @@ from spikevrt.evaluate.metrics import psnr_rgb
 from spikevrt.recording.frames import to_float
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.simulate.rig import RigConfig
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import RigConfig, SimulateOptions
+from spikevrt.simulate.synthesise import simulate_recording
 
 FACTOR = 8
 PERIOD_TICKS = 160

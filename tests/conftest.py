@@ -52,7 +52,8 @@ def _made_photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def _made_recording(_made_photo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+    from spikevrt.simulate.setup import SimulateOptions
+    from spikevrt.simulate.synthesise import simulate_recording
 
     options = SimulateOptions(
         frames=3, width=80, height=64, exposure_ticks=19, period_ticks=23, motion_px=3.0, num_layers=0

@@ -122,10 +122,7 @@ def as_in_help(value: object) -> str:
 
 def test_the_defaults_in_the_help_are_the_true_ones():
     from spikevrt.restore.restorer import RestoreOptions
-    from spikevrt.simulate.camera import CameraConfig
-    from spikevrt.simulate.rig import RigConfig
-    from spikevrt.simulate.sensor import SensorConfig
-    from spikevrt.simulate.synthesise import SimulateOptions
+    from spikevrt.simulate.setup import CameraConfig, RigConfig, SensorConfig, SimulateOptions
 
     for table, defaults in (
         (simulate.SIMULATE, SimulateOptions()),
@@ -140,10 +137,7 @@ def test_the_defaults_in_the_help_are_the_true_ones():
 
 def test_every_option_of_a_stage_can_be_given():
     from spikevrt.restore.restorer import RestoreOptions
-    from spikevrt.simulate.camera import CameraConfig
-    from spikevrt.simulate.rig import RigConfig
-    from spikevrt.simulate.sensor import SensorConfig
-    from spikevrt.simulate.synthesise import SimulateOptions
+    from spikevrt.simulate.setup import CameraConfig, RigConfig, SensorConfig, SimulateOptions
 
     def names(kind: Any) -> set[str]:
         return {field.name for field in dataclasses.fields(kind)}

@@ -15,8 +15,8 @@ from spikevrt.cli import main
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import image_size, read_image, write_image
 from spikevrt.recording.recording import open_recording
-from spikevrt.simulate.rig import RigConfig
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import RigConfig, SimulateOptions
+from spikevrt.simulate.synthesise import simulate_recording
 
 ASSETS = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets"
 OPTIONS = SimulateOptions(

@@ -22,7 +22,8 @@ from spikevrt.recording.loose import loose_recording
 from spikevrt.recording.recording import Recording, open_recording, write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.recording.stream import PackedStream
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import SimulateOptions
+from spikevrt.simulate.synthesise import simulate_recording
 
 ASSETS = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets"
 PHOTOS = ("astronaut.jpg", "bridge.jpg", "chelsea.jpg", "coffee.jpg")

@@ -13,8 +13,8 @@ from spikevrt.align.health import check_health
 from spikevrt.align.offset import OffsetHint
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.recording import Recording, with_alignment
-from spikevrt.simulate.rig import RigConfig
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import RigConfig, SimulateOptions
+from spikevrt.simulate.synthesise import simulate_recording
 
 PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets" / "coffee.jpg"
 

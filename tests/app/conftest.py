@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import SimulateOptions
+from spikevrt.simulate.synthesise import simulate_recording
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,8 @@ import pytest
 from spikevrt.recording.frames import list_images, read_image
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.video import write_video
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import SimulateOptions
+from spikevrt.simulate.synthesise import simulate_recording
 
 pytest.importorskip("gradio")
 playwright = pytest.importorskip("playwright.sync_api")

@@ -19,7 +19,8 @@ from spikevrt.recording.recording import open_recording
 from spikevrt.recording.spike_file import SpikeWriter, read_spikes
 from spikevrt.restore.admission import admit
 from spikevrt.restore.inputs import frame_counts
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import SimulateOptions
+from spikevrt.simulate.synthesise import simulate_recording
 from tests.data.conftest import NUM_BINS, NUM_TICKS, MakeRecording
 from tests.formats.test_layouts import MAKERS, make_rsb, make_spk_gopro
 

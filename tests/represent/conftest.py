@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spikevrt.simulate.sensor import SensorConfig, SpikeSensor
+from spikevrt.simulate.sensor import SpikeSensor
+from spikevrt.simulate.setup import SensorConfig
 
 
 @pytest.fixture(params=["cpu", "cuda"])

@@ -8,7 +8,8 @@ import torch
 
 from spikevrt.represent.activity import spike_activity
 from spikevrt.represent.voxel import voxelise
-from spikevrt.simulate.sensor import SpikeSensor, sensor_preset
+from spikevrt.simulate.sensor import SpikeSensor
+from spikevrt.simulate.setup import sensor_preset
 
 
 def _fired(light_NHW: torch.Tensor, preset: str = "ideal", num_bins: int = 16) -> torch.Tensor:

@@ -9,7 +9,8 @@ import torch
 
 from spikevrt.represent.interval import interval_voxels
 from spikevrt.represent.profile import PROFILE_DARK_RATE, PROFILE_SCALE, STRIP_VALUES, expected_counts, profile
-from spikevrt.simulate.sensor import SensorConfig, SpikeSensor
+from spikevrt.simulate.sensor import SpikeSensor
+from spikevrt.simulate.setup import SensorConfig
 
 
 def seen(light: torch.Tensor, threshold: float) -> torch.Tensor:

@@ -17,9 +17,8 @@ from spikevrt.restore.admission import admit
 from spikevrt.restore.inputs import frame_counts
 from spikevrt.restore.job import restore_recording
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.simulate.rig import RigConfig
-from spikevrt.simulate.sensor import sensor_preset
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import RigConfig, SimulateOptions, sensor_preset
+from spikevrt.simulate.synthesise import simulate_recording
 
 PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets" / "chelsea.jpg"
 

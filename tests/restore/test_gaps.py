@@ -15,8 +15,8 @@ from spikevrt.recording.recording import Exposure, Recording, open_recording, wi
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.recording.stream import PackedStream
 from spikevrt.restore.gaps import has_usable_spikes, inside_stream, lost_ticks
-from spikevrt.simulate.sensor import sensor_preset
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import SimulateOptions, sensor_preset
+from spikevrt.simulate.synthesise import simulate_recording
 
 PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets" / "chelsea.jpg"
 TICKS, PERIOD, NUM = 128, 160, 4

@@ -12,7 +12,8 @@ from spikevrt.recording.recording import Recording
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.restorer import restore_clip, restore_frames
 from spikevrt.restore.streaming import load_restorer
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import SimulateOptions
+from spikevrt.simulate.synthesise import simulate_recording
 
 BORDER_PX = 16
 INSIDE, BORDER = 2 / 255, 4 / 255  # the bounds; measured: benchmarks/restore_cpu_*.md

@@ -16,7 +16,8 @@ from spikevrt.recording.frames import read_image
 from spikevrt.recording.recording import Recording
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.streaming import Restorer, load_restorer
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import SimulateOptions
+from spikevrt.simulate.synthesise import simulate_recording
 
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "src" / "spikevrt" / "assets" / "clock.jpg"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spikevrt.recording.frames import write_image
-from spikevrt.simulate.synthesise import SimulateOptions
+from spikevrt.simulate.setup import SimulateOptions
 
 OPTIONS = SimulateOptions(
     frames=3, exposure_ticks=22, period_ticks=31, width=46, height=34, motion_px=5.0, ticks_per_frame=7, seed=11

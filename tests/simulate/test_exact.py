@@ -154,7 +154,8 @@ SCRIPT = """
 import hashlib, sys, torch
 from pathlib import Path
 from spikevrt.simulate.exact import exact_scene, grey_light, light_levels
-from spikevrt.simulate.sensor import SpikeSensor, sensor_preset
+from spikevrt.simulate.sensor import SpikeSensor
+from spikevrt.simulate.setup import sensor_preset
 scene = exact_scene(Path(sys.argv[1]), [Path(sys.argv[1])] * 2, height=40, width=48, speed_px=9.0, exposure_ticks=32,
                     seed="digest")
 light = scene.light(torch.arange(64))

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spikevrt.simulate.sensor import SensorConfig, SpikeSensor
+from spikevrt.simulate.sensor import SpikeSensor
+from spikevrt.simulate.setup import SensorConfig
 
 
 def random_light(num_ticks: int, seed: int) -> torch.Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spikevrt.light import luminance
-from spikevrt.simulate.sensor import SensorConfig, SpikeSensor, sensor_light
+from spikevrt.simulate.sensor import SpikeSensor, sensor_light
+from spikevrt.simulate.setup import SensorConfig
 
 EVERYTHING = SensorConfig(
     threshold=1.3, dead_ticks=0.1, light_gain=0.9, photons_per_tick=300.0, dark_current=0.05, dark_cv=0.4, gain_cv=0.1,

@@ -12,10 +12,8 @@ from torch.nn import functional as F
 
 from spikevrt.light import linear_to_srgb, luminance
 from spikevrt.recording.video import write_video
-from spikevrt.simulate.camera import CameraConfig
-from spikevrt.simulate.rig import RigConfig
 from spikevrt.simulate.scene import photo_scene
-from spikevrt.simulate.sensor import SensorConfig, sensor_preset
+from spikevrt.simulate.setup import CameraConfig, RigConfig, SensorConfig, sensor_preset
 from spikevrt.simulate.synthesise import _chunks, simulate_recording
 from tests.simulate.conftest import OPTIONS, fingerprint, textured
 

@@ -19,7 +19,8 @@ from spikevrt.data.dataset import DatasetInfo
 from spikevrt.data.prepare import prepare
 from spikevrt.recording.frames import write_image
 from spikevrt.represent.voxel import VoxelStats
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import SimulateOptions
+from spikevrt.simulate.synthesise import simulate_recording
 from spikevrt.train import loop
 
 NUM_BINS = 3

@@ -38,7 +38,8 @@ from spikevrt.report.summary import write_summary
 from spikevrt.restore.job import restore_recording
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.output import SUMMARY_FILE, Output
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import SimulateOptions
+from spikevrt.simulate.synthesise import simulate_recording
 
 EXAMPLES = {Path(name).stem: name for name in (*PHOTOS, VIDEO)}
 WEIGHTS = (shipped.DEFAULT, shipped.REFERENCE, shipped.TWIN)  # the default first

@@ -28,10 +28,11 @@ from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import Recording, open_recording, write_sidecar
 from spikevrt.recording.sidecar import SPIKE_FILE
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
-from spikevrt.simulate.camera import CameraConfig, FrameExposure
+from spikevrt.simulate.camera import FrameExposure
 from spikevrt.simulate.exact import draw, exact_scene, exact_video, grey_light, light_levels
 from spikevrt.simulate.scene import Scene
-from spikevrt.simulate.sensor import SpikeSensor, sensor_preset
+from spikevrt.simulate.sensor import SpikeSensor
+from spikevrt.simulate.setup import CameraConfig, sensor_preset
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8

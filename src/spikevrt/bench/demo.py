@@ -14,7 +14,8 @@ from pathlib import Path
 from spikevrt import shipped
 from spikevrt.evaluate.runner import results_folder, write_results
 from spikevrt.restore.restorer import RestoreOptions
-from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+from spikevrt.simulate.setup import SimulateOptions
+from spikevrt.simulate.synthesise import simulate_recording
 
 ASSETS = Path(__file__).parents[1] / "assets"
 PHOTOS = ("bridge.jpg", "clock.jpg", "astronaut.jpg")

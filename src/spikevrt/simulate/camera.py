@@ -8,54 +8,18 @@ Dimension key: N ticks, H rows, W columns, 3 colours (RGB).
 from __future__ import annotations
 
 import hashlib
-import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from spikevrt.light import linear_to_srgb
 from spikevrt.recording.frames import to_uint8
+from spikevrt.simulate.setup import CameraConfig
 
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float, Int, UInt8
     from torch import Tensor
-
-CURVES = ("srgb", "2.2", "linear")
-
-
-@dataclass(frozen=True)
-class CameraConfig:
-    """The colour camera beside the spike camera.
-
-    exposure_gain: the light is multiplied by it (aperture); what exceeds full scale then is cut off (saturation).
-    full_well_electrons: electrons that a pixel holds at full scale; 0 stands for no shot noise.
-    read_noise: standard deviation, 1 being full scale of linear light.
-    curve: from linear light to the levels of the picture: srgb (exact), 2.2 (light ** (1 / 2.2)) or linear.
-    bits: the picture has 2 ** bits levels, spread over 0 to 255.
-    rolling_shutter_ticks: so much later than the first row's the last row's exposure begins and ends.
-    """
-
-    exposure_gain: float = 1.0
-    full_well_electrons: float = 0.0
-    read_noise: float = 0.0
-    curve: str = "srgb"
-    bits: int = 8
-    rolling_shutter_ticks: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.exposure_gain < math.inf:
-            raise ValueError(f"camera.exposure_gain: {self.exposure_gain}; must be above 0")
-        for name, value in (("full_well_electrons", self.full_well_electrons), ("read_noise", self.read_noise)):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"camera.{name}: {value}; must be 0 or more")
-        if self.curve not in CURVES:
-            raise ValueError(f"camera.curve: {self.curve}; must be one of {', '.join(CURVES)}")
-        if not 1 <= self.bits <= 8:
-            raise ValueError(f"camera.bits: {self.bits}; must be from 1 to 8")
-        if self.rolling_shutter_ticks < 0:
-            raise ValueError(f"camera.rolling_shutter_ticks: {self.rolling_shutter_ticks}; must be 0 or more")
 
 
 def camera_seed(seed: int) -> int:

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 from spikevrt.engine import check_engine, run_jobs
 from spikevrt.recording.atomic import alone_in
 from spikevrt.recording.recording import open_recording
+from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.source import count_frames, is_photo, sha256_source
-from spikevrt.simulate.synthesise import LAYERS_FROM, SimulateOptions, simulate_recording
+from spikevrt.simulate.synthesise import LAYERS_FROM, simulate_recording
 
 
 def simulate_many(

@@ -8,88 +8,19 @@ Dimension key: N ticks, C planes of light, H frame rows, W frame columns, h sens
 
 from __future__ import annotations
 
-import hashlib
 import math
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional as F
 
-from spikevrt.simulate.texture import uniform
+from spikevrt.simulate.setup import RigConfig
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
 MOST_BEYOND = 0.25  # of the frame's longer side: so far a sensor may see beyond the frame's border
-
-
-@dataclass(frozen=True)
-class RigConfig:
-    """How the spike camera stands beside the colour camera, and how far its clock is off.
-
-    shift_x_px, shift_y_px: where the frame's centre lands on the sensor, in frame pixels right of and below its centre.
-    rotate_deg: the scene appears turned clockwise on the sensor, about the centre.
-    scale: the scene appears so much larger on the sensor.
-    tilt_x, tilt_y: perspective; a point is divided by 1 + tilt_x at the frame's right edge and 1 + tilt_y at its lower.
-    offset_ticks: the true exposures begin so many ticks later in the stream than the recording says.
-    margin_ticks: ticks in the stream before the first true exposure and after the last; at least |offset_ticks|.
-    random: draw all but the margin from the recording's seed: up to 20 px along each axis, 2 degrees, 5 %, tilts of
-        0.02, and an offset of up to one exposure, in a margin of at least one exposure.
-    """
-
-    shift_x_px: float = 0.0
-    shift_y_px: float = 0.0
-    rotate_deg: float = 0.0
-    scale: float = 1.0
-    tilt_x: float = 0.0
-    tilt_y: float = 0.0
-    offset_ticks: int = 0
-    margin_ticks: int = 0
-    random: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("shift_x_px", "shift_y_px", "rotate_deg"):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"rig.{name}: {getattr(self, name)}; must be finite")
-        if not 0.5 <= self.scale <= 2:
-            raise ValueError(f"rig.scale: {self.scale}; must be 0.5 to 2")
-        for name in ("tilt_x", "tilt_y"):
-            if not -0.25 <= getattr(self, name) <= 0.25:
-                raise ValueError(f"rig.{name}: {getattr(self, name)}; must be -0.25 to 0.25")
-        if self.margin_ticks < 0:
-            raise ValueError(f"rig.margin_ticks: {self.margin_ticks}; must be 0 or more")
-        if self.random and replace(self, random=False) != RigConfig(margin_ticks=self.margin_ticks):
-            raise ValueError("rig.random: draws shift, rotation, scale, tilt and offset; not with one of these given")
-
-    @property
-    def is_perfect(self) -> bool:
-        """Whether nothing is misaligned (a margin alone is no misalignment)."""
-        return self == RigConfig(margin_ticks=self.margin_ticks)
-
-    @property
-    def is_registered(self) -> bool:
-        """Whether every sensor pixel sees exactly its ratio x ratio frame pixels, whatever the clock does."""
-        return replace(self, offset_ticks=0).is_perfect
-
-
-def drawn_rig(rig: RigConfig, *, exposure_ticks: int, seed: int) -> RigConfig:
-    """The rig with its random parts drawn from `seed` and its margin made wide enough for the offset."""
-    if rig.random:
-        digest = hashlib.sha256(f"rig:{seed}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:6], "big"))
-        rig = RigConfig(
-            shift_x_px=uniform(generator, -20, 20),
-            shift_y_px=uniform(generator, -20, 20),
-            rotate_deg=uniform(generator, -2, 2),
-            scale=uniform(generator, 0.95, 1.05),
-            tilt_x=uniform(generator, -0.02, 0.02),
-            tilt_y=uniform(generator, -0.02, 0.02),
-            offset_ticks=round(uniform(generator, -exposure_ticks, exposure_ticks)),
-            margin_ticks=max(rig.margin_ticks, exposure_ticks),
-        )
-    return replace(rig, margin_ticks=max(rig.margin_ticks, abs(rig.offset_ticks)))
 
 
 def rig_homography(rig: RigConfig, *, width: int, height: int, ratio: int) -> Float[Tensor, "3 3"]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,130 +18,14 @@ from torch.nn import functional as F
 
 from spikevrt.light import LUMINANCE, luminance
 from spikevrt.simulate.noise import normal
+from spikevrt.simulate.setup import SensorConfig
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, UInt8
     from torch import Tensor
 
-BAYER_PATTERNS = ("BGGR", "RGGB", "GRBG", "GBRG")
 DARK_STEPS = 1 << 30  # levels of dark current per full-scale tick
 FEW_PHOTONS = 100.0  # a full-scale tick of fewer photons is drawn from Poisson itself, one of more from a normal
-
-
-@dataclass(frozen=True)
-class SensorConfig:
-    """The spike camera beside the colour camera.
-
-    threshold: light per spike, in full-scale ticks; the firing rate is light / threshold, at most one spike a tick.
-    tick_rate_hz: read-outs per second.
-    dead_ticks: light that a pixel loses after each spike, in ticks (0.002 = 100 ns of a 50 us tick).
-    ratio: colour pixels per sensor pixel, along each side.
-    light_gain: the light is multiplied by it before anything else; below 1 for a scene in low light.
-    photons_per_tick: photons that a full-scale pixel receives in a tick; 0 stands for no shot noise.
-    dark_current: light that every pixel sees in the dark, per tick, 1 being full scale.
-    dark_cv: spread of the dark current between pixels, standard deviation / mean (log-normal).
-    gain_cv: spread of the response between pixels (normal).
-    threshold_cv: spread of the threshold between pixels (normal).
-    threshold_jitter: noise of each tick's comparison, standard deviation in thresholds.
-    dead_fraction: share of the pixels that never fire.
-    hot_fraction: share of the pixels whose dark current is `hot_current` instead.
-    hot_current: light per tick that a hot pixel sees in the dark.
-    missed_fraction: share of the read-outs that are lost: such a tick reads zeros, and the charge waits for the next.
-    pattern_seed: seed of what differs between pixels, to keep one camera over many recordings; None: the sensor's seed.
-    response: weights of linear red, green and blue light.
-    bayer: colours of the top left 2 x 2 pixels, row by row (BGGR, RGGB, GRBG, GBRG); empty: no colour filter.
-    """
-
-    threshold: float = 1.0
-    tick_rate_hz: float = 20000.0
-    dead_ticks: float = 0.0
-    ratio: int = 2
-    light_gain: float = 1.0
-    photons_per_tick: float = 0.0
-    dark_current: float = 0.0
-    dark_cv: float = 0.0
-    gain_cv: float = 0.0
-    threshold_cv: float = 0.0
-    threshold_jitter: float = 0.0
-    dead_fraction: float = 0.0
-    hot_fraction: float = 0.0
-    hot_current: float = 0.03
-    missed_fraction: float = 0.0
-    pattern_seed: int | None = None
-    response: tuple[float, float, float] = LUMINANCE
-    bayer: str = ""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "response", tuple(self.response))  # a list, where it comes from JSON
-        for name, value in (
-            ("threshold", self.threshold),
-            ("tick_rate_hz", self.tick_rate_hz),
-            ("light_gain", self.light_gain),
-        ):
-            if not 0 < value < math.inf:
-                raise ValueError(f"sensor.{name}: {value}; must be above 0")
-        for name, value in (
-            ("dead_ticks", self.dead_ticks),
-            ("photons_per_tick", self.photons_per_tick),
-            ("dark_current", self.dark_current),
-            ("dark_cv", self.dark_cv),
-            ("gain_cv", self.gain_cv),
-            ("threshold_cv", self.threshold_cv),
-            ("threshold_jitter", self.threshold_jitter),
-            ("hot_current", self.hot_current),
-        ):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"sensor.{name}: {value}; must be 0 or more")
-        for name, value in (
-            ("dead_fraction", self.dead_fraction),
-            ("hot_fraction", self.hot_fraction),
-            ("missed_fraction", self.missed_fraction),
-        ):
-            if not 0 <= value <= 1:
-                raise ValueError(f"sensor.{name}: {value}; must be from 0 to 1")
-        if self.dead_fraction + self.hot_fraction > 1:
-            raise ValueError(f"sensor.hot_fraction: {self.hot_fraction}; must be at most 1 - dead_fraction")
-        if self.ratio < 1:
-            raise ValueError(f"sensor.ratio: {self.ratio}; must be 1 or more")
-        if len(self.response) != 3 or not all(0 <= weight < math.inf for weight in self.response):
-            raise ValueError(f"sensor.response: {self.response}; must be three weights of 0 or more: red, green, blue")
-        if self.bayer not in ("", *BAYER_PATTERNS):
-            raise ValueError(f"sensor.bayer: {self.bayer}; must be one of {', '.join(BAYER_PATTERNS)}, or empty")
-        if self.bayer and self.response != LUMINANCE:
-            raise ValueError(f"sensor.response: {self.response}; must be left alone where bayer chooses the colours")
-
-    @property
-    def has_pattern(self) -> bool:
-        """Whether pixels differ from each other in anything but their start phase."""
-        spread = max(self.gain_cv, self.threshold_cv, self.dark_cv * self.dark_current)
-        return max(spread, self.dead_fraction, self.hot_fraction) > 0
-
-
-SENSOR_PRESETS = ("ideal", "bright", "lowlight")
-
-
-def sensor_preset(name: str) -> SensorConfig:
-    """A sensor by name; change single fields with `dataclasses.replace`.
-
-    ideal: no noise. bright: the noise of a real sensor in daylight. lowlight: the same sensor where the brightest white
-    gives 0.14 of that light, so that a surface of 18 % grey fires about 0.03 times a tick.
-
-    Raises:
-        ValueError: there is no such preset.
-    """
-    if name == "ideal":
-        return SensorConfig()
-    if name in ("bright", "lowlight"):
-        return SensorConfig(
-            dead_ticks=0.002,
-            light_gain=1.0 if name == "bright" else 0.14,
-            photons_per_tick=15000.0,
-            dark_current=0.0050,
-            dark_cv=0.41,
-            gain_cv=0.056,
-            hot_fraction=0.0009,
-        )
-    raise ValueError(f"sensor: {name}; must be one of {', '.join(SENSOR_PRESETS)}")
 
 
 def sensor_light(light_N3HW: Float[Tensor, "N 3 H W"], config: SensorConfig) -> Float[Tensor, "N h w"]:

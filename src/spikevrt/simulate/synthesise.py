@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,96 +23,17 @@ from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import SIDECAR, Recording, open_recording, write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
-from spikevrt.simulate.camera import CameraConfig, FrameExposure, camera_seed, develop
+from spikevrt.simulate.camera import FrameExposure, camera_seed, develop
 from spikevrt.simulate.footage import video_scene
-from spikevrt.simulate.rig import RigConfig, RigView, drawn_rig, rig_truth
+from spikevrt.simulate.rig import RigView, rig_truth
 from spikevrt.simulate.scene import Scene, photo_scene
-from spikevrt.simulate.sensor import SensorConfig, SpikeSensor, sensor_light
+from spikevrt.simulate.sensor import SpikeSensor, sensor_light
+from spikevrt.simulate.setup import SensorConfig, SimulateOptions
 from spikevrt.simulate.source import is_photo, sha256_source
 
 CHUNK_PIXELS = 1 << 20  # light is added up in chunks of about this many pixels (12 bytes each), 16 ticks at most
 LAYERS_FROM = "layer_photos_sha256"  # provenance: the photographs that layers could be cut from, in order
 MOST_THREADS = 4  # torch renders ticks in parallel: a chunk is made long enough for so many threads
-
-
-@dataclass(frozen=True)
-class SimulateOptions:
-    """How a recording is simulated.
-
-    A photograph is filmed under a moving camera: `motion_px` is the typical image motion over one exposure (each
-    recording draws its own speed between 0.5 and 1.5 times that) and `num_layers` cut-outs move before it. A video is
-    filmed as it is: `ticks_per_frame` ticks lie between two of its frames, and recording begins at `start_frame`.
-    The sharp frame is that of the exposure's middle, or of `sharp_shift_ticks` after it (before it, where negative).
-    `interpolate` (a power of two) puts so many frames, made by a network, in the place of each of the video's own;
-    `ticks_per_frame` then lie between two of these, and `start_frame` still counts the video's own.
-    """
-
-    frames: int = 5
-    exposure_ticks: int = 128
-    period_ticks: int = 160
-    width: int = 640
-    height: int = 360
-    motion_px: float = 12.0
-    num_layers: int = 2
-    ticks_per_frame: int = 8
-    start_frame: int = 0
-    interpolate: int = 1
-    sharp_shift_ticks: int = 0
-    seed: int = 123
-    sensor: SensorConfig = field(default_factory=SensorConfig)
-    camera: CameraConfig = field(default_factory=CameraConfig)
-    rig: RigConfig = field(default_factory=RigConfig)
-
-    def __post_init__(self) -> None:
-        for name, value in (
-            ("frames", self.frames), ("exposure_ticks", self.exposure_ticks), ("width", self.width),
-            ("height", self.height), ("ticks_per_frame", self.ticks_per_frame),
-        ):  # fmt: skip
-            if value < 1:
-                raise ValueError(f"{name}: {value}; must be 1 or more")
-        for name, value in (("num_layers", self.num_layers), ("start_frame", self.start_frame)):
-            if value < 0:
-                raise ValueError(f"{name}: {value}; must be 0 or more")
-        if not -(2**63) <= self.seed < 2**64:
-            raise ValueError(f"seed: {self.seed}; must be from -2**63 to 2**64 - 1")
-        if self.interpolate < 1 or self.interpolate & (self.interpolate - 1):
-            raise ValueError(f"interpolate: {self.interpolate}; must be a power of two: 1, 2, 4, 8 ...")
-        if not 0 <= self.motion_px < float("inf"):
-            raise ValueError(f"motion_px: {self.motion_px}; must be 0 or more")
-        if self.period_ticks < self.exposure_ticks:
-            raise ValueError(
-                f"period_ticks: {self.period_ticks}; must be at least exposure_ticks = {self.exposure_ticks}"
-            )
-        for name, value in (("width", self.width), ("height", self.height)):
-            if value % self.sensor.ratio:
-                raise ValueError(f"{name}: {value}; must be a multiple of ratio = {self.sensor.ratio}")
-
-    @property
-    def true_rig(self) -> RigConfig:
-        """The rig, its random parts drawn."""
-        return drawn_rig(self.rig, exposure_ticks=self.exposure_ticks, seed=self.seed)
-
-    @property
-    def num_ticks(self) -> int:
-        """Length of the stream: from the first exposure's start to the last one's end, and the margins around them."""
-        filmed = (self.frames - 1) * self.period_ticks + self.exposure_ticks + self.camera.rolling_shutter_ticks
-        return filmed + 2 * self.margin_ticks
-
-    @property
-    def margin_ticks(self) -> int:
-        """Ticks of the stream before the first exposure and after the last: of the rig, or what a shift needs."""
-        rig = self.true_rig
-        return max(rig.margin_ticks, abs(rig.offset_ticks) + abs(self.sharp_shift_ticks))
-
-    @property
-    def start_ticks(self) -> list[int]:
-        """The tick of the stream at which each frame's exposure really begins."""
-        return [self.margin_ticks + index * self.period_ticks for index in range(self.frames)]
-
-    @property
-    def source_frames_needed(self) -> int:
-        """How many of a video's own frames the stream takes."""
-        return -(-self.num_ticks // (self.ticks_per_frame * self.interpolate)) + 1
 
 
 def simulate_recording(

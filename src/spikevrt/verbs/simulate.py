@@ -101,11 +101,9 @@ def _simulate(parsed: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from spikevrt.restore.output import progress_bar
-    from spikevrt.simulate.camera import CameraConfig
     from spikevrt.simulate.collection import simulate_many
-    from spikevrt.simulate.rig import RigConfig
-    from spikevrt.simulate.sensor import sensor_preset
-    from spikevrt.simulate.synthesise import SimulateOptions, simulate_recording
+    from spikevrt.simulate.setup import CameraConfig, RigConfig, SimulateOptions, sensor_preset
+    from spikevrt.simulate.synthesise import simulate_recording
 
     start_s = time.perf_counter()
     sensor = replace(sensor_preset(parsed.sensor or "ideal"), **given(parsed, [name for name, _, _ in SENSOR]))

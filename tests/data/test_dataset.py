@@ -16,9 +16,9 @@ import torch
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import DegradeConfig, ModelConfig, SpikeConfig, UnetConfig
 from spikevrt.data.dataset import ClipDataset, collate, draw_crop, open_dataset
-from spikevrt.recording.alignment import Alignment
+from spikevrt.recording.alignment import Alignment, write_alignment
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import open_recording, write_alignment
+from spikevrt.recording.recording import open_recording
 from spikevrt.represent.counts import exposure_counts
 from spikevrt.represent.voxel import density, normalise, spike_voxels
 from spikevrt.restore.inputs import network_inputs

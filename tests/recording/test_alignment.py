@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikevrt.recording.alignment import Alignment
-from spikevrt.recording.recording import open_recording, with_alignment, write_alignment
+from spikevrt.recording.alignment import Alignment, write_alignment
+from spikevrt.recording.recording import open_recording, with_alignment
 
 # conftest's recording: 3 frames of 80x64, 40x32 spikes, 19 ticks each, one every 23: ticks 0, 23 and 46 of 65
 HALF = ((0.5, 0.0, 1.0), (0.0, 0.5, 0.0), (0.0, 0.0, 1.0))

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikevrt.recording.arrays import read_npy_float32
-from spikevrt.typed import require_file_name
+from spikevrt.recording.sidecar import FORMAT, SIDECAR, VERSION, write_json
+from spikevrt.typed import load_json, require_file_name
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -77,6 +78,22 @@ def placed(alignment: Alignment, folder: Path) -> Alignment:
         return alignment
     require_file_name("alignment.flow", str(alignment.flow))
     return replace(alignment, flow=folder / alignment.flow)
+
+
+def write_alignment(root: Path, alignment: Alignment | None) -> None:
+    """Put an alignment into root/recording.json, or take it out (None); all other values stay as they are.
+
+    The displacement's file, if there is one, must already lie beside it.
+
+    Raises:
+        FileNotFoundError, ValueError: no recording there.
+    """
+    sidecar = Path(root) / SIDECAR
+    values = load_json(sidecar, FORMAT, VERSION)
+    values.pop("alignment", None)
+    if alignment is not None:
+        values["alignment"] = alignment_values(alignment)
+    write_json(sidecar, values)
 
 
 def same_field(width: int, height: int, sensor_width: int, sensor_height: int) -> Float[np.ndarray, "3 3"]:

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from spikevrt.config import Config
 from spikevrt.report.curves import score_name, series
 from spikevrt.train.folder import CONFIG, RUN_INFO, differences
 from spikevrt.train.journal import JOURNAL_FILE, read_journal
+from spikevrt.typed import parse_yaml
 
 SHORT_HASH = 12  # characters
 NO_SETTING = ("config", "command")  # of run.json, told elsewhere or different in every run
@@ -174,8 +173,8 @@ def _read(folder: Path) -> tuple[RunSummary, dict[str, Any], dict[str, Any], lis
 def _settings(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError):
+        values = parse_yaml(path.read_text(encoding="utf-8"))
+    except ValueError:
         raise ValueError(f"{CONFIG} is no YAML file") from None
     if not isinstance(values, dict):
         raise ValueError(f"{CONFIG} is no mapping")

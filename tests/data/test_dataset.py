@@ -324,7 +324,7 @@ def test_crops_reach_every_place_between_spike_pixels(root: Path):
 def test_without_spikes_no_spike_file_is_opened(root: Path):
     for path in [*root.glob("train/*/spike/*"), *root.glob("train/*/spike_vox/*")]:
         path.unlink()
-    assert set(clips(root, spikes=False)[0]) == {"blur", "sharp", "meta"}
+    assert set(clips(root, spikes=False)[0]) == {"blur", "frames", "sharp", "meta"}
 
 
 def test_the_twin_without_spikes_sees_the_same_pictures(root: Path):

@@ -12,12 +12,12 @@ import yaml
 from torch import nn
 
 from spikevrt.checkpoint import digest, load_state, load_weights, read_info, save_state
-from spikevrt.config import DegradeConfig
+from spikevrt.config import DataConfig, DegradeConfig, SpikeInputs
 from spikevrt.report.curves import draw_run
 from spikevrt.train import loop
 from spikevrt.train.journal import read_journal
 from spikevrt.train.loop import train
-from tests.train.conftest import FakeClips, FakeNetwork, small_config
+from tests.train.conftest import VALIDATED, FakeClips, FakeNetwork, small_config
 
 pytestmark = pytest.mark.usefixtures("fakes")
 
@@ -168,9 +168,9 @@ def test_every_setting_reaches_what_obeys_it(tmp_path: Path, monkeypatch: pytest
     built = []
 
     class Recorded(FakeClips):
-        def __init__(self, root: str, split: str, **settings: Any) -> None:
-            built.append({"root": root, "split": split} | settings)
-            super().__init__(root, split, **settings)
+        def __init__(self, data: DataConfig, spikes: SpikeInputs | None, **settings: Any) -> None:
+            built.append((data, spikes, settings))
+            super().__init__(data, spikes, **settings)
 
     monkeypatch.setattr(loop, "ClipDataset", Recorded)
     degrade = DegradeConfig(probability=0.5, noise=0.125)
@@ -183,24 +183,9 @@ def test_every_setting_reaches_what_obeys_it(tmp_path: Path, monkeypatch: pytest
         train__seed=7,
     )
     run = loop.Run(config, loop.Ranks(), None)
-    assert [settings.pop("stats") for settings in built] == [None, None]
-    common = {
-        "root": "here",
-        "clip_frames": 2,
-        "voxels": "raw",
-        "num_bins": 3,
-        "bin_split": "whole",
-        "normalize": "none",
-        "representation": "counts",
-        "relight": False,
-        "spikes": True,
-        "augment": False,
-        "seed": 7,
-    }
-    assert built == [
-        common | {"split": "train", "crop_px": 8, "spike_dropout": 0.25, "degradation": degrade},
-        common | {"split": "val", "crop_px": None},
-    ]
+    assert built == [(config.data, config.model.spikes, {"stats": None, "seed": 7})]
+    assert (config.data.voxels, config.data.augment, config.data.spike_dropout) == ("raw", False, 0.25)
+    assert config.data.degrade == degrade and run.info.val == VALIDATED
     assert run.loader().batch_size == 2
 
 
@@ -238,9 +223,9 @@ def test_a_step_whose_gradient_is_nan_is_skipped_and_counted(tmp_path: Path, mon
 
 
 class Poisoned(FakeClips):
-    def __init__(self, root: str, split: str, **settings: Any) -> None:
-        super().__init__(root, split, **settings)
-        self.poisoned = {0} if split == "train" else set()
+    def __init__(self, data: DataConfig, spikes: SpikeInputs | None, **settings: Any) -> None:
+        super().__init__(data, spikes, **settings)
+        self.poisoned = {0}
 
 
 def test_a_bad_clip_now_and_then_costs_its_steps_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -253,9 +238,9 @@ def test_a_bad_clip_now_and_then_costs_its_steps_only(tmp_path: Path, monkeypatc
 
 def test_ten_bad_steps_in_a_row_end_the_run_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     class AllBad(Poisoned):
-        def __init__(self, root: str, split: str, **settings: Any) -> None:
-            super().__init__(root, split, **settings)
-            self.poisoned = set(range(5)) if split == "train" else set()
+        def __init__(self, data: DataConfig, spikes: SpikeInputs | None, **settings: Any) -> None:
+            super().__init__(data, spikes, **settings)
+            self.poisoned = set(range(5))
 
     monkeypatch.setattr(loop, "ClipDataset", AllBad)
     with pytest.raises(
@@ -269,9 +254,9 @@ def test_the_batch_of_a_skipped_step_is_kept_to_be_looked_at_and_only_the_first_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     class AllBad(Poisoned):
-        def __init__(self, root: str, split: str, **settings: Any) -> None:
-            super().__init__(root, split, **settings)
-            self.poisoned = set(range(5)) if split == "train" else set()
+        def __init__(self, data: DataConfig, spikes: SpikeInputs | None, **settings: Any) -> None:
+            super().__init__(data, spikes, **settings)
+            self.poisoned = set(range(5))
 
     monkeypatch.setattr(loop, "ClipDataset", AllBad)
     with pytest.raises(ValueError, match="not finite in 6 steps in a row"):
@@ -378,7 +363,7 @@ def test_a_run_whose_first_steps_were_skipped_resumes_like_one_that_was_not_cut(
 
     class BadAtFirst(FakeClips):
         def __getitem__(self, item: int) -> dict[str, Any]:
-            self.poisoned = set(range(5)) if self.epoch == 0 and self.num_items == 5 else set()
+            self.poisoned = set(range(5)) if self.epoch == 0 else set()
             return super().__getitem__(item)
 
     monkeypatch.setattr(loop, "ClipDataset", BadAtFirst)

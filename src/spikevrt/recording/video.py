@@ -19,9 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikevrt.mux.encode import VideoFormat, VideoTags, check_container, rate, write_segment
+from spikevrt.mux.encode import VideoTags, rate, write_segment
 from spikevrt.mux.join import join_segments
-from spikevrt.recording.media import BT709, EXACT_COLOURS, UNSPECIFIED, main_video, open_media
+from spikevrt.recording.media import (
+    BT709,
+    EXACT_COLOURS,
+    UNSPECIFIED,
+    VideoFormat,
+    check_container,
+    main_video,
+    open_media,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8, UInt16

@@ -1,7 +1,7 @@
-"""The house rules that a machine can hold: who imports whom, how long a file is, what is never imported.
+"""The house rules that a machine can hold: who imports whom, how large the house is, what is never imported.
 
-Imports are read from the syntax tree of every file under src/spikevrt, those inside functions and under TYPE_CHECKING
-included.
+Imports and names are read from the syntax tree of every file under src/spikevrt, those inside functions and under
+TYPE_CHECKING included. One test a rule; its message lists all that break it.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "spikevrt"
 FILES = sorted(PACKAGE.rglob("*.py"))
-MAX_LINES = 400
+MAX_LINES = 400  # a file
+MAX_PARAMETERS = 8  # a public function or method, without self
+MAX_MODULES_IN_ALL, MAX_LINES_IN_ALL = 197, 29_917  # under src: these only shrink
 
 # A part of the package -> the parts that it may import (docs/index.md draws the same). First the core, in the order in
 # which the data flows; then the annexes, which no part of the core imports.
@@ -26,7 +28,6 @@ CORE_ARROWS: dict[str, set[str]] = {
     "config": set(),
     "settings": set(),
     "runtime": set(),
-    "free_memory": {"runtime"},
     "progress": set(),
     "engine": set(),
     "light": set(),
@@ -102,11 +103,41 @@ PENDING: set[tuple[str, str]] = {
     ("restore.admission", "align"),
     ("restore.output", "mux"),
     ("restore.parts", "mux"),
-    ("restore.plan", "free_memory"),
-    ("train.forecast", "free_memory"),
     ("train.loop", "report"),
     ("train.runs", "report"),
     ("train.validation", "report"),
+}
+# What the rules about names and parameters do not allow yet: these sets only shrink.
+SAME_STEMS: set[str] = set()
+SAME_CLASSES: set[str] = {"Condition", "Job", "Line", "Method", "Needs", "Restorer", "Run", "Scan"}
+MANY_PARAMETERS: set[str] = {
+    "data.dataset.ClipDataset.__init__",
+    "data.prepare.prepare",
+    "data.sample.read_sample",
+    "evaluate.runner.write_results",
+    "formats.convert.write_stream",
+    "model.stage.Stage.__init__",
+    "recording.loose.loose_recording",
+    "recording.recording.write_sidecar",
+    "restore.batch.restore_many",
+    "restore.job.restore_recording",
+    "restore.plan.choose",
+    "restore.restorer.restore_frames",
+    "simulate.collection.simulate_many",
+    "simulate.scene.photo_scene",
+}
+UNCALLED: set[str] = {
+    "align.estimate.estimate_registration",
+    "migrate.config_file.keys_table",
+    "model.linear.as_published",
+    "represent.voxel.spike_voxels",
+    "represent.window.raw_window",
+    "restore.cuts.LOOK_AHEAD_FRAMES",
+    "restore.cuts.find_cuts",
+    "simulate.statistics.flat_field_cv",
+    "simulate.statistics.interval_outside_fraction",
+    "simulate.statistics.phase_residual",
+    "train.step_work.charbonnier_loss",
 }
 ENTRANCES = {"cli", "verbs", "__main__", "__init__"}  # the command line may import everything; nobody imports it
 
@@ -126,9 +157,24 @@ def part_of(path: Path) -> str:
     return first.removesuffix(".py")
 
 
-def imports(path: Path) -> Iterator[tuple[str, str]]:
+def inner_name(path: Path) -> str:
+    """The module's name within the package: "restore.cuts"."""
+    return module_name(path).removeprefix("spikevrt.")
+
+
+@cache
+def syntax_tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> tuple[tuple[str, str], ...]:
     """(module, where) of every import: where is "top", "types" (under TYPE_CHECKING) or "inside" (a function)."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[str, str]]:
+    tree = syntax_tree(path)
     where: dict[ast.AST, str] = {}
     for node in ast.walk(tree):
         place = where.get(node, "top")
@@ -167,7 +213,7 @@ def test_a_file_imports_only_what_the_arrows_allow():
         for name, _ in ours(path):
             target = name.split(".")[1] if "." in name else "__init__"
             if part not in ENTRANCES and target != part and target not in ARROWS[part]:
-                found.add((module_name(path).removeprefix("spikevrt."), target))
+                found.add((inner_name(path), target))
     assert found == PENDING, f"new: {sorted(found - PENDING)}; mended, take out: {sorted(PENDING - found)}"
 
 
@@ -194,14 +240,17 @@ def test_the_modules_have_no_import_cycle():
         visit(name, ())
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: module_name(path))
-def test_only_the_core_is_imported_at_the_top_of_a_file(path: Path):
-    for name, where in imports(path):
-        root = name.split(".")[0]
-        if root == "triton" and is_triton_source(path):
-            continue
-        assert not (root in LAZY and where == "top"), f"import {root} inside the function that needs it"
-        assert not (root in TYPES_ONLY and where != "types"), f"import {root} under TYPE_CHECKING only"
+def test_only_the_core_is_imported_at_the_top_of_a_file():
+    """Other packages are imported inside the function that needs them, those of types under TYPE_CHECKING."""
+    wrong = []
+    for path in FILES:
+        for name, where in imports(path):
+            root = name.split(".")[0]
+            if root == "triton" and is_triton_source(path):
+                continue
+            if (root in LAZY and where == "top") or (root in TYPES_ONLY and where != "types"):
+                wrong.append((inner_name(path), name))
+    assert not wrong
 
 
 def is_triton_source(path: Path) -> bool:
@@ -212,25 +261,22 @@ def is_triton_source(path: Path) -> bool:
 def test_files_of_triton_kernels_are_imported_inside_functions_only():
     sources = {module_name(path) for path in FILES if is_triton_source(path)}
     assert sources
-    for path in FILES:
-        assert not [name for name, where in ours(path) if name in sources and where == "top"], path
+    assert not [
+        (inner_name(path), name) for path in FILES for name, where in ours(path) if name in sources and where == "top"
+    ]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: module_name(path))
-def test_every_import_is_the_standard_library_ours_or_a_declared_dependency(path: Path):
+def test_every_import_is_the_standard_library_ours_or_a_declared_dependency():
     known = set(sys.stdlib_module_names) | CORE | LAZY | TYPES_ONLY | {"spikevrt"}
-    assert {name.split(".")[0] for name, _ in imports(path)} <= known
+    assert not [
+        (inner_name(path), name) for path in FILES for name, _ in imports(path) if name.split(".")[0] not in known
+    ]
 
 
 def test_torchvision_is_neither_imported_nor_required_anywhere():
-    for path in [*FILES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            assert not any(name.split(".")[0] == "torchvision" for name in names), f"{path} imports torchvision"
+    statement = re.compile(r"^\s*(?:import|from) +torchvision\b", re.MULTILINE)
+    files = [*FILES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    assert not [path for path in files if statement.search(path.read_text(encoding="utf-8"))]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     required = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
     pinned = (ROOT / "constraints.txt").read_text().splitlines()
@@ -259,13 +305,112 @@ def test_helpers_live_with_the_noun_that_they_serve():
     assert not [path for path in FILES if path.stem in {"utils", "util", "common", "helpers", "misc"}]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: module_name(path))
-def test_a_file_says_what_it_is_for(path: Path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    if tree.body:
-        assert ast.get_docstring(tree), "start with a docstring: what the file is for, and its dimension key"
-    if any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in tree.body):
-        assert any(name == "__future__.annotations" or name == "__future__" for name, _ in imports(path))
+def test_a_file_says_what_it_is_for():
+    """A docstring first: what the file is for, and its dimension key."""
+    assert not [
+        inner_name(path) for path in FILES if syntax_tree(path).body and not ast.get_docstring(syntax_tree(path))
+    ]
+
+
+def test_a_file_with_functions_or_classes_keeps_its_annotations_unread():
+    wrong = []
+    for path in FILES:
+        if any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in syntax_tree(path).body):
+            if not any(name.startswith("__future__") for name, _ in imports(path)):
+                wrong.append(inner_name(path))
+    assert not wrong, "from __future__ import annotations"
+
+
+# --- the size of the house, and its names ---
+
+
+def test_the_house_does_not_grow():
+    num_lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in FILES)
+    assert len(FILES) <= MAX_MODULES_IN_ALL
+    assert num_lines <= MAX_LINES_IN_ALL
+
+
+def twice(places: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The names that stand in more than one place, from (name, place)."""
+    of_name: defaultdict[str, set[str]] = defaultdict(set)
+    for name, place in places:
+        of_name[name].add(place)
+    return {name: sorted(found) for name, found in of_name.items() if len(found) > 1}
+
+
+def test_no_two_modules_have_one_stem():
+    """A verb's file bears the name of its command, which may be that of the module that does the work."""
+    from spikevrt.cli import build_parser
+
+    verbs = set(re.findall(r"^    (\w+) ", build_parser().format_help(), flags=re.MULTILINE))
+    modules = [path for path in FILES if path.stem not in {"__init__", "__main__"}]
+    of_verbs = {path for path in modules if part_of(path) == "verbs" and path.stem in verbs}
+    found = twice((path.stem, inner_name(path)) for path in modules if path not in of_verbs)
+    assert {stem: found[stem] for stem in found if stem not in SAME_STEMS} == {}
+
+
+def test_no_two_classes_have_one_name():
+    found = twice(
+        (node.name, inner_name(path))
+        for path in FILES
+        for node in ast.walk(syntax_tree(path))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name: found[name] for name in found if name not in SAME_CLASSES} == {}
+
+
+def functions(node: ast.AST, above: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """(name in full, definition) of the functions of a module and the methods of its classes."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef):
+            yield from functions(child, f"{above}.{child.name}")
+        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield f"{above}.{child.name}", child
+
+
+def test_no_public_function_takes_more_than_eight_parameters():
+    """Triton's device functions take pointers and strides one by one."""
+    found = {}
+    for path in FILES:
+        for name, node in functions(syntax_tree(path), inner_name(path)):
+            is_public = not re.search(r"\._(?!_init__$)", name)
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            num_parameters = len([argument for argument in given if argument.arg not in {"self", "cls"}])
+            if is_public and num_parameters > MAX_PARAMETERS and not is_triton_source(path):
+                found[name] = num_parameters
+    assert {name: count for name, count in found.items() if name not in MANY_PARAMETERS} == {}
+
+
+def words(path: Path) -> Iterator[str]:
+    """Every identifier that a file uses, and every word of its short strings: names that are looked up by `getattr`."""
+    for node in ast.walk(syntax_tree(path)):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.alias):
+            yield node.name.split(".")[-1]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 200:
+            yield from re.findall(r"\w+", node.value)
+
+
+def test_every_public_name_is_used_by_more_than_tests():
+    """By another line of the package, an example, or the page about the Python interface."""
+    used = Counter(word for path in [*FILES, *(ROOT / "examples").rglob("*.py")] for word in words(path))
+    used.update(re.findall(r"\w+", (ROOT / "docs" / "python.md").read_text(encoding="utf-8")))
+    found = set()
+    for path in FILES:
+        for node in syntax_tree(path).body:
+            defined = []
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                defined = [(node.name, 0)]
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                defined = [(target.id, 1) for target in targets if isinstance(target, ast.Name)]
+            for name, own_uses in defined:
+                if not name.startswith("_") and used[name] <= own_uses:
+                    found.add(f"{inner_name(path)}.{name}")
+    assert not found - UNCALLED
 
 
 def test_nothing_in_the_repository_names_a_folder_of_one_machine():

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from spikevrt import runtime
 
 CPU = torch.device("cpu")
+KB = 1024
 
 FAULTS = """
 import resource, sys, torch
@@ -121,14 +123,46 @@ def test_memory_that_was_freed_is_handed_back():
     code = """
 import torch
 from spikevrt import runtime
-from spikevrt.free_memory import held_bytes
 cpu = torch.device("cpu")
 runtime.tune_allocator()
 pieces = [torch.ones(250_000) for _ in range(200)]  # 200 MB
 del pieces
-before = held_bytes(cpu)
+before = runtime.held_bytes(cpu)
 assert runtime.release_memory()
-print(before - held_bytes(cpu))
+print(before - runtime.held_bytes(cpu))
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert int(done.stdout) > 150_000_000
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_free_memory_is_what_the_kernel_calls_available(tmp_path: Path):
+    write(tmp_path / "proc/meminfo", "MemTotal: 9 kB\nMemAvailable:    3 kB\n")
+    assert runtime.free_bytes(CPU, tmp_path) == 3 * KB
+
+
+def test_free_memory_is_less_under_a_limit_of_any_control_group_above(tmp_path: Path):
+    write(tmp_path / "proc/meminfo", "MemAvailable:    100 kB\n")
+    write(tmp_path / "proc/self/cgroup", "0::/outer/inner\n")
+    write(tmp_path / "sys/fs/cgroup/outer/memory.max", f"{50 * KB}\n")
+    write(tmp_path / "sys/fs/cgroup/outer/memory.current", f"{40 * KB}\n")
+    write(tmp_path / "sys/fs/cgroup/outer/memory.stat", f"anon 5\ninactive_file {7 * KB}\n")
+    write(tmp_path / "sys/fs/cgroup/outer/inner/memory.max", "max\n")
+    write(tmp_path / "sys/fs/cgroup/outer/inner/memory.current", "1\n")
+    assert runtime.free_bytes(CPU, tmp_path) == 17 * KB
+
+
+def test_free_memory_knows_the_older_control_groups(tmp_path: Path):
+    write(tmp_path / "proc/meminfo", "MemAvailable:    100 kB\n")
+    write(tmp_path / "proc/self/cgroup", "4:memory:/job\n2:cpu:/job\n")
+    write(tmp_path / "sys/fs/cgroup/memory/job/memory.limit_in_bytes", f"{20 * KB}\n")
+    write(tmp_path / "sys/fs/cgroup/memory/job/memory.usage_in_bytes", f"{4 * KB}\n")
+    assert runtime.free_bytes(CPU, tmp_path) == 16 * KB
+
+
+def test_where_the_system_does_not_tell_there_is_no_answer(tmp_path: Path):
+    assert runtime.free_bytes(CPU, tmp_path) is None

@@ -23,7 +23,6 @@ import torch
 from spikevrt import runtime
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import ModelConfig
-from spikevrt.free_memory import free_bytes, held_bytes
 from spikevrt.recording.recording import Recording, nearest_ratio
 from spikevrt.restore.options import Precision, RestoreOptions
 from spikevrt.restore.tiling import padded_size
@@ -101,7 +100,7 @@ def measure_needs(network: Network, *, ratio: int, num_frames: int, precision: P
     multiple = network.pad_multiple * ratio
     small_px = padded_size(1, multiple=multiple, minimum=network.min_size_px)
     small_px *= 1 if network.config.unet is None else 2
-    held, peaks = held_bytes(device), list[tuple[int, int]]()
+    held, peaks = runtime.held_bytes(device), list[tuple[int, int]]()
     for side_px in (small_px, 2 * small_px):
         frames, voxels = torch.full((1, num_frames, 3, side_px, side_px), 0.5, device=device), None
         if network.config.spikes is not None:
@@ -201,7 +200,7 @@ def fit_into_memory(
     if memory is None:
         side = min(options.tile_px or sys.maxsize, max(recording.height, recording.width))
         most = most_bytes(info.model, min(options.clip_frames or recording.num_frames, recording.num_frames), side)
-        if held_bytes(device) + most + clip_bytes(options, voxel_bytes=voxel_bytes, **size) <= budget:
+        if runtime.held_bytes(device) + most + clip_bytes(options, voxel_bytes=voxel_bytes, **size) <= budget:
             return options, None
     precisions: list[Precision] = [options.precision]
     if options.precision == "fp32" and device.type == "cuda":  # on a CPU it saves little and takes longer
@@ -233,8 +232,8 @@ def memory_budget(text: str | None, device: torch.device) -> int | None:
     """
     if text is not None:
         return parse_bytes(text)
-    free = free_bytes(device)
-    return None if free is None else held_bytes(device) + round((1 - MARGIN) * free)
+    free = runtime.free_bytes(device)
+    return None if free is None else runtime.held_bytes(device) + round((1 - MARGIN) * free)
 
 
 def parse_bytes(text: str) -> int:

@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from spikevrt import runtime
-from spikevrt.free_memory import free_bytes, held_bytes
 from spikevrt.train.step_work import Size, StepLoss, random_batch, step_work
 
 if TYPE_CHECKING:
@@ -211,8 +210,8 @@ def forecast(
     began = time.perf_counter()
     device = next(network.parameters()).device
     on_cpu = device.type == "cpu"
-    held = held_bytes(device)
-    free = free_bytes(device) if free is None else free
+    held = runtime.held_bytes(device)
+    free = runtime.free_bytes(device) if free is None else free
     budget = None if free is None else held + round((1 - MARGIN) * free)
     size = Size(config.data.crop_px, config.data.batch)
     single, double = Size(network.min_size_px, 1), Size(network.min_size_px, 2)

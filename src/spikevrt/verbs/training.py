@@ -219,7 +219,7 @@ def _runs(parsed: argparse.Namespace) -> None:
     if parsed.compare is None:
         _list(parsed.folders or [DEFAULT_FOLDER], as_json=parsed.json)
     else:
-        _compare(*parsed.compare, parsed.plot, as_json=parsed.json)
+        _compare(parsed.compare[0], parsed.compare[1], parsed.plot, as_json=parsed.json)
 
 
 def _list(folders: Sequence[Path], *, as_json: bool) -> None:

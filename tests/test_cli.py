@@ -73,7 +73,8 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: obje
 # --- answers at once ---
 
 
-def test_help_loads_neither_torch_nor_numpy():
+def test_the_help_of_every_verb_loads_the_standard_library_and_settings_alone():
+    """So that it answers at once."""
     script = (
         "import sys\n"
         "from spikevrt.cli import main\n"

@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from spikevrt.atomic import complete_or_absent
 from spikevrt.config import ModelConfig, model_from_dict
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], info: Weigh
         "voxel_std": info.voxel_std,
         "provenance": info.provenance,
     }
-    with complete_or_absent(path) as partial:
+    with _written(path) as partial:
         save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(document)})
 
 
@@ -116,7 +116,7 @@ def save_state(path: str | Path, state: dict[str, Any]) -> None:
     Raises:
         OSError: it cannot be written; what stood at `path` still does.
     """
-    with complete_or_absent(Path(path)) as partial:
+    with _written(Path(path)) as partial:
         torch.save({"digest": digest(state), "state": state}, partial)
 
 
@@ -184,18 +184,10 @@ def _check_statistics(path: Path, mean: float, std: float) -> None:
 
 
 @contextlib.contextmanager
-def complete_or_absent(path: Path) -> Iterator[Path]:
-    """A temporary sibling to write to; it takes `path`'s name when the block ends well and vanishes otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
+def _written(path: Path) -> Iterator[Path]:
+    """`complete_or_absent`, with torch's and safetensors' errors turned into OSError."""
+    with complete_or_absent(path) as partial:
         try:
             yield partial
-        except (RuntimeError, SafetensorError) as error:  # how torch and safetensors tell that a write failed
+        except (RuntimeError, SafetensorError) as error:
             raise OSError(f"{path}: cannot be written ({(str(error).splitlines() or ['?'])[0][:160]})") from None
-        with open(partial, "rb+") as file:  # the name must not survive a power cut that the bytes did not
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise

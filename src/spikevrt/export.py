@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from spikevrt import runtime
-from spikevrt.checkpoint import WeightsInfo, complete_or_absent, load_weights
+from spikevrt.atomic import complete_or_absent
+from spikevrt.checkpoint import WeightsInfo, load_weights
 from spikevrt.model.network import SpikeVRT
 from spikevrt.model.weights import load_strict
 from spikevrt.settings import MAX_FRAMES, SUFFIXES, ExportOptions, Format

@@ -25,11 +25,11 @@ import numpy as np
 from torch import Tensor
 
 from spikevrt.align.health import admit, check_names, sampled_frames
+from spikevrt.atomic import complete_or_absent, refuse_existing
 from spikevrt.data.dataset import DATASET_FILE, DATASET_FORMAT, Split, is_sequence_name
 from spikevrt.data.sample import COUNT_TYPES
 from spikevrt.data.sequence import POSITIONS_FILE, PREPARED_VERSION, FrameKind, PreparedSequence, write_sequence
 from spikevrt.formats.layouts import NO_OPTIONS, TAKES_NONE, LayoutOptions, find_layout, layout_recordings
-from spikevrt.recording.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import Recording, find_recordings, nearest_ratio, open_recording

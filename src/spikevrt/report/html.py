@@ -14,6 +14,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from spikevrt.atomic import write_text
 from spikevrt.evaluate.results import (
     KNOWN,
     Condition,
@@ -30,7 +31,6 @@ from spikevrt.evaluate.results import (
     shown,
     splits,
 )
-from spikevrt.recording.atomic import complete_or_absent
 from spikevrt.report.gallery import gallery
 from spikevrt.report.plots import Line, dot_plot, line_plot, table
 
@@ -66,8 +66,7 @@ def write_page(
         hint = " or pass --overwrite" if out.is_file() else ""
         raise FileExistsError(f"{out}: exists; choose another --out{hint}")
     text, pictured = page(merge([read_results(path) for path in paths]), num_pictures)
-    with complete_or_absent(out) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(out, text)
     return pictured
 
 

@@ -19,9 +19,9 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from spikevrt.atomic import alone_in, write_text
 from spikevrt.checkpoint import read_info
 from spikevrt.engine import GPUS, check_engine, run_jobs
-from spikevrt.recording.atomic import alone_in, complete_or_absent
 from spikevrt.recording.recording import open_recording, recordings_in
 from spikevrt.recording.sidecar import SIDECAR
 from spikevrt.recording.spike_file import sha256_file
@@ -198,8 +198,7 @@ def _write(out: Path, weights: Path, options: RestoreOptions, outcomes: Sequence
             for one in outcomes
         ],
     }  # fmt: skip
-    with complete_or_absent(out / BATCH_FILE) as partial:
-        partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_text(out / BATCH_FILE, json.dumps(values, indent=2) + "\n")
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

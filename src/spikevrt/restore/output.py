@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from spikevrt.atomic import refuse_existing
 from spikevrt.mux.encode import VideoTags, rate
-from spikevrt.recording.atomic import refuse_existing
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.video import probe_video, read_tags
 from spikevrt.restore.options import Output, is_video

@@ -7,18 +7,15 @@ import dataclasses
 import functools
 import hashlib
 import json
-import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from spikevrt.atomic import alone_in, remove_unfinished
 from spikevrt.engine import check_engine, run_jobs
-from spikevrt.recording.atomic import alone_in
 from spikevrt.recording.recording import open_recording
 from spikevrt.simulate.setup import SimulateOptions
-from spikevrt.simulate.source import count_frames, is_photo, sha256_source
-from spikevrt.simulate.synthesise import LAYERS_FROM, simulate_recording
+from spikevrt.simulate.synthesise import LAYERS_FROM, count_frames, is_photo, sha256_source, simulate_recording
 
 
 def simulate_many(
@@ -101,18 +98,11 @@ def _stands(job: Job) -> bool:
 def _without_leftovers(out: Path, paths: Sequence[Path]) -> Iterator[None]:
     """Remove what killed calls left of these recordings in `out`; at the end, what this one's killed workers left."""
     names = {path.name for path in paths}
-    _remove_leftovers(out, names)
+    remove_unfinished(out, names)
     try:
         yield
     finally:
-        _remove_leftovers(out, names)
-
-
-def _remove_leftovers(out: Path, names: set[str]) -> None:
-    for path in list(out.iterdir()):
-        left = re.fullmatch(r"\.(.+)\.(partial|old)-\d+", path.name)  # as complete_or_absent names them
-        if left and left[1] in names:
-            shutil.rmtree(path, ignore_errors=True)  # it only takes space
+        remove_unfinished(out, names)
 
 
 def _own_options(source: Path, options: SimulateOptions, number: int) -> SimulateOptions:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spikevrt import runtime
 from spikevrt.restore.restorer import RestoreOptions
-from spikevrt.train import state
+from spikevrt.train import folder
 from spikevrt.train.forecast import forecast
 from spikevrt.train.journal import clock
 from spikevrt.train.optim import make_optimizer
@@ -51,7 +51,7 @@ def dry_run(run: Run) -> None:
     say(f"one step     {run.clips_per_step} clips of {size} in {step_s:.2f} s, the first ({wait_s:.2f} s for data)")
     say(f"             loss {sum(terms.values()):.4f}, gradient norm {grad_norm:.3f}")
     say(f"peak memory  {peak_bytes / 1e9:.2f} GB")
-    judged = run.judged(state.weights(run.network, run.average))
+    judged = run.judged(folder.whole_weights(run.network, run.average))
     score = validate(judged, run.val_clips, RestoreOptions(), ranks, max_clips=ranks.world, flow=run.flow)
     say(f"validation   {score.seconds / ranks.world:.2f} s a clip, {score.metric} {score.value:.2f} dB")
     say(f"dry run: {config.optim.steps} such steps would take about {clock(step_s * config.optim.steps)}; "

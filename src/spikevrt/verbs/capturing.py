@@ -112,7 +112,7 @@ def _simulate(parsed: argparse.Namespace) -> None:
 
 def _check_for_sources(parsed: argparse.Namespace) -> None:
     """Refuse what none of the sources obeys: a photograph is filmed by a moving camera, a video as it is."""
-    from spikevrt.simulate.source import is_photo
+    from spikevrt.simulate.synthesise import is_photo
 
     photos = [is_photo(source) for source in parsed.sources]
     if not any(photos):

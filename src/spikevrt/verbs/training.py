@@ -124,15 +124,14 @@ def _import(parsed: argparse.Namespace) -> None:
 def _write(out: Path, old: Path, imported: Imported) -> None:
     import yaml
 
-    from spikevrt.recording.atomic import complete_or_absent
+    from spikevrt.atomic import write_text
 
     head = [f"From {old.name}, by `spikevrt config import`."]
     head += [f"Give to the command: {command}" for command in imported.commands]
     head += [f"Not in it: {line}" for line in imported.refused]
     text = "".join(f"# {' '.join(line.split())}\n" for line in head)
     text += yaml.safe_dump(imported.config.to_dict(), sort_keys=False, allow_unicode=True)
-    with complete_or_absent(out) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(out, text)
 
 
 def _refuse_existing_file(parsed: argparse.Namespace, option: str) -> None:
@@ -213,9 +212,9 @@ def _runs(parsed: argparse.Namespace) -> None:
         raise ValueError(f"{parsed.folders[0]}: no folder besides the two of --compare")
     if parsed.plot is None:
         refuse(parsed, ("overwrite",), "only with --plot")
-    elif parsed.plot.suffix.lower() != ".png":
-        raise ValueError(f"--plot: {parsed.plot}; allowed: a name that ends in .png")
     _refuse_existing_file(parsed, "plot")
+    if parsed.plot is not None and parsed.plot.suffix.lower() != ".png":
+        raise ValueError(f"--plot: {parsed.plot}; allowed: a name that ends in .png")
     if parsed.compare is None:
         _list(parsed.folders or [DEFAULT_FOLDER], as_json=parsed.json)
     else:

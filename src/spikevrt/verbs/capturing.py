@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spikevrt.engine import Engine
 from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.simulate.setup import CameraConfig, RigConfig, SensorConfig, SimulateOptions, sensor_preset
 from spikevrt.verbs.arguments import (
@@ -101,10 +102,11 @@ def _simulate(parsed: argparse.Namespace) -> None:
             )  # fmt: skip
         what = f"{made.num_frames} frames, {made.num_ticks} ticks"
     else:
+        engine = Engine(parsed.engine or "processes", **given(parsed, ("workers", "ray_address")))
         with progress_bar("recordings") as progress:
             paths = simulate_many(
-                parsed.sources, parsed.out, options, count=parsed.count, overwrite=parsed.overwrite, progress=progress,
-                **given(parsed, ("workers", "engine", "ray_address")),
+                parsed.sources, parsed.out, options, count=parsed.count, engine=engine, overwrite=parsed.overwrite,
+                progress=progress,
             )  # fmt: skip
         what = f"{len(paths)} recordings"
     say_made(what, parsed.out, start_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import shlex
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spikevrt.data.prepare_options import PrepareOptions
 from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.verbs.arguments import (
@@ -20,7 +22,7 @@ from spikevrt.verbs.arguments import (
     add_out,
     add_recordings,
     add_verb,
-    given,
+    chosen,
     layout_options,
     refuse,
     say_made,
@@ -50,17 +52,8 @@ def _add_prepare(verbs: Any) -> None:
     parser = add_verb(verbs, "prepare", _prepare, "spikevrt prepare recordings --out data/dataset")
     add_recordings(parser)
     add_out(parser, "the dataset's folder")
-    parser.add_argument("--num-bins", type=int, metavar="N", help="temporal bins of one exposure (32)")
-    text = "of ticks among bins: whole, or a tick shared among the bins it overlaps (whole)"
-    parser.add_argument("--split", choices=("whole", "fractional"), help=text)
-    text = "npy: only the crop is read; png: smaller, decoded whole (npy)"
-    parser.add_argument("--frames", choices=("npy", "png"), help=text)
-    text = "share of the sources kept for validation (0.1)"
-    parser.add_argument("--val-fraction", type=float, metavar="X", help=text)
+    add_fields(parser, PrepareOptions)
     parser.add_argument("--val", nargs="+", type=Path, metavar="RECORDING", help="exactly these for validation instead")
-    parser.add_argument("--seed", type=int, metavar="N", help="of the choice of sources for validation (123)")
-    text = "take recordings that have no sharp frames too, for train --self-supervised"
-    parser.add_argument("--without-sharp", action="store_true", help=text)
     add_fields(parser, RestoreOptions, only=("ignore_health",))
     add_fields(parser, LayoutOptions)
 
@@ -69,17 +62,18 @@ def _prepare(parsed: argparse.Namespace) -> None:
     """Turn recordings into a training set: voxels, alignment log, mean and standard deviation."""
     if parsed.val is not None:
         refuse(parsed, ("val_fraction", "seed"), "not with --val, which says what is for validation")
+    from spikevrt.align.health import admit_readable
     from spikevrt.data.dataset import open_dataset
     from spikevrt.data.prepare import prepare
+    from spikevrt.formats.layouts import open_sources
     from spikevrt.restore.output import progress_bar
 
     start_s = time.perf_counter()
-    names = ("num_bins", "split", "frames", "val_fraction", "val", "seed", "without_sharp", "ignore_health")
+    options = PrepareOptions(**chosen(PrepareOptions, parsed))
+    sources = open_sources(parsed.recordings, parsed.val or (), layout_options(parsed), options)
+    admit = functools.partial(admit_readable, ignore=parsed.ignore_health or ())
     with progress_bar("recordings") as progress:
-        root = prepare(
-            parsed.recordings, parsed.out, layout=layout_options(parsed), overwrite=parsed.overwrite,
-            progress=progress, **given(parsed, names),
-        )  # fmt: skip
+        root = prepare(sources, parsed.out, options, admit=admit, overwrite=parsed.overwrite, progress=progress)
     info = open_dataset(root)
     dropped = f", {info.num_dropped} dropped (each sequence's dropped.log says why)" if info.num_dropped else ""
     lacking = [part for part in ("train", "val") if any(not s.has_sharp for s in info.sequences(part))]

@@ -348,7 +348,12 @@ def test_a_dataset_that_fits_several_layouts_opens_as_the_one_that_is_named(
         ("restore", "waves", ["--spike-width", "40"], "--spike-width: only with --spikes or a dataset folder"),
         ("restore", "set", ["--tick-rate-hz", "1000"], "--tick-rate-hz: only with --spikes; set is a dataset folder"),
         ("restore", "set", ["--blur", "33"], "--blur: '33'; allowed for spk-gopro: blur_gamma, blur"),
-        ("prepare", "waves", ["--ignore-health", "colour"], "ignore: 'colour'; allowed: spikes, dead pixels, "),
+        (
+            "prepare",
+            "waves",
+            ["--ignore-health", "colour"],
+            "--ignore-health: 'colour'; allowed: spikes, dead pixels, ",
+        ),
         (
             "prepare",
             "set",

@@ -62,16 +62,17 @@ def _prepare(parsed: argparse.Namespace) -> None:
     """Turn recordings into a training set: voxels, alignment log, mean and standard deviation."""
     if parsed.val is not None:
         refuse(parsed, ("val_fraction", "seed"), "not with --val, which says what is for validation")
-    from spikevrt.align.health import admit_readable
+    from spikevrt.align.health import admit_readable, check_names
     from spikevrt.data.dataset import open_dataset
     from spikevrt.data.prepare import prepare
     from spikevrt.formats.layouts import open_sources
     from spikevrt.restore.output import progress_bar
 
     start_s = time.perf_counter()
-    options = PrepareOptions(**chosen(PrepareOptions, parsed))
+    options, ignore = PrepareOptions(**chosen(PrepareOptions, parsed)), parsed.ignore_health or ()
+    check_names(ignore)
     sources = open_sources(parsed.recordings, parsed.val or (), layout_options(parsed), options)
-    admit = functools.partial(admit_readable, ignore=parsed.ignore_health or ())
+    admit = functools.partial(admit_readable, ignore=ignore)
     with progress_bar("recordings") as progress:
         root = prepare(sources, parsed.out, options, admit=admit, overwrite=parsed.overwrite, progress=progress)
     info = open_dataset(root)

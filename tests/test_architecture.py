@@ -103,7 +103,6 @@ PENDING: set[tuple[str, str]] = {
     ("align.inspect", "report"),
     ("evaluate.runner", "formats"),
     ("evaluate.runner", "report"),
-    ("recording.video", "mux"),
     ("restore.admission", "align"),
     ("restore.output", "mux"),
     ("restore.parts", "mux"),

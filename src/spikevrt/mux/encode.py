@@ -32,6 +32,7 @@ from spikevrt.recording.media import (
     RGB,
     VideoFormat,
 )
+from spikevrt.recording.video import VideoInfo
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8, UInt16
@@ -52,6 +53,11 @@ class VideoTags:
     sample_aspect: Fraction = Fraction(1)
     primaries: int = BT709
     transfer: int = BT709
+
+
+def tags_of(info: VideoInfo) -> VideoTags:
+    """The tags of a video that was measured."""
+    return VideoTags(info.sample_aspect, info.primaries, info.transfer)
 
 
 def check_size(height: int, width: int, format: VideoFormat) -> None:

@@ -88,7 +88,7 @@ def _simulate(parsed: argparse.Namespace) -> None:
         refuse(parsed, ("workers", "engine", "ray_address"), "only with --count")
     else:
         refuse(parsed, ("layer_photos",), "not with --count, which cuts layers out of the sources")
-    from spikevrt.restore.output import progress_bar
+    from spikevrt.progress import progress_bar
     from spikevrt.simulate.collection import simulate_many
     from spikevrt.simulate.synthesise import simulate_recording
 
@@ -251,8 +251,8 @@ def _add_convert(verbs: Any) -> None:
 def _convert(parsed: argparse.Namespace) -> None:
     """Convert spikes from one file format to another, or cut out some ticks; a sidecar tells what was written."""
     from spikevrt.formats.convert import write_stream
+    from spikevrt.progress import progress_bar
     from spikevrt.recording.sps100 import Sps100Stream
-    from spikevrt.restore.output import progress_bar
 
     start_s = time.perf_counter()
     if parsed.tick_rate_hz is not None and not 0 < parsed.tick_rate_hz < float("inf"):

@@ -126,9 +126,9 @@ def _output(parsed: argparse.Namespace) -> Output:
 
 def _restore_many(parsed: argparse.Namespace, output: Output) -> int:
     """A table and a last line; status 1 where a recording failed."""
+    from spikevrt.progress import progress_bar
     from spikevrt.recording.sidecar import SIDECAR
     from spikevrt.restore.batch import BATCH_FILE, Outcome, restore_many
-    from spikevrt.restore.output import progress_bar
 
     names = ("clip", "linear", "layout", "blur", "spikes", *ABOUT_SPIKES)
     refuse(parsed, names, f"not with {parsed.recording}, a folder of recordings")
@@ -148,8 +148,7 @@ def _restore_many(parsed: argparse.Namespace, output: Output) -> int:
             sys.stderr.write(outcome.told)
             if outcome.error is not None:
                 print(f"spikevrt: {outcome.name}: {outcome.error}", file=sys.stderr)
-            if progress is not None:
-                progress(done, total)
+            progress(done, total)
 
         outcomes = restore_many(
             weights, parsed.recording, parsed.out, options,

@@ -66,7 +66,7 @@ def _prepare(parsed: argparse.Namespace) -> None:
     from spikevrt.data.dataset import open_dataset
     from spikevrt.data.prepare import prepare
     from spikevrt.formats.layouts import open_sources
-    from spikevrt.restore.output import progress_bar
+    from spikevrt.progress import progress_bar
 
     start_s = time.perf_counter()
     options, ignore = PrepareOptions(**chosen(PrepareOptions, parsed)), parsed.ignore_health or ()

@@ -106,7 +106,7 @@ def spelled(message: str, parser: argparse.ArgumentParser, typed: Sequence[str])
     """The message of an error with the names of fields as the options that the user knows.
 
     `tile_px: 7; allowed ...` begins with --tile-px, `rig.scale: 3` with --rig-scale, and any name with an underscore is
-    an option wherever it stands. What the user `typed` himself (a folder called frames) is no field.
+    an option wherever it stands, but in a list of values. What the user `typed` (a folder called frames) is no field.
     """
     options = {action.dest: action.option_strings[0] for action in reversed(parser._actions) if action.option_strings}
 
@@ -118,23 +118,11 @@ def spelled(message: str, parser: argparse.ArgumentParser, typed: Sequence[str])
     head, colon, rest = message.partition(": ")
     if re.fullmatch(r"[\w.]+(, \w+)*", head):
         head = re.sub(r"(?:(\w+)\.)?(\w+)", option, head)
-    return head + colon + re.sub(r"(?<![\w./-])()([a-z]+(?:_[a-z]+)+)(?![\w/-]|\.\w)", option, rest)
+    return head + colon + re.sub(r"(?<![\w./-])(?<!, )()([a-z]+(?:_[a-z]+)+)(?![\w/,-]|\.\w)", option, rest)
 
 
 def say_made(what: str, where: Path, start_s: float) -> None:
     print(f"{what} -> {where} ({time.perf_counter() - start_s:.1f} s)")
-
-
-def table(rows: Sequence[Sequence[str]], *, right: Sequence[int]) -> list[str]:
-    """Columns of equal width; those of `right` (numbers) end together, the others start together."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            text.rjust(width) if column in right else text.ljust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 # --- options that several verbs share ---

@@ -24,7 +24,6 @@ from spikevrt.verbs.arguments import (
     refuse,
     restore_options,
     say_made,
-    table,
 )
 
 if TYPE_CHECKING:
@@ -155,11 +154,11 @@ def _restore_many(parsed: argparse.Namespace, output: Output) -> int:
             overwrite=parsed.overwrite, output=output, restart=parsed.restart, tell=tell,
             **given(parsed, ("fps_factor", "memory", *ABOUT_MANY)),
         )  # fmt: skip
-    rows = [
-        [one.name, "-" if one.num_frames is None else str(one.num_frames), f"{one.seconds:.1f}", one.status]
-        for one in outcomes
-    ]
-    print("\n".join(table([["recording", "frames", "seconds", "status"], *rows], right=(1, 2))))
+    longest = max(len("recording"), *(len(one.name) for one in outcomes))
+    print(f"{'recording':{longest}}  frames  seconds  status")
+    for one in outcomes:
+        frames = "-" if one.num_frames is None else one.num_frames
+        print(f"{one.name:{longest}}  {frames:>6}  {one.seconds:7.1f}  {one.status}")
     counts = Counter(one.status for one in outcomes)
     parts = ", ".join(f"{counts[status]} {status}" for status in ("restored", "kept", "failed") if counts[status])
     print(f"{len(outcomes)} recordings: {parts} -> {parsed.out} ({time.perf_counter() - start_s:.1f} s)", end="")

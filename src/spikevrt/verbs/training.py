@@ -26,16 +26,12 @@ from spikevrt.verbs.arguments import (
     layout_options,
     refuse,
     say_made,
-    table,
 )
 
 if TYPE_CHECKING:
     from spikevrt.migrate.config_file import Imported
-    from spikevrt.train.runs import Comparison, Run
 
 DEFAULT_FOLDER = Path("runs")
-MAX_VALUE_CHARS = 60  # of one value in a comparison; --json has them whole
-HEAD = ("run", "score", "best dB", "at step", "blur dB", "steps", "last loss", "state", "data", "commit", "device")
 
 
 def add(verbs: Any) -> None:
@@ -217,30 +213,17 @@ def _runs(parsed: argparse.Namespace) -> None:
 
 
 def _list(folders: Sequence[Path], *, as_json: bool) -> None:
-    from spikevrt.train.runs import list_runs
+    from spikevrt.train.runs import list_runs, listed
 
     runs = list_runs(folders)
     if as_json:
         print(json.dumps({"runs": [dataclasses.asdict(run) for run in runs]}, indent=2, default=str))
-    elif not runs:
-        print(f"no runs in {', '.join(map(str, folders))}")
     else:
-        sound = [_line(run) for run in runs if run.problem is None]
-        lines = table([HEAD, *sound], right=(2, 3, 4, 5, 6)) if sound else []
-        lines += [f"{run.folder}: damaged: {run.problem}" for run in runs if run.problem is not None]
-        print("\n".join(lines))
-
-
-def _line(run: Run) -> list[str]:
-    return [
-        str(run.folder), _or_dash(run.score), _or_dash(run.best_db, ".2f"), _or_dash(run.best_step),
-        _or_dash(run.blur_db, ".2f"), f"{run.steps_done}/{run.steps}", _or_dash(run.last_loss, ".4f"), run.state,
-        _or_dash(run.data_hash), _or_dash(run.commit), _or_dash(run.device),
-    ]  # fmt: skip
+        print("\n".join(listed(runs)) if runs else f"no runs in {', '.join(map(str, folders))}")
 
 
 def _compare(a: Path, b: Path, plot: Path | None, *, as_json: bool) -> None:
-    from spikevrt.train.runs import compare
+    from spikevrt.train.runs import compare, told
 
     comparison = compare(a, b)
     if plot is not None:
@@ -255,40 +238,6 @@ def _compare(a: Path, b: Path, plot: Path | None, *, as_json: bool) -> None:
             plain[key] = [dict(zip((names, "a", "b"), row, strict=True)) for row in plain[key]]
         print(json.dumps(plain, indent=2, default=str))
         return
-    print("\n".join(_told(comparison)))
+    print("\n".join(told(comparison)))
     if plot is not None:
         print(f"curves -> {plot}")
-
-
-def _told(comparison: Comparison) -> list[str]:
-    a, b = comparison.a, comparison.b
-    lines = [f"a: {a.folder}", f"b: {b.folder}"]
-    for title, rows in (("settings", comparison.settings), ("environment", comparison.environment)):
-        told = [[title, "a", "b"], *([name, _short(x), _short(y)] for name, x, y in rows)]
-        lines += ["", *(table(told, right=()) if rows else [f"{title}: the same"])]
-    lines.append("")
-    if a.data_hash != b.data_hash:
-        lines.append("the data differ (data_hash): the scores are of different pictures")
-    if comparison.score is None:
-        return [*lines, f"scores: not comparable (a: {_or_dash(a.score)}, b: {_or_dash(b.score)})"]
-    if not comparison.scores:
-        lines.append("no step at which both were validated")
-    else:
-        head = ["step", f"{comparison.score} a, dB", "b, dB", "b - a, dB"]
-        scores = [[str(step), f"{x:.2f}", f"{y:.2f}", f"{y - x:+.2f}"] for step, x, y in comparison.scores]
-        lines += table([head, *scores], right=range(4))
-    if comparison.best_gain_db is not None:
-        best = f"{a.best_db:.2f} (step {a.best_step}) and {b.best_db:.2f} (step {b.best_step})"
-        lines.append(f"best: {best}, {comparison.best_gain_db:+.2f} dB")
-    if comparison.last_gain_db is not None:
-        lines.append(f"last step of both, {comparison.scores[-1][0]}: {comparison.last_gain_db:+.2f} dB")
-    return lines
-
-
-def _short(value: Any) -> str:
-    text = "-" if value is None else value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= MAX_VALUE_CHARS else text[: MAX_VALUE_CHARS - 3] + "..."
-
-
-def _or_dash(value: Any, spec: str = "") -> str:
-    return "-" if value is None else format(value, spec)

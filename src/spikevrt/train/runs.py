@@ -260,7 +260,7 @@ def told(comparison: Comparison) -> list[str]:
     a, b = comparison.a, comparison.b
     lines = [f"a: {a.folder}", f"b: {b.folder}"]
     for title, rows in (("settings", comparison.settings), ("environment", comparison.environment)):
-        lines_of = [[title, "a", "b"], *([name, _short(x), _short(y)] for name, x, y in rows)]
+        lines_of = [[title, "a", "b"], *([name, _shown(x), _shown(y)] for name, x, y in rows)]
         lines += ["", *(_table(lines_of, right=()) if rows else [f"{title}: the same"])]
     lines.append("")
     if a.data_hash != b.data_hash:
@@ -281,7 +281,7 @@ def told(comparison: Comparison) -> list[str]:
     return lines
 
 
-def _short(value: Any) -> str:
+def _shown(value: Any) -> str:
     text = "-" if value is None else value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= MAX_VALUE_CHARS else text[: MAX_VALUE_CHARS - 3] + "..."
 

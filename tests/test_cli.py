@@ -391,8 +391,9 @@ def test_a_video_is_restored_by_its_own_timestamps(
 ):
     from fractions import Fraction
 
-    from spikevrt.mux.encode import VideoFormat, VideoTags, write_segment
+    from spikevrt.mux.encode import VideoTags, write_segment
     from spikevrt.recording.frames import list_images, read_image
+    from spikevrt.recording.media import VideoFormat
 
     images = [read_image(path) for path in list_images(recording_folder / "blur")]
     video, out = tmp_path / "a.mkv", tmp_path / "out"

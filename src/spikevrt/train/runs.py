@@ -26,7 +26,7 @@ NO_SETTING = ("config", "command")  # of run.json, told elsewhere or different i
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RunSummary:
     """One run in short. None: not known, or not there yet."""
 
     folder: Path
@@ -49,8 +49,8 @@ class Run:
 class Comparison:
     """Two runs. A difference is (name, in a, in b); None where one has no such value."""
 
-    a: Run
-    b: Run
+    a: RunSummary
+    b: RunSummary
     settings: list[tuple[str, Any, Any]]
     environment: list[tuple[str, Any, Any]]
     score: str | None  # what both are judged by; None: not comparable, and the rest is empty
@@ -83,12 +83,12 @@ def find_runs(folders: Iterable[str | Path]) -> list[Path]:
     return list(found.values())
 
 
-def summarise(folder: str | Path) -> Run:
+def summarise(folder: str | Path) -> RunSummary:
     """Sum up the run in `folder`. Never raises for what the folder holds: the run is then `damaged`."""
     return _read(Path(folder))[0]
 
 
-def list_runs(folders: Iterable[str | Path]) -> list[Run]:
+def list_runs(folders: Iterable[str | Path]) -> list[RunSummary]:
     """All runs below `folders`, the best first: by psnr_rgb, then those with another score, without one, damaged.
 
     Raises as `find_runs` does.
@@ -127,7 +127,7 @@ def _is_run(files: set[str]) -> bool:
     return len({CONFIG, RUN_INFO, JOURNAL_FILE} & files) >= 2
 
 
-def _sound(folder: Path) -> tuple[Run, dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+def _sound(folder: Path) -> tuple[RunSummary, dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
     if not folder.exists():
         raise FileNotFoundError(f"{folder}: no such folder")
     if not folder.is_dir() or not _is_run({path.name for path in folder.iterdir()}):
@@ -138,14 +138,14 @@ def _sound(folder: Path) -> tuple[Run, dict[str, Any], dict[str, Any], list[dict
     return parts
 
 
-def _read(folder: Path) -> tuple[Run, dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+def _read(folder: Path) -> tuple[RunSummary, dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
     """(summary, settings, environment, journal rows); of a damaged run the summary alone is of use."""
     try:
         config = _settings(folder)
         about = _about(folder)
         rows = _rows(folder)
     except (ValueError, OSError) as error:
-        return Run(folder=folder, state="damaged", problem=_reason(error, folder)), {}, {}, []
+        return RunSummary(folder=folder, state="damaged", problem=_reason(error, folder)), {}, {}, []
     steps = config["optim"]["steps"]
     done = max((row["step"] for row in rows), default=0)
     score = score_name(rows)
@@ -154,7 +154,7 @@ def _read(folder: Path) -> tuple[Run, dict[str, Any], dict[str, Any], list[dict[
     blurs, losses = series(rows, "validation", "psnr_rgb_blur"), series(rows, "train", "loss")
     environment = about.get("environment")
     environment = environment if isinstance(environment, dict) else {}
-    run = Run(
+    run = RunSummary(
         folder=folder,
         state="finished" if done >= steps else "unfinished",
         steps_done=done,
@@ -218,7 +218,7 @@ def _scores(rows: Sequence[dict[str, Any]], score: str | None) -> dict[int, floa
     return {} if score is None else dict(series(rows, "validation", score))
 
 
-def _rank(run: Run) -> tuple[int, float, str]:
+def _rank(run: RunSummary) -> tuple[int, float, str]:
     group = 3 if run.state == "damaged" else 2 if run.best_db is None else int(run.score != "psnr_rgb")
     return group, -(run.best_db or 0.0), str(run.folder)
 
@@ -240,14 +240,14 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def listed(runs: Sequence[Run]) -> list[str]:
+def listed(runs: Sequence[RunSummary]) -> list[str]:
     """A table of the runs that can be read, and a line for each that cannot."""
     sound = [_line(run) for run in runs if run.problem is None]
     lines = _table([HEAD, *sound], right=(2, 3, 4, 5, 6)) if sound else []
     return lines + [f"{run.folder}: damaged: {run.problem}" for run in runs if run.problem is not None]
 
 
-def _line(run: Run) -> list[str]:
+def _line(run: RunSummary) -> list[str]:
     return [
         str(run.folder), _or_dash(run.score), _or_dash(run.best_db, ".2f"), _or_dash(run.best_step),
         _or_dash(run.blur_db, ".2f"), f"{run.steps_done}/{run.steps}", _or_dash(run.last_loss, ".4f"), run.state,

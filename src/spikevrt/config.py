@@ -106,7 +106,8 @@ class SpikeConfig(SpikeInputs):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_at_least(1, "model.spikes", self, "num_blocks", "attention_heads", "fusion_heads", "max_tokens")
+        names = ("num_blocks", "attention_heads", "fusion_heads", "max_tokens")
+        _require_at_least(1, "model.spikes", self, *names)
         for index, dim in enumerate(self.dims):
             if dim % self.attention_heads or dim % self.fusion_heads:
                 raise ValueError(f"model.spikes.dims[{index}]: {dim} is no multiple of the number of heads")

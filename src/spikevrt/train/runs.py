@@ -15,9 +15,8 @@ from typing import Any
 import yaml
 
 from spikevrt.config import Config
-from spikevrt.report.curves import score_name, series
 from spikevrt.train.folder import CONFIG, RUN_INFO, differences
-from spikevrt.train.journal import JOURNAL_FILE, read_journal
+from spikevrt.train.journal import JOURNAL_FILE, read_journal, score_name, series
 
 SHORT_HASH = 12  # characters
 MAX_VALUE_CHARS = 60  # of one value in the lines of a comparison

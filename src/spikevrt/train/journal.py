@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 
 from spikevrt import runtime
 from spikevrt.atomic import write_text
+from spikevrt.typed import convert
 
 JOURNAL_FILE, TENSORBOARD_FOLDER = "journal.jsonl", "tensorboard"
 Rows = Sequence[dict[str, Any]]  # of a journal, as `read_journal` gives them
@@ -87,6 +89,14 @@ def series(rows: Rows, kind: str, name: str) -> list[tuple[int, float]]:
     return [(row["step"], row[name]) for row in rows if row["kind"] == kind and isinstance(row.get(name), float | int)]
 
 
+@dataclass(frozen=True)
+class _Row:
+    """What every row has."""
+
+    step: int
+    kind: str
+
+
 def read_journal(out: str | Path) -> list[dict[str, Any]]:
     """The rows of a run's journal; a last line that a crash cut short is left out.
 
@@ -104,8 +114,8 @@ def read_journal(out: str | Path) -> list[dict[str, Any]]:
             break
         try:
             row = json.loads(line)
-            row["step"], row["kind"]
-        except (json.JSONDecodeError, KeyError, TypeError):
+            convert(row, _Row)
+        except (ValueError, RecursionError):
             raise ValueError(f"{path}: line {number} is no journal row") from None
         rows.append(row)
     return rows

@@ -24,7 +24,7 @@ import torch
 
 from spikevrt import runtime
 from spikevrt.config import Config, load_config
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.train import forecast as fc
 from spikevrt.train.optim import make_optimizer
 from spikevrt.train.step_work import Size, charbonnier_loss, random_batch, step_work

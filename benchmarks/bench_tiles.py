@@ -21,7 +21,7 @@ import torch
 
 from spikevrt import shipped
 from spikevrt.model.flow import SpyNetLevel
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.recording.frames import to_float
 from spikevrt.recording.recording import open_recording
 from spikevrt.represent.voxel import VoxelStats, normalise

@@ -81,7 +81,7 @@ def _made_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from spikevrt.checkpoint import WeightsInfo, save_weights
     from spikevrt.config import model_from_dict
-    from spikevrt.model.network import SpikeVRT
+    from spikevrt.model.spike_vrt import SpikeVRT
 
     config = model_from_dict({"vrt": MICRO_VRT, "spikes": MICRO_SPIKES})
     torch.manual_seed(7)

@@ -20,10 +20,10 @@ from spikevrt import cli, export
 from spikevrt.checkpoint import WeightsInfo, save_weights
 from spikevrt.config import model_from_dict
 from spikevrt.export import ExportOptions, describe, export_network, open_program
-from spikevrt.model.blocks import TMSAG
-from spikevrt.model.build import build_network
+from spikevrt.model.blocks import TMSAG, BlockSettings
 from spikevrt.model.flow import SpyNet
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.spike_vrt import SpikeVRT
+from spikevrt.model.weights import build_network
 from tests.conftest import MICRO_SPIKES, MICRO_VRT
 from tests.test_cli import refused
 
@@ -116,7 +116,7 @@ def onnx_of(module: nn.Module, example: tuple[torch.Tensor, ...], free: Any, pat
 def test_onnxruntime_runs_shifted_windows_at_sizes_they_were_not_traced_at(tmp_path: Path, mutual: bool):
     pytest.importorskip("onnxruntime")
     torch.manual_seed(3)
-    blocks = TMSAG(8, 2, (2 if mutual else 3, 4, 4), 2, 2.0, mutual, [0.0, 0.0], ()).eval()
+    blocks = TMSAG(BlockSettings(8, (2 if mutual else 3, 4, 4), 2, 2.0, mutual=mutual), [0.0, 0.0]).eval()
     free = ({axis: Dim(f"n{axis}", min=lowest, max=64) for axis, lowest in ((1, 2), (2, 5), (3, 5))},)
     run = onnx_of(blocks, (torch.randn(1, 5, 8, 12, 8),), free, tmp_path / "blocks.onnx")
     for size in ((5, 8, 12), (2, 5, 8), (3, 13, 9), (7, 20, 5)):

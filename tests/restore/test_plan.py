@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spikevrt.config import ModelConfig, SpikeConfig, UnetConfig, VrtConfig
-from spikevrt.model.build import build_network
+from spikevrt.model.weights import build_network
 from spikevrt.restore import plan
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.plan import Needs, Plan, choose, is_out_of_memory, measure_needs, parse_bytes, plan_tiles

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.train import forecast as fc
 from spikevrt.train.forecast import Forecast, Needs
 from spikevrt.train.optim import make_optimizer

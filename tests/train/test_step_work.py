@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from spikevrt.config import Config
 from spikevrt.model.blocks import kept_shift_mask
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.train.step_work import LiveBytes, Size, Work, charbonnier_loss, random_batch, step_work
 
 KB = 1024  # a float32 tensor of 256 values

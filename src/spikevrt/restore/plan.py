@@ -28,7 +28,7 @@ from spikevrt.restore.options import Precision, RestoreOptions
 from spikevrt.restore.tiling import padded_size
 
 if TYPE_CHECKING:
-    from spikevrt.model.build import Network
+    from spikevrt.model.network import Network
 
 BYTES_PER_PIXEL_AND_CHANNEL = 260  # activations of a tile at the peak, for each channel of VRT's widest stage, at most
 UNET_BYTES_PER_PIXEL_AND_CHANNEL = 56  # of a U-Net, for each channel at its widest level

@@ -43,8 +43,8 @@ from spikevrt.restore.work import ClipWork
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-    from spikevrt.model.build import Network
-    from spikevrt.model.network import SpikeVRT
+    from spikevrt.model.network import Network
+    from spikevrt.model.spike_vrt import SpikeVRT
 
 
 READ_AHEAD = 1  # clips whose frames and spikes are read while the network works on the one before
@@ -58,8 +58,7 @@ def load_network(weights: Path, device: torch.device) -> tuple[Network, WeightsI
     Raises:
         FileNotFoundError, ValueError: as `load_weights`, and tensors that do not fit the file's own settings.
     """
-    from spikevrt.model.build import build_network
-    from spikevrt.model.weights import load_strict
+    from spikevrt.model.weights import build_network, load_strict
 
     if device.type == "cpu":
         runtime.tune_allocator()

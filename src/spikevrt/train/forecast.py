@@ -22,7 +22,7 @@ from spikevrt.train.step_work import Size, StepLoss, random_batch, step_work
 
 if TYPE_CHECKING:
     from spikevrt.config import Config
-    from spikevrt.model.build import Network
+    from spikevrt.model.network import Network
 
 GB = 1e9
 MARGIN = 0.1  # share of the free memory that stays free

@@ -14,7 +14,7 @@ from spikevrt.data.dataset import VoxelStats
 from spikevrt.model.weights import load_strict, load_vrt_checkpoint
 
 if TYPE_CHECKING:
-    from spikevrt.model.build import Network
+    from spikevrt.model.network import Network
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,14 @@ from torch import Tensor
 
 from spikevrt.evaluate.metrics import psnr_rgb
 from spikevrt.losses import Flow, exposure_duty, frame_motion, reblur
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.report.pictures import write_three_columns
 from spikevrt.restore.restorer import RestoreOptions, restore_clip
 from spikevrt.train.ranks import Ranks
 
 if TYPE_CHECKING:
     from spikevrt.data.sample import Sample
-    from spikevrt.model.build import Network
+    from spikevrt.model.network import Network
 
 LEAST_MOTION_PX = 0.1
 NUM_PICTURES = 3  # sequences that get a three-column picture

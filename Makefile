@@ -1,5 +1,6 @@
-# make demo: the main job on shipped footage, into out/demo.    make test: every check.
-# Both set up .venv by themselves, and only once. They need Python 3.11 or newer and make, no compiler.
+# make demo: the main job on shipped footage, into out/demo.    make test: what a person runs before a commit.
+# make test-all: every check, the slow ones too.
+# All set up .venv by themselves, and only once. They need Python 3.11 or newer and make, no compiler.
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -7,12 +8,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-all lint format clean
 
 demo: $(VENV)/core.stamp
 	$(BIN)/spikevrt demo --out out/demo --overwrite
 
 test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m 'not slow'
+
+test-all: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
 
 lint: $(VENV)/dev.stamp

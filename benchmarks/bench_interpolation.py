@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from spikevrt.recording.video import iter_video
-from spikevrt.simulate.interpolate import find_weights, load_network, with_frames_between
-from spikevrt.simulate.texture import fit
+from spikevrt.simulate.footage import find_weights, load_network, with_frames_between
+from spikevrt.simulate.scene import fit
 
 SHORT_SIDE_PX = 360
 

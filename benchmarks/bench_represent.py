@@ -21,7 +21,6 @@ from spikevrt.represent.rate import tfp
 from spikevrt.represent.repair import repair
 from spikevrt.represent.voxel import VoxelStats, density, normalise, voxelise
 from spikevrt.represent.warp import warp
-from spikevrt.represent.window import raw_window
 from spikevrt.runtime import tune_allocator
 
 
@@ -64,7 +63,7 @@ def main() -> None:
         "tfp, 41 ticks": lambda: tfp(spikes, 28, 20),
         "tfi": lambda: tfi(spikes, 28),
         "intervals": lambda: intervals(spikes),
-        "raw_window, 41 ticks": lambda: raw_window(spikes, 28, 20),
+        "raw_window, 41 ticks": lambda: spikes[..., 8:49, :, :].to(torch.float32),
         "warp, 32 channels": lambda: warp(counts, positions),
         "repair, 32 channels, 0.1 % bad": lambda: repair(counts, bad),
     }

@@ -31,7 +31,7 @@ from spikevrt.losses import charbonnier
 from spikevrt.model.blocks import RTMSA
 from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.model.stage import Stage
-from spikevrt.train.ranks import join_ranks
+from spikevrt.train.distributed import join_ranks
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NAMES = ("vrt_spike_baseline", "small", "tiny")

@@ -16,6 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from spike_statistics import (
+    flat_field_cv,
+    interval_outside_fraction,
+    phase_residual,
+    phase_residuals,
+    spike_intervals,
+)
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,13 +31,6 @@ from spikevrt.recording.frames import read_image
 from spikevrt.recording.spike_file import SpikeGeometry, read_spikes
 from spikevrt.simulate.sensor import SpikeSensor
 from spikevrt.simulate.setup import SENSOR_PRESETS, SensorConfig, sensor_preset
-from spikevrt.simulate.statistics import (
-    flat_field_cv,
-    interval_outside_fraction,
-    phase_residual,
-    phase_residuals,
-    spike_intervals,
-)
 
 SEED = 1
 COLOURS = {"real": (60, 60, 60), "preset": (214, 96, 20), "ideal": (40, 110, 200)}

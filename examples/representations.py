@@ -25,7 +25,6 @@ from spikevrt.represent.rate import tfp
 from spikevrt.represent.repair import repair
 from spikevrt.represent.voxel import VoxelStats, bin_edges, density, normalise, voxelise
 from spikevrt.represent.warp import warp
-from spikevrt.represent.window import raw_window
 from spikevrt.simulate.sensor import SensorConfig, SpikeSensor
 
 FILE = "car_400x250_200f.dat"
@@ -124,6 +123,25 @@ def draw(spikes: Tensor, out: Path) -> None:
         [enlarge(grey(picture[CAR], 0, white), 2) for picture in (broken, repair(broken, bad))],
         columns=2,
     )
+
+
+def raw_window(spikes_THW: Tensor, centre: int, half_window: int) -> Tensor:
+    """Raw ticks as channels: ticks centre - half_window to centre + half_window, both included, as 0.0 and 1.0.
+
+    For networks that read spikes without counting them; leading axes are kept.
+
+    Raises:
+        ValueError: half_window is negative, or the window leaves the stream (it is never cut short).
+
+    Source: the input of Spk2ImgNet (41 ticks), Zhao et al., CVPR 2021.
+    """
+    num_ticks = spikes_THW.shape[-3]
+    start, stop = centre - half_window, centre + half_window + 1
+    if half_window < 0 or start < 0 or stop > num_ticks:
+        raise ValueError(
+            f"centre {centre}, half_window {half_window}: ticks [{start}, {stop}); allowed: inside [0, {num_ticks})"
+        )
+    return spikes_THW[..., start:stop, :, :].to(torch.float32)
 
 
 def every_second_spike(spikes_THW: Tensor) -> Tensor:

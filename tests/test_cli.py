@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +67,8 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: obje
 # --- answers at once ---
 
 
-@pytest.mark.parametrize("arguments", [[], *([verb] for verb in VERBS)], ids=lambda arguments: " ".join(arguments))
-def test_help_answers_within_half_a_second(arguments: list[str]):
-    seconds = []
-    for _ in range(3):
-        start_s = time.perf_counter()
-        answer = run_outside([*arguments, "--help"])
-        seconds.append(time.perf_counter() - start_s)
-        assert answer.returncode == 0 and answer.stdout.startswith("usage: spikevrt"), answer.stderr
-        if seconds[-1] < 0.5:
-            break
-    assert min(seconds) < 0.5
-
-
-def test_help_loads_neither_torch_nor_numpy():
+def test_the_help_of_every_verb_loads_the_standard_library_and_the_verbs_alone():
+    """So that it answers at once."""
     script = (
         "import sys\n"
         "from spikevrt.cli import main\n"
@@ -90,11 +77,13 @@ def test_help_loads_neither_torch_nor_numpy():
         "        main([*verb, '--help'])\n"
         "    except SystemExit as stop:\n"
         "        assert stop.code == 0\n"
-        "print(sorted({'torch', 'numpy', 'PIL', 'av', 'yaml', 'rich'} & set(sys.modules)), file=sys.stderr)\n"
+        "print(*sys.modules, file=sys.stderr)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
-    assert (answer.returncode, answer.stderr) == (0, "[]\n")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.count("usage: spikevrt") == 1 + len(VERBS)
+    assert not {"torch", "numpy", "PIL", "av", "yaml", "rich", "cv2"} & set(answer.stderr.split())
 
 
 def test_help_shows_every_verb_in_the_order_of_the_data_flow():
@@ -232,10 +221,10 @@ def test_spikes_beside_weights_that_read_none_are_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
 ):
     from spikevrt.checkpoint import WeightsInfo, save_weights
-    from spikevrt.config import model_from_dict
+    from spikevrt.config import Config
 
     weights = tmp_path / "rgb.safetensors"
-    save_weights(weights, {}, WeightsInfo(model_from_dict({"spikes": None}), 0.0, 1.0, {}))
+    save_weights(weights, {}, WeightsInfo(Config.from_dict({"model": {"spikes": None}}).model, 0.0, 1.0, {}))
     spikes = ["--spikes", recording_folder / "spikes.dat", "--spike-width", 40, "--spike-height", 32]
     timing = ["--exposure-ticks", 19, "--period-ticks", 23]
     arguments = [recording_folder / "blur", *spikes, *timing, "--weights", weights, "--out", tmp_path / "out"]
@@ -686,7 +675,7 @@ def test_an_unknown_key_gets_a_suggestion(
     micro_config["optim"]["warm_up_steps"] = 3
     path = write_config(tmp_path, micro_config, tmp_path)
     message = refused(capsys, tmp_path, "train", path, "--out", tmp_path / "out")
-    assert message == f"{path}: unknown config key optim.warm_up_steps; did you mean optim.warmup_steps?"
+    assert message == f"{path}: unknown key optim.warm_up_steps; did you mean optim.warmup_steps?"
 
 
 def test_an_unknown_override_gets_a_suggestion(
@@ -694,7 +683,7 @@ def test_an_unknown_override_gets_a_suggestion(
 ):
     path = write_config(tmp_path, micro_config, tmp_path)
     message = refused(capsys, tmp_path, "train", path, "--out", tmp_path / "out", "--set", "optim.stepz=3")
-    assert message.endswith("unknown config key optim.stepz; did you mean optim.steps?")
+    assert message.endswith("unknown key optim.stepz; did you mean optim.steps?")
 
 
 # --- output that exists ---

@@ -137,14 +137,15 @@ def test_the_python_snippet_imports_what_exists():
                     assert hasattr(module, alias.name), alias.name
 
 
-def test_the_two_commands_of_the_readme_are_targets_of_the_makefile():
+def test_the_commands_of_the_readme_are_targets_of_the_makefile():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in ("demo", "test"):
+    for target in ("demo", "test", "test-all"):
         assert f"$ make {target}\n" in README
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
 
 
-def test_ci_runs_the_test_command_of_the_readme():
+def test_ci_runs_the_readmes_command_of_every_check():
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & stat.S_IXUSR
-    assert "README.md" in script.read_text(encoding="utf-8")
+    text = script.read_text(encoding="utf-8")
+    assert "README.md" in text and "make test-all" in text

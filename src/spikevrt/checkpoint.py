@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from spikevrt.config import ModelConfig, model_from_dict
+from spikevrt.atomic import complete_or_absent
+from spikevrt.config import ModelConfig
+from spikevrt.typed import convert, naming, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +46,17 @@ class WeightsInfo:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Document:
+    """What stands in the file's metadata, as JSON."""
+
+    version: int
+    model: ModelConfig
+    voxel_mean: float
+    voxel_std: float
+    provenance: dict[str, Any]
+
+
 def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], info: WeightsInfo) -> None:
     """Write a weights file, complete or not at all; an existing one is replaced, missing folders are made.
 
@@ -63,7 +75,7 @@ def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], info: Weigh
         "voxel_std": info.voxel_std,
         "provenance": info.provenance,
     }
-    with complete_or_absent(path) as partial:
+    with _written(path) as partial:
         save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(document)})
 
 
@@ -95,19 +107,17 @@ def read_info(path: str | Path) -> WeightsInfo:
         raise ValueError(f"{path}: not a complete safetensors file ({error})") from None
     if METADATA_KEY not in metadata:
         raise ValueError(f"{path}: a safetensors file, but not one of SpikeVRT's (no {METADATA_KEY!r} in its metadata)")
-    try:
-        document = json.loads(metadata[METADATA_KEY])
-        version, model = document["version"], document["model"]
-        mean, std, provenance = float(document["voxel_mean"]), float(document["voxel_std"]), document["provenance"]
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: its SpikeVRT metadata cannot be read ({type(error).__name__}: {error})") from None
-    if version != FORMAT_VERSION:
-        raise ValueError(f"{path}: weights format version {version}; this SpikeVRT reads version {FORMAT_VERSION}")
-    _check_statistics(path, mean, std)
-    try:
-        return WeightsInfo(model_from_dict(model), mean, std, provenance)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    with naming(path):
+        try:
+            values = json.loads(metadata[METADATA_KEY])
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"its SpikeVRT metadata is not JSON ({error})") from None
+        if isinstance(values, dict) and values.get("version") != FORMAT_VERSION:
+            found = shown(values.get("version"))
+            raise ValueError(f"weights format version {found}; this SpikeVRT reads version {FORMAT_VERSION}")
+        document = convert(values, _Document, closed=True, finite=False)
+    _check_statistics(path, document.voxel_mean, document.voxel_std)
+    return WeightsInfo(document.model, document.voxel_mean, document.voxel_std, document.provenance)
 
 
 def save_state(path: str | Path, state: dict[str, Any]) -> None:
@@ -116,7 +126,7 @@ def save_state(path: str | Path, state: dict[str, Any]) -> None:
     Raises:
         OSError: it cannot be written; what stood at `path` still does.
     """
-    with complete_or_absent(Path(path)) as partial:
+    with _written(Path(path)) as partial:
         torch.save({"digest": digest(state), "state": state}, partial)
 
 
@@ -184,18 +194,10 @@ def _check_statistics(path: Path, mean: float, std: float) -> None:
 
 
 @contextlib.contextmanager
-def complete_or_absent(path: Path) -> Iterator[Path]:
-    """A temporary sibling to write to; it takes `path`'s name when the block ends well and vanishes otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
+def _written(path: Path) -> Iterator[Path]:
+    """`complete_or_absent`, with torch's and safetensors' errors turned into OSError."""
+    with complete_or_absent(path) as partial:
         try:
             yield partial
-        except (RuntimeError, SafetensorError) as error:  # how torch and safetensors tell that a write failed
+        except (RuntimeError, SafetensorError) as error:
             raise OSError(f"{path}: cannot be written ({(str(error).splitlines() or ['?'])[0][:160]})") from None
-        with open(partial, "rb+") as file:  # the name must not survive a power cut that the bytes did not
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from spikevrt import runtime
-from spikevrt.checkpoint import WeightsInfo, complete_or_absent, load_weights
+from spikevrt.atomic import complete_or_absent
+from spikevrt.checkpoint import WeightsInfo, load_weights
 from spikevrt.config import SpikeInputs
 from spikevrt.model.network import Network
 from spikevrt.model.weights import build_network, load_strict

@@ -14,6 +14,8 @@ import yaml
 
 from spikevrt import cli
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = ROOT / "src" / "spikevrt" / "assets"
 

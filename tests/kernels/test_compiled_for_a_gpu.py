@@ -15,7 +15,10 @@ from spikevrt.kernels.operators import TemporalWeights
 SHARED_MEMORY_BYTES = 227 * 1024  # what one program may use on an H100 or H200
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
-pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing")
+pytestmark = [
+    pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing"),
+    pytest.mark.slow,
+]
 
 
 class Launches:

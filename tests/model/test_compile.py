@@ -7,6 +7,8 @@ import torch
 
 from tests.model.test_fast_paths import noise, small
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def fresh():

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import sys
@@ -42,5 +44,6 @@ def peak_of(folder: Path, num_frames: int) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 def test_ten_thousand_frames_take_within_a_tenth_what_a_hundred_do(tmp_path: Path):
     assert peak_of(tmp_path, 10_000) < 1.1 * peak_of(tmp_path, 100)

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from spikevrt.recording.frames import to_float
-from spikevrt.simulate.footage import video_scene
-from spikevrt.simulate.interpolate import MiddleFrame, find_weights, load_network, with_frames_between
+from spikevrt.simulate.footage import MiddleFrame, find_weights, load_network, video_scene, with_frames_between
 from spikevrt.simulate.synthesise import simulate_recording
 from tests.simulate.conftest import OPTIONS, textured
 

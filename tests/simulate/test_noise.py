@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from spikevrt.simulate.noise import normal
+from spikevrt.simulate.sensor import normal
 
 
 def drawn(*shape: int, seed: int) -> torch.Tensor:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from spikevrt.simulate.path import smooth_path
+from spikevrt.simulate.scene import smooth_path
 
 
 def make(num_ticks: int, seed: int, steps: tuple[float, ...] = (12.0, 0.0, 0.3)):

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from spikevrt.recording.frames import write_image
-from spikevrt.simulate.rig import RigView, rig_homography
+from spikevrt.simulate.sensor import RigView, rig_homography
 from spikevrt.simulate.setup import RigConfig, SensorConfig, drawn_rig
 from spikevrt.simulate.synthesise import simulate_recording
 from tests.simulate.conftest import OPTIONS, fingerprint

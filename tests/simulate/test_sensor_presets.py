@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from benchmarks.spike_statistics import flat_field_cv, interval_outside_fraction, phase_residual
 from torch import Tensor
 
 from spikevrt.simulate.sensor import SpikeSensor
 from spikevrt.simulate.setup import SENSOR_PRESETS, SensorConfig, sensor_preset
-from spikevrt.simulate.statistics import flat_field_cv, interval_outside_fraction, phase_residual
 
 BRIGHT_GREY = 0.215  # with the dark current it fires 0.22 times a tick, as the measured recording does
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from spikevrt.recording.frames import write_image
-from spikevrt.simulate.texture import _mirror, cut_texture, fit, load_photo, resize
+from spikevrt.simulate.scene import _mirror, cut_texture, fit, load_photo, resize
 from tests.simulate.conftest import textured
 
 

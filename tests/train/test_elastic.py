@@ -94,6 +94,7 @@ def wait_until(condition: Callable[[], bool], agents: list[subprocess.Popen[str]
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to find the processes of an agent")
 def test_when_one_of_two_machines_dies_the_other_takes_every_step_that_is_left(
     dataset: Path, tmp_path: Path, store: TCPStore

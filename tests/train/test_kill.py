@@ -23,6 +23,8 @@ from spikevrt.config import Config
 from spikevrt.train.journal import read_journal
 from tests.train.conftest import real_config
 
+pytestmark = pytest.mark.slow
+
 TIMINGS = {"clips_per_s", "data_wait", "device_load", "peak_bytes", "seconds"}  # of one process, not of the run
 DEADLINE_S = 120.0
 

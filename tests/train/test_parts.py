@@ -12,9 +12,9 @@ from torch import nn
 from spikevrt.checkpoint import WeightsInfo, digest, load_state, load_weights, read_info, save_weights
 from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.train import loop
-from spikevrt.train.average import Average
 from spikevrt.train.journal import read_journal
 from spikevrt.train.loop import train
+from spikevrt.train.optim import Average
 from tests.train.conftest import real_config
 
 

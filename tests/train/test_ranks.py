@@ -13,11 +13,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from spikevrt.checkpoint import load_state, load_weights
+from spikevrt.train import distributed as ranks_module
 from spikevrt.train import loop
-from spikevrt.train import ranks as ranks_module
+from spikevrt.train.distributed import Ranks, join_ranks
 from spikevrt.train.journal import read_journal
 from spikevrt.train.loop import train
-from spikevrt.train.ranks import Ranks, join_ranks
 from tests.train.conftest import FakeClips, FakeNetwork, small_config
 
 NO_DROPOUT = {"drop_path": 0.0}
@@ -75,13 +75,11 @@ def test_a_rank_that_does_not_answer_ends_the_others_with_one_line(monkeypatch: 
     monkeypatch.setenv("SPIKEVRT_PEER_TIMEOUT_S", "2")  # less than the other one needs to start
     for name, value in _environment(0, port).items():
         monkeypatch.setenv(name, value)
-    began = 0.0
     message = r"rank 0 of 2: another rank is gone or does not answer; the last state stays, go on from it with --resume"
     with pytest.raises(ConnectionError, match=message), join_ranks("cpu") as ranks:
         ranks.wait()
-        began = time.monotonic()
         ranks.gather("a")
-    assert 1.5 < time.monotonic() - began < 60
+    assert other.is_alive()
     assert not dist.is_initialized()
     other.kill()
     other.join()

@@ -17,6 +17,8 @@ from spikevrt.train.journal import read_journal
 from spikevrt.train.loop import train
 from tests.train.conftest import real_config
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_real_network_resumed_equals_itself_never_stopped(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -17,7 +17,7 @@ from spikevrt.checkpoint import digest, load_state, load_weights
 from spikevrt.config import CHECKPOINT_PARTS, OptimConfig
 from spikevrt.model import deformable_alignment, flow
 from spikevrt.model.blocks import TMSA, BlockSettings
-from spikevrt.train import loop, parallel
+from spikevrt.train import distributed, loop
 from spikevrt.train.journal import read_journal
 from spikevrt.train.loop import train
 from spikevrt.train.optim import make_optimizer
@@ -268,7 +268,7 @@ def test_the_blocks_are_compiled_whole_and_the_network_keeps_its_names(monkeypat
     traced = functools.partial(torch.compile, backend="eager", fullgraph=True)  # fullgraph: a gap is an error
     monkeypatch.setattr(torch, "compile", traced)
     network, plain = blocks(), blocks()
-    parallel.compile_blocks(network, try_out, visible=True)
+    distributed.compile_blocks(network, try_out, visible=True)
     assert all(block._compiled_call_impl is not None for block in network)
     assert network.state_dict().keys() == plain.state_dict().keys()
     assert torch.equal(loss(network), loss(plain))
@@ -286,7 +286,7 @@ def test_a_failing_compiler_is_told_in_one_line_and_the_network_goes_on_without_
 ):
     monkeypatch.setattr(torch, "compile", compile_)
     network = blocks()
-    parallel.compile_blocks(network, try_out, visible=True)
+    distributed.compile_blocks(network, try_out, visible=True)
     told = capsys.readouterr().err
     assert told.startswith("spikevrt: train.compile: torch.compile failed, going on without it (")
     assert "no compiler here" in told and told.count("\n") == 1
@@ -296,7 +296,7 @@ def test_a_failing_compiler_is_told_in_one_line_and_the_network_goes_on_without_
 
 def test_other_ranks_do_not_repeat_that_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(torch, "compile", raises)
-    parallel.compile_blocks(blocks(), try_out, visible=False)
+    distributed.compile_blocks(blocks(), try_out, visible=False)
     assert capsys.readouterr().err == ""
 
 

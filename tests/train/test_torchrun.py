@@ -15,8 +15,8 @@ from spikevrt.checkpoint import load_weights
 from spikevrt.config import Config
 from spikevrt.data.dataset import ClipDataset
 from spikevrt.restore.restorer import RestoreOptions, load_network
+from spikevrt.train.distributed import Ranks
 from spikevrt.train.journal import read_journal
-from spikevrt.train.ranks import Ranks
 from spikevrt.train.validation import validate
 from tests.train.conftest import REAL_BINS, real_config
 
@@ -67,6 +67,7 @@ def alone(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_ranks_take_the_steps_of_one_and_one_goes_on_from_their_state(
     dataset: Path, alone: Path, tmp_path: Path, parallel: str

@@ -18,11 +18,11 @@ from spikevrt.recording.recording import open_recording
 from spikevrt.restore.job import restore_recording
 from spikevrt.restore.restorer import RestoreOptions, load_network
 from spikevrt.train import loop
-from spikevrt.train.checks import check_scoring
 from spikevrt.train.journal import read_journal
 from spikevrt.train.loop import train
 from spikevrt.train.optim import param_groups
 from spikevrt.train.runs import summarise
+from spikevrt.train.start import check_scoring
 from tests.train.conftest import REAL_BINS, real_config
 from tests.train.test_torchrun import ALONE, TORCHRUN, losses, run
 

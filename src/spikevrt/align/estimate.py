@@ -6,7 +6,6 @@ Dimension key: N frames, H and W rows and columns of a frame, h and w those of t
 from __future__ import annotations
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import numpy as np
 from spikevrt.align.clock import ExposureRates, fit_clock
 from spikevrt.align.compare import Residual, grid_positions, linear_luminance, residual_px, smooth_flow, write_overlay
 from spikevrt.align.registration import Cameras, Level, fit_homography, resized
+from spikevrt.atomic import complete_or_absent
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.recording import Recording, with_alignment, write_alignment
 
@@ -220,13 +220,8 @@ def write_estimate(recording: Recording, estimate: Estimate) -> Alignment:
     path = recording.root / FLOW_FILE
     alignment = estimate.alignment
     if estimate.flow is not None:
-        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-        try:
-            with partial.open("wb") as file:
-                np.save(file, estimate.flow.astype(np.float32))
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with complete_or_absent(path) as partial, partial.open("wb") as file:
+            np.save(file, estimate.flow.astype(np.float32))
         alignment = dataclasses.replace(alignment, flow=path)
     write_alignment(recording.root, alignment)
     if estimate.flow is None:

@@ -28,8 +28,8 @@ from spikevrt.align.health import HealthReport, check_health
 from spikevrt.align.inspect import HALF_WINDOW_TICKS
 from spikevrt.align.preview import draw_preview
 from spikevrt.app.uploads import Stated, open_upload
+from spikevrt.atomic import complete_or_absent
 from spikevrt.bench.demo import ASSETS, OPTIONS, PHOTOS, VIDEO
-from spikevrt.recording.atomic import complete_or_absent
 from spikevrt.recording.frames import list_images, read_image, write_image
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.video import write_video

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from spikevrt.recording.atomic import complete_or_absent
+from spikevrt.atomic import complete_or_absent, write_text
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import Recording, open_recording, write_sidecar
@@ -166,7 +166,7 @@ def prepare_benchmark(
         raise FileExistsError(f"{root}: exists and holds no {INDEX}; choose another folder for the benchmark")
     root.mkdir(parents=True, exist_ok=True)
     if not (root / INDEX).is_file():
-        (root / INDEX).write_text(json.dumps({"name": NAME, "recordings": {}}), encoding="utf-8")
+        write_text(root / INDEX, json.dumps({"name": NAME, "recordings": {}}))
     folders = {condition.folder: replace(condition, name=condition.folder, spikes=True) for condition in conditions}
     found: dict[str, str] = {}
     total = len(folders) * len(SCENES)
@@ -188,8 +188,7 @@ def prepare_benchmark(
                 progress(len(found), total)
     known = json.loads((root / INDEX).read_text(encoding="utf-8")).get("recordings", {}) | found
     values = {"name": NAME, "sha256": total_digest(known), "recordings": known}
-    with complete_or_absent(root / INDEX) as partial:
-        partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    write_text(root / INDEX, json.dumps(values, indent=1) + "\n")
     return found
 
 

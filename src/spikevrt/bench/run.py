@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
+from spikevrt.atomic import write_text
 from spikevrt.bench.benchmark import NAME, SCENES, Condition, prepare_benchmark, total_digest
 from spikevrt.checkpoint import read_info
 from spikevrt.evaluate.methods import (
@@ -37,7 +38,6 @@ from spikevrt.evaluate.runner import (
     score,
     write_json,
 )
-from spikevrt.recording.atomic import complete_or_absent
 from spikevrt.recording.frames import to_uint8, write_image
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.spike_file import sha256_file
@@ -204,7 +204,6 @@ def _scored(
         shutil.rmtree(frames, ignore_errors=True)
         raise
     result["scored_at"] = environment(pick_device(options.device))
-    with complete_or_absent(path) as partial:
-        partial.write_text(json.dumps(plain_json({"key": key, "result": result}), allow_nan=False), encoding="utf-8")
+    write_text(path, json.dumps(plain_json({"key": key, "result": result}), allow_nan=False))
     written: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["result"]
     return written  # the same values as a later call will find

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from spikevrt import runtime
+from spikevrt.atomic import complete_or_absent, refuse_existing, write_text
 from spikevrt.checkpoint import read_info
 from spikevrt.evaluate import metrics, scores
 from spikevrt.evaluate.methods import (
@@ -39,7 +40,6 @@ from spikevrt.evaluate.methods import (
 from spikevrt.evaluate.results import FORMAT, RESULTS, VERSION
 from spikevrt.formats.layouts import NO_OPTIONS, LayoutOptions, open_recordings
 from spikevrt.recording.alignment import alignment_values
-from spikevrt.recording.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.frames import to_float, to_uint8, write_image
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_file import sha256_file
@@ -186,8 +186,7 @@ def new_results(subjects: Sequence[Subject], options: RestoreOptions, measure: M
 
 def write_json(path: Path, results: dict[str, Any]) -> None:
     """Write results, complete or not at all."""
-    with complete_or_absent(path) as partial:
-        partial.write_text(json.dumps(plain_json(results), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(plain_json(results), indent=1, allow_nan=False) + "\n")
 
 
 def method_names(weights: Sequence[Path]) -> list[str]:

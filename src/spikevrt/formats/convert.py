@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spikevrt.atomic import complete_or_absent
 from spikevrt.recording.arrays import load_h5py
-from spikevrt.recording.atomic import complete_or_absent
 from spikevrt.recording.spike_file import SpikeGeometry, pack, sha256_file
 from spikevrt.recording.spike_formats import (
     H5_KEY,

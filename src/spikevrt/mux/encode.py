@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from spikevrt.recording.atomic import complete_or_absent
+from spikevrt.atomic import complete_or_absent
 from spikevrt.recording.media import BT709, BT2020, EXACT_COLOURS, FULL_RANGE, LIMITED_RANGE, RGB
 
 if TYPE_CHECKING:

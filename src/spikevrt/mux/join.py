@@ -15,8 +15,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from spikevrt.atomic import complete_or_absent
 from spikevrt.mux.encode import MAX_TIMESCALE, VideoFormat, VideoTags, check_container, rate
-from spikevrt.recording.atomic import complete_or_absent
 from spikevrt.recording.media import main_video, open_media
 
 MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}

@@ -7,7 +7,6 @@ float32 (`read_pixels`); frames are float32 (3, H, W).
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikevrt.atomic import complete_or_absent
 from spikevrt.recording import deep_images as deep
 
 if TYPE_CHECKING:
@@ -140,15 +140,11 @@ def write_pixels(path: Path, image: Shaped[np.ndarray, "H W 3"]) -> None:
     if depth == "uint8" and suffix in WRITE_SUFFIXES:
         write_image(path, image)
         return
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
+    with complete_or_absent(path) as partial:
         if suffix == ".exr":
             deep.write_exr(partial, path, image)
         else:
             partial.write_bytes(deep.encode_png16(image) if suffix == ".png" else deep.encode_tiff(path, image))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_image(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
@@ -166,16 +162,12 @@ def write_image(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
             f"{path}: cannot write {suffix or 'a file without suffix'}; allowed: {', '.join(WRITE_SUFFIXES)}"
         )
     assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3, (image.dtype, image.shape)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
+    with complete_or_absent(path) as partial:
         picture = Image.fromarray(np.ascontiguousarray(image))
         if suffix == ".png":
             picture.save(partial, format="PNG", compress_level=3)
         else:
             picture.save(partial, format="JPEG", quality=95, subsampling=0)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def to_float(images: Shaped[np.ndarray, "... H W 3"]) -> Float[Tensor, "... 3 H W"]:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
+
+from spikevrt.atomic import write_text
 
 FORMAT, VERSION = "spikevrt-recording", 1
 STREAM_FORMAT, STREAM_VERSION = "spikevrt-spikes", 1
 SIDECAR, SPIKE_FILE, BLUR_FOLDER, SHARP_FOLDER = "recording.json", "spikes.dat", "blur", "sharp"
+
 BIT_ORDER = "lsb-first"
 ROWS = {True: "bottom-up", False: "top-down"}
 
@@ -31,13 +33,8 @@ def read_fields(path: Path, expected_format: str, version: int) -> Fields:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file; it gets its name, or replaces the old one, only when it is complete."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write a JSON file, complete or not at all."""
+    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
 class Fields:

@@ -10,9 +10,9 @@ Dimension key: T ticks, K slices of time, H sensor rows, W sensor columns, N byt
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
+
+from spikevrt.atomic import complete_or_absent
 
 if TYPE_CHECKING:
     from jaxtyping import UInt, UInt8
@@ -212,13 +214,14 @@ class SpikeWriter:
         self.path = Path(path)
         self.geometry = geometry
         self.num_ticks = 0
-        self._partial = self.path.with_name(f".{self.path.name}.partial-{os.getpid()}")
+        self._stack = contextlib.ExitStack()
         self._file: BinaryIO | None = None
         self._digest = hashlib.sha256()
         self._complete = False
 
     def __enter__(self) -> Self:
-        self._file = open(self._partial, "wb")
+        partial = self._stack.enter_context(complete_or_absent(self.path))
+        self._file = self._stack.enter_context(open(partial, "wb"))
         return self
 
     def append(self, spikes: UInt8[np.ndarray, "T H W"]) -> None:
@@ -232,14 +235,9 @@ class SpikeWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._file is not None
-        self._file.close()
         self._file = None
-        if kind is None:
-            os.replace(self._partial, self.path)
-            self._complete = True
-        else:
-            self._partial.unlink(missing_ok=True)
+        self._stack.__exit__(kind, error, trace)
+        self._complete = kind is None
 
     @property
     def sha256(self) -> str:

@@ -7,12 +7,13 @@ on without it, and without curves.
 from __future__ import annotations
 
 import functools
-import os
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from spikevrt.atomic import complete_or_absent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -225,14 +226,8 @@ def _save(figure: Figure, panels: Sequence[Axes], path: str | Path, title: str) 
     if title:
         figure.suptitle(title)
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with complete_or_absent(path) as partial, partial.open("wb") as file:
+        FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
     return path
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from spikevrt.align.findings import Finding
 from spikevrt.align.health import Evidence, HealthReport
 from spikevrt.align.pairing import ORIENTATIONS
-from spikevrt.recording.atomic import complete_or_absent
+from spikevrt.atomic import write_text
 from spikevrt.recording.recording import Recording
 
 COLOURS = {"ok": "#2e7d32", "repaired": "#1565c0", "warning": "#b26a00", "refused": "#c62828"}
@@ -48,8 +48,7 @@ def write_health_page(out: Path, recording: Recording, report: HealthReport) -> 
         "</div>",
     ]  # fmt: skip
     page = _PAGE.format(title=name, body="\n".join(parts))
-    with complete_or_absent(out) as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_text(out, page)
 
 
 _PAGE = """<!doctype html>

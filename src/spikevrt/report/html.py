@@ -14,11 +14,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from spikevrt.atomic import write_text
 from spikevrt.evaluate.results import (
     KNOWN,
-    Condition,
-    Method,
     Results,
+    ScoredCondition,
+    ScoredMethod,
     ScoredRecording,
     base_groups,
     base_of,
@@ -30,7 +31,6 @@ from spikevrt.evaluate.results import (
     shown,
     splits,
 )
-from spikevrt.recording.atomic import complete_or_absent
 from spikevrt.report.gallery import gallery
 from spikevrt.report.plots import Line, dot_plot, line_plot, table
 
@@ -66,8 +66,7 @@ def write_page(
         hint = " or pass --overwrite" if out.is_file() else ""
         raise FileExistsError(f"{out}: exists; choose another --out{hint}")
     text, pictured = page(merge([read_results(path) for path in paths]), num_pictures)
-    with complete_or_absent(out) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(out, text)
     return pictured
 
 
@@ -187,7 +186,7 @@ def _main_table(results: Results, recordings: Sequence[ScoredRecording]) -> str:
     return table(rows, frozenset(strong))
 
 
-def _cost(method: Method) -> list[str]:
+def _cost(method: ScoredMethod) -> list[str]:
     memory = None if method.peak_memory_bytes is None else method.peak_memory_bytes / 1e6
     return [
         "-" if method.parameters is None else f"{method.parameters:,}",
@@ -261,7 +260,7 @@ def _curves(results: Results, metric: str) -> str:
 
 
 def _curve(
-    results: Results, method: Method, index: int, points: Sequence[tuple[float, Condition]], metric: str
+    results: Results, method: ScoredMethod, index: int, points: Sequence[tuple[float, ScoredCondition]], metric: str
 ) -> Line:
     """A method's means where it was measured on every recording of the condition."""
     found = []

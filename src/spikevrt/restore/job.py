@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikevrt import runtime
+from spikevrt.atomic import complete_or_absent, put_in_place, write_text
 from spikevrt.checkpoint import WeightsInfo
-from spikevrt.recording.atomic import complete_or_absent, put_in_place
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.restore.admission import NO_SPIKES, admit, tell_without_spikes
@@ -191,8 +191,7 @@ def _finish(
 
 
 def _write_summary(path: Path, summary: dict[str, Any]) -> None:
-    with complete_or_absent(path) as partial:
-        partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(summary, indent=2) + "\n")
 
 
 @contextlib.contextmanager
@@ -209,8 +208,7 @@ def _job_folder(out: Path, begun: dict[str, Any], *, restart: bool) -> Iterator[
         else:
             shutil.rmtree(job, ignore_errors=True)
             (job / "parts").mkdir(parents=True)
-            with complete_or_absent(job / JOB_FILE) as partial:
-                partial.write_text(json.dumps(begun, indent=1) + "\n", encoding="utf-8")
+            write_text(job / JOB_FILE, json.dumps(begun, indent=1) + "\n")
         try:
             yield job
         except BaseException as error:
@@ -270,8 +268,7 @@ def _scanned(job: Path, recording: Recording, *, with_spikes: bool) -> Scan:
             f"{recording.num_frames} frames, the first is {found.without_spikes[0]}; restored from the frames alone",
             file=sys.stderr,
         )
-    with complete_or_absent(path) as partial:
-        partial.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(asdict(found)) + "\n")
     return found
 
 
@@ -292,8 +289,7 @@ def _planned(
     if changed:
         told = ", ".join(f"{name} {value}" for name, value in changed.items())
         print(f"spikevrt: {told}: so that it fits into memory", file=sys.stderr)
-    with complete_or_absent(path) as partial:
-        partial.write_text(json.dumps({"changed": changed, "predicted_peak_bytes": predicted}) + "\n", encoding="utf-8")
+    write_text(path, json.dumps({"changed": changed, "predicted_peak_bytes": predicted}) + "\n")
     return fitted, predicted
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from spikevrt.atomic import refuse_existing
 from spikevrt.mux.encode import CONTAINERS, VideoFormat, VideoTags, check_container, rate
-from spikevrt.recording.atomic import refuse_existing
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.video import probe_video, read_tags
 from spikevrt.restore.parts import FRAME_KINDS, FrameFiles, VideoParts

@@ -191,7 +191,7 @@ def drawn_rig(rig: RigConfig, *, exposure_ticks: int, seed: int) -> RigConfig:
     if rig.random:
         import torch
 
-        from spikevrt.simulate.texture import uniform
+        from spikevrt.simulate.scene import uniform
 
         digest = hashlib.sha256(f"rig:{seed}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:6], "big"))

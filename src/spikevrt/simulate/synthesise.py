@@ -10,6 +10,8 @@ Dimension key: N ticks, H frame rows, W frame columns, h sensor rows, w sensor c
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -18,18 +20,17 @@ from typing import Any
 
 import torch
 
-from spikevrt.recording.atomic import complete_or_absent, refuse_existing
+from spikevrt.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.exposure import Exposure
-from spikevrt.recording.frames import write_image
+from spikevrt.recording.frames import IMAGE_SUFFIXES, list_images, write_image
 from spikevrt.recording.recording import SIDECAR, Recording, open_recording, write_sidecar
-from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter, sha256_file
+from spikevrt.recording.video import probe_video
 from spikevrt.simulate.camera import FrameExposure, camera_seed, develop
 from spikevrt.simulate.footage import video_scene
-from spikevrt.simulate.rig import RigView, rig_truth
 from spikevrt.simulate.scene import Scene, photo_scene
-from spikevrt.simulate.sensor import SpikeSensor, sensor_light
+from spikevrt.simulate.sensor import RigView, SpikeSensor, rig_truth, sensor_light
 from spikevrt.simulate.setup import SensorConfig, SimulateOptions
-from spikevrt.simulate.source import is_photo, sha256_source
 
 CHUNK_PIXELS = 1 << 20  # light is added up in chunks of about this many pixels (12 bytes each), 16 ticks at most
 LAYERS_FROM = "layer_photos_sha256"  # provenance: the photographs that layers could be cut from, in order
@@ -186,3 +187,33 @@ def _chunks(windows: Sequence[tuple[int, int]], num_ticks: int, most: int) -> It
     for low, high in pairwise(cuts):
         for first in range(low, high, length):
             yield first, min(length, high - first)
+
+
+def is_photo(source: Path) -> bool:
+    """Whether a source is one photograph; otherwise it is a video file or a folder of consecutive frames.
+
+    Raises:
+        FileNotFoundError: there is no such source.
+    """
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: no such photograph, video or folder of frames")
+    return source.is_file() and source.suffix.lower() in IMAGE_SUFFIXES
+
+
+def count_frames(source: Path) -> int:
+    """Frames of a video file or a folder."""
+    return len(list_images(source)) if source.is_dir() else probe_video(source).num_frames
+
+
+def sha256_source(source: Path) -> str:
+    """The checksum of a file; of a folder of frames, the checksum of its frames' checksums."""
+    if source.is_dir():
+        return hashlib.sha256("".join(sha256_file(path) for path in list_images(source)).encode()).hexdigest()
+    state = source.stat()
+    return _sha256_once(source, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=4096)
+def _sha256_once(path: Path, _mtime_ns: int, _num_bytes: int) -> str:
+    """A batch asks for the same photographs again for every recording."""
+    return sha256_file(path)

@@ -1,4 +1,4 @@
-"""The folder of a run: what it is made of, who may write into it, and what a resumed run must agree with.
+"""The folder of a run: what it is made of, who may write into it, what is saved, what a resumed run must agree with.
 
 `config.yaml run.json journal.jsonl curves.png tensorboard/ pictures/ best.safetensors last.safetensors last.state
 previous.state kept/ skipped/`
@@ -14,16 +14,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 import yaml
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from spikevrt import checkpoint, runtime
+from spikevrt.atomic import complete_or_absent, is_unfinished, remove_unfinished, write_text
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import Config
+from spikevrt.model.weights import load_strict
+from spikevrt.train.distributed import whole
 from spikevrt.train.journal import JOURNAL_FILE, TENSORBOARD_FOLDER
+from spikevrt.train.optim import Average, packed, unpacked
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from spikevrt.data.dataset import DatasetInfo
 
 CONFIG, RUN_INFO = "config.yaml", "run.json"
@@ -33,7 +45,6 @@ NEW_STATE = "last.state.new"  # the newest for the moment between two renamings;
 STATES = (NEW_STATE, STATE, PREVIOUS_STATE)  # the newest first
 PICTURES, SKIPPED, CURVES = "pictures", "skipped", "curves.png"
 STATE_FORMAT = 2
-PARTIAL = ".*.partial-*"
 MAX_SKIPPED_BATCHES = 4  # that are saved to be looked at
 
 Resume = bool | Literal["auto"]
@@ -68,20 +79,19 @@ def check(out: Path, *, resume: Resume, overwrite: bool) -> bool:
 def create(out: Path, config: Config, info: DatasetInfo, world: int, *, resume: bool) -> None:
     """Make the folder (an earlier run in it is removed unless resumed); write `config.yaml` and `run.json`."""
     out.mkdir(parents=True, exist_ok=True)
-    for partial in out.glob(PARTIAL):  # what a run that was killed was writing
-        partial.unlink(missing_ok=True)
+    remove_unfinished(out)
     if not resume:
         for name in (RUN_INFO, JOURNAL_FILE, CURVES, BEST_WEIGHTS, LAST_WEIGHTS, *STATES):
             (out / name).unlink(missing_ok=True)
         for name in (PICTURES, TENSORBOARD_FOLDER, KEPT, SKIPPED):
             shutil.rmtree(out / name, ignore_errors=True)
-    _write(out / CONFIG, yaml.safe_dump(config.to_dict(), sort_keys=False))
+    write_text(out / CONFIG, yaml.safe_dump(config.to_dict(), sort_keys=False))
     about = _provenance(config, info) | {
         "started": _started(out) if resume else _now(),
         "num_ranks": world,
         "environment": runtime.environment(runtime.pick_device(config.train.device)),
     }
-    _write(out / RUN_INFO, json.dumps(about, indent=2) + "\n")
+    write_text(out / RUN_INFO, json.dumps(about, indent=2) + "\n")
 
 
 def save_weights(
@@ -122,7 +132,7 @@ def save(out: Path, config: Config, info: DatasetInfo, state: dict[str, Any]) ->
 
 
 def _keep(state: Path, kept: Path) -> None:
-    with checkpoint.complete_or_absent(kept) as partial:
+    with complete_or_absent(kept) as partial:
         try:
             os.link(state, partial)  # a name more, no byte more
         except OSError:  # a file system without links
@@ -131,7 +141,7 @@ def _keep(state: Path, kept: Path) -> None:
 
 def _content(out: Path) -> list[Path]:
     """What is in the folder, but for files that a killed run had not finished."""
-    return [path for path in out.iterdir() if path not in set(out.glob(PARTIAL))]
+    return [path for path in out.iterdir() if not is_unfinished(path)]
 
 
 def save_skipped(out: Path, step: int, rank: int, batches: list[dict[str, Any]]) -> Path | None:
@@ -202,6 +212,82 @@ def check_data(state: dict[str, Any], config: Config, info: DatasetInfo, *, told
         raise ValueError(f"{info.root}: voxel mean and std {now}, but the run was trained with {before}")
 
 
+def whole_weights(network: nn.Module, average: Average | None) -> dict[str, Tensor]:
+    """The network's whole tensors, or the averaged ones where there is an average, on every rank (all must call)."""
+    values = {name: whole(value.detach()) for name, value in network.state_dict().items()}
+    return values if average is None else values | {name: whole(value) for name, value in average.values.items()}
+
+
+def gather_state(
+    network: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, average: Average | None
+) -> dict[str, Any]:
+    """The tensors that the next step depends on, whole and by name (all ranks must call; the first one's is complete).
+
+    A state does not depend on the number of ranks or on their kind, and holds no generator: random numbers are drawn
+    from (seed, step, rank).
+    """
+    saved = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    optimizer_state: dict[str, Any] = {"state": {}, "param_groups": []}
+    if optimizer.state:  # where there is none yet, asking for it would take a step of size zero
+        optimizer_state = packed(get_optimizer_state_dict(network, optimizer, options=saved))
+    return {
+        "network": get_model_state_dict(network, options=saved),
+        "optimizer": optimizer_state,
+        "scaler": scaler.state_dict(),
+        "average": {} if average is None else {name: whole(value).cpu() for name, value in average.values.items()},
+    }
+
+
+def restore_state(
+    saved: dict[str, Any],
+    source: str,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    average: Average | None,
+) -> None:
+    """The inverse of `gather_state`, strictly. The optimiser keeps the settings of its groups, which may be others now.
+
+    Raises:
+        ValueError: tensors that do not fit the network, or an optimiser of another kind or over other parts.
+    """
+    loaded = StateDictOptions(full_state_dict=True)
+    if not any(isinstance(p, DTensor) for p in network.parameters()):
+        load_strict(network, saved["network"], source)
+    else:
+        set_model_state_dict(network, saved["network"], options=loaded)
+    is_trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in network.named_parameters():
+        # torch wants a state for what is trained and for nothing else: not for what was frozen so far, or where every
+        # step was skipped. `set_trained` sets afterwards what the next step trains.
+        parameter.requires_grad_(id(parameter) in is_trained and name in saved["optimizer"]["state"])
+    fresh = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    if saved["optimizer"]["state"]:
+        try:
+            optimizer_state = unpacked(saved["optimizer"], optimizer)
+            set_optimizer_state_dict(network, optimizer, optimizer_state, options=loaded)
+        except (RuntimeError, KeyError, ValueError, AssertionError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise ValueError(
+                f"{source}: its optimiser state does not fit optim.kind and the lr factors ({reason})"
+            ) from None
+    for group, settings in zip(optimizer.param_groups, fresh, strict=True):
+        group.update(settings)
+    if scaler.is_enabled() and saved["scaler"]:
+        scaler.load_state_dict(saved["scaler"])
+    if average is not None:
+        _restore_average(saved["average"] or saved["network"], average)
+
+
+def _restore_average(saved: dict[str, Tensor], average: Average) -> None:
+    """From the saved average, or, where none was kept so far, from the weights."""
+    for name, value in average.values.items():
+        new = saved[name].to(value.device)
+        if isinstance(value, DTensor):
+            new = distribute_tensor(new, value.device_mesh, value.placements)
+        value.copy_(new)
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -230,8 +316,3 @@ def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, A
         pairs = ((f"{prefix}{key}", before.get(key), now.get(key)) for key in [*now, *(before.keys() - now.keys())])
         return [row for key, b, n in pairs for row in differences(b, n, key)]
     return [] if before == now else [(name, before, now)]
-
-
-def _write(path: Path, text: str) -> None:
-    with checkpoint.complete_or_absent(path) as partial:
-        partial.write_text(text, encoding="utf-8")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from spikevrt import runtime
-from spikevrt.checkpoint import complete_or_absent
+from spikevrt.atomic import write_text
 
 JOURNAL_FILE, TENSORBOARD_FOLDER = "journal.jsonl", "tensorboard"
 PLAIN_LINE_EVERY_S = 30.0  # without a terminal, a line of text this often is the progress
@@ -30,8 +30,7 @@ class Journal:
     def __init__(self, out: Path, *, start_step: int) -> None:
         path = out / JOURNAL_FILE
         kept = [row for row in read_journal(out) if row["step"] <= start_step] if path.exists() else []
-        with complete_or_absent(path) as partial:
-            partial.write_text("".join(_line(row) for row in kept), encoding="utf-8")
+        write_text(path, "".join(_line(row) for row in kept))
         self._file = path.open("ab", buffering=0)
         self._pending = b""  # rows that a full disk did not take yet
         self._tensorboard = _tensorboard(out / TENSORBOARD_FOLDER, start_step)

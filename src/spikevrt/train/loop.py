@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from spikevrt import runtime
 from spikevrt.config import Config
@@ -27,22 +26,29 @@ from spikevrt.model.network import Network
 from spikevrt.model.weights import build_network
 from spikevrt.report.curves import draw_curves
 from spikevrt.restore.restorer import RestoreOptions
-from spikevrt.train import folder, state
-from spikevrt.train.average import Average
-from spikevrt.train.checks import check, check_crop, check_scoring
-from spikevrt.train.dry_run import dry_run as report
+from spikevrt.train import folder
+from spikevrt.train.distributed import (
+    Ranks,
+    StopRequest,
+    channels_last,
+    clip_gradients,
+    compile_blocks,
+    copies,
+    gradients_stay,
+    join_ranks,
+    shard,
+)
 from spikevrt.train.folder import Resume
-from spikevrt.train.initial import read_initial
+from spikevrt.train.forecast import dry_run as report
 from spikevrt.train.journal import Journal, Meter, Progress, clock, in_words, read_journal
-from spikevrt.train.optim import make_optimizer, set_lr, set_trained
-from spikevrt.train.parallel import channels_last, clip_gradients, compile_blocks, copies, gradients_stay, shard
-from spikevrt.train.ranks import Ranks, join_ranks
-from spikevrt.train.sampler import ClipStream, StreamedDataset, step_seed
-from spikevrt.train.signals import StopRequest, reset_worker_signals
+from spikevrt.train.optim import Average, make_optimizer, set_lr, set_trained
+from spikevrt.train.sampler import clip_loader, step_seed
+from spikevrt.train.start import check_config, check_crop, check_scoring, read_initial
 from spikevrt.train.validation import check_motion, own_flow, validate
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.utils.data import DataLoader
 
     from spikevrt.data.dataset import VoxelStats
 
@@ -72,7 +78,7 @@ def train(
         OSError: the last state cannot be written.
     """
     out = Path(out)
-    check(config, world=int(os.environ.get("WORLD_SIZE", "1")))
+    check_config(config, world=int(os.environ.get("WORLD_SIZE", "1")))
     resuming = False if dry_run else folder.check(out, resume=resume, overwrite=overwrite)
     with join_ranks(config.train.device) as ranks:
         if dry_run:
@@ -270,7 +276,7 @@ class Run:
         pictures = None
         if self.step % self.config.train.picture_every == 0 or self.step == self.config.optim.steps:
             pictures = out / folder.PICTURES / f"{self.step:06d}"
-        tensors = state.weights(self.network, self.average)
+        tensors = folder.whole_weights(self.network, self.average)
         score = validate(
             self.judged(tensors), self.val_clips, RestoreOptions(), self.ranks, pictures=pictures, flow=self.flow
         )
@@ -302,7 +308,7 @@ class Run:
 
         On a full disk the run goes on with what was saved before, unless it `must` be saved. Raises OSError.
         """
-        tensors, values = state.weights(self.network, self.average), self.state()
+        tensors, values = folder.whole_weights(self.network, self.average), self.state()
         failure = None
         if self.ranks.is_first:
             try:
@@ -334,7 +340,7 @@ class Run:
             "skipped_in_a_row": self.skipped_in_a_row,
             "best_score": self.best_score,
             "losses": self.meter.losses,
-            **state.gather(self.network, self.optimizer, self.scaler, self.average),
+            **folder.gather_state(self.network, self.optimizer, self.scaler, self.average),
         }
 
     def restore_state(self, saved: dict[str, Any]) -> None:
@@ -342,7 +348,7 @@ class Run:
         self.step, self.samples, self.best_score = saved["step"], saved["samples"], saved["best_score"]
         self.skipped, self.skipped_in_a_row = saved["skipped"], saved["skipped_in_a_row"]
         self.meter.losses = saved["losses"]
-        state.restore(saved, folder.STATE, self.network, self.optimizer, self.scaler, self.average)
+        folder.restore_state(saved, folder.STATE, self.network, self.optimizer, self.scaler, self.average)
 
     def trial(self, module: nn.Module) -> None:
         """Forward and backward through `module` at the sizes of training, without a step."""
@@ -353,25 +359,8 @@ class Run:
 
     def loader(self) -> DataLoader[Any]:
         """Micro-batches of this rank from the current position of the stream to the last step."""
-        config, ranks = self.config, self.ranks
-        start = self.samples - self.samples % ranks.world  # only another number of ranks than before leaves a rest
-        stream = ClipStream(
-            len(self.clips),
-            seed=config.train.seed,
-            start=start,
-            stop=start + (config.optim.steps - self.step) * self.clips_per_step,
-            rank=ranks.rank,
-            world=ranks.world,
-        )
-        return DataLoader(
-            StreamedDataset(self.clips),
-            batch_size=config.data.batch,
-            sampler=stream,
-            num_workers=config.data.workers,
-            collate_fn=collate,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=reset_worker_signals,
-        )
+        left = self.config.optim.steps - self.step
+        return clip_loader(self.clips, self.config, self.ranks, self.device, samples=self.samples, steps_left=left)
 
 
 def _datasets(config: Config, stats: VoxelStats | None) -> tuple[ClipDataset, ClipDataset]:

@@ -1,4 +1,5 @@
-"""The optimiser: a group of parameters for each part of the network, and a rate that is a pure function of the step."""
+"""The optimiser: a group of parameters for each part of the network, a rate that is a pure function of the step, and
+the running average of the weights."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from spikevrt.config import OptimConfig
 
@@ -80,7 +82,7 @@ def lr_at(step: int, config: OptimConfig) -> float:
 
 
 def part_of(name: str) -> Part:
-    """The part of SpikeVRT that the parameter `name` belongs to; a U-Net is all one part, of factor 1 (`checks`)."""
+    """The part of SpikeVRT that the parameter `name` belongs to; a U-Net is all one part, of factor 1 (`start`)."""
     if any(part in name for part in FLOW_NAMES):
         return "flow"
     if name.startswith(SPIKE_NAMES):
@@ -99,7 +101,7 @@ def lr_factor(part: Part, config: OptimConfig) -> float:
 
 
 def set_trained(network: nn.Module, step: int, config: OptimConfig) -> None:
-    """Say which parameters step `step` (0-based) trains: the frozen stand still, and at first so does the flow."""
+    """Mark the parameters that step `step` (0-based) trains: no frozen part, nor the flow before `flow_fixed_steps`."""
     for name, parameter in network.named_parameters():
         part = part_of(name)
         fixed = part == "flow" and step < config.flow_fixed_steps
@@ -140,7 +142,7 @@ def make_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Optim
 
 def _adamw8bit(groups: list[dict[str, Any]], settings: dict[str, Any]) -> torch.optim.Optimizer:
     """AdamW whose two averages take a byte a weight; those of small tensors (`has_bytes`) stay in float32."""
-    for name in ("torchao", "torch.utils._pytree"):  # which tell of kernels for other machines, and of old habits
+    for name in ("torchao", "torch.utils._pytree"):  # which warn of kernels for other machines and of deprecated calls
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         from torchao.optim import AdamW8bit
@@ -211,3 +213,24 @@ def set_lr(optimizer: torch.optim.Optimizer, step: int, config: OptimConfig) -> 
         else:
             group["lr"] = rate
     return lr
+
+
+class Average:
+    """Exponential moving average (EMA) of every parameter, validated and saved where `optim.ema_decay` is above 0.
+
+    `values` are by the parameters' names.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values: dict[str, Tensor] = {name: p.detach().clone() for name, p in network.named_parameters()}
+
+    def update(self, network: nn.Module, step: int) -> None:
+        """After step `step` (0-based): average <- d average + (1 - d) weights, d = min(decay, (1+step) / (10+step)).
+
+        The smaller d of the first steps lets the average forget where the weights started.
+        """
+        move = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
+        current: list[Tensor] = [p.detach() for _, p in network.named_parameters()]
+        with torch.no_grad():
+            move(list(self.values.values()), current, 0)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from spikevrt.data.dataset import collate
+from spikevrt.train.distributed import Ranks, reset_worker_signals
 
 if TYPE_CHECKING:
+    from spikevrt.config import Config
     from spikevrt.data.sample import Sample
 
 
@@ -74,3 +78,28 @@ class StreamedDataset(Dataset["Sample"]):
             self._own, self._pid = copy.deepcopy(self.dataset), os.getpid()
         self._own.set_epoch(epoch)
         return self._own[item]
+
+
+def clip_loader(
+    clips: EpochDataset, config: Config, ranks: Ranks, device: torch.device, *, samples: int, steps_left: int
+) -> DataLoader[Any]:
+    """Micro-batches of this rank for `steps_left` steps, from the place after `samples` clips of all ranks together."""
+    start = samples - samples % ranks.world  # only another number of ranks than before leaves a rest
+    clips_per_step = config.data.batch * config.train.accumulate * ranks.world
+    stream = ClipStream(
+        len(clips),
+        seed=config.train.seed,
+        start=start,
+        stop=start + steps_left * clips_per_step,
+        rank=ranks.rank,
+        world=ranks.world,
+    )
+    return DataLoader(
+        StreamedDataset(clips),
+        batch_size=config.data.batch,
+        sampler=stream,
+        num_workers=config.data.workers,
+        collate_fn=collate,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=reset_worker_signals,
+    )

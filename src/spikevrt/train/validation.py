@@ -21,7 +21,7 @@ from spikevrt.losses import Flow, exposure_duty, frame_motion, reblur
 from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.report.pictures import write_three_columns
 from spikevrt.restore.restorer import RestoreOptions, restore_clip
-from spikevrt.train.ranks import Ranks
+from spikevrt.train.distributed import Ranks
 
 if TYPE_CHECKING:
     from spikevrt.data.sample import Sample
@@ -151,7 +151,7 @@ def check_motion(clips: Clips, flow: Flow, device: torch.device) -> None:
 
 
 def own_flow(network: Network, first: Tensor, second: Tensor) -> Tensor:
-    """The optical flow that SpikeVRT itself sees. A U-Net has none: `checks` refuses what would ask for it."""
+    """The optical flow that SpikeVRT itself sees. A U-Net has none: `start` refuses what would ask for it."""
     assert isinstance(network, SpikeVRT), type(network)
     flow: Tensor = network.vrt.spynet(first, second)[0]
     return flow

@@ -62,12 +62,11 @@ def _import(parsed: argparse.Namespace) -> None:
 def _write(out: Path, old: Path, imported: Imported) -> None:
     import yaml
 
-    from spikevrt.recording.atomic import complete_or_absent
+    from spikevrt.atomic import write_text
 
     head = [f"From {old.name}, by `spikevrt config import`."]
     head += [f"Give to the command: {command}" for command in imported.commands]
     head += [f"Not in it: {line}" for line in imported.refused]
     text = "".join(f"# {' '.join(line.split())}\n" for line in head)
     text += yaml.safe_dump(imported.config.to_dict(), sort_keys=False, allow_unicode=True)
-    with complete_or_absent(out) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(out, text)

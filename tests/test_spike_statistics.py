@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from spikevrt.recording.spike_file import SpikeGeometry, read_spikes
-from spikevrt.simulate.statistics import (
+from benchmarks.spike_statistics import (
     flat_field_cv,
     interval_outside_fraction,
     phase_residual,
     phase_residuals,
     spike_intervals,
 )
+
+from spikevrt.recording.spike_file import SpikeGeometry, read_spikes
 
 
 def stream(*spike_ticks: list[int], num_ticks: int = 31) -> torch.Tensor:

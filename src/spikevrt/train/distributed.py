@@ -1,26 +1,41 @@
-"""One process or several (torchrun): who am I, what do the others say, and what if one of them is gone.
+"""The processes of a run: one, or several ranks under torchrun; how they stop, and the network spread over them.
 
 A rank that is gone ends all others, with a status that is not 0: torchrun then starts those that are left, from the
-last state (docs/scaling.md).
+last state (docs/scaling.md). The network is copied (DDP) or its parameters are sharded (FSDP2), and compiled where
+asked for.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import re
+import signal
+import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from types import FrameType
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 from torch.distributed import rendezvous
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from spikevrt.model.blocks import RTMSA, TMSA
+from spikevrt.model.stage import Stage
 
 JOIN_TIMEOUT = timedelta(minutes=10)  # for all ranks to have started, as torchrun's join_timeout
+MAX_KINDS_OF_BLOCK = 256  # by width, size, window, shift; torch's own limit of 8 would leave the others uncompiled
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -67,7 +82,7 @@ class Ranks:
             dist.barrier()
 
 
-@contextmanager
+@contextlib.contextmanager
 def join_ranks(device: str) -> Iterator[Ranks]:
     """Join the process group that torchrun's environment describes; without one, be alone.
 
@@ -136,3 +151,107 @@ def _is_of_the_network(error: RuntimeError) -> bool:
 def _first_sentence(error: RuntimeError) -> str:
     words = " ".join(str(error).split())
     return re.sub(r"^\[\S*/gloo/\S*\] ", "", words).split(". ")[0][:200]
+
+
+class StopRequest:
+    """Inside the block, `signal_name` is the name of the first signal that came (in the main thread only)."""
+
+    def __init__(self) -> None:
+        self.signal_name = ""
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in STOP_SIGNALS:
+                self._former[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.signal_name = signal.Signals(number).name
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former = {}
+
+
+def reset_worker_signals(worker_id: int) -> None:
+    """In a loader worker: leave both signals to the main process, which still needs clips for the step in hand.
+
+    Schedulers send them to every process of a job. A worker ends when the main process does.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def shard(network: nn.Module, mesh: DeviceMesh) -> None:
+    """FSDP2: every rank keeps a share of each parameter; a stage is gathered when it runs, all else at once."""
+    for module in network.modules():
+        if isinstance(module, Stage | RTMSA):
+            fully_shard(module, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+
+
+def compile_blocks(network: nn.Module, trial: Callable[[nn.Module], None], *, visible: bool) -> None:
+    """`torch.compile` of the transformer blocks, in place; where that fails, which is told in one line, without it.
+
+    Blocks alone: blocks alike share a kernel, so a deep network takes no longer than a shallow one, and the rest (flow,
+    sampling) gains nothing. `trial` runs a step through the network, so that a failure comes now and not in the middle
+    of a run. Shapes are fixed; validation, whose sizes are others, runs what is not compiled (validation.py).
+    """
+    blocks = [module for module in network.modules() if isinstance(module, TMSA)]
+    try:
+        for block in blocks:
+            block.compile(dynamic=False, recompile_limit=MAX_KINDS_OF_BLOCK)
+        trial(network)
+    except Exception as error:  # no compiler, an operator it does not know: dynamo and inductor raise many kinds
+        if visible:
+            reason = " ".join(str(error).split())[:160] or type(error).__name__
+            print(f"spikevrt: train.compile: torch.compile failed, going on without it ({reason})", file=sys.stderr)
+        torch.compiler.reset()
+        for block in blocks:
+            block._compiled_call_impl = None  # where nn.Module.compile puts it; there is no call to undo it
+        network.zero_grad(set_to_none=True)
+
+
+def channels_last(network: nn.Module) -> None:
+    """Lay out the kernels of all convolutions with the channels last, in place."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        elif isinstance(module, nn.Conv3d):
+            module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+
+def copies(module: nn.Module, device: torch.device) -> DistributedDataParallel:
+    """DDP: every rank keeps all parameters; gradients are averaged."""
+    return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
+
+
+@contextlib.contextmanager
+def gradients_stay(trained: nn.Module, network: nn.Module, *, when: bool) -> Any:
+    """While `when`: the gradients of this micro-batch are kept here; the last one's exchange covers them all."""
+    if isinstance(network, FSDPModule):
+        network.set_requires_gradient_sync(not when)
+        yield
+    elif when and isinstance(trained, DistributedDataParallel):
+        with trained.no_sync():
+            yield
+    else:
+        yield
+
+
+def clip_gradients(network: nn.Module, max_norm: float) -> float:
+    """Scale the gradients down to `max_norm`; returns their norm before, over all ranks."""
+    norm = nn.utils.clip_grad_norm_(network.parameters(), max_norm)
+    value = float(whole(norm))
+    return value if math.isfinite(value) else math.nan
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that may be shared out among ranks, all of it, on each of them (all must call)."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

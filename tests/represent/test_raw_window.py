@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from examples.representations import raw_window
 
 from spikevrt.represent.rate import tfp
-from spikevrt.represent.window import raw_window
 
 
 def _spikes(*leading: int) -> torch.Tensor:

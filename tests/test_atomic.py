@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spikevrt.recording.atomic import complete_or_absent, refuse_existing
+from spikevrt.atomic import complete_or_absent, refuse_existing
 
 
 def test_a_folder_appears_when_the_block_ends_and_not_before(tmp_path: Path) -> None:

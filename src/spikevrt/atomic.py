@@ -1,0 +1,173 @@
+"""Files and folders that are written completely or not at all, a crash or a power cut included.
+
+The one place for this: whatever is written gets its name by `complete_or_absent`, `write_text` or `put_in_place`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+# .NAME.partial-PID, and what is kept beside it: the suffix that tells FFmpeg the container, an .npy on its way into
+# an .npz; .NAME.old-PID is a folder that steps aside
+_UNFINISHED = re.compile(r"\.(?P<name>.+)\.(?P<kind>partial|old)-(?P<process>[0-9]{1,9})(\.mp4|\.mov|\.mkv|\.npy)?")
+
+
+def refuse_existing(out: Path, *, marker: str, overwrite: bool) -> None:
+    """Refuse an `out` that exists; with `overwrite`, one that is neither empty nor a folder holding the file `marker`.
+
+    Raises:
+        FileExistsError: one line that says which of the two.
+    """
+    if not out.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(f"{out}: exists; choose another --out or pass --overwrite")
+    if not (out / marker).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise FileExistsError(f"{out}: exists and holds no {marker}, so it is not overwritten; choose another --out")
+
+
+@contextlib.contextmanager
+def complete_or_absent(out: Path) -> Iterator[Path]:
+    """A hidden sibling path for a file or folder; it takes the name `out` when the block ends well, else it goes.
+
+    What stood under that name before steps aside only then. Folders above `out` are made. What killed processes of
+    this machine left of the same output is removed. The bytes are on the disk before the name is; of a file inside a
+    folder that is unfinished itself, that is left to the folder.
+    """
+    out = out.absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    suffix = out.suffix if out.suffix.lower() in (".mp4", ".mov", ".mkv") else ""
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}{suffix}")
+    is_inside_another = any(f".partial-{os.getpid()}" in folder for folder in out.parts[:-1])
+    if not is_inside_another:
+        _remove(partial)  # of a process that had this number and was killed
+        _remove_of_dead_processes(out)
+    try:
+        yield partial
+        if is_inside_another:
+            os.replace(partial, out)
+        else:
+            put_in_place(partial, out)
+    except BaseException:
+        _remove(partial)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of UTF-8, complete or not at all."""
+    with complete_or_absent(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def put_in_place(partial: Path, out: Path) -> None:
+    """Give a file or folder its name, when its bytes are on the disk; what had that name before goes, or stays where
+    this fails."""
+    _sync(partial)
+    if partial.is_file() or not out.exists():
+        os.replace(partial, out)
+    else:
+        old = out.with_name(f".{out.name}.old-{os.getpid()}")
+        os.replace(out, old)
+        try:
+            os.replace(partial, out)
+        except OSError:
+            os.replace(old, out)
+            raise
+        _remove(old)
+    _sync_names(out.parent)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether it has the name of what was not finished, or of what was stepping aside."""
+    return _UNFINISHED.fullmatch(path.name) is not None
+
+
+def remove_unfinished(folder: Path, names: Collection[str] | None = None) -> None:
+    """Remove what was being written in a folder, all or what was to have one of these `names`.
+
+    For a folder of which this process is the only owner: also what living processes write goes.
+    """
+    for path in list(folder.iterdir()):
+        left = _UNFINISHED.fullmatch(path.name)
+        if left is not None and (names is None or left["name"] in names):
+            with contextlib.suppress(OSError):  # it only takes space
+                _remove(path)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, work: str) -> Iterator[None]:
+    """Hold a lock on a folder of results, made if need be; the system frees it however this process ends.
+
+    Raises:
+        FileExistsError: it is a file, or another process holds the lock; `work` names what it is at.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder}: is a file; allowed for many recordings: a folder")
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(f"{folder}: another {work} is at work there; choose another --out") from None
+        yield
+    finally:
+        os.close(handle)
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _sync(path: Path) -> None:
+    """Bring the bytes of a file, or of all files in a folder, to the disk, and the names in the folder."""
+    if path.is_file():
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        return
+    for inner in path.iterdir():
+        _sync(inner)
+    _sync_names(path)
+
+
+def _sync_names(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # a file system that does not do this for folders
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _remove_of_dead_processes(out: Path) -> None:
+    for path in out.parent.iterdir():
+        left = _UNFINISHED.fullmatch(path.name)
+        if left is None or (left["name"], left["kind"]) != (out.name, "partial") or _is_alive(int(left["process"])):
+            continue
+        with contextlib.suppress(OSError):  # it only takes space
+            _remove(path)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of somebody else
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -15,8 +15,8 @@ import torch
 from torch.nn import functional as F
 
 from spikevrt.light import srgb_to_linear
+from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.video import write_video
 from spikevrt.simulate import exact
 from spikevrt.simulate.exact import (
     ExactScene,

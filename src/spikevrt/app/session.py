@@ -30,9 +30,9 @@ from spikevrt.align.preview import draw_preview
 from spikevrt.app.uploads import Stated, open_upload
 from spikevrt.atomic import complete_or_absent
 from spikevrt.bench.demo import ASSETS, OPTIONS, PHOTOS, VIDEO
+from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import list_images, read_image, write_image
 from spikevrt.recording.recording import Recording, open_recording
-from spikevrt.recording.video import write_video
 from spikevrt.report.health_page import write_health_page
 from spikevrt.report.summary import write_summary
 from spikevrt.restore.job import restore_recording

@@ -282,10 +282,8 @@ class _Camera:
                 writer.append(spikes)
             write_sidecar(
                 partial,
-                geometry=geometry,
-                num_ticks=len(spikes),
+                spikes=writer,
                 tick_rate_hz=TICK_RATE_HZ,
-                spike_sha256=writer.sha256,
                 width=SIZE_PX,
                 height=SIZE_PX,
                 fps=TICK_RATE_HZ / PERIOD_TICKS,

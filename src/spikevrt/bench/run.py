@@ -38,13 +38,13 @@ from spikevrt.evaluate.runner import (
     score,
     write_json,
 )
+from spikevrt.progress import progress_bar
 from spikevrt.recording.frames import to_uint8, write_image
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.report import pictures as report
 from spikevrt.restore.admission import check_skip
 from spikevrt.restore.inputs import reads_spikes
-from spikevrt.restore.output import progress_bar
 from spikevrt.restore.restorer import RestoreOptions
 from spikevrt.runtime import environment, pick_device
 
@@ -99,8 +99,7 @@ def run_benchmark(
         done = itertools.count(1)
 
         def advance() -> None:
-            if progress is not None:
-                progress(next(done), total)
+            progress(next(done), total)
 
         for entry, taken in zip(entries, chosen, strict=True):
             if taken:

@@ -37,6 +37,10 @@ class Exposure:
         """Ticks [first, last) of the exposure and the window together: `num_ticks` + |`shift_ticks`|."""
         return min(self.start_tick, self.window[0]), max(self.stop_tick, self.window[1])
 
+    def is_inside(self, num_ticks: int) -> bool:
+        """Whether it has ticks, and a stream of `num_ticks` has all of them."""
+        return 0 <= self.start_tick < self.stop_tick <= num_ticks
+
 
 def read_exposure(entry: Fields) -> Exposure:
     """One entry of a sidecar's `exposures`."""
@@ -57,7 +61,7 @@ def check_exposures(sidecar: Path, exposures: Sequence[Exposure], num_ticks: int
     previous: Exposure | None = None
     for index, exposure in enumerate(exposures):
         window = f"ticks [{exposure.start_tick}, {exposure.stop_tick})"
-        if not 0 <= exposure.start_tick < exposure.stop_tick <= num_ticks:
+        if not exposure.is_inside(num_ticks):
             raise ValueError(f"{sidecar}: exposures[{index}]: {window}; allowed: inside [0, {num_ticks}), not empty")
         if exposure.window[0] < 0 or exposure.window[1] > num_ticks:
             allowed = f"a window inside [0, {num_ticks})"

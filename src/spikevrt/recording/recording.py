@@ -23,7 +23,7 @@ from spikevrt.light import linear_to_srgb
 from spikevrt.recording.alignment import Alignment, alignment_values, read_alignment, sensor_positions
 from spikevrt.recording.deep_images import is_deep, is_float
 from spikevrt.recording.exposure import Exposure, check_exposures, exposure_values, read_bad_pixels, read_exposure
-from spikevrt.recording.frames import image_size, list_images, read_image, read_pixels, to_float, to_uint8
+from spikevrt.recording.frames import check_size, image_size, list_images, read_image, read_pixels, to_float, to_uint8
 from spikevrt.recording.sidecar import (
     BIT_ORDER,
     BLUR_FOLDER,
@@ -37,7 +37,7 @@ from spikevrt.recording.sidecar import (
     read_fields,
     write_json,
 )
-from spikevrt.recording.spike_file import SpikeGeometry
+from spikevrt.recording.spike_file import SpikeWriter
 from spikevrt.recording.spike_formats import find_format, format_from, open_stream
 from spikevrt.recording.stream import SpikeStream
 from spikevrt.recording.video import VIDEO_SUFFIXES, VideoReader
@@ -89,6 +89,30 @@ class Recording:
     @property
     def num_ticks(self) -> int:
         return 0 if self.spikes is None else self.spikes.num_ticks
+
+    def is_inside(self, index: int) -> bool:
+        """Whether exposure `index` has ticks, and the stream has all of them."""
+        return self.exposures[index].is_inside(self.num_ticks)
+
+    def chosen(self, indices: Sequence[int]) -> Recording:
+        """The recording of these of its frames alone."""
+        return dataclasses.replace(
+            self,
+            exposures=tuple(self.exposures[index] for index in indices),
+            blur=self.blur if isinstance(self.blur, Path) else tuple(self.blur[index] for index in indices),
+            sharp=tuple(self.sharp[index] for index in indices) if self.sharp else (),
+        )
+
+    def inside_stream(self) -> Recording:
+        """The recording of those frames alone whose exposures lie inside the stream.
+
+        Raises:
+            ValueError: none does.
+        """
+        kept = [index for index in range(self.num_frames) if self.is_inside(index)]
+        if not kept:
+            raise ValueError(f"{self.root}: no exposure lies inside the {self.num_ticks} ticks of its spikes")
+        return self if len(kept) == self.num_frames else self.chosen(kept)
 
     def read_blur(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """Blurry frame `index`, counted from 0 in this recording, in display values of 8 bits."""
@@ -252,29 +276,31 @@ def with_alignment(recording: Recording, alignment: Alignment, keep_outside: boo
     if recording.alignment != Alignment():
         raise ValueError(f"{recording.root}: aligned already; open it without its alignment first")
     shift = round(alignment.offset_ticks)
-    kept, dropped = [], []
-    for index, exposure in enumerate(recording.exposures):
-        start, stop = exposure.start_tick + shift, exposure.stop_tick + shift
-        if recording.spikes is not None and not keep_outside and (start < 0 or stop > recording.num_ticks):
-            why = (
-                f"its ticks are [{start}, {stop}) with an offset of {shift}; allowed: inside [0, {recording.num_ticks})"
-            )
-            dropped.append((exposure.frame_idx, why))
-            continue
-        shift_s = shift / recording.tick_rate_hz
-        times = exposure.t0_s + shift_s, exposure.t1_s + shift_s
-        kept.append((index, Exposure(exposure.frame_idx, start, stop, *times, exposure.shift_ticks)))
+    shift_s = shift / recording.tick_rate_hz
+    moved = [
+        dataclasses.replace(
+            one,
+            start_tick=one.start_tick + shift,
+            stop_tick=one.stop_tick + shift,
+            t0_s=one.t0_s + shift_s,
+            t1_s=one.t1_s + shift_s,
+        )
+        for one in recording.exposures
+    ]
+    stays = [recording.spikes is None or keep_outside or one.is_inside(recording.num_ticks) for one in moved]
+    kept = [index for index, does_stay in enumerate(stays) if does_stay]
+    allowed = f"with an offset of {shift}; allowed: inside [0, {recording.num_ticks})"
+    dropped = tuple(
+        (one.frame_idx, f"its ticks are [{one.start_tick}, {one.stop_tick}) {allowed}")
+        for one, does_stay in zip(moved, stays, strict=True)
+        if not does_stay
+    )
     if not kept:
         raise ValueError(f"{recording.root}: no frame is left: {dropped[0][1]}")
-    blur = recording.blur if isinstance(recording.blur, Path) else tuple(recording.blur[i] for i, _ in kept)
-    return dataclasses.replace(
-        recording,
-        exposures=tuple(exposure for _, exposure in kept),
-        blur=blur,
-        sharp=tuple(recording.sharp[i] for i, _ in kept) if recording.sharp else (),
-        alignment=alignment,
-        dropped=recording.dropped + tuple(dropped),
+    whole = dataclasses.replace(
+        recording, exposures=tuple(moved), alignment=alignment, dropped=recording.dropped + dropped
     )
+    return whole.chosen(kept)
 
 
 def find_recordings(paths: Iterable[str | Path]) -> list[Path]:
@@ -303,19 +329,17 @@ def recordings_in(folder: Path) -> list[Path]:
 def write_sidecar(
     root: Path,
     *,
-    geometry: SpikeGeometry,
-    num_ticks: int,
+    spikes: SpikeWriter,
     tick_rate_hz: float,
-    spike_sha256: str,
     width: int,
     height: int,
     fps: float,
     exposures: Sequence[Exposure],
     provenance: dict[str, Any],
 ) -> None:
-    """Write root/recording.json; spikes.dat and blur/ (and sharp/) must already lie beside it."""
-    root = Path(root)
-    check_exposures(root / SIDECAR, exposures, num_ticks)
+    """Write root/recording.json; spikes.dat, written by `spikes`, and blur/ (and sharp/) must already lie beside it."""
+    root, geometry = Path(root), spikes.geometry
+    check_exposures(root / SIDECAR, exposures, spikes.num_ticks)
     values = {
         "format": FORMAT,
         "version": VERSION,
@@ -326,9 +350,9 @@ def write_sidecar(
             "rows": ROWS[geometry.bottom_up],
             "bit_order": BIT_ORDER,
             **({"tag_bits": geometry.tag_bits} if geometry.tag_bits else {}),
-            "num_ticks": num_ticks,
+            "num_ticks": spikes.num_ticks,
             "tick_rate_hz": tick_rate_hz,
-            "sha256": spike_sha256,
+            "sha256": spikes.sha256,
         },
         "frames": {"width": width, "height": height, "count": len(exposures), "fps": fps},
         "exposures": [exposure_values(exposure) for exposure in exposures],
@@ -371,9 +395,3 @@ def _checked_images(folder: Path, num_frames: int, size: tuple[int, int]) -> tup
     for image in images:
         check_size(image, image_size(image), size)
     return tuple(images)
-
-
-def check_size(path: Path, size: tuple[int, int], expected: tuple[int, int]) -> None:
-    """(height, width) of a picture against what it must be. Raises ValueError."""
-    if size != expected:
-        raise ValueError(f"{path}: {size[1]}x{size[0]} pixels; the recording has {expected[1]}x{expected[0]}")

@@ -127,9 +127,10 @@ def _output(parsed: argparse.Namespace) -> Output:
 
 def _restore_many(parsed: argparse.Namespace, output: Output) -> int:
     """A table and a last line; status 1 where a recording failed."""
+    from spikevrt.progress import progress_bar
     from spikevrt.recording.sidecar import SIDECAR
     from spikevrt.restore.batch import BATCH_FILE, Outcome, restore_many
-    from spikevrt.restore.output import is_video, progress_bar
+    from spikevrt.restore.output import is_video
 
     for name in ("clip", "linear", "layout", "blur", "spikes", *_ABOUT_SPIKES):
         if getattr(parsed, name) is not None:
@@ -150,8 +151,7 @@ def _restore_many(parsed: argparse.Namespace, output: Output) -> int:
             sys.stderr.write(outcome.told)
             if outcome.error is not None:
                 print(f"spikevrt: {outcome.name}: {outcome.error}", file=sys.stderr)
-            if progress is not None:
-                progress(done, total)
+            progress(done, total)
 
         outcomes = restore_many(
             weights, parsed.recording, parsed.out, options, workers=parsed.workers,

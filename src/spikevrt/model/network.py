@@ -58,8 +58,8 @@ class Network(nn.Module):
         """Memory that restoring a tile takes at its peak, at most, for each pixel of each frame."""
         raise NotImplementedError
 
-    def clip_flows(self, blur: Float[Tensor, "B T 3 H W"], max_pixels: int | None = None) -> Flows:
-        """The optical flows of a clip, computed on `max_pixels` at a time (None: on all); where `shares_flows`."""
+    def clip_flows(self, blur: Float[Tensor, "B T 3 H W"]) -> Flows:
+        """The optical flows of a clip of whole pictures, in bounded memory; where `shares_flows`."""
         raise NotImplementedError
 
     def flow_bytes(self, num_frames: int, height_px: int, width_px: int) -> int:

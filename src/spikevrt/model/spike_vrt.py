@@ -95,9 +95,9 @@ class SpikeVRT(Network):
 
         return self.vrt(blur, fuse=fuse, flows=flows)
 
-    def clip_flows(self, blur: Float[Tensor, "B T 3 H W"], max_pixels: int | None = FLOW_MAX_PIXELS) -> Flows:
-        """SpyNet's flows of a clip."""
-        return self.vrt.clip_flows(blur, max_pixels)
+    def clip_flows(self, blur: Float[Tensor, "B T 3 H W"]) -> Flows:
+        """SpyNet's flows of a clip, on `FLOW_MAX_PIXELS` at a time."""
+        return self.vrt.clip_flows(blur, FLOW_MAX_PIXELS)
 
     def bytes_per_pixel(self) -> float:
         return BYTES_PER_PIXEL_AND_CHANNEL * max(self.config.vrt.dims)

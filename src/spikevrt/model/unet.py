@@ -51,7 +51,7 @@ class Unet(Network):
     size, that of the spikes where they are s times smaller.
     """
 
-    min_frames = 1
+    min_frames = 2  # as SpikeVRT: a single frame is doubled, whose bits are those of before
     probe_scale = 2  # smaller tiles are done too soon to show what memory they take
 
     def __init__(self, config: ModelConfig) -> None:

@@ -14,14 +14,14 @@ FIELDS = ("format", "frames", "height", "width", "spike_ratio", "check")  # Expo
 
 
 def add(verbs: Any) -> None:
-    parser = add_verb(verbs, "export", _export, "spikevrt export --out spikevrt_tiny.onnx")
+    parser = add_verb(verbs, "export", _export, "spikevrt export --out spikefold_tiny.onnx")
     parser.add_argument(
-        "weights", type=Path, nargs="?", help=f"network: the name of one that ships, or a file ({shipped.REFERENCE})"
+        "weights", type=Path, nargs="?", help=f"network: the name of one that ships, or a file ({shipped.DEFAULT})"
     )
     add_out(parser, "file that ends in .pt2 (torch.export), .onnx or .aoti.pt2 (AOTInductor)")
     parser.add_argument("--format", choices=("torch", "onnx", "aoti"), help="of the file (told by its name)")
     parser.add_argument("--frames", type=int, help="fix the number of frames of a clip (any)")
-    parser.add_argument("--height", type=int, help="fix the rows of a picture, with --width (any multiple of 8)")
+    parser.add_argument("--height", type=int, help="fix the rows of a picture, with --width (any)")
     parser.add_argument("--width", type=int, help="fix the columns")
     parser.add_argument("--spike-ratio", type=int, help="pixels to one of the spike camera, with --height (2)")
     parser.add_argument("--without-spikes", action="store_true", help="the network on the frames alone")
@@ -40,7 +40,7 @@ def _export(parsed: argparse.Namespace) -> None:
         raise ValueError("--spike-ratio: only with --height and --width; otherwise the voxels may have any size")
     options = ExportOptions(**given(parsed, FIELDS), without_spikes=parsed.without_spikes)
     start_s = time.perf_counter()
-    weights = shipped.find(parsed.weights or shipped.REFERENCE)
+    weights = shipped.find(parsed.weights or shipped.DEFAULT)
     summary = export_network(weights, parsed.out, options, overwrite=parsed.overwrite)
     difference = summary["max_difference"]
     checked = "not compared" if difference is None else f"largest difference to the network {difference:.1e}"

@@ -117,7 +117,6 @@ MANY_PARAMETERS: set[str] = {
     "data.sample.read_sample",
     "evaluate.runner.write_results",
     "formats.convert.write_stream",
-    "model.stage.Stage.__init__",
     "recording.loose.loose_recording",
     "recording.recording.write_sidecar",
     "restore.batch.restore_many",

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from spikevrt.align.registration import Cameras, features, resized
+from spikevrt.bilinear import read_at
 from spikevrt.recording.alignment import apply_homography
 from spikevrt.recording.frames import write_image
-from spikevrt.represent.warp import warp
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
@@ -56,7 +56,7 @@ def registered(
     brightness: Float[np.ndarray, "N h w"], positions: Float[np.ndarray, "h w 2"]
 ) -> Float[np.ndarray, "N h w"]:
     """The sensor's pictures on the grid."""
-    return warp(torch.from_numpy(brightness.astype(np.float32)), torch.from_numpy(positions)).numpy()
+    return read_at(torch.from_numpy(brightness.astype(np.float32)), torch.from_numpy(positions)).numpy()
 
 
 @dataclass(frozen=True)

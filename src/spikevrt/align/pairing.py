@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from spikevrt.align.compare import LUMINANCE
+from spikevrt.bilinear import read_at
 from spikevrt.recording.recording import Recording
-from spikevrt.represent.warp import warp
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
@@ -74,7 +74,7 @@ def registered(recording: Recording, maps: np.ndarray) -> Float[np.ndarray, "F H
     positions = recording.sensor_positions
     if positions is None:
         return maps
-    return warp(torch.from_numpy(maps)[:, None], torch.from_numpy(positions))[:, 0].numpy()
+    return read_at(torch.from_numpy(maps)[:, None], torch.from_numpy(positions))[:, 0].numpy()
 
 
 def linear_light(image: UInt8[np.ndarray, "H2 W2 3"], size: tuple[int, ...]) -> Float[np.ndarray, "H W 3"]:

@@ -653,13 +653,6 @@ def test_convert_refuses_a_size_that_a_sidecar_contradicts_and_a_stream_whose_ch
     )
 
 
-def test_the_variants_in_the_help_are_the_true_ones():
-    from spikevrt.recording.spike_formats import KINDS
-    from spikevrt.verbs import convert
-
-    assert convert.KINDS == KINDS
-
-
 # --- settings ---
 
 

@@ -12,7 +12,8 @@ from spikevrt.formats.layouts import NO_OPTIONS, LayoutOptions, layout_recording
 from spikevrt.recording.frames import IMAGE_SUFFIXES, image_size, list_images
 from spikevrt.recording.recording import Recording, open_recording, recordings_in
 from spikevrt.recording.sidecar import ROWS
-from spikevrt.recording.spike_formats import ARRAY_SUFFIXES, SPIKECV_CONFIG, Found, find_format, open_stream
+from spikevrt.recording.spike_formats import SPIKECV_CONFIG, Found, find_format, open_stream
+from spikevrt.recording.spike_kinds import SPIKE_KINDS, SUFFIX_KINDS
 from spikevrt.recording.stream import PackedStream, SpikeStream
 from spikevrt.recording.video import probe_video
 
@@ -38,7 +39,7 @@ def folder_lines(path: Path, options: LayoutOptions = NO_OPTIONS) -> list[str]:
 
 def _tell_spikecv(path: Path) -> list[str]:
     """The spike files beside a SpikeCV config.yaml, one a line."""
-    streams = sorted(file for file in path.iterdir() if file.suffix.lower() in (".dat", *ARRAY_SUFFIXES))
+    streams = sorted(file for file in path.iterdir() if file.suffix.lower() in (".dat", *SUFFIX_KINDS))
     if not streams:
         raise ValueError(f"{path}: a {SPIKECV_CONFIG} but no spike file beside it")
     lines = []
@@ -95,7 +96,7 @@ def stream_line(path: Path, stream: SpikeStream, found: Found) -> str:
         return f"{path}: {packed_words(stream)}{said}"
     if found.format.kind == "sps100":
         return f"{path}: SPS100 half-rows, {size}, line tags right{said}"
-    return f"{path}: {'bit' if 'packed' in found.format.kind else 'un'}packed spike stream, {size}{said}"
+    return f"{path}: {'bit' if SPIKE_KINDS[found.format.kind].in_bits else 'un'}packed spike stream, {size}{said}"
 
 
 def _needs_no_witness(found: Found) -> bool:

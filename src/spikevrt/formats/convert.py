@@ -24,16 +24,12 @@ from spikevrt.atomic import complete_or_absent
 from spikevrt.recording.arrays import load_h5py
 from spikevrt.recording.spike_file import SpikeGeometry, pack, sha256_file
 from spikevrt.recording.spike_formats import (
-    H5_KEY,
-    KEY_AXES,
-    LENGTH_KEY,
-    NPZ_KEYS,
-    TIME_PACKED_KEY,
     StreamFormat,
     refuse_named_by_recording,
     stream_sidecar_path,
     write_stream_sidecar,
 )
+from spikevrt.recording.spike_kinds import KEY_AXES, LENGTH_KEY, SPIKE_KINDS
 from spikevrt.recording.sps100 import check_sps100_size, pack_sps100
 from spikevrt.recording.stream import SpikeStream, check_window
 
@@ -123,16 +119,15 @@ def _check_sha256(stream: SpikeStream, stated: str) -> None:
 
 def _complete(format: StreamFormat) -> StreamFormat:
     """With the names and axes that its readers expect where none were stated."""
-    if format.kind == "packed-time":
-        return replace(format, key=format.key or TIME_PACKED_KEY)
-    if format.kind == "h5":
-        if format.axes == "HWT":
-            raise ValueError("axes: 'HWT'; allowed for writing h5: 'THW'")
-        return replace(format, key=format.key or H5_KEY, axes="THW")
-    if format.kind == "npz":
-        axes = format.axes or KEY_AXES.get(format.key or "", "THW")
-        return replace(format, axes=axes, key=format.key or NPZ_KEYS[axes])
-    return replace(format, axes=format.axes or "THW") if format.kind == "npy" else format
+    keys = SPIKE_KINDS[format.kind].keys
+    if format.kind == "h5" and format.axes == "HWT":
+        raise ValueError("axes: 'HWT'; allowed for writing h5: 'THW'")
+    axes = format.axes or KEY_AXES.get(format.key or "", "THW") if format.kind != "h5" else "THW"
+    return replace(
+        format,
+        key=(format.key or keys[axes]) if keys else None,
+        axes=axes if SPIKE_KINDS[format.kind].axes else None,
+    )
 
 
 def _pieces(

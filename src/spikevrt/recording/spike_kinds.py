@@ -49,7 +49,7 @@ KINDS = tuple(SPIKE_KINDS)
 HEADERLESS = tuple(name for name, kind in SPIKE_KINDS.items() if not kind.suffixes)
 KEYED = tuple(name for name, kind in SPIKE_KINDS.items() if kind.keys)
 WITH_AXES = tuple(name for name, kind in SPIKE_KINDS.items() if kind.axes)
-SUFFIX_KINDS = {suffix: name for name, kind in reversed(SPIKE_KINDS.items()) for suffix in kind.suffixes}
+SUFFIX_KINDS = {suffix: name for name in reversed(KINDS) for suffix in SPIKE_KINDS[name].suffixes}
 KEY_AXES = {key: axes for kind in SPIKE_KINDS.values() if kind.axes for axes, key in kind.keys.items()}
 TIME_PACKED_KEY = SPIKE_KINDS["packed-time"].keys["THW"]
 # What a file can be written as: a kind and, where they are not the usual ones, its tag bits and axes.

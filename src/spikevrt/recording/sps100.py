@@ -20,12 +20,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spikevrt.recording.spike_kinds import SPIKE_KINDS
 from spikevrt.recording.stream import check_window, count_slices
 
 if TYPE_CHECKING:
     from jaxtyping import UInt, UInt8, UInt16
 
-WIDTH, HEIGHT = 1000, 1000
+_SIZE = SPIKE_KINDS["sps100"].size
+assert _SIZE is not None
+WIDTH, HEIGHT = _SIZE
 HALF_ROW_BYTES, HALF_ROW_PIXELS = 64, 500
 STEP_BYTES = 16  # the camera's unit: a file begins at a multiple of it
 _TAG_MASK = 0xFFF0

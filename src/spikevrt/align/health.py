@@ -46,6 +46,7 @@ from spikevrt.align.pairing import (
 )
 from spikevrt.align.pixels import find_dead, find_hot, find_shown, find_stuck
 from spikevrt.align.ticks import Scan, scan
+from spikevrt.progress import progress_bar
 from spikevrt.recording.recording import Recording
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def _passed(recording: Recording, ignore: Collection[str], strict: bool) -> tupl
 
 
 def check_health(recording: Recording) -> HealthReport:
-    """Look at pixels, ticks, and whether the spikes show what the frames show.
+    """Look at pixels, ticks, and whether the spikes show what the frames show; on stderr how far that is.
 
     Raises:
         ValueError: the recording has no spikes, or a file of it is damaged.
@@ -182,7 +183,8 @@ def check_health(recording: Recording) -> HealthReport:
     if recording.spikes is None:
         raise ValueError(f"{recording.root}: no spikes in this recording; allowed: a recording with spikes")
     frames = sampled_frames(recording.num_frames)
-    found = scan(recording.spikes, _windows(recording, frames))
+    with progress_bar(f"{recording.name}: ticks") as tell:
+        found = scan(recording.spikes, _windows(recording, frames), tell)
     slices = np.stack([_slices(recording, index) for index in frames])
     lengths = np.array([recording.exposures[index].num_ticks for index in frames], dtype=np.float32)
     rates = (slices.sum(axis=1, dtype=np.int64) / lengths[:, None, None]).astype(np.float32)

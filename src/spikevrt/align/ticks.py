@@ -7,7 +7,7 @@ Dimension key: T ticks, h sensor rows, w sensor columns, P probed pixels, B bord
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,21 +51,30 @@ class Scan:
         return int((self.spikes_per_tick == 0).sum())
 
 
-def scan(stream: SpikeStream, windows: Sequence[tuple[int, int]]) -> Scan:
-    """Read the windows once, in bounded memory. Empty and overlapping windows are the caller's mistake."""
+def scan(
+    stream: SpikeStream, windows: Sequence[tuple[int, int]], progress: Callable[[int, int], None] | None = None
+) -> Scan:
+    """Read the windows once, in bounded memory; `progress` is called with (ticks done, ticks in all).
+
+    Empty and overlapping windows are the caller's mistake.
+    """
     assert windows and all(start < stop for start, stop in windows), windows
     counts = np.zeros((stream.height, stream.width), dtype=np.int64)
     step = min(max(1, CHUNK_BITS // (stream.height * stream.width)), np.iinfo(np.uint16).max)
     stride = max(1, int(np.ceil((stream.height * stream.width / MAX_PROBES) ** 0.5)))
     per_tick: list[np.ndarray] = []
     breaks: list[int] = []
-    num_witnesses = 0
+    num_witnesses = num_read = 0
+    num_ticks = sum(stop - start for start, stop in windows)
     for start, stop in windows:
         probes = _Probes(start)
         for first in range(start, stop, step):
             spikes = stream.read(first, min(first + step, stop))
             counts += spikes.sum(axis=0, dtype=np.uint16)
             per_tick.append(spikes.reshape(len(spikes), -1).sum(axis=1, dtype=np.int64))
+            num_read += len(spikes)
+            if progress is not None:
+                progress(num_read, num_ticks)
             probes.add(spikes[:, stride // 2 :: stride, stride // 2 :: stride].reshape(len(spikes), -1))
         probes.search(is_last=True)
         breaks += probes.breaks

@@ -8,7 +8,6 @@ Dimension key: T ticks, H sensor rows, W sensor columns.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,11 +30,13 @@ from spikevrt.recording.sidecar import (
     FORMAT,
     ROWS,
     SIDECAR,
+    SPIKECV_CONFIG,
     STREAM_FORMAT,
     STREAM_VERSION,
     VERSION,
     Fields,
     read_fields,
+    read_spikecv_config,
     write_json,
 )
 from spikevrt.recording.spike_file import SpikeGeometry
@@ -54,8 +55,6 @@ from spikevrt.recording.spike_kinds import (
 )
 from spikevrt.recording.sps100 import HEIGHT, WIDTH, Sps100Stream, check_sps100_size
 from spikevrt.recording.stream import PackedStream, SpikeStream
-
-SPIKECV_CONFIG, MAX_CONFIG_BYTES = "config.yaml", 1 << 14
 
 
 @dataclass(frozen=True)
@@ -253,29 +252,6 @@ def format_from(fields: Fields) -> StreamFormat:
     except ValueError as error:
         text = str(error)
         raise ValueError(text if text.startswith(str(fields.path)) else f"{fields.path}: {text}") from None
-
-
-def read_spikecv_config(path: Path) -> tuple[int, int]:
-    """(width, height) of a SpikeCV dataset's config.yaml: the lines `spike_w: N` and `spike_h: N`.
-
-    Only these lines are looked at: such a config is flat, and a YAML parser would follow whatever else stands there
-    (PyYAML takes minutes for 16 kB of brackets). Raises ValueError when it does not say each of them once.
-    """
-    with open(path, "rb") as file:
-        text = file.read(MAX_CONFIG_BYTES + 1)
-    if len(text) > MAX_CONFIG_BYTES:
-        raise ValueError(f"{path}: more than {MAX_CONFIG_BYTES} bytes; allowed: a SpikeCV config of fewer")
-    width, height = (_whole_number(path, text, key) for key in ("spike_w", "spike_h"))
-    return width, height
-
-
-def _whole_number(path: Path, text: bytes, key: str) -> int:
-    lines = re.findall(rf"^{key}[ \t]*:(.*)$", text.decode("utf-8", "replace"), re.MULTILINE)
-    values = [re.fullmatch(r"[ \t]+([1-9][0-9]{0,6})[ \t]*(#.*)?\r?", line) for line in lines]
-    if len(values) != 1 or values[0] is None:
-        said = f"{lines[0].strip()[:80]!r}" if len(lines) == 1 else f"{len(lines)} lines of it"
-        raise ValueError(f"{path}: {key}: {said}; allowed: one line with a whole number of pixels")
-    return int(values[0][1])
 
 
 def _tellers(path: Path) -> list[Found]:

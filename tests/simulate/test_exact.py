@@ -168,7 +168,9 @@ print(torch.backends.cpu.get_cpu_capability(), digest.hexdigest())
 
 def test_every_kind_of_processor_and_number_of_threads_gives_the_same_bits(photo: Path):
     told = []
-    for capability, threads in (("default", 1), ("avx2", 1), ("avx2", 2), ("avx512", 2)):
+    kinds = {"DEFAULT": 2, "AVX2": 3, "AVX512": 4}  # what this processor cannot do ends the process
+    cases = (("default", 1), ("default", 2), ("avx2", 2), ("avx512", 2))
+    for capability, threads in cases[: kinds.get(torch.backends.cpu.get_cpu_capability(), 4)]:
         environment = os.environ | {"ATEN_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": str(threads)}
         run = [sys.executable, "-c", SCRIPT, str(photo)]
         told.append(subprocess.run(run, env=environment, check=True, capture_output=True, text=True).stdout.split())

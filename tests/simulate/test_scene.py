@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,14 +10,18 @@ import torch
 
 from spikevrt.light import image_to_linear
 from spikevrt.recording.frames import read_image, write_image
-from spikevrt.simulate.footage import video_scene
 from spikevrt.simulate.scene import PhotoScene, camera_matrix, photo_scene, sample
-from tests.simulate.conftest import textured
+from spikevrt.simulate.setup import SensorConfig, SimulateOptions
+from tests.simulate.conftest import textured, video_of
+
+SENSOR = SensorConfig(ratio=1)
+OPTIONS = SimulateOptions(  # 90 ticks
+    frames=3, exposure_ticks=30, period_ticks=30, height=29, width=43, motion_px=6.0, seed=1, sensor=SENSOR
+)
 
 
-def scene_of(photo: Path, *, seed: int = 1, motion_px: float = 6.0, num_layers: int = 2, **sizes: int) -> PhotoScene:
-    sizes = {"height": 29, "width": 43, "num_ticks": 90, "exposure_ticks": 30} | sizes
-    return photo_scene(photo, motion_px=motion_px, num_layers=num_layers, seed=seed, **sizes)
+def scene_of(photo: Path, **changes: Any) -> PhotoScene:
+    return photo_scene(photo, replace(OPTIONS, **changes))
 
 
 def test_light_stays_in_range_and_never_shows_the_outside(tmp_path: Path):
@@ -48,7 +54,7 @@ def test_without_motion_nothing_moves(photo: Path):
 def test_the_image_moves_as_far_in_one_exposure_as_the_scene_says(photo: Path):
     ratios = []
     for seed in range(20):
-        scene = scene_of(photo, seed=seed, motion_px=12.0, num_layers=0, num_ticks=300)
+        scene = scene_of(photo, seed=seed, motion_px=12.0, num_layers=0, frames=10)
         assert 6.0 <= scene.speed_px <= 18.0
         x, y = torch.meshgrid(torch.arange(-21, 22, 6), torch.arange(-14, 15, 4), indexing="xy")
         points = torch.stack((x, y, torch.ones_like(x))).view(3, -1).double()
@@ -69,9 +75,8 @@ def test_recordings_differ_in_speed(photo: Path):
 
 def test_layers_move_apart_from_the_photograph(photo: Path, other_photo: Path):
     ticks = torch.tensor([10, 60])
-    sizes = {"height": 29, "width": 43, "num_ticks": 90, "exposure_ticks": 30, "motion_px": 6.0, "seed": 5}
-    bare = photo_scene(photo, num_layers=0, **sizes).light(ticks)
-    scene = photo_scene(photo, num_layers=2, layer_photos=[other_photo], **sizes)
+    bare = scene_of(photo, num_layers=0, seed=5).light(ticks)
+    scene = photo_scene(photo, replace(OPTIONS, seed=5), layer_photos=[other_photo])
     layered = scene.light(ticks)
     covered = (layered - bare).abs().amax(1) > 0.02
     assert 0 < int(covered[0].sum()) < covered[0].numel()
@@ -117,7 +122,7 @@ def test_the_identity_homography_samples_the_texture_itself():
 
 
 def test_video_frames_are_met_exactly_and_mixed_in_linear_light_between(footage: Path):
-    scene = video_scene(footage, ticks_per_frame=4)
+    scene = video_of(footage, ticks_per_frame=4)
     first, second = (image_to_linear(read_image(footage / name)) for name in ("00.png", "01.png"))
     light = scene.light(torch.tensor([0, 1, 4]))
     assert (scene.height, scene.width, scene.num_ticks) == (34, 50, 48)
@@ -127,21 +132,21 @@ def test_video_frames_are_met_exactly_and_mixed_in_linear_light_between(footage:
 
 
 def test_a_video_can_be_read_again_from_an_earlier_tick(footage: Path):
-    scene = video_scene(footage, ticks_per_frame=4)
+    scene = video_of(footage, ticks_per_frame=4)
     first = scene.light(torch.arange(7))
     scene.light(torch.tensor([30]))
     assert torch.equal(scene.light(torch.arange(7)), first)
 
 
 def test_start_frame_skips_frames(footage: Path):
-    whole, rest = video_scene(footage, ticks_per_frame=2), video_scene(footage, ticks_per_frame=2, start_frame=3)
+    whole, rest = video_of(footage, ticks_per_frame=2), video_of(footage, ticks_per_frame=2, start_frame=3)
     assert torch.equal(rest.light(torch.tensor([0, 5])), whole.light(torch.tensor([6, 11])))
     assert rest.num_ticks == 18
 
 
 def test_a_start_frame_behind_the_end_is_refused(footage: Path):
     with pytest.raises(ValueError, match=r"^start_frame: 12; .*footage has 13 frames, two must be left$"):
-        video_scene(footage, ticks_per_frame=4, start_frame=12)
+        video_of(footage, ticks_per_frame=4, start_frame=12)
 
 
 @pytest.mark.parametrize("view", [{"height": 36}, {"width": 52, "height": 20}])
@@ -149,7 +154,7 @@ def test_a_video_is_never_enlarged(footage: Path, view: dict[str, int]):
     with pytest.raises(
         ValueError, match=r"footage: frames of 50x34 pixels are smaller than the view of \d+x\d+; allowed"
     ):
-        video_scene(footage, ticks_per_frame=4, **view)
+        video_of(footage, ticks_per_frame=4, **view)
 
 
 def test_a_folder_of_pictures_of_different_sizes_is_no_video(footage: Path):
@@ -157,4 +162,4 @@ def test_a_folder_of_pictures_of_different_sizes_is_no_video(footage: Path):
     with pytest.raises(
         ValueError, match=r"05\.png: size differs from 00\.png; frames of one video must be of one size"
     ):
-        video_scene(footage, ticks_per_frame=4)
+        video_of(footage, ticks_per_frame=4)

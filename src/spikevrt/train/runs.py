@@ -24,7 +24,7 @@ NO_SETTING = ("config", "command")  # of run.json, told elsewhere or different i
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RunSummary:
     """One run in short. None: not known, or not there yet."""
 
     folder: Path
@@ -47,8 +47,8 @@ class Run:
 class Comparison:
     """Two runs. A difference is (name, in a, in b); None where one has no such value."""
 
-    a: Run
-    b: Run
+    a: RunSummary
+    b: RunSummary
     settings: list[tuple[str, Any, Any]]
     environment: list[tuple[str, Any, Any]]
     score: str | None  # what both are judged by; None: not comparable, and the rest is empty
@@ -81,12 +81,12 @@ def find_runs(folders: Iterable[str | Path]) -> list[Path]:
     return list(found.values())
 
 
-def summarise(folder: str | Path) -> Run:
+def summarise(folder: str | Path) -> RunSummary:
     """Sum up the run in `folder`. Never raises for what the folder holds: the run is then `damaged`."""
     return _read(Path(folder))[0]
 
 
-def list_runs(folders: Iterable[str | Path]) -> list[Run]:
+def list_runs(folders: Iterable[str | Path]) -> list[RunSummary]:
     """All runs below `folders`, the best first: by psnr_rgb, then those with another score, without one, damaged.
 
     Raises as `find_runs` does.
@@ -125,7 +125,7 @@ def _is_run(files: set[str]) -> bool:
     return len({CONFIG, RUN_INFO, JOURNAL_FILE} & files) >= 2
 
 
-def _sound(folder: Path) -> tuple[Run, dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+def _sound(folder: Path) -> tuple[RunSummary, dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
     if not folder.exists():
         raise FileNotFoundError(f"{folder}: no such folder")
     if not folder.is_dir() or not _is_run({path.name for path in folder.iterdir()}):
@@ -136,14 +136,14 @@ def _sound(folder: Path) -> tuple[Run, dict[str, Any], dict[str, Any], list[dict
     return parts
 
 
-def _read(folder: Path) -> tuple[Run, dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+def _read(folder: Path) -> tuple[RunSummary, dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
     """(summary, settings, environment, journal rows); of a damaged run the summary alone is of use."""
     try:
         config = _settings(folder)
         about = _about(folder)
         rows = _rows(folder)
     except (ValueError, OSError) as error:
-        return Run(folder=folder, state="damaged", problem=_reason(error, folder)), {}, {}, []
+        return RunSummary(folder=folder, state="damaged", problem=_reason(error, folder)), {}, {}, []
     steps = config["optim"]["steps"]
     done = max((row["step"] for row in rows), default=0)
     score = score_name(rows)
@@ -152,7 +152,7 @@ def _read(folder: Path) -> tuple[Run, dict[str, Any], dict[str, Any], list[dict[
     blurs, losses = series(rows, "validation", "psnr_rgb_blur"), series(rows, "train", "loss")
     environment = about.get("environment")
     environment = environment if isinstance(environment, dict) else {}
-    run = Run(
+    run = RunSummary(
         folder=folder,
         state="finished" if done >= steps else "unfinished",
         steps_done=done,
@@ -216,7 +216,7 @@ def _scores(rows: Sequence[dict[str, Any]], score: str | None) -> dict[int, floa
     return {} if score is None else dict(series(rows, "validation", score))
 
 
-def _rank(run: Run) -> tuple[int, float, str]:
+def _rank(run: RunSummary) -> tuple[int, float, str]:
     group = 3 if run.state == "damaged" else 2 if run.best_db is None else int(run.score != "psnr_rgb")
     return group, -(run.best_db or 0.0), str(run.folder)
 

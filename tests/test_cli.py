@@ -603,7 +603,7 @@ def test_convert_cuts_and_says_what_it_made(capsys: pytest.CaptureFixture[str], 
 def test_convert_says_what_of_a_raw_file_it_left_out(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     import numpy as np
 
-    from spikevrt.recording.sps100 import pack_sps100
+    from spikevrt.recording.stream import pack_sps100
 
     (tmp_path / "a.dat").write_bytes(pack_sps100(np.zeros((3, 4, 1000), dtype=np.uint8))[64:-16])
     stated = ["--kind", "sps100", "--width", "1000", "--height", "4"]

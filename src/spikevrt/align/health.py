@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spikevrt.align.defects import Scan, find_dead, find_hot, find_shown, find_stuck, scan
 from spikevrt.align.findings import (
     FULL_RATE,
     VERDICTS,
@@ -44,8 +45,6 @@ from spikevrt.align.pairing import (
     registered,
     steadiness,
 )
-from spikevrt.align.pixels import find_dead, find_hot, find_shown, find_stuck
-from spikevrt.align.ticks import Scan, scan
 from spikevrt.progress import progress_bar
 from spikevrt.recording.recording import Recording
 

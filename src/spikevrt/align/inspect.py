@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spikevrt.align.contents import (
+from spikevrt.align.defects import Scan, find_dead, find_hot, scan
+from spikevrt.align.describe import (
     STATED,
+    draw_preview,
+    draw_readings,
     exposure_words,
     folder_lines,
     footage_lines,
@@ -26,9 +29,6 @@ from spikevrt.align.contents import (
 )
 from spikevrt.align.geometry import Reading, list_readings, read_frame, row_correlation
 from spikevrt.align.health import HealthReport, check_health
-from spikevrt.align.pixels import find_dead, find_hot
-from spikevrt.align.preview import draw_preview, draw_readings
-from spikevrt.align.ticks import Scan, scan
 from spikevrt.formats.layouts import NO_OPTIONS, LayoutOptions, find_layout
 from spikevrt.progress import progress_bar
 from spikevrt.recording.alignment import Alignment
@@ -45,8 +45,7 @@ from spikevrt.recording.spike_formats import (
     stream_sidecar_path,
     write_stream_sidecar,
 )
-from spikevrt.recording.sps100 import Sps100Stream
-from spikevrt.recording.stream import PackedStream, SpikeStream
+from spikevrt.recording.stream import PackedStream, SpikeStream, Sps100Stream
 from spikevrt.recording.video import VIDEO_SUFFIXES
 from spikevrt.report.health_page import write_health_page
 

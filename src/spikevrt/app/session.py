@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spikevrt.align.describe import draw_preview
 from spikevrt.align.health import HealthReport, check_health
 from spikevrt.align.inspect import HALF_WINDOW_TICKS
-from spikevrt.align.preview import draw_preview
 from spikevrt.app.uploads import Stated, open_upload
 from spikevrt.atomic import complete_or_absent
 from spikevrt.bench.demo import ASSETS, FOLD, OPTIONS, PHOTOS, SHIPPED_WEIGHTS, SPIKEVRT, TWIN, VIDEO

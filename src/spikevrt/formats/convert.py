@@ -30,8 +30,7 @@ from spikevrt.recording.spike_formats import (
     write_stream_sidecar,
 )
 from spikevrt.recording.spike_kinds import KEY_AXES, LENGTH_KEY, SPIKE_KINDS
-from spikevrt.recording.sps100 import check_sps100_size, pack_sps100
-from spikevrt.recording.stream import SpikeStream, check_window
+from spikevrt.recording.stream import SpikeStream, check_sps100_size, check_window, pack_sps100
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -57,14 +56,13 @@ def write_stream(
     stream: SpikeStream,
     format: StreamFormat,
     *,
-    start_tick: int = 0,
-    stop_tick: int | None = None,
+    ticks: tuple[int, int | None] = (0, None),
     tick_rate_hz: float | None = None,
     source_sha256: str | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Written:
-    """Write ticks [start_tick, stop_tick) of a stream in another format, and its sidecar.
+    """Write `ticks` [start, stop) of a stream (None: to its end) in another format, and its sidecar.
 
     `progress` is called with (ticks done, ticks in all). The width and height of `format` are those of the stream;
     stated, they must be equal. `source_sha256` is what the stream's one file had when it was written; it is compared
@@ -76,7 +74,7 @@ def write_stream(
         OSError: no space for it.
     """
     path = Path(path)
-    stop_tick = stream.num_ticks if stop_tick is None else stop_tick
+    start_tick, stop_tick = ticks[0], stream.num_ticks if ticks[1] is None else ticks[1]
     check_window(str(stream.files[0]), start_tick, stop_tick, stream.num_ticks)
     if start_tick == stop_tick:
         raise ValueError(f"{stream.files[0]}: ticks [{start_tick}, {stop_tick}) are none; allowed: one or more")

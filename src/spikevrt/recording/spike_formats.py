@@ -53,8 +53,14 @@ from spikevrt.recording.spike_kinds import (
     WITH_AXES,
     kind_of,
 )
-from spikevrt.recording.sps100 import HEIGHT, WIDTH, Sps100Stream, check_sps100_size
-from spikevrt.recording.stream import PackedStream, SpikeStream
+from spikevrt.recording.stream import (
+    SPS100_HEIGHT,
+    SPS100_WIDTH,
+    PackedStream,
+    SpikeStream,
+    Sps100Stream,
+    check_sps100_size,
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class StreamFormat:
             if value is not None and value < 1:
                 raise ValueError(f"{name}: {value}; allowed: 1 or more")
         if self.kind == "sps100":
-            check_sps100_size(self.width or WIDTH, self.height or HEIGHT)
+            check_sps100_size(self.width or SPS100_WIDTH, self.height or SPS100_HEIGHT)
             if self.bottom_up:
                 raise ValueError("rows: bottom-up; allowed for sps100: top-down")
         if (self.tag_bits and not SPIKE_KINDS[self.kind].has_tags) or self.tag_bits < 0:
@@ -318,7 +324,7 @@ def _found(fields: Fields, source: str) -> Found:
 
 def _open(path: Path, format: StreamFormat) -> SpikeStream:
     if format.kind == "sps100":
-        return Sps100Stream(path, format.width or WIDTH, format.height or HEIGHT)
+        return Sps100Stream(path, format.width or SPS100_WIDTH, format.height or SPS100_HEIGHT)
     if format.kind in HEADERLESS:
         if format.width is None or format.height is None:
             raise ValueError(f"{path}: width and height are needed, for a {format.kind} file does not know its size")

@@ -42,7 +42,7 @@ def _convert(parsed: argparse.Namespace) -> None:
     """Convert spikes from one file format to another, or cut out some ticks; a sidecar tells what was written."""
     from spikevrt.formats.convert import write_stream
     from spikevrt.progress import progress_bar
-    from spikevrt.recording.sps100 import Sps100Stream
+    from spikevrt.recording.stream import Sps100Stream
 
     start_s = time.perf_counter()
     if parsed.tick_rate_hz is not None and not 0 < parsed.tick_rate_hz < float("inf"):
@@ -52,7 +52,7 @@ def _convert(parsed: argparse.Namespace) -> None:
         raise ValueError(f"--to: packed-416 for spikes {stream.width} wide; allowed: 400 pixels and 16 tag bits a row")
     with progress_bar("ticks") as progress:
         written = write_stream(
-            parsed.out, stream, _target(parsed), start_tick=parsed.start or 0, stop_tick=parsed.stop,
+            parsed.out, stream, _target(parsed), ticks=(parsed.start or 0, parsed.stop),
             tick_rate_hz=parsed.tick_rate_hz or tick_rate_hz, source_sha256=sha256, overwrite=parsed.overwrite,
             progress=progress,
         )  # fmt: skip

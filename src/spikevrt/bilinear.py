@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CHANNELS_AT_ONCE = 4  # what lies between stays in a core's cache
 
 
-def read_at(values: Float[Tensor, "... C h w"], positions: Float[Tensor, "*n 2"]) -> Float[Tensor, "..."]:
+def read_at(values: Float[Tensor, "... C h w"], positions: Float[Tensor, "*n 2"]) -> Float[Tensor, " ..."]:
     """The values (..., C, *n) at `positions`, each (x, y) in pixels with pixel centres at +0.5: between four pixels a
     weighted mean, beyond the outermost centres the nearest pixel of the border. Positions at centres return the pixel
     itself, bit for bit.

@@ -33,7 +33,8 @@ CORE_ARROWS: dict[str, set[str]] = {
     "progress": set(),
     "engine": set(),
     "light": set(),
-    "lpips": set(),
+    "shipped": set(),
+    "lpips": {"shipped"},
     "checkpoint": {"atomic", "config"},
     "recording": {"atomic", "bilinear", "light"},
     "simulate": {"atomic", "light", "progress", "engine", "recording"},
@@ -45,6 +46,7 @@ CORE_ARROWS: dict[str, set[str]] = {
         "atomic",
         "config",
         "runtime",
+        "shipped",
         "progress",
         "checkpoint",
         "engine",
@@ -238,7 +240,10 @@ def test_the_command_line_imports_the_package_inside_its_verbs_only():
     for path in (PACKAGE / "cli.py", *sorted((PACKAGE / "verbs").glob("*.py"))):
         at_start = {name for name, where in imports(path) if where == "top"}
         foreign = {name for name in at_start if name.split(".")[0] not in sys.stdlib_module_names}
-        assert all(re.fullmatch(r"spikevrt|spikevrt\.verbs(\.\w+)?", name) for name in foreign), (path.name, foreign)
+        assert all(re.fullmatch(r"spikevrt|spikevrt\.(shipped|verbs(\.\w+)?)", name) for name in foreign), (
+            path.name,
+            foreign,
+        )
 
 
 def test_only_the_core_is_imported_at_the_top_of_a_file():

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spikevrt import shipped
 from spikevrt.app import session
 from spikevrt.app.turns import Cancelled
 from spikevrt.app.uploads import Stated
@@ -153,7 +154,7 @@ def test_a_result_has_frames_films_archive_report_and_summary(made):
 
 
 def test_the_result_is_that_of_the_command(made, tmp_path):
-    weights = session.SHIPPED_WEIGHTS / "spikefold_tiny.safetensors"
+    weights = shipped.find("spikefold_tiny")
     restore_recording(weights, made.footage.recording, tmp_path / "out", RestoreOptions())
     for path in made.frames:
         assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()

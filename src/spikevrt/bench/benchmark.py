@@ -227,9 +227,8 @@ def open_scene(scene: TestScene, split: str) -> Scene:
         ticks = VIDEO_TICKS[split]
         needed = (2 * MARGIN_TICKS + (NUM_FRAMES - 1) * PERIOD_TICKS + EXPOSURE_TICKS) // ticks + 2
         return exact_video(
-            ASSETS / scene.source, top=top, left=left, height=side, width=side, start=0, count=needed,
-            ticks_per_frame=ticks,
-        )  # fmt: skip
+            ASSETS / scene.source, top=top, left=left, height=side, width=side, count=needed, ticks_per_frame=ticks
+        )
     return exact_scene(
         ASSETS / scene.source, [ASSETS / name for name in scene.cutouts], height=side, width=side,
         speed_px=SPEED_PX[split], exposure_ticks=EXPOSURE_TICKS, seed=f"{NAME} {scene.name}",

@@ -114,7 +114,8 @@ def condition_table(results: dict[str, Any]) -> str:
 
     A dash stands where a method was not run.
     """
-    recordings, metric = results["data"]["recordings"], _first_metric(results)
+    recordings = results["data"]["recordings"]
+    metric = next(iter(results["methods"][0]["sequences"][0]["mean"]))
     names = list(dict.fromkeys(recording["condition"]["name"] for recording in recordings))
     rows = [[metric, *(method["name"] for method in results["methods"])]]
     for name in names:
@@ -126,10 +127,6 @@ def condition_table(results: dict[str, Any]) -> str:
             cells.append(f"{sum(values) / len(values):.2f}" if values else "-")
         rows.append([name, *cells])
     return report.aligned(rows)
-
-
-def _first_metric(results: dict[str, Any]) -> str:
-    return str(next(iter(results["methods"][0]["sequences"][0]["mean"])))
 
 
 def _entries(weights: Sequence[Path], others: Sequence[str], options: RestoreOptions) -> list[Entry]:

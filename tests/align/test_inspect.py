@@ -11,10 +11,10 @@ import pytest
 from spikevrt.align.inspect import InspectOptions, inspect
 from spikevrt.formats.convert import write_stream
 from spikevrt.mux.join import write_video
-from spikevrt.recording.alignment import Alignment
+from spikevrt.recording.alignment import Alignment, write_alignment
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import image_size, read_image, write_image
-from spikevrt.recording.recording import write_alignment, write_sidecar
+from spikevrt.recording.recording import write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.recording.spike_formats import StreamFormat, open_stream
 

@@ -89,14 +89,14 @@ def _set(*keys: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_set("version", value=2), "not a spikevrt-recording of version 1"),
+        (_set("version", value=2), "format 'spikevrt-recording' version 2; allowed: 'spikevrt-recording' version 1$"),
         (_set("spikes", "rows", value="sideways"), "spikes.rows: 'sideways'; allowed: bottom-up, top-down"),
         (_set("spikes", "bit_order", value="msb"), "spikes.bit_order: 'msb'; allowed: lsb-first"),
         (_set("spikes", "width", value="7"), "spikes.width: '7'; allowed: int"),
         (_set("spikes", "width", value=17), "no whole number of ticks of 17x5"),
         (_set("spikes", "num_ticks", value=36), "37 ticks, but recording.json says 36"),
         (_set("spikes", "tick_rate_hz", value=0), "spikes.tick_rate_hz: 0.0; allowed: above 0"),
-        (_set("frames", value={}), "frames.count is missing"),
+        (_set("frames", value={}), "frames.width is missing"),
         (_set("frames", "count", value=4), "4 frames, but 3 exposures"),
         (_set("frames", "width", value=15), "000000.png: 14x10 pixels; the recording has 15x10"),
         (_set("exposures", value=[]), "no exposures"),

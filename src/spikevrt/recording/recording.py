@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikevrt.light import linear_to_srgb
-from spikevrt.recording.alignment import Alignment, alignment_values, read_alignment, sensor_positions
+from spikevrt.recording.alignment import Alignment, placed, sensor_positions
 from spikevrt.recording.deep_images import is_deep, is_float
-from spikevrt.recording.exposure import Exposure, check_exposures, exposure_values, read_bad_pixels, read_exposure
+from spikevrt.recording.exposure import Exposure, check_bad_pixels, check_exposures, exposure_values
 from spikevrt.recording.frames import check_size, image_size, list_images, read_image, read_pixels, to_float, to_uint8
 from spikevrt.recording.sidecar import (
     BIT_ORDER,
@@ -33,14 +33,13 @@ from spikevrt.recording.sidecar import (
     SIDECAR,
     SPIKE_FILE,
     VERSION,
-    Fields,
-    read_fields,
     write_json,
 )
 from spikevrt.recording.spike_file import SpikeWriter
-from spikevrt.recording.spike_formats import find_format, format_from, open_stream
+from spikevrt.recording.spike_formats import RecordedStream, find_format, open_stream
 from spikevrt.recording.stream import SpikeStream
 from spikevrt.recording.video import VIDEO_SUFFIXES, VideoReader
+from spikevrt.typed import convert, load_json, naming, require
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, UInt, UInt8
@@ -239,32 +238,62 @@ def open_recording(path: Path, *, apply_alignment: bool = True, keep_outside: bo
     sidecar = root / SIDECAR
     if not sidecar.is_file():
         raise FileNotFoundError(f"{root}: no recording (it has no {SIDECAR})")
-    fields = read_fields(sidecar, FORMAT, VERSION)
-    spikes = _read_stream(root, fields)
-    exposures = tuple(read_exposure(entry) for entry in fields.each("exposures"))
-    check_exposures(sidecar, exposures, spikes.num_ticks)
-    if len(exposures) != fields.get("frames.count", int):
-        raise ValueError(f"{sidecar}: {fields.get('frames.count', int)} frames, but {len(exposures)} exposures")
-    size = (fields.get("frames.height", int), fields.get("frames.width", int))
+    with naming(sidecar):
+        read = convert(load_json(sidecar, FORMAT, VERSION), _Sidecar)
+        found = read.spikes
+        find_format(root / found.file)  # refuses what contradicts recording.json
+        stream = open_stream(root / found.file, found.format)
+        if stream.num_ticks != found.num_ticks:
+            raise ValueError(f"{stream.files[0]}: {stream.num_ticks} ticks, but {SIDECAR} says {found.num_ticks}")
+        check_exposures(sidecar, read.exposures, stream.num_ticks)
+        check_bad_pixels(found.bad_pixels, stream.height, stream.width)
+        alignment = placed(read.alignment, root) if read.alignment is not None else None
+    frames, exposures = read.frames, read.exposures
+    if len(exposures) != frames.count:
+        raise ValueError(f"{sidecar}: {frames.count} frames, but {len(exposures)} exposures")
+    size = (frames.height, frames.width)
     blur = _checked_images(root / BLUR_FOLDER, len(exposures), size)
     has_sharp = (root / SHARP_FOLDER).is_dir()
     sharp = _checked_images(root / SHARP_FOLDER, len(exposures), size) if has_sharp else ()
     recording = Recording(
         root=root,
-        width=size[1],
-        height=size[0],
-        tick_rate_hz=fields.positive("spikes.tick_rate_hz"),
+        width=frames.width,
+        height=frames.height,
+        tick_rate_hz=found.tick_rate_hz,
         exposures=exposures,
-        spikes=spikes,
+        spikes=stream,
         blur=blur,
         sharp=sharp,
-        fps=fields.positive("frames.fps"),
-        provenance=fields.get("provenance", dict),
-        stored_sha256=fields.get("spikes.sha256", str),
-        bad_pixels=read_bad_pixels(fields, spikes.height, spikes.width),
+        fps=frames.fps,
+        provenance=read.provenance,
+        stored_sha256=found.sha256,
+        bad_pixels=found.bad_pixels,
     )
-    is_aligned = apply_alignment and fields.has("alignment")
-    return with_alignment(recording, read_alignment(root, fields), keep_outside) if is_aligned else recording
+    return recording if alignment is None or not apply_alignment else with_alignment(recording, alignment, keep_outside)
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """`frames` of recording.json."""
+
+    width: int
+    height: int
+    count: int
+    fps: float
+
+    def __post_init__(self) -> None:
+        require(self.fps > 0, "fps", self.fps, "above 0")
+
+
+@dataclass(frozen=True)
+class _Sidecar:
+    """recording.json."""
+
+    spikes: RecordedStream
+    frames: _Frames
+    exposures: tuple[Exposure, ...]
+    provenance: dict[str, Any]
+    alignment: Alignment | None = None
 
 
 def with_alignment(recording: Recording, alignment: Alignment, keep_outside: bool = False) -> Recording:
@@ -359,33 +388,6 @@ def write_sidecar(
         "provenance": provenance,
     }
     write_json(root / SIDECAR, values)
-
-
-def write_alignment(root: Path, alignment: Alignment | None) -> None:
-    """Put an alignment into root/recording.json, or take it out (None); all other values stay as they are.
-
-    The displacement's file, if there is one, must already lie beside it.
-
-    Raises:
-        FileNotFoundError, ValueError: no recording there, or the alignment would leave it without a frame.
-    """
-    sidecar = Path(root) / SIDECAR
-    values = dict(read_fields(sidecar, FORMAT, VERSION).values)
-    values.pop("alignment", None)
-    if alignment is not None:
-        values["alignment"] = alignment_values(alignment)
-    write_json(sidecar, values)
-
-
-def _read_stream(root: Path, fields: Fields) -> SpikeStream:
-    spikes = fields.inside("spikes")
-    path = root / spikes.file_name("file")
-    find_format(path)  # refuses what contradicts recording.json
-    stream = open_stream(path, format_from(spikes))
-    if stream.num_ticks != spikes.get("num_ticks", int):
-        stated = spikes.get("num_ticks", int)
-        raise ValueError(f"{stream.files[0]}: {stream.num_ticks} ticks, but {SIDECAR} says {stated}")
-    return stream
 
 
 def _checked_images(folder: Path, num_frames: int, size: tuple[int, int]) -> tuple[Path, ...]:

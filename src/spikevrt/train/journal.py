@@ -7,6 +7,7 @@ import json
 import math
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 
 from spikevrt import runtime
 from spikevrt.atomic import write_text
+from spikevrt.typed import convert
 
 JOURNAL_FILE, TENSORBOARD_FOLDER = "journal.jsonl", "tensorboard"
 
@@ -71,6 +73,14 @@ class Journal:
                 self._tensorboard.close()
 
 
+@dataclass(frozen=True)
+class _Row:
+    """What every row has."""
+
+    step: int
+    kind: str
+
+
 def read_journal(out: str | Path) -> list[dict[str, Any]]:
     """The rows of a run's journal; a last line that a crash cut short is left out.
 
@@ -88,8 +98,8 @@ def read_journal(out: str | Path) -> list[dict[str, Any]]:
             break
         try:
             row = json.loads(line)
-            row["step"], row["kind"]
-        except (json.JSONDecodeError, KeyError, TypeError):
+            convert(row, _Row)
+        except (ValueError, RecursionError):
             raise ValueError(f"{path}: line {number} is no journal row") from None
         rows.append(row)
     return rows

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from spikevrt.config import Config
 from spikevrt.report.curves import score_name, series
 from spikevrt.train.folder import CONFIG, RUN_INFO, differences
 from spikevrt.train.journal import JOURNAL_FILE, read_journal
+from spikevrt.typed import load_yaml
 
 SHORT_HASH = 12  # characters
 NO_SETTING = ("config", "command")  # of run.json, told elsewhere or different in every run
@@ -172,11 +171,7 @@ def _read(folder: Path) -> tuple[RunSummary, dict[str, Any], dict[str, Any], lis
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError):
-        raise ValueError(f"{CONFIG} is no YAML file") from None
+    values = load_yaml(folder / CONFIG)
     if not isinstance(values, dict):
         raise ValueError(f"{CONFIG} is no mapping")
     try:
@@ -203,13 +198,7 @@ def _about(folder: Path) -> dict[str, Any]:
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
     """The journal's rows; none where no journal has been begun. Raises ValueError on a row that is none."""
-    if not (folder / JOURNAL_FILE).exists():
-        return []
-    rows = read_journal(folder)
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row["step"], int) or not isinstance(row["kind"], str):
-            raise ValueError(f"{JOURNAL_FILE}: line {number} is no journal row")
-    return rows
+    return read_journal(folder) if (folder / JOURNAL_FILE).exists() else []
 
 
 def _scores(rows: Sequence[dict[str, Any]], score: str | None) -> dict[int, float]:

@@ -27,6 +27,7 @@ MAX_MODULES_IN_ALL, MAX_LINES_IN_ALL = 197, 29_917  # under src: these only shri
 CORE_ARROWS: dict[str, set[str]] = {
     "typed": set(),
     "atomic": set(),
+    "bilinear": set(),
     "config": set(),
     "runtime": set(),
     "progress": set(),
@@ -35,9 +36,9 @@ CORE_ARROWS: dict[str, set[str]] = {
     "shipped": set(),
     "lpips": {"shipped"},
     "checkpoint": {"atomic", "config"},
-    "recording": {"atomic", "light"},
+    "recording": {"atomic", "bilinear", "light"},
     "simulate": {"atomic", "light", "progress", "engine", "recording"},
-    "represent": {"config", "light", "recording"},
+    "represent": {"bilinear", "config", "light", "recording"},
     "model": {"config", "checkpoint", "runtime"},
     "losses": {"config", "light", "lpips"},
     "data": {"atomic", "config", "progress", "recording", "represent"},
@@ -56,6 +57,7 @@ CORE_ARROWS: dict[str, set[str]] = {
     },
     "evaluate": {
         "atomic",
+        "bilinear",
         "config",
         "runtime",
         "progress",

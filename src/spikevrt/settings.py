@@ -23,7 +23,7 @@ class ExportOptions:
 
     format: Annotated[Format | None, "of the file (told by its name)"] = None
     frames: Annotated[int | None, "fix the number of frames of a clip (any)"] = None
-    height: Annotated[int | None, "fix the rows of a picture, with --width (any multiple of 8)"] = None
+    height: Annotated[int | None, "fix the rows of a picture, with --width (any)"] = None
     width: Annotated[int | None, "fix the columns"] = None
     spike_ratio: Annotated[int, "pixels to one of the spike camera, with --height"] = 2
     without_spikes: Annotated[bool, "the network on the frames alone"] = False

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from spikevrt.engine import Engine
 from spikevrt.formats.dataset_trees import LayoutOptions
+from spikevrt.recording.spike_kinds import AXES, HEADERLESS, KINDS, SPIKE_KINDS, SUFFIX_KINDS, TARGETS, kind_of
 from spikevrt.simulate.setup import CameraConfig, RigConfig, SensorConfig, SimulateOptions, sensor_preset
 from spikevrt.verbs.arguments import (
     DATASET_GROUP,
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from spikevrt.recording.spike_formats import StreamFormat
     from spikevrt.recording.stream import SpikeStream
 
-KINDS = ("packed", "sps100", "bytes", "npy", "npz", "packed-time", "h5")
-TARGETS = ("packed", "packed-416", "sps100", "bytes", "npy", "npy-hwt", "npz", "npz-hwt", "packed-time", "h5")
 ROWS = ("bottom-up", "top-down")
 STATED = ("kind", "width", "height", "rows", "tag_bits", "key", "axes")  # what a user may say of a spike file's bytes
 
@@ -50,7 +49,7 @@ def _add_stated(parser: Any) -> None:
     parser.add_argument("--rows", choices=ROWS, help="order of the rows (packed: bottom-up)")
     parser.add_argument("--tag-bits", type=int, metavar="N", help="bits behind the pixels of each packed row (0)")
     parser.add_argument("--key", metavar="NAME", help="array of an .npz or .h5 file")
-    parser.add_argument("--axes", choices=("THW", "HWT"), help="order of an array's axes")
+    parser.add_argument("--axes", choices=AXES, help="order of an array's axes")
 
 
 def _add_simulate(verbs: Any) -> None:
@@ -166,13 +165,13 @@ def _inspect(parsed: argparse.Namespace) -> None:
 
 def _stated(parsed: argparse.Namespace) -> StreamFormat | None:
     """The format that the options state; None when they state none."""
-    from spikevrt.recording.spike_formats import HEADERLESS, SUFFIX_KINDS, StreamFormat
+    from spikevrt.recording.spike_formats import StreamFormat
 
     about = _said(parsed)
     if not about:
         return None
-    kind = about.pop("kind", None) or SUFFIX_KINDS.get(parsed.path.suffix.lower(), "packed")
-    if kind in HEADERLESS and kind != "sps100" and (parsed.width is None or parsed.height is None):
+    kind = about.pop("kind", None) or kind_of(parsed.path.suffix)
+    if kind in HEADERLESS and SPIKE_KINDS[kind].size is None and (parsed.width is None or parsed.height is None):
         raise ValueError(
             "--width, --height: a file without a header needs both; allowed: both, or none to see what fits"
         )
@@ -257,7 +256,7 @@ def _convert(parsed: argparse.Namespace) -> None:
     """Convert spikes from one file format to another, or cut out some ticks; a sidecar tells what was written."""
     from spikevrt.formats.convert import write_stream
     from spikevrt.progress import progress_bar
-    from spikevrt.recording.sps100 import Sps100Stream
+    from spikevrt.recording.stream import Sps100Stream
 
     start_s = time.perf_counter()
     if parsed.tick_rate_hz is not None and not 0 < parsed.tick_rate_hz < float("inf"):
@@ -267,7 +266,7 @@ def _convert(parsed: argparse.Namespace) -> None:
         raise ValueError(f"--to: packed-416 for spikes {stream.width} wide; allowed: 400 pixels and 16 tag bits a row")
     with progress_bar("ticks") as progress:
         written = write_stream(
-            parsed.out, stream, _target(parsed), start_tick=parsed.start or 0, stop_tick=parsed.stop,
+            parsed.out, stream, _target(parsed), ticks=(parsed.start or 0, parsed.stop),
             tick_rate_hz=parsed.tick_rate_hz or tick_rate_hz, source_sha256=sha256, overwrite=parsed.overwrite,
             progress=progress,
         )  # fmt: skip
@@ -297,17 +296,13 @@ def _open_source(parsed: argparse.Namespace) -> tuple[SpikeStream, float | None,
 
 
 def _target(parsed: argparse.Namespace) -> StreamFormat:
-    from spikevrt.recording.spike_formats import SUFFIX_KINDS, StreamFormat, is_headerless
+    from spikevrt.recording.spike_formats import StreamFormat
 
     suffix = parsed.out.suffix.lower()
-    target = parsed.to or SUFFIX_KINDS.get(suffix, "packed")
-    kind = {"packed-416": "packed", "npy-hwt": "npy", "npz-hwt": "npz"}.get(target, target)
-    needed = {"packed-time": "npz"}.get(kind, kind)
-    if SUFFIX_KINDS.get(suffix) != needed and (not is_headerless(parsed.out) or needed in SUFFIX_KINDS.values()):
+    target = parsed.to or kind_of(suffix)
+    kind, tag_bits, axes = TARGETS[target]
+    suffixes = SPIKE_KINDS[kind].suffixes
+    if (suffix not in suffixes) if suffixes else (suffix in SUFFIX_KINDS):
         raise ValueError(f"--to: {target} in a file {parsed.out.name}; allowed: the suffix that belongs to it")
-    return StreamFormat(
-        kind=kind,
-        bottom_up=None if parsed.to_rows is None else parsed.to_rows == "bottom-up",
-        tag_bits=16 if target == "packed-416" else 0,
-        axes="HWT" if target.endswith("-hwt") else None,
-    )
+    bottom_up = None if parsed.to_rows is None else parsed.to_rows == "bottom-up"
+    return StreamFormat(kind=kind, bottom_up=bottom_up, tag_bits=tag_bits, axes=axes)

@@ -212,8 +212,8 @@ def _chosen_clip(root: Path, name: str | None, layout: LayoutOptions) -> Recordi
 
 
 def add_export(verbs: Any) -> None:
-    parser = add_verb(verbs, "export", _export, f"spikevrt export --out {shipped.REFERENCE}.onnx")
-    text = f"network: the name of one that ships, or a file ({shipped.REFERENCE})"
+    parser = add_verb(verbs, "export", _export, f"spikevrt export --out {shipped.DEFAULT}.onnx")
+    text = f"network: the name of one that ships, or a file ({shipped.DEFAULT})"
     parser.add_argument("weights", nargs="?", help=text)
     add_out(parser, "file that ends in .pt2 (torch.export), .onnx or .aoti.pt2 (AOTInductor)")
     add_fields(parser, ExportOptions)
@@ -227,7 +227,7 @@ def _export(parsed: argparse.Namespace) -> None:
     from spikevrt.export import export_network
 
     start_s = time.perf_counter()
-    weights = shipped.find(parsed.weights or shipped.REFERENCE)
+    weights = shipped.find(parsed.weights or shipped.DEFAULT)
     summary = export_network(weights, parsed.out, options, overwrite=parsed.overwrite)
     difference = summary["max_difference"]
     checked = "not compared" if difference is None else f"largest difference to the network {difference:.1e}"

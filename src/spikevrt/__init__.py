@@ -45,13 +45,13 @@ def open_recording(path: str | Path, spikes: str | Path | None = None, **about: 
         FileNotFoundError, ValueError: what is missing, contradicts, or is not stated, in one line.
     """
     from spikevrt.recording.loose import loose_recording, open_beside
-    from spikevrt.recording.recording import Recording
+    from spikevrt.recording.recording import open_recording as open_folder
 
     path = Path(path)
     if (path / "recording.json").is_file() or not path.exists():
         if spikes is not None or about:
             raise ValueError(f"{path}: a recording says all of itself; allowed: its folder alone")
-        return Recording.open(path)
+        return open_folder(path)
     if spikes is None:
         return loose_recording(path, None, **about)
     size = {f"spike_{name}": about.pop(name) for name in ("width", "height") if name in about}

@@ -21,7 +21,7 @@ from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.represent.counts import exposure_counts
 from spikevrt.represent.voxel import VoxelStats, density, normalise, spike_voxels
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.segments import Found, FrameInputs, ReadSpec, read_clips
+from spikevrt.restore.segments import FrameInputs, ReadSpec, Seen, read_clips
 from spikevrt.train.validation import parts_of
 from tests.data.conftest import NUM_BINS, NUM_TICKS, MakeRecording, prepare
 
@@ -47,7 +47,7 @@ def clips(
 def entering(spikes: SpikeInputs, stats: VoxelStats, recording: Recording) -> list[FrameInputs]:
     """What the restorer gives a network, frame by frame."""
     spec = ReadSpec(RestoreOptions(clip_frames=0), spikes, stats)
-    return [inputs for clip in read_clips(recording, spec, Found()) for inputs in clip.inputs]
+    return [inputs for clip in read_clips(recording, spec, Seen()) for inputs in clip.inputs]
 
 
 def assert_same(first: dict, second: dict) -> None:

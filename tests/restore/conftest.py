@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import ModelConfig, SpikeConfig
 from spikevrt.model.flow import Flows
-from spikevrt.mux.encode import VideoFormat, VideoTags, write_segment
+from spikevrt.model.network import Network
+from spikevrt.mux.encode import VideoTags, write_segment
 from spikevrt.mux.join import join_segments
-from spikevrt.mux.restored import RestoredVideo
+from spikevrt.mux.restored import video_parts
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
+from spikevrt.recording.media import VideoFormat
 from spikevrt.recording.recording import Recording, open_recording, write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.restore import job as job_module
@@ -32,21 +34,29 @@ RGB = ModelConfig(spikes=None)
 SPIKES = ModelConfig(spikes=SpikeConfig(num_bins=NUM_BINS))
 
 
-class FakeNetwork(nn.Module):
+class FakeNetwork(Network):
     """Returns `answer(blur, spike_vox)` and remembers what it was given."""
 
     pad_multiple = 8
     min_size_px = 16
+    min_frames = 2
+    shares_flows = True
 
     def __init__(self, config: ModelConfig, answer: Callable[[Tensor, Tensor | None], Tensor]) -> None:
-        super().__init__()
-        self.config, self.answer = config, answer
+        super().__init__(config)
+        self.answer = answer
         self.calls: list[tuple[Tensor, Tensor | None]] = []
         self.flows: list[Flows | None] = []
         self.flow_calls = 0
         self.eval()
 
-    def clip_flows(self, blur: Tensor, max_pixels: int | None = None) -> Flows:
+    def bytes_per_pixel(self) -> float:
+        return 1.0
+
+    def flow_bytes(self, num_frames: int, height_px: int, width_px: int) -> int:
+        return 0
+
+    def clip_flows(self, blur: Tensor) -> Flows:
         """At every scale, where each pixel lies: x and y in pixels of the picture."""
         self.flow_calls += 1
         assert blur.ndim == 5 and blur.shape[-1] % 8 == blur.shape[-2] % 8 == 0
@@ -92,13 +102,11 @@ def stand_in(load: Callable[..., tuple[nn.Module, WeightsInfo]], patch: Callable
     patch(job_module, "sha256_file", lambda path: "0")
 
 
-def restore(
-    weights: Path, recording: Recording, out: Path, options: RestoreOptions, *, maker: Any = None, **job: Any
-) -> dict[str, Any]:
-    """`restore_recording` with these fields of `JobOptions` and `Output`, and a maker of videos."""
-    output = {"maker": maker or RestoredVideo()}
-    output |= {name: job.pop(name) for name in ("frames", "video") if name in job}
-    return job_module.restore_recording(weights, recording, out, options, JobOptions(output=Output(**output), **job))
+def restore(weights: Path, recording: Recording, out: Path, options: RestoreOptions, **job: Any) -> dict[str, Any]:
+    """`restore_recording` with these fields of `JobOptions` and `Output`, and what makes videos."""
+    output = Output(**{name: job.pop(name) for name in ("frames", "video", "format") if name in job})
+    how = JobOptions(output=output, video_parts=video_parts, **job)
+    return job_module.restore_recording(weights, recording, out, options, how)
 
 
 def restore_frames(

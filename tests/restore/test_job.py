@@ -19,11 +19,10 @@ import pytest
 
 from spikevrt.align.health import NAMES
 from spikevrt.mux import restored
-from spikevrt.mux.encode import VideoFormat
-from spikevrt.mux.restored import RestoredVideo
 from spikevrt.recording.alignment import Alignment, write_alignment
 from spikevrt.recording.frames import list_images, read_image
 from spikevrt.recording.loose import loose_recording
+from spikevrt.recording.media import VideoFormat
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.video import iter_video, probe_video
 from spikevrt.restore import job as job_module
@@ -33,7 +32,7 @@ from tests.restore.conftest import RGB, SPIKES, FakeNetwork, identity, info, res
 
 SMALL = RestoreOptions(tile_px=32, overlap_px=8, clip_frames=3, device="cpu")
 SMALL_REAL = RestoreOptions(tile_px=64, overlap_px=16, clip_frames=2, device="cpu")
-LOSSLESS = RestoredVideo(VideoFormat("ffv1"))
+LOSSLESS = VideoFormat("ffv1")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -103,7 +102,7 @@ def test_lossless_video_of_many_pieces_holds_every_frame_at_its_time(
     fake_network, make_recording, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(restored, "SEGMENT_FRAMES", 4)
-    restore(Path("w"), make_recording(11), tmp_path / "out.mkv", SMALL, maker=LOSSLESS)
+    restore(Path("w"), make_recording(11), tmp_path / "out.mkv", SMALL, format=LOSSLESS)
     assert [np.unique(image).tolist() for image in iter_video(tmp_path / "out.mkv")] == [[i] for i in range(11)]
     times = probe_video(tmp_path / "out.mkv").times_s
     assert times == pytest.approx([i / 25 for i in range(11)], abs=5e-4)  # Matroska counts milliseconds
@@ -183,7 +182,7 @@ def test_stopped_before_anything_is_finished_nothing_at_all_is_left(
 ):
     stop_at(fake_network, 1, error)
     with pytest.raises(error):
-        restore(Path("w"), make_recording(7), tmp_path / name, SMALL, maker=LOSSLESS)
+        restore(Path("w"), make_recording(7), tmp_path / name, SMALL, format=LOSSLESS)
     assert entries(tmp_path) == {"grey7"}
 
 
@@ -194,15 +193,15 @@ def test_a_stopped_job_goes_on_and_ends_as_if_it_had_not_been(
     monkeypatch.setattr(restored, "SEGMENT_FRAMES", 4)
     recording = make_recording(13)
     whole, out = tmp_path / f"whole{Path(name).suffix}", tmp_path / name
-    restore(Path("w"), recording, whole, SMALL, maker=LOSSLESS)
+    restore(Path("w"), recording, whole, SMALL, format=LOSSLESS)
     num_calls = len(fake_network.calls)
     stop_at(fake_network, num_calls - 4)
     with pytest.raises(RuntimeError):
-        restore(Path("w"), recording, out, SMALL, maker=LOSSLESS)
+        restore(Path("w"), recording, out, SMALL, format=LOSSLESS)
     assert not out.exists() and "the same command goes on from there" in capsys.readouterr().err
     go_on(fake_network)
     fake_network.calls.clear()
-    summary = restore(Path("w"), recording, out, SMALL, maker=LOSSLESS)
+    summary = restore(Path("w"), recording, out, SMALL, format=LOSSLESS)
     assert summary["resumed_at"] >= 4 and len(fake_network.calls) < num_calls
     assert "goes on after" in capsys.readouterr().err
     if out.is_dir():
@@ -312,7 +311,7 @@ def test_a_killed_job_leaves_nothing_under_the_final_name_lets_nobody_in_while_i
 def test_uneven_times_and_slow_motion_between_them_are_kept(fake_network, tmp_path, uneven_video):
     """Frame i of the source at pts 0, 3, 4, 9 of 1/100 s."""
     footage = loose_recording(uneven_video, None)
-    restore(Path("w"), footage, tmp_path / "out.mkv", SMALL, maker=LOSSLESS)
+    restore(Path("w"), footage, tmp_path / "out.mkv", SMALL, format=LOSSLESS)
     assert probe_video(tmp_path / "out.mkv").times_s == pytest.approx([0, 0.03, 0.04, 0.09], abs=5e-4)
 
 

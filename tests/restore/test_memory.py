@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from spikevrt.config import ModelConfig, SpikeConfig, UnetConfig, VrtConfig
-from spikevrt.model.build import build_network
+from spikevrt.model.network import Network
+from spikevrt.model.weights import build_network
 from spikevrt.restore import memory
-from spikevrt.restore.memory import Needs, Plan, choose, is_out_of_memory, measure_needs, parse_bytes, plan_tiles
+from spikevrt.restore.memory import (
+    FootageSize,
+    Needs,
+    Plan,
+    choose,
+    is_out_of_memory,
+    measure_needs,
+    parse_bytes,
+    plan_tiles,
+)
 from spikevrt.restore.options import RestoreOptions
 from tests.restore.conftest import identity
 
 MB = 10**6
 
 
-def test_several_tiles_share_flows_and_a_single_one_does_not():
-    plans = {width: plan_tiles(ModelConfig(), 5, 256, width, tile_px=256) for width in (256, 512)}
+@pytest.fixture(scope="module")
+def reference() -> Network:
+    return build_network(ModelConfig())
+
+
+def test_several_tiles_share_flows_and_a_single_one_does_not(reference: Network):
+    plans = {width: plan_tiles(reference, 5, 256, width, tile_px=256) for width in (256, 512)}
     assert plans == {256: Plan(256, False), 512: Plan(256, True)}
 
 
 def test_a_network_without_flow_shares_none():
     for model in (ModelConfig(vrt=VrtConfig(pa_frames=0), spikes=None), ModelConfig(unet=UnetConfig())):
-        assert plan_tiles(model, 6, 256, 512, tile_px=256) == Plan(256, False)
+        assert plan_tiles(build_network(model), 6, 256, 512, tile_px=256) == Plan(256, False)
 
 
-def test_flows_that_take_more_than_a_tile_are_not_shared():
-    assert plan_tiles(ModelConfig(), 5, 256, 40_000, tile_px=64) == Plan(64, False)
+def test_flows_that_take_more_than_a_tile_are_not_shared(reference: Network):
+    assert plan_tiles(reference, 5, 256, 40_000, tile_px=64) == Plan(64, False)
 
 
 @pytest.mark.parametrize(
@@ -51,16 +68,18 @@ def line(monkeypatch) -> Needs:
     return needs
 
 
+SIZE = FootageSize(num_frames=40, height_px=480, width_px=640, ratio=2)
 WIDE = RestoreOptions(tile_px=256, overlap_px=16, clip_frames=5)
 
 
 def fitted(budget_mb: float, options: RestoreOptions = WIDE, **changes) -> tuple[RestoreOptions, int]:
-    size = {"num_frames": 40, "height_px": 480, "width_px": 640, "ratio": 2, "voxel_bytes": 0}
-    return choose(identity(), options, budget_bytes=int(budget_mb * MB), precisions=["fp32"], **(size | changes))
+    precisions = changes.pop("precisions", ["fp32"])
+    size = replace(SIZE, **changes)
+    return choose(identity(), options, size, budget_bytes=int(budget_mb * MB), precisions=precisions)
 
 
 def test_the_largest_tile_that_fits_is_taken_and_the_next_one_would_not(line):
-    beside = memory.clip_bytes(WIDE, num_frames=40, height_px=480, width_px=640, voxel_bytes=0)
+    beside = memory.clip_bytes(WIDE, SIZE)
     budget = line.peak_bytes(5, 192, beside_bytes=beside) / MB
     options, predicted = fitted(budget)
     assert (options.tile_px, options.clip_frames) == (192, 5) and predicted == budget * MB

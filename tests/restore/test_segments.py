@@ -19,7 +19,7 @@ from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.recording.stream import PackedStream, live_ticks
 from spikevrt.represent.voxel import VoxelStats
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.segments import Clip, Found, ReadSpec, is_usable, lost_ticks, read_clips
+from spikevrt.restore.segments import Clip, ReadSpec, Seen, is_usable, lost_ticks, read_clips
 from spikevrt.simulate.setup import SimulateOptions, sensor_preset
 from spikevrt.simulate.synthesise import simulate_recording
 from tests.restore.conftest import SPIKES, mark_cuts
@@ -177,7 +177,7 @@ def spans(make_recording, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
             made[key] = make_recording(num_frames, dead=without_spikes)
         mark_cuts(monkeypatch, cuts)
         options = RestoreOptions(clip_frames=clip_frames, overlap_frames=overlap_frames)
-        return list(read_clips(made[key], ReadSpec(options, SPIKES.spikes, VoxelStats(0.5, 1.0), 1, first), Found()))
+        return list(read_clips(made[key], ReadSpec(options, SPIKES.spikes, VoxelStats(0.5, 1.0), 1, first), Seen()))
 
     made: dict[tuple, Recording] = {}
     spans.clips = clips_of

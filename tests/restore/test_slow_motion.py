@@ -12,7 +12,7 @@ from spikevrt.config import ModelConfig, SpikeConfig, UnetConfig
 from spikevrt.recording.recording import Recording
 from spikevrt.represent.voxel import VoxelStats
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.segments import Found, ReadSpec, read_clips
+from spikevrt.restore.segments import ReadSpec, Seen, read_clips
 from spikevrt.restore.slow_motion import between_exposures, check_slow_motion
 from tests.restore.conftest import NUM_BINS, info, mark_cuts
 
@@ -29,7 +29,7 @@ def moments(recording: Recording, factor: int) -> list[tuple[int, int]]:
 
     assert recording.spikes is not None
     stream = SimpleNamespace(read=read, height=11, width=17, num_ticks=recording.num_ticks, files=())
-    found = Found()
+    found = Seen()
     spec = ReadSpec(RestoreOptions(), PROFILE, VoxelStats(0.5, 1.0), factor)
     list(read_clips(dataclasses.replace(recording, spikes=stream), spec, found))
     return found.places
@@ -57,7 +57,7 @@ def test_nothing_is_put_where_a_frame_was_dropped(make_recording):
 def test_nothing_is_put_between_two_scenes_nor_beside_lost_spikes(make_recording, monkeypatch):
     mark_cuts(monkeypatch, [1])
     assert moments(make_recording(3, ticks=12), 2) == [(0, 0), (1, 0), (1, 1), (2, 0)]
-    spec, found = ReadSpec(RestoreOptions(), PROFILE, VoxelStats(0.5, 1.0), 2), Found()
+    spec, found = ReadSpec(RestoreOptions(), PROFILE, VoxelStats(0.5, 1.0), 2), Seen()
     mark_cuts(monkeypatch, [])
     list(read_clips(make_recording(4, ticks=12, dead=(1,)), spec, found))
     assert found.places == [(0, 0), (1, 0), (2, 0), (2, 1), (3, 0)]

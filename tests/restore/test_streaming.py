@@ -13,7 +13,6 @@ import pytest
 
 import spikevrt
 from spikevrt.recording.frames import read_image
-from spikevrt.recording.recording import Recording
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.restorer import Restorer
 from spikevrt.simulate.setup import SimulateOptions
@@ -66,7 +65,7 @@ def test_from_a_dat_to_a_picture(street: Path, restorer: Restorer):
 
 
 def test_frames_come_one_at_a_time_and_are_those_of_any_start(street: Path, restorer: Restorer):
-    recording = Recording.open(street / "recordings" / "street")
+    recording = spikevrt.open_recording(street / "recordings" / "street")
     every = list(restorer.stream(recording))
     assert len(every) == 4 and every[0].dtype == np.uint8 and every[0].shape == (64, 96, 3)
     assert all(
@@ -75,7 +74,7 @@ def test_frames_come_one_at_a_time_and_are_those_of_any_start(street: Path, rest
 
 
 def test_every_second_frame_of_slow_motion_is_the_one_without(street: Path, restorer: Restorer):
-    recording = Recording.open(street / "recordings" / "street")
+    recording = spikevrt.open_recording(street / "recordings" / "street")
     alone = spikevrt.load(options=RestoreOptions(device="cpu", clip_frames=2, overlap_frames=0))
     plain, slow = list(alone.stream(recording)), list(restorer.stream(recording, fps_factor=2))
     assert len(slow) == 7
@@ -86,7 +85,7 @@ def test_every_second_frame_of_slow_motion_is_the_one_without(street: Path, rest
 def test_a_recording_without_spikes_is_refused_by_a_network_that_reads_them_unless_told(
     street: Path, restorer: Restorer
 ):
-    recording = replace(Recording.open(street / "recordings" / "street"), spikes=None)
+    recording = replace(spikevrt.open_recording(street / "recordings" / "street"), spikes=None)
     with pytest.raises(ValueError, match="street: no spikes, but these weights read them"):
         restorer.stream(recording)
     alone = restorer.with_options(RestoreOptions(device="cpu", without_spikes=True))
@@ -101,6 +100,6 @@ def test_what_cannot_be_opened_or_loaded_is_told_in_a_line(street: Path):
     with pytest.raises(FileNotFoundError, match="nowhere: no such recording"):
         spikevrt.open_recording(street / "nowhere")
     with pytest.raises(ValueError, match="street: a recording says all of itself"):
-        spikevrt.open_recording(street / "recordings" / "street", first_tick=3)
+        spikevrt.spikevrt.open_recording(street / "recordings" / "street", first_tick=3)
     with pytest.raises(ValueError, match=r"spikes\.dat"):
         spikevrt.open_recording(street / "blurry", street / "spikes.dat")

@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from spikevrt import shipped
+from spikevrt.align.describe import draw_preview
 from spikevrt.align.health import HealthReport, admit, check_health
 from spikevrt.align.inspect import HALF_WINDOW_TICKS
-from spikevrt.align.preview import draw_preview
 from spikevrt.app.uploads import Stated, open_upload
 from spikevrt.atomic import complete_or_absent
 from spikevrt.bench.demo import ASSETS, OPTIONS, PHOTOS, VIDEO
 from spikevrt.mux.join import write_video
-from spikevrt.mux.restored import RestoredVideo
+from spikevrt.mux.restored import video_parts
 from spikevrt.recording.frames import list_images, read_image, write_image
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.report.health_page import write_health_page
@@ -216,7 +216,7 @@ def restore(
     with complete_or_absent(out) as partial:
         partial.mkdir()
         frames = partial / "frames"
-        job = JobOptions(output=Output(video=True, maker=RestoredVideo()))
+        job = JobOptions(output=Output(video=True), video_parts=video_parts)
         summary = restore_recording(weights, recording, frames, options, job, gate=admit, progress=progress)
         pictures = list_images(frames)
 

@@ -8,37 +8,15 @@ from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
 
-from spikevrt.mux.encode import VideoFormat, VideoTags, check_container, rate, tags_of, write_segment
+from spikevrt.mux.encode import VideoTags, rate, tags_of, write_segment
 from spikevrt.mux.join import join_segments
+from spikevrt.recording.media import VideoFormat
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.video import probe_video
 from spikevrt.restore.restorer import Restored
 from spikevrt.restore.writer import as_pixels
 
 SEGMENT_FRAMES = 32
-
-
-@dataclass(frozen=True)
-class RestoredVideo:
-    """Makes videos of restored recordings in one format (`restore.options.VideoMaker`)."""
-
-    format: VideoFormat = VideoFormat()
-
-    def check(self, name: Path) -> None:
-        """Raises ValueError where the container of that name cannot hold the format."""
-        check_container(name, self.format)
-
-    def parts(self, folder: Path, recording: Recording, fps_factor: int) -> VideoParts:
-        """The times of the frames are those of the recording's own video; else they are evenly spread."""
-        folder.mkdir(parents=True, exist_ok=True)
-        if isinstance(recording.blur, Path):
-            info = probe_video(recording.blur)
-            tags = tags_of(info)
-            pts, time_base = [info.pts[exposure.frame_idx] for exposure in recording.exposures], info.time_base
-        else:
-            pts, time_base, tags = list(range(recording.num_frames)), 1 / rate(recording.fps), VideoTags()
-        fps = recording.fps * fps_factor
-        return VideoParts(folder, self.format, tags, pts, time_base / fps_factor, fps, fps_factor)
 
 
 @dataclass(frozen=True)
@@ -88,3 +66,18 @@ class VideoParts:
         """One video of all pieces, with what `source` holds beside its pictures; returns notes on what it could not."""
         pieces = [self.path(index) for index in range(self.num_pieces())]
         return join_segments(pieces, out, fps=self.fps, format=self.format, tags=self.tags, source=source)
+
+
+def video_parts(folder: Path, format: VideoFormat, recording: Recording, fps_factor: int) -> VideoParts:
+    """The video of a restored recording, in pieces in `folder`, which is made.
+
+    The times of the frames are those of the recording's own video; else they are evenly spread.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(recording.blur, Path):
+        info = probe_video(recording.blur)
+        pts, time_base, tags = [info.pts[one.frame_idx] for one in recording.exposures], info.time_base, tags_of(info)
+    else:
+        pts, time_base, tags = list(range(recording.num_frames)), 1 / rate(recording.fps), VideoTags()
+    fps = recording.fps * fps_factor
+    return VideoParts(folder, format, tags, pts, time_base / fps_factor, fps, fps_factor)

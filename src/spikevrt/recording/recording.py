@@ -74,11 +74,6 @@ class Recording:
     is_checked: bool = False  # the health gate has passed it, with its bad pixels marked
     positions: Float[np.ndarray, "h2 w2 2"] | None = None  # stated `sensor_positions`, of a prepared dataset
 
-    @classmethod
-    def open(cls, folder: str | Path) -> Recording:
-        """`open_recording`, by the name of what it gives."""
-        return open_recording(Path(folder))
-
     @property
     def name(self) -> str:
         return self.root.stem if self.root.suffix.lower() in VIDEO_SUFFIXES else self.root.resolve().name

@@ -12,13 +12,13 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from spikevrt import runtime
-from spikevrt.restore.memory import FLOW_MAX_PIXELS, Plan, is_out_of_memory, plan_tiles
+from spikevrt.restore.memory import Plan, is_out_of_memory, plan_tiles
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.tiling import (
     cut_flows,
@@ -33,8 +33,7 @@ from spikevrt.restore.tiling import (
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-    from spikevrt.model.build import Network
-    from spikevrt.model.network import SpikeVRT
+    from spikevrt.model.network import Network
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def restore_clip(
         multiple *= ratio  # so that the voxels, too, can be halved as often as the frames
     padded_height = padded_size(height, multiple=multiple, minimum=network.min_size_px)
     padded_width = padded_size(width, multiple=multiple, minimum=network.min_size_px)
-    min_frames = max(2, 1 + network.config.vrt.pa_frames // 2)
+    min_frames = network.min_frames
     frames = _lengthened(pad_mirrored(frames, padded_height, padded_width), min_frames)
     if still is not None:
         still = _lengthened(pad_mirrored(still, padded_height, padded_width), min_frames)
@@ -156,8 +155,7 @@ def _restore_tiles(
     flows = None
     if plan.shares_flows and num_pixels > padded_height * padded_width:  # else the tiles' own are less work
         with torch.no_grad():
-            spikevrt = cast("SpikeVRT", network)  # of no other network does a plan share flows
-            flows = spikevrt.clip_flows(frames[None].to(device), FLOW_MAX_PIXELS)
+            flows = network.clip_flows(frames[None].to(device))
     blended = torch.zeros(num_frames, 3, padded_height, padded_width, device=frames.device)
     for tile, skip in zip(tiles, is_sharp, strict=True):
         tile_frames = frames[None, :, :, tile.rows, tile.columns]
@@ -218,4 +216,4 @@ def _plan(network: Network, options: RestoreOptions, frames: Tensor, multiple: i
     if options.tile_px and options.tile_px < smallest_px:
         raise ValueError(f"tile_px: {options.tile_px}; this network needs {smallest_px} or more (0: the whole picture)")
     tile_px = options.tile_px // multiple * multiple or sys.maxsize
-    return plan_tiles(network.config, len(frames), frames.shape[-2], frames.shape[-1], tile_px=tile_px)
+    return plan_tiles(network, len(frames), frames.shape[-2], frames.shape[-1], tile_px=tile_px)

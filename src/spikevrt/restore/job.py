@@ -26,7 +26,7 @@ from spikevrt.progress import progress_bar
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.restore.clip import tiles_in_all
-from spikevrt.restore.options import JobOptions, Output, RestoreOptions, is_video
+from spikevrt.restore.options import JobOptions, RestoreOptions, is_video
 from spikevrt.restore.prefetch import in_background
 from spikevrt.restore.restorer import Gate, Restoration, Restored, Restorer
 from spikevrt.restore.writer import FrameFiles, Parts, VideoPieces, check_out, summary_path
@@ -67,8 +67,8 @@ def restore_recording(
         BlockingIOError: another process is at this job.
         FileNotFoundError, ValueError: as `Restorer` and its `plan`.
     """
-    out, path, output = Path(out), find(weights), job.output
-    output.check(out)
+    out, path = Path(out), find(weights)
+    job.check(out)
     check_out(out, overwrite=job.overwrite)
     start_s = time.perf_counter()
     restorer = Restorer(path, options, gate=gate)
@@ -81,14 +81,14 @@ def restore_recording(
         "recording": _identity(recording),
         "weights": sha256_file(path),
         "options": asdict(options),
-        "output": asdict(output),
+        "output": asdict(job.output),
         "fps_factor": job.fps_factor,
     }
     with _job_folder(out, begun, restart=job.restart) as folder:
         plan = restorer.plan(recording, fps_factor=job.fps_factor, memory=job.memory, fitted=_fitted(folder, options))
         _keep_fitted(folder, options, plan)
         runtime.release_memory()
-        parts = _open_parts(folder / "parts", out, output, plan)
+        parts = _open_parts(folder / "parts", out, job, plan)
         first = parts.num_done()
         if first:
             print(f"spikevrt: {out}: goes on after {first} finished frames", file=sys.stderr)
@@ -102,15 +102,15 @@ def restore_recording(
                 hand_over(item)
         runtime.synchronise(restorer.device)
         summary = {
-            "num_frames": plan.found.num_frames,
+            "num_frames": plan.seen.num_frames,
             "dropped": recording.dropped,
-            "resumed_at": min(first, plan.found.num_frames),
+            "resumed_at": min(first, plan.seen.num_frames),
             "seconds": time.perf_counter() - start_s,
             "peak_bytes": runtime.peak_memory_bytes(restorer.device),
             "predicted_peak_bytes": plan.predicted_peak_bytes,
             "tiles": tiles_in_all(plan.work),
-            "cuts": plan.found.cuts,
-            "without_spikes": plan.found.without_spikes,
+            "cuts": plan.seen.cuts,
+            "without_spikes": plan.seen.without_spikes,
             "fps": recording.fps * job.fps_factor,
             "notes": [],
             "recording": recording.name,
@@ -119,21 +119,21 @@ def restore_recording(
             "environment": runtime.environment(restorer.device),
             **({} if job.made_with is None else {"made_with": job.made_with}),
         }
-        _finish(folder, out, parts, output, plan, summary)
+        _finish(folder, out, parts, job, plan, summary)
     return summary
 
 
-def _open_parts(folder: Path, out: Path, output: Output, plan: Restoration) -> Parts:
+def _open_parts(folder: Path, out: Path, job: JobOptions, plan: Restoration) -> Parts:
     """What makes `out`, part by part in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     if not is_video(out):
-        return FrameFiles(folder, output.frames, linear=plan.recording.linear)
-    assert output.maker is not None
-    parts: Parts = output.maker.parts(folder, plan.recording, plan.fps_factor)
+        return FrameFiles(folder, job.output.frames, linear=plan.recording.linear)
+    assert job.video_parts is not None
+    parts: Parts = job.video_parts(folder, job.output.format, plan.recording, plan.fps_factor)
     return parts
 
 
-def _finish(folder: Path, out: Path, parts: Parts, output: Output, plan: Restoration, summary: dict[str, Any]) -> None:
+def _finish(folder: Path, out: Path, parts: Parts, job: JobOptions, plan: Restoration, summary: dict[str, Any]) -> None:
     """Everything under its name. Until then it stays among the parts, whatever happens here."""
     source = plan.recording.blur if isinstance(plan.recording.blur, Path) else None
     if not isinstance(parts, FrameFiles):
@@ -141,9 +141,9 @@ def _finish(folder: Path, out: Path, parts: Parts, output: Output, plan: Restora
             summary["notes"] = list(cast("VideoPieces", parts).join(partial, source))
             write_text(summary_path(out, partial), json.dumps(summary, indent=2) + "\n")
         return
-    if output.video:
-        video = cast("VideoPieces", _open_parts(folder / "video", Path("restored.mp4"), output, plan))
-        places = plan.found.places
+    if job.output.video:
+        video = cast("VideoPieces", _open_parts(folder / "video", Path("restored.mp4"), job, plan))
+        places = plan.seen.places
         video.consume(
             Restored(index, parts.read(index), *places[index]) for index in range(video.num_done(), len(places))
         )

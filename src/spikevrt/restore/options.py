@@ -1,4 +1,6 @@
-"""How footage is cut up, and on what it runs: the settings of a restoration.
+"""The settings of a restoration: how footage is cut up, on what it runs, and what is written.
+
+A field with a help text (`Annotated`) is an option of the verbs that restore, so nothing here loads torch or NumPy.
 
 Dimension key: T frames, H W frame rows and columns.
 """
@@ -6,38 +8,39 @@ Dimension key: T frames, H W frame rows and columns.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
-if TYPE_CHECKING:
-    from spikevrt.recording.recording import Recording
+from spikevrt.recording.media import CONTAINERS, VideoFormat, check_container
 
+FRAME_KINDS = {"png": ".png", "png16": ".png", "tiff16": ".tiff", "exr": ".exr"}
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
 class RestoreOptions:
-    """How footage is cut up. Tiles are at most `tile_px` a side (rounded down to what the network and the spike ratio
-    can divide) and share `overlap_px` or more; clips have `clip_frames` frames and share `overlap_frames` or more.
+    """How footage is cut up, and on what it runs. Tiles are rounded down to what the network and the spike ratio can
+    divide; what tiles and clips share may be more than asked for.
 
-    0 for `tile_px` or `clip_frames` takes the whole picture or recording at once. `ignore_health` names findings of the
-    health gate (`align.health.NAMES`) that shall not refuse a recording; with `strict` its warnings refuse too.
-    `without_spikes` runs a network that reads spikes on the frames alone, as one trained with `data.spike_dropout` has
-    learnt to. `skip_sharp` leaves a tile of a clip as it is where its spikes' activity (`represent.activity`: 1 for a
-    still scene) is below it; None: it runs everywhere.
+    `ignore_health` names findings of the health gate (`align.health.NAMES`). `without_spikes` needs a network trained
+    with `data.spike_dropout`. `skip_sharp` compares the activity of a tile's spikes (`represent.activity`: 1 for a
+    still scene); None: the network runs everywhere.
     """
 
-    tile_px: int = 256
-    overlap_px: int = 32
-    clip_frames: int = 5
-    overlap_frames: int = 1
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Precision = "fp32"
-    ignore_health: tuple[str, ...] = ()
-    without_spikes: bool = False
-    skip_sharp: float | None = None
-    strict: bool = False
+    tile_px: Annotated[int, "side of a spatial tile, 0: the whole picture"] = 256
+    overlap_px: Annotated[int, "overlap of spatial tiles"] = 32
+    clip_frames: Annotated[int, "frames restored together, 0: all"] = 5
+    overlap_frames: Annotated[int, "frames that two clips share"] = 1
+    device: Annotated[Literal["auto", "cpu", "cuda"], "auto takes a GPU where there is one"] = "auto"
+    precision: Annotated[Precision, "of the network's arithmetic"] = "fp32"
+    ignore_health: Annotated[tuple[str, ...], "findings of `inspect` that shall not refuse (none)"] = ()
+    without_spikes: Annotated[bool, "run a network that reads spikes on the frames alone"] = False
+    skip_sharp: Annotated[
+        float | None, "leave tiles where little moves: activity below X, about 1 where nothing does (none)"
+    ] = None
+    strict: Annotated[bool, "warnings of the health gate refuse a recording too"] = False
 
     def __post_init__(self) -> None:
         if self.tile_px < 0:
@@ -63,29 +66,14 @@ class RestoreOptions:
             )
 
 
-FRAME_KINDS = {"png": ".png", "png16": ".png", "tiff16": ".tiff", "exr": ".exr"}
-VIDEO_SUFFIXES_OUT = (".mp4", ".mov", ".mkv")
-
-
-class VideoMaker(Protocol):
-    """Writes restored frames as video (`mux.restored.RestoredVideo`), a frozen dataclass of settings."""
-
-    def check(self, name: Path) -> None:
-        """Raises ValueError where a video of that name cannot be made."""
-        ...
-
-    def parts(self, folder: Path, recording: Recording, fps_factor: int) -> Any:
-        """The video of a restored `recording` in pieces in `folder` (`writer.Parts`)."""
-        ...
-
-
 @dataclass(frozen=True)
 class Output:
-    """What is written: `frames` is of FRAME_KINDS; with `video` also a video beside the frames; `maker` makes any."""
+    """What is written: `frames` is of `FRAME_KINDS`; with `video` also a video beside the frames; `format` is of
+    any video."""
 
-    frames: str = "png"
-    video: bool = False
-    maker: VideoMaker | None = None
+    frames: Annotated[str, "png, png16, tiff16 or exr"] = "png"
+    video: Annotated[bool, "beside the frames, a video of them"] = False
+    format: VideoFormat = field(default_factory=VideoFormat)
 
     def __post_init__(self) -> None:
         if self.frames not in FRAME_KINDS:
@@ -93,28 +81,34 @@ class Output:
 
     def check(self, out: Path) -> None:
         """Raises ValueError where `out` cannot be what is asked for."""
-        if is_video(out) and self.video:
-            raise ValueError(f"video: {out} is the video already; allowed: false, or a folder for frames")
-        if is_video(out) or self.video:
-            if self.maker is None:
-                raise ValueError(f"{out}: a video, but nothing that makes one was handed in; allowed: a folder")
-            self.maker.check(out if is_video(out) else Path("restored.mp4"))
-
-
-@dataclass(frozen=True)
-class JobOptions:
-    """How a restoration is delivered. `fps_factor`: sharp frames in the place of one (`slow_motion`). `memory`: what
-    the process may hold, as "6GiB"; None: what is free. `restart` throws away what an unfinished job has. `made_with`:
-    what the caller will know the result by (`batch`)."""
-
-    fps_factor: int = 1
-    memory: str | None = None
-    restart: bool = False
-    overwrite: bool = False
-    output: Output = Output()
-    made_with: dict[str, Any] | None = None
+        if is_video(out):
+            if self.video:
+                raise ValueError(f"video: {out} is the video already; allowed: false, or a folder for frames")
+            check_container(out, self.format)
+        elif self.video:
+            check_container(Path("restored.mp4"), self.format)
 
 
 def is_video(out: Path) -> bool:
     """Whether that name is a video's, by its suffix; else it is a folder of frames."""
-    return out.suffix.lower() in VIDEO_SUFFIXES_OUT
+    return out.suffix.lower() in CONTAINERS
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """How a restoration is delivered. `video_parts` makes video (`mux.restored.video_parts`); `made_with` is what the
+    caller will know the result by (`batch`)."""
+
+    fps_factor: Annotated[int, "slow motion: N sharp frames for one"] = 1
+    memory: Annotated[str | None, "of this process at most, as 6GiB (what is free)"] = None
+    restart: Annotated[bool, "throw away what an unfinished job has"] = False
+    overwrite: bool = False
+    output: Output = field(default_factory=Output)
+    video_parts: Callable[..., Any] | None = None
+    made_with: dict[str, Any] | None = None
+
+    def check(self, out: Path) -> None:
+        """Raises ValueError where `out` cannot be what is asked for."""
+        self.output.check(out)
+        if self.video_parts is None and (self.output.video or is_video(out)):
+            raise ValueError(f"{out}: a video, but nothing that makes one was handed in; allowed: a folder")

@@ -29,7 +29,7 @@ from spikevrt.restore.clip import ClipWork, restore_clip
 from spikevrt.restore.memory import fit_into_memory
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.prefetch import ahead
-from spikevrt.restore.segments import Clip, Found, ReadSpec, read_clips
+from spikevrt.restore.segments import Clip, ReadSpec, Seen, read_clips
 from spikevrt.restore.slow_motion import check_slow_motion
 from spikevrt.shipped import find
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float, UInt8
 
-    from spikevrt.model.build import Network
+    from spikevrt.model.network import Network
 
 READ_AHEAD = 1  # clips whose frames and spikes are read while the network works on the one before
 NO_SPIKES = "{}: no spikes, but these weights read them; choose weights without spikes, or --without-spikes"
@@ -81,8 +81,7 @@ def load_network(weights: Path, device: torch.device) -> tuple[Network, WeightsI
     Raises:
         FileNotFoundError, ValueError: as `load_weights`, and tensors that do not fit the file's own settings.
     """
-    from spikevrt.model.build import build_network
-    from spikevrt.model.weights import load_strict
+    from spikevrt.model.weights import build_network, load_strict
 
     if device.type == "cpu":
         runtime.tune_allocator()
@@ -207,14 +206,14 @@ class Restorer:
 
 @dataclass
 class Restoration:
-    """One recording on its way through a network; `found` and `work` are complete when the last frame has come."""
+    """One recording on its way through a network; `seen` and `work` are complete when the last frame has come."""
 
     restorer: Restorer
     recording: Recording
     options: RestoreOptions
     fps_factor: int = 1
     predicted_peak_bytes: int | None = None
-    found: Found = field(default_factory=Found)
+    seen: Seen = field(default_factory=Seen)
     work: list[ClipWork] = field(default_factory=list)
 
     @property
@@ -235,12 +234,12 @@ class Restoration:
         """
         restorer, options, total = self.restorer, self.options, self.most_frames
         info = restorer.info
-        self.found, self.work = Found(), []
+        self.seen, self.work = Seen(), []
         spikes = info.model.spikes if restorer.reads_spikes else None
         stats = VoxelStats(info.voxel_mean, info.voxel_std)
         spec = ReadSpec(options, spikes, stats, self.fps_factor, first)
         blended: dict[int, Tensor] = {}
-        for clip in ahead(read_clips(self.recording, spec, self.found), READ_AHEAD):
+        for clip in ahead(read_clips(self.recording, spec, self.seen), READ_AHEAD):
             how = options
             if not clip.has_spikes and restorer.reads_spikes:
                 how = replace(options, without_spikes=True, skip_sharp=None, strict=False)

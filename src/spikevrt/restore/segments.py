@@ -65,7 +65,7 @@ class Clip:
     """Sharp frames [start, stop) that are restored together; `weights` are theirs in the blend with their neighbours.
 
     After this clip, frames up to `settled` (not included) are finished. `has_spikes`: spikes were read for it.
-    `places` as in `Found`.
+    `places` as in `Seen`.
     """
 
     start: int
@@ -81,7 +81,7 @@ class Clip:
 
 
 @dataclass
-class Found:
+class Seen:
     """What was seen so far while a recording was read, in numbers of the frames that come out.
 
     `cuts`: first frames of new scenes, None where they cannot be looked for; `without_spikes`: restored from the
@@ -110,8 +110,8 @@ class ReadSpec:
     first: int = 0
 
 
-def read_clips(recording: Recording, spec: ReadSpec, found: Found) -> Iterator[Clip]:
-    """The clips that frames `spec.first` and later need, in order; `found` grows meanwhile.
+def read_clips(recording: Recording, spec: ReadSpec, seen: Seen) -> Iterator[Clip]:
+    """The clips that frames `spec.first` and later need, in order; `seen` grows meanwhile.
 
     Every frame is decoded once and every exposure's spikes are read once (half its length either side again where it
     has many empty ticks; in slow motion the window of every sharp frame). Held are the frames of two clips and those
@@ -126,15 +126,15 @@ def read_clips(recording: Recording, spec: ReadSpec, found: Found) -> Iterator[C
 
     def is_wanted() -> bool:
         """Whether a clip that holds the next frame may hold a wanted one."""
-        return spec.options.clip_frames == 0 or found.num_frames > spec.first - spec.options.clip_frames
+        return spec.options.clip_frames == 0 or seen.num_frames > spec.first - spec.options.clip_frames
 
     def add(inputs: FrameInputs | None, place: tuple[int, int]) -> Iterator[Clip]:
         assert segment is not None
         segment.add(inputs, place)
-        found.places.append(place)
+        seen.places.append(place)
         yield from segment.ready()
 
-    for source, (blur, is_cut) in enumerate(_frames(recording, found)):
+    for source, (blur, is_cut) in enumerate(_frames(recording, seen)):
         exposure = recording.exposures[source]
         inputs, is_usable = _read_inputs(recording, blur, exposure, spec, grid, wanted=is_wanted())
         follows = previous is not None and not is_cut
@@ -150,17 +150,17 @@ def read_clips(recording: Recording, spec: ReadSpec, found: Found) -> Iterator[C
             if segment is not None:
                 yield from segment.close()
             room = (recording.num_frames - 1 - source) * spec.fps_factor + 1
-            segment = _Segment(found.num_frames, room, is_usable, spec)
-        if is_cut and found.cuts is not None:
-            found.cuts.append(found.num_frames)
+            segment = _Segment(seen.num_frames, room, is_usable, spec)
+        if is_cut and seen.cuts is not None:
+            seen.cuts.append(seen.num_frames)
         if spec.spikes is not None and not is_usable:
-            if not found.without_spikes:
+            if not seen.without_spikes:
                 print(
                     f"spikevrt: warning: {recording.root}: no usable spikes at frame {source}; restored from the frame "
                     "alone, as any other such frame",
                     file=sys.stderr,
                 )
-            found.without_spikes.append(found.num_frames)
+            seen.without_spikes.append(seen.num_frames)
         yield from add(inputs, (source, 0))
         previous = (source, blur, is_usable)
     if segment is not None:
@@ -218,7 +218,7 @@ class _Segment:
         )  # fmt: skip
 
 
-def _frames(recording: Recording, found: Found) -> Iterator[tuple[Float[Tensor, "3 H W"], bool]]:
+def _frames(recording: Recording, seen: Seen) -> Iterator[tuple[Float[Tensor, "3 H W"], bool]]:
     """Every blurry frame, decoded once, with whether a new scene begins with it."""
     waiting: deque[Tensor] = deque()
 
@@ -229,7 +229,7 @@ def _frames(recording: Recording, found: Found) -> Iterator[tuple[Float[Tensor, 
 
     cuts = stream_cuts(small())
     if cuts is None:
-        found.cuts = None
+        seen.cuts = None
         yield from ((recording.read_blur_deep(index), False) for index in range(recording.num_frames))
         return
     for _, is_cut in cuts:

@@ -52,8 +52,8 @@ def check_slow_motion(info: WeightsInfo, recording: Recording, factor: int, *, w
         raise ValueError(f"fps_factor: {factor}, but {recording.root} has no spikes, which tell what moved when")
     if factor > 1:
         _check_windows(recording, factor)
-    spikes, unet = info.model.spikes, info.model.unet
-    if without_spikes or spikes is None or spikes.representation != "profile" or unet is None or unet.neighbours:
+    spikes = info.model.spikes
+    if without_spikes or spikes is None or spikes.representation != "profile" or not info.model.frame_by_frame:
         raise ValueError(
             f"{recording.root}: sharp frames off the middle of their exposures; allowed: weights that read profiles "
             "(with spikes) and look at one frame at a time, as spikefold_tiny"

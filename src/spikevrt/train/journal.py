@@ -24,7 +24,7 @@ JOURNAL_FILE, TENSORBOARD_FOLDER = "journal.jsonl", "tensorboard"
 class Journal:
     """Appends rows to `out/journal.jsonl` (each has `step` and `kind`) and their numbers to `out/tensorboard`.
 
-    Rows later than `start_step` are cut off first: a resumed run lives those steps again.
+    Rows later than `start_step` are cut off first: a resumed run takes those steps again.
     """
 
     def __init__(self, out: Path, *, start_step: int) -> None:

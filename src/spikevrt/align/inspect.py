@@ -48,7 +48,6 @@ from spikevrt.recording.spike_formats import (
 from spikevrt.recording.sps100 import Sps100Stream
 from spikevrt.recording.stream import PackedStream, SpikeStream
 from spikevrt.recording.video import VIDEO_SUFFIXES
-from spikevrt.report.health_page import write_health_page
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -66,9 +65,9 @@ class InspectOptions:
     stated: the format of a spike file, which then is not looked for. sizes: more (width, height) that may fit a file
     without a header. rgb: a picture, folder or video of the same scene, to hold its readings against. confirm: the
     number of the reading that is right; with tick_rate_hz (20000) it is written into <file>.json. out: a preview (PNG),
-    of which centre (tick; the middle) and half_window (ticks; 20) choose the window. report: the health page (HTML) of
-    a recording. overwrite: what lies at out, report or <file>.json may be replaced. layout: how to read a dataset
-    folder.
+    of which centre (tick; the middle) and half_window (ticks; 20) choose the window. report: where the caller will
+    write the health page (HTML) of a recording; checked here. overwrite: what lies at out, report or <file>.json may be
+    replaced. layout: how to read a dataset folder.
     """
 
     stated: StreamFormat | None = None
@@ -109,6 +108,7 @@ class Inspection:
 
     lines: list[str]
     refusal: str | None = None
+    health: HealthReport | None = None  # of a recording
 
 
 def inspect(path: Path, options: InspectOptions | None = None) -> Inspection:
@@ -133,7 +133,7 @@ def inspect(path: Path, options: InspectOptions | None = None) -> Inspection:
     if is_recording or path.is_dir() or suffix in VIDEO_SUFFIXES + IMAGE_SUFFIXES:
         _refuse_geometry(path, options)
         if is_recording:
-            return Inspection(_tell_recording(open_recording(path), options))
+            return _tell_recording(open_recording(path), options)
         for name, value in (("out", options.out), ("report", options.report)):
             if value is not None:
                 what = "a folder of recordings; name one of them" if recordings_in(path) else "plain footage"
@@ -311,7 +311,7 @@ def _doubt_lines(path: Path, health: Scan, stated: StreamFormat) -> list[str]:
     return lines
 
 
-def _tell_recording(recording: Recording, options: InspectOptions) -> list[str]:
+def _tell_recording(recording: Recording, options: InspectOptions) -> Inspection:
     assert recording.spikes is not None, "a recording folder always has spikes"
     stream, report = recording.spikes, check_health(recording)
     found, first = report.evidence.scan, recording.exposures[0]
@@ -341,10 +341,7 @@ def _tell_recording(recording: Recording, options: InspectOptions) -> list[str]:
     centre = recording.exposures[recording.num_frames // 2]
     middle = (centre.start_tick + centre.stop_tick) // 2
     lines += _preview_lines(stream, found.counts / found.num_ticks, recording, options, middle)
-    if options.report is not None:
-        write_health_page(options.report, recording, report)
-        lines.append(f"report -> {options.report}")
-    return lines
+    return Inspection(lines, health=report)
 
 
 def _masks(report: HealthReport) -> list[tuple[str, np.ndarray]]:

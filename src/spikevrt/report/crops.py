@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spikevrt.evaluate.pictures import frame_path, picture_path, restored_column, worst_box
 from spikevrt.evaluate.results import ScoredMethod, ScoredRecording
 from spikevrt.light import image_to_linear, luminance
 from spikevrt.recording.frames import check_size, read_image
 from spikevrt.recording.recording import Recording, nearest_ratio, open_recording
-from spikevrt.report.pictures import frame_path, picture_path, restored_column, worst_box
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
@@ -47,16 +47,17 @@ class Crops:
     without: tuple[str, ...]
 
 
-def read_crops(entry: ScoredRecording, methods: Sequence[ScoredMethod]) -> Crops:
+def read_crops(entry: ScoredRecording, methods: Sequence[ScoredMethod], recording: Recording | None = None) -> Crops:
     """Crops of the middle frame, where the blur is worst; a method's frame is the kept one, or comes out of the picture
-    that `evaluate` always writes.
+    that `evaluate` always writes. Without `recording` the one is opened that the results name.
 
     Raises:
         FileNotFoundError, ValueError: the recording is not there any more, or is another one; or a picture is damaged.
     """
-    if entry.path is None:
-        raise ValueError(f"the results do not say where {entry.name} lies")
-    recording = open_recording(entry.path)
+    if recording is None:
+        if entry.path is None:
+            raise ValueError(f"the results do not say where {entry.name} lies")
+        recording = open_recording(entry.path)
     now, then = (recording.num_frames, recording.width, recording.height), (entry.num_frames, entry.width, entry.height)
     if now != then or not recording.sharp:
         raise ValueError(f"{entry.path}: not what was measured: {now} frames, width, height; the results have {then}")

@@ -42,6 +42,8 @@ def add(verbs: Any) -> None:
 def _inspect(parsed: argparse.Namespace) -> None:
     """Tell what a recording, spike file, dataset, frame folder or video holds, and whether it is sound; draw it."""
     from spikevrt.align.inspect import InspectOptions, inspect
+    from spikevrt.recording.recording import open_recording
+    from spikevrt.report.health_page import write_health_page
 
     inspection = inspect(
         parsed.path,
@@ -52,6 +54,9 @@ def _inspect(parsed: argparse.Namespace) -> None:
         ),
     )  # fmt: skip
     print("\n".join(inspection.lines), flush=True)
+    if parsed.report is not None and inspection.health is not None:
+        write_health_page(parsed.report, open_recording(parsed.path), inspection.health)
+        print(f"report -> {parsed.report}")
     if inspection.refusal is not None:
         raise ValueError(inspection.refusal)
 

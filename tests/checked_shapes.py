@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
@@ -28,9 +29,9 @@ import torch
 PACKAGE = "spikevrt"
 DECORATOR = "_checks_shapes"
 RESULT = "result_"
+COMPUTED = re.compile(r"\w[*+/-]")
 
-checked: dict[str, int] = {}  # function or dataclass in full -> how many shapes of its signature are checked
-called: set[str] = set()  # those of them that were called, and so were compared
+checked: dict[str, Callable[..., Any]] = {}  # function or dataclass in full -> what is decorated
 _type_imports: dict[str, CodeType] = {}  # module -> the body of its `if TYPE_CHECKING:`
 
 
@@ -74,14 +75,13 @@ class _Decorate(ast.NodeTransformer):
 
     def _decorate(self, node: Any, found: int, at_the_top: bool) -> ast.AST:
         if found:
-            call = ast.Call(ast.Name(DECORATOR, ast.Load()), [ast.Constant(found)], [])
             position = 0 if at_the_top else len(node.decorator_list)
-            node.decorator_list.insert(position, ast.copy_location(call, node))
+            node.decorator_list.insert(position, ast.copy_location(ast.Name(DECORATOR, ast.Load()), node))
             self.num_decorated += 1
         return node
 
 
-class _Loader(SourceFileLoader):
+class Loader(SourceFileLoader):
     """Compiles the decorated source; no .pyc is read or written."""
 
     def get_code(self, fullname: str) -> CodeType:
@@ -110,7 +110,7 @@ class _Finder(MetaPathFinder):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and type(spec.loader) is SourceFileLoader:
-            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+            spec.loader = Loader(spec.loader.name, spec.loader.path)
         return spec
 
 
@@ -120,18 +120,15 @@ def install() -> None:
     sys.meta_path.insert(0, _Finder())
 
 
-def checks_shapes(num_shapes: int) -> Callable[[Any], Any]:
-    """The decorator: `num_shapes` is how many shapes the signature holds."""
-
-    def decorate(decorated: Any) -> Any:
-        name = f"{decorated.__module__}.{decorated.__qualname__}"
-        checked[name] = num_shapes
-        if isinstance(decorated, type):
-            decorated.__init__ = _checking(decorated.__init__, name, decorated.__module__)
-            return decorated
-        return _checking(decorated, name, decorated.__module__)
-
-    return decorate
+def checks_shapes(decorated: Any) -> Any:
+    """The decorator of a function or a dataclass."""
+    name = f"{decorated.__module__}.{decorated.__qualname__}"
+    if isinstance(decorated, type):
+        checked[name] = decorated.__init__
+        decorated.__init__ = _checking(decorated.__init__, name, decorated.__module__)  # type: ignore[misc]
+        return decorated
+    checked[name] = decorated
+    return _checking(decorated, name, decorated.__module__)
 
 
 def _checking(function: Callable[..., Any], name: str, module: str) -> Callable[..., Any]:
@@ -145,7 +142,6 @@ def _checking(function: Callable[..., Any], name: str, module: str) -> Callable[
 
     @functools.cache
     def compare() -> Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]:
-        called.add(name)
         return _comparison(function, name, module)
 
     return wrapper
@@ -156,13 +152,17 @@ def _comparison(
 ) -> Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]:
     """A function of (result, args, kwargs) that returns the result, or raises ShapeError where a shape is not so."""
     signature = inspect.signature(function)
-    hints = _hints(function, module)
-    result_hint = hints.pop("return", None)
+    # A size such as 3*G or T-1 is computed from axes that are bound before.
+    ordered = sorted(shape_hints(function, module).items(), key=lambda item: bool(COMPUTED.search(str(item[1]))))
 
     def compare(**values: Any) -> None:
         __tracebackhide__ = True
-        for key, hint in [*hints.items(), (RESULT, result_hint)]:
-            if hint is not None and not beartype.door.is_bearable(values[key], hint):
+        for key, hint in ordered:
+            try:
+                is_so = beartype.door.is_bearable(values[key], hint)
+            except jaxtyping.AnnotationError as error:
+                raise ShapeError(f"{name}: {key}: {hint}: {error}") from None
+            if not is_so:
                 raise ShapeError(f"{name}: {key}: {hint}, not {_described(values[key])}")
 
     # jaxtyped reads sizes such as {num_bins} from the arguments by name.
@@ -182,16 +182,19 @@ def _comparison(
     return check
 
 
-def _hints(function: Callable[..., Any], module: str) -> dict[str, Any]:
+def shape_hints(function: Callable[..., Any], module: str) -> dict[str, Any]:
     """The annotations that hold a shape, evaluated; a name in them that does not exist is an error."""
     names = dict(vars(sys.modules[module]))
     exec(_type_imports[module], names)
+    parameters = inspect.signature(function).parameters
     hints = {}
     for key, text in function.__annotations__.items():
         if isinstance(text, str) and num_shapes(ast.parse(text.strip(), mode="eval")):
-            hints[key] = eval(text.strip(), names)
+            is_variadic = key in parameters and parameters[key].kind is inspect.Parameter.VAR_POSITIONAL
+            hint = eval(text.strip(), names)
+            hints[RESULT if key == "return" else key] = tuple[hint, ...] if is_variadic else hint
     if inspect.isgeneratorfunction(function):
-        hints.pop("return", None)  # what a generator yields is not looked at
+        hints.pop(RESULT, None)  # what a generator yields is not looked at
     return hints
 
 

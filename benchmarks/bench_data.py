@@ -33,7 +33,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from spikevrt.data.dataset import ClipDataset, collate, draw_crop
 from spikevrt.data.prepare import prepare
+from spikevrt.data.prepare_options import PrepareOptions
 from spikevrt.data.sample import Sample
+from spikevrt.formats.layouts import open_sources
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import read_image, to_float, write_image
 from spikevrt.recording.recording import write_sidecar
@@ -213,8 +215,9 @@ def assert_equal(first: Sample, second: Sample, name: str) -> None:
 def run(options: argparse.Namespace, scratch: Path) -> None:
     for index, picture in enumerate(photographs(options.photos, options.recordings)):
         make_recording(picture, scratch / "recordings" / f"r{index}", options.frames)
+    sources = open_sources([scratch / "recordings"])
     roots = {
-        kind: prepare([scratch / "recordings"], scratch / kind, frames=kind, val_fraction=0) for kind in ("npy", "png")
+        kind: prepare(sources, scratch / kind, PrepareOptions(frames=kind, val_fraction=0)) for kind in ("npy", "png")
     }
     datasets = {way: open_way(way, scratch, options.crop) for way in WAYS}
     num = len(datasets["npy, raw"])  # type: ignore[arg-type]

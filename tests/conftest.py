@@ -80,10 +80,10 @@ def _made_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from spikevrt.checkpoint import WeightsInfo, save_weights
-    from spikevrt.config import model_from_dict
+    from spikevrt.config import Config
     from spikevrt.model.network import SpikeVRT
 
-    config = model_from_dict({"vrt": MICRO_VRT, "spikes": MICRO_SPIKES})
+    config = Config.from_dict({"model": {"vrt": MICRO_VRT, "spikes": MICRO_SPIKES}}).model
     torch.manual_seed(7)
     path = tmp_path_factory.mktemp("weights") / "micro.safetensors"
     save_weights(path, SpikeVRT(config).state_dict(), WeightsInfo(config, 0.3, 0.4, {}))

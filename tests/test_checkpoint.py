@@ -69,7 +69,7 @@ def write_document(path: Path, **changes: object) -> None:
 
 def test_an_incomplete_description_is_refused(tmp_path):
     save_file({"a": torch.ones(3)}, tmp_path / "w.safetensors", metadata={"spikevrt": '{"version": 1}'})
-    with pytest.raises(ValueError, match=r"its SpikeVRT metadata cannot be read \(KeyError: 'model'\)"):
+    with pytest.raises(ValueError, match=r"w\.safetensors: model is missing$"):
         read_info(tmp_path / "w.safetensors")
 
 
@@ -81,7 +81,7 @@ def test_another_format_version_is_refused(tmp_path):
 
 def test_an_unknown_setting_inside_a_weights_file_is_refused_with_the_file_named(tmp_path):
     write_document(tmp_path / "w.safetensors", model={"spike": None})
-    with pytest.raises(ValueError, match=r"w\.safetensors: unknown config key model\.spike; did you mean"):
+    with pytest.raises(ValueError, match=r"w\.safetensors: unknown key model\.spike; did you mean"):
         read_info(tmp_path / "w.safetensors")
 
 

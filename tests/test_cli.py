@@ -221,10 +221,10 @@ def test_spikes_beside_weights_that_read_none_are_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
 ):
     from spikevrt.checkpoint import WeightsInfo, save_weights
-    from spikevrt.config import model_from_dict
+    from spikevrt.config import Config
 
     weights = tmp_path / "rgb.safetensors"
-    save_weights(weights, {}, WeightsInfo(model_from_dict({"spikes": None}), 0.0, 1.0, {}))
+    save_weights(weights, {}, WeightsInfo(Config.from_dict({"model": {"spikes": None}}).model, 0.0, 1.0, {}))
     spikes = ["--spikes", recording_folder / "spikes.dat", "--spike-width", 40, "--spike-height", 32]
     timing = ["--exposure-ticks", 19, "--period-ticks", 23]
     arguments = [recording_folder / "blur", *spikes, *timing, "--weights", weights, "--out", tmp_path / "out"]
@@ -675,7 +675,7 @@ def test_an_unknown_key_gets_a_suggestion(
     micro_config["optim"]["warm_up_steps"] = 3
     path = write_config(tmp_path, micro_config, tmp_path)
     message = refused(capsys, tmp_path, "train", path, "--out", tmp_path / "out")
-    assert message == f"{path}: unknown config key optim.warm_up_steps; did you mean optim.warmup_steps?"
+    assert message == f"{path}: unknown key optim.warm_up_steps; did you mean optim.warmup_steps?"
 
 
 def test_an_unknown_override_gets_a_suggestion(
@@ -683,7 +683,7 @@ def test_an_unknown_override_gets_a_suggestion(
 ):
     path = write_config(tmp_path, micro_config, tmp_path)
     message = refused(capsys, tmp_path, "train", path, "--out", tmp_path / "out", "--set", "optim.stepz=3")
-    assert message.endswith("unknown config key optim.stepz; did you mean optim.steps?")
+    assert message.endswith("unknown key optim.stepz; did you mean optim.steps?")
 
 
 # --- output that exists ---

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from spikevrt.config import UNET_SPIKES, Config, SpikeConfig, UnetConfig, load_config, model_from_dict
+from spikevrt.config import UNET_SPIKES, Config, SpikeConfig, UnetConfig, load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -42,7 +42,7 @@ def test_a_shipped_config_survives_a_round_trip(path: Path):
     config = load_config(path)
     assert Config.from_dict(config.to_dict()) == config
     assert Config.from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
-    assert model_from_dict(config.to_dict()["model"]) == config.model
+    assert Config.from_dict({"model": config.to_dict()["model"]}).model == config.model
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -75,7 +75,7 @@ def test_the_number_of_bins_has_one_name():
 def test_what_is_no_yaml_is_refused_in_one_line_that_names_the_file(tmp_path: Path, text: str):
     path = tmp_path / "run.yaml"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"run\.yaml: (not a YAML file|a config is)") as refusal:
+    with pytest.raises(ValueError, match=r"run\.yaml: (not YAML|a config is)") as refusal:
         load_config(path)
     assert "\n" not in str(refusal.value)
 
@@ -186,14 +186,14 @@ def test_a_unet_has_settings_of_its_own_for_spikes_and_all_else_at_its_default(t
     model = load_config(write(tmp_path, {"model": values})).model
     assert model.unet == UnetConfig(width=5)
     assert model.spikes == SpikeConfig(num_bins=7, split="fractional", normalize="density")
-    assert model_from_dict(dataclasses.asdict(model)) == model  # as a weights file keeps it
+    assert Config.from_dict({"model": dataclasses.asdict(model)}).model == model  # as a weights file keeps it
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_name(tmp_path: Path):
     path = write(tmp_path, {"optim": {"learning_rate": 1e-3, "lrr": 1e-3}})
-    with pytest.raises(ValueError, match=r"unknown config key optim\.learning_rate"):
+    with pytest.raises(ValueError, match=r"unknown key optim\.learning_rate"):
         load_config(path)
-    with pytest.raises(ValueError, match=r"unknown config key data\.crop_p; did you mean data\.crop_px\?"):
+    with pytest.raises(ValueError, match=r"unknown key data\.crop_p; did you mean data\.crop_px\?"):
         load_config(write(tmp_path, {"data": {"crop_p": 64}}))
 
 
@@ -210,7 +210,7 @@ def test_an_override_wins_over_the_file(tmp_path: Path):
 def test_an_override_that_is_no_yaml_value_is_refused(tmp_path: Path):
     path = tmp_path / "run.yaml"
     path.write_text("optim: {lr: 1.0e-3}\n")
-    with pytest.raises(ValueError, match=r"override 'optim.lr=\[1': not a YAML value"):
+    with pytest.raises(ValueError, match=r"override 'optim.lr=\[1': not YAML"):
         load_config(path, ["optim.lr=[1"])
 
 
@@ -223,11 +223,11 @@ def test_an_override_without_a_value_is_refused(tmp_path: Path):
     ("values", "message"),
     [
         ({"train": {"precision": "fp8"}}, "train.precision: 'fp8'; allowed: fp32, bf16, fp16"),
-        ({"data": {"batch": "three"}}, "data.batch: 'three'; expected int"),
-        ({"data": {"batch": True}}, "data.batch: True; expected int"),
-        ({"data": {"augment": 1}}, "data.augment: 1; expected bool"),
-        ({"optim": {"betas": [0.9]}}, "optim.betas: expected 2 values, got 1"),
-        ({"optim": 3}, "optim: expected a mapping, got 3"),
+        ({"data": {"batch": "three"}}, "data.batch: 'three'; allowed: int"),
+        ({"data": {"batch": True}}, "data.batch: True; allowed: int"),
+        ({"data": {"augment": 1}}, "data.augment: 1; allowed: bool"),
+        ({"optim": {"betas": [0.9]}}, "optim.betas: [0.9]; allowed: list of length 2"),
+        ({"optim": 3}, "optim: 3; allowed: mapping"),
         ({"model": {"checkpoint": ["everything"]}}, "model.checkpoint: 'everything'; allowed: attention,"),
         ({"model": {"vrt": {"pa_frames": 3}}}, "model.vrt.pa_frames: 3; allowed: 0, 2, 4, 6"),
         ({"model": {"spikes": {"num_bins": 0}}}, "model.spikes.num_bins: 0; allowed: 1 or more"),
@@ -251,7 +251,7 @@ def test_a_missing_config_is_named(tmp_path: Path):
 def test_a_file_that_is_not_yaml_is_named(tmp_path: Path):
     path = tmp_path / "broken.yaml"
     path.write_text("a: [1\nb: 2", encoding="utf-8")
-    with pytest.raises(ValueError, match="broken.yaml: not a YAML file"):
+    with pytest.raises(ValueError, match="broken.yaml: not YAML"):
         load_config(path)
 
 

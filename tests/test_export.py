@@ -18,7 +18,7 @@ from torch.export import Dim
 
 from spikevrt import cli, export
 from spikevrt.checkpoint import WeightsInfo, save_weights
-from spikevrt.config import model_from_dict
+from spikevrt.config import Config
 from spikevrt.export import ExportOptions, describe, export_network, open_program
 from spikevrt.model.blocks import TMSAG
 from spikevrt.model.build import build_network
@@ -33,7 +33,7 @@ EIGHT = {"depths": [1] * 8, "dims": [8] * 8, "num_heads": [2] * 8}  # the fewest
 
 def make_weights(path: Path, spikes: dict[str, Any] | None, **vrt: Any) -> Path:
     """A network drawn at random, in which spikes and flows do count."""
-    config = model_from_dict({"vrt": MICRO_VRT | EIGHT | vrt, "spikes": spikes})
+    config = Config.from_dict({"model": {"vrt": MICRO_VRT | EIGHT | vrt, "spikes": spikes}}).model
     torch.manual_seed(7)
     network = SpikeVRT(config)
     for name, parameter in network.named_parameters():
@@ -183,7 +183,7 @@ def test_the_description_names_every_input_with_its_shape_and_statistics(weights
     assert about["inputs"][1]["shape"] == [1, 5, 16, "spike_height", "spike_width"]
     assert (about["inputs"][1]["mean"], about["inputs"][1]["std"]) == (0.3, 0.4)
     assert set(about["free_sizes"]) == {"height", "width", "spike_height", "spike_width"}
-    assert model_from_dict(json.loads(json.dumps(about["model"]))) == info.model
+    assert Config.from_dict({"model": json.loads(json.dumps(about["model"]))}).model == info.model
     assert len(about["weights"]["sha256"]) == 64
 
 
@@ -272,7 +272,7 @@ def test_only_networks_that_deblur_are_exported(tmp_path: Path, capsys: pytest.C
 
 
 def test_a_unet_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    config = model_from_dict({"unet": {"width": 5, "depth": 2, "blocks": 1}, "spikes": None})
+    config = Config.from_dict({"model": {"unet": {"width": 5, "depth": 2, "blocks": 1}, "spikes": None}}).model
     weights = tmp_path / "unet.safetensors"
     save_weights(weights, build_network(config).state_dict(), WeightsInfo(config, 0.0, 1.0, {}))
     message = refused(capsys, tmp_path, "export", weights, "--out", tmp_path / "a.pt2")

@@ -22,7 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from spikevrt.atomic import complete_or_absent
-from spikevrt.config import ModelConfig, model_from_dict
+from spikevrt.config import ModelConfig
+from spikevrt.typed import convert, naming, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +44,17 @@ class WeightsInfo:
     voxel_mean: float
     voxel_std: float
     provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Document:
+    """What stands in the file's metadata, as JSON."""
+
+    version: int
+    model: ModelConfig
+    voxel_mean: float
+    voxel_std: float
+    provenance: dict[str, Any]
 
 
 def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], info: WeightsInfo) -> None:
@@ -95,19 +107,17 @@ def read_info(path: str | Path) -> WeightsInfo:
         raise ValueError(f"{path}: not a complete safetensors file ({error})") from None
     if METADATA_KEY not in metadata:
         raise ValueError(f"{path}: a safetensors file, but not one of SpikeVRT's (no {METADATA_KEY!r} in its metadata)")
-    try:
-        document = json.loads(metadata[METADATA_KEY])
-        version, model = document["version"], document["model"]
-        mean, std, provenance = float(document["voxel_mean"]), float(document["voxel_std"]), document["provenance"]
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: its SpikeVRT metadata cannot be read ({type(error).__name__}: {error})") from None
-    if version != FORMAT_VERSION:
-        raise ValueError(f"{path}: weights format version {version}; this SpikeVRT reads version {FORMAT_VERSION}")
-    _check_statistics(path, mean, std)
-    try:
-        return WeightsInfo(model_from_dict(model), mean, std, provenance)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    with naming(path):
+        try:
+            values = json.loads(metadata[METADATA_KEY])
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"its SpikeVRT metadata is not JSON ({error})") from None
+        if isinstance(values, dict) and values.get("version") != FORMAT_VERSION:
+            found = shown(values.get("version"))
+            raise ValueError(f"weights format version {found}; this SpikeVRT reads version {FORMAT_VERSION}")
+        document = convert(values, _Document, closed=True, finite=False)
+    _check_statistics(path, document.voxel_mean, document.voxel_std)
+    return WeightsInfo(document.model, document.voxel_mean, document.voxel_std, document.provenance)
 
 
 def save_state(path: str | Path, state: dict[str, Any]) -> None:

@@ -7,14 +7,12 @@ what is allowed. Nothing here imports torch, so that `spikevrt --help` answers a
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import types
-import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
+from spikevrt.typed import convert, load_yaml, naming, parse_yaml, require
 
 CHECKPOINT_PARTS = ("attention", "mlp", "deform", "spikes", "fusion")
 STAGES = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -25,6 +23,14 @@ UNET_SPIKES = (
     "representation",
     "relight",
 )  # the settings of `model.spikes` that a U-Net obeys
+
+
+def _require_at_least(least: int, section: str, settings: Any, *names: str) -> None:
+    """Raises ValueError unless each of these settings, or each entry of one that is a tuple, is `least` or more."""
+    for name in names:
+        value = getattr(settings, name)
+        smallest = min(value) if isinstance(value, tuple) else value
+        require(smallest >= least, f"{section}.{name}", smallest, f"{least} or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,22 +60,11 @@ class VrtConfig:
                 f"model.vrt: depths, dims and num_heads must have the same length, at least 8; "
                 f"got {len(self.depths)}, {len(self.dims)}, {len(self.num_heads)}"
             )
-        counts = {
-            "upscale": (self.upscale,),
-            "deform_groups": (self.deform_groups,),
-            "clip_frames": (self.clip_frames,),
-        }
-        for name in ("window", "depths", "dims", "num_heads", "flow_widths"):
-            counts[name] = getattr(self, name)
-        for name, values in counts.items():
-            if min(values) < 1:
-                raise ValueError(f"model.vrt.{name}: {min(values)}; allowed: 1 or more")
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"model.vrt.drop_path: {self.drop_path}; allowed: 0 to less than 1")
-        if not 0 <= self.mutual_ratio <= 1:
-            raise ValueError(f"model.vrt.mutual_ratio: {self.mutual_ratio}; allowed: 0 to 1")
-        if self.pa_frames not in (0, 2, 4, 6):
-            raise ValueError(f"model.vrt.pa_frames: {self.pa_frames}; allowed: 0, 2, 4, 6")
+        _require_at_least(1, "model.vrt", self, "upscale", "deform_groups", "clip_frames")
+        _require_at_least(1, "model.vrt", self, "window", "depths", "dims", "num_heads", "flow_widths")
+        require(0 <= self.drop_path < 1, "model.vrt.drop_path", self.drop_path, "0 to less than 1")
+        require(0 <= self.mutual_ratio <= 1, "model.vrt.mutual_ratio", self.mutual_ratio, "0 to 1")
+        require(self.pa_frames in (0, 2, 4, 6), "model.vrt.pa_frames", self.pa_frames, "0, 2, 4, 6")
         for index, (dim, heads) in enumerate(zip(self.dims, self.num_heads, strict=True)):
             if dim % heads:
                 raise ValueError(f"model.vrt.dims[{index}]: {dim} is no multiple of num_heads[{index}] = {heads}")
@@ -104,9 +99,8 @@ class SpikeConfig:
     max_tokens: int = 1 << 19  # attention over time works on chunks of at most this many tokens (memory bound)
 
     def __post_init__(self) -> None:
-        for name in ("num_bins", "num_blocks", "attention_heads", "fusion_heads", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"model.spikes.{name}: {getattr(self, name)}; allowed: 1 or more")
+        names = ("num_bins", "num_blocks", "attention_heads", "fusion_heads", "max_tokens")
+        _require_at_least(1, "model.spikes", self, *names)
         if self.representation == "profile" and self.normalize != "none":
             raise ValueError(
                 f"model.spikes.normalize: {self.normalize}; allowed with representation profile: none (it is relative)"
@@ -128,10 +122,8 @@ class UnetConfig:
     neighbours: int = 1  # frames on each side of a frame that are read with it
 
     def __post_init__(self) -> None:
-        least = {"width": 1, "growth": 0, "depth": 0, "unshuffle": 1, "blocks": 1, "neighbours": 0}
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ValueError(f"model.unet.{name}: {getattr(self, name)}; allowed: {value} or more")
+        _require_at_least(1, "model.unet", self, "width", "unshuffle", "blocks")
+        _require_at_least(0, "model.unet", self, "growth", "depth", "neighbours")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +140,9 @@ class ModelConfig:
         if self.unet is not None:
             _refuse_beside_unet(self)
         for stage in self.checkpoint_stages:
-            if stage not in STAGES:
-                raise ValueError(f"model.checkpoint_stages: {stage}; allowed: {', '.join(map(str, STAGES))}")
+            require(stage in STAGES, "model.checkpoint_stages", stage, ", ".join(map(str, STAGES)))
         for part in self.checkpoint:
-            if part not in CHECKPOINT_PARTS:
-                raise ValueError(f"model.checkpoint: {part!r}; allowed: {', '.join(CHECKPOINT_PARTS)}")
+            require(part in CHECKPOINT_PARTS, "model.checkpoint", part, ", ".join(CHECKPOINT_PARTS))
         unused = {"spikes", "fusion"} & set(self.checkpoint)
         if self.spikes is None and unused:
             raise ValueError(f"model.checkpoint: {', '.join(sorted(unused))}; but model.spikes is null")
@@ -261,14 +251,15 @@ class Config:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Build the tree from plain values. Raises ValueError (one line) on an unknown key or a wrong value."""
-        return typing.cast(Self, _build(cls, values, ""))
+        return convert(values, cls, closed=True, finite=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The plain values, ready for YAML or JSON; `from_dict` is its inverse."""
-        return typing.cast(dict[str, Any], _plain(self))
+        plain: dict[str, Any] = _plain(self)
+        return plain
 
 
-def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, then apply overrides of the form `optim.lr=1e-3` (values are YAML).
 
     Raises:
@@ -278,10 +269,7 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Confi
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such config file")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # PyYAML lets the last three out
-        raise ValueError(f"{path}: not a YAML file ({(str(error).splitlines() or ['?'])[0]})") from None
+    values = load_yaml(path)
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a config is a YAML mapping")
     for item in overrides:
@@ -293,20 +281,10 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Confi
         for name in parents:
             child = node.get(name)
             node[name] = node = dict(child) if isinstance(child, dict) else {}
-        try:
-            node[last] = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
-            first_line = (str(error).splitlines() or ["?"])[0]
-            raise ValueError(f"override {item[:80]!r}: not a YAML value ({first_line})") from None
-    try:
+        with naming(f"override {item[:80]!r}"):
+            node[last] = parse_yaml(text)
+    with naming(path):
         return Config.from_dict(values)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def model_from_dict(values: dict[str, Any]) -> ModelConfig:
-    """The model part alone, as stored inside a weights file."""
-    return typing.cast(ModelConfig, _build(ModelConfig, values, "model"))
 
 
 def _refuse_beside_unet(model: ModelConfig) -> None:
@@ -323,53 +301,6 @@ def _refuse_beside_unet(model: ModelConfig) -> None:
                     f"{where}.{f.name}: {getattr(part, f.name)!r}, but a U-Net has no such part; "
                     f"allowed with model.unet: {f.default!r}"
                 )
-
-
-def _build(cls: type, values: Any, where: str) -> Any:
-    prefix = f"{where}." if where else ""
-    if not isinstance(values, dict):
-        raise ValueError(f"{where or 'config'}: expected a mapping, got {values!r}")
-    hints = typing.get_type_hints(cls)
-    arguments = {}
-    for key, value in values.items():
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"allowed: {', '.join(hints)}"
-            raise ValueError(f"unknown config key {prefix}{key}; {hint}")
-        arguments[key] = _value(hints[key], value, f"{prefix}{key}")
-    return cls(**arguments)
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        return _value(next(a for a in args if a is not type(None)), value, where)
-    if dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, where)
-    if origin is Literal:
-        if value not in args:
-            raise ValueError(f"{where}: {value!r}; allowed: {', '.join(map(str, args))}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"{where}: {value!r}; expected a list")
-        if args[-1] is Ellipsis:
-            args = (args[0],) * len(value)
-        if len(args) != len(value):
-            raise ValueError(f"{where}: expected {len(args)} values, got {len(value)}")
-        return tuple(_value(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
-    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
-        try:
-            value = float(value)
-        except ValueError:
-            pass
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ValueError(f"{where}: {value!r}; expected {hint.__name__}")
-    return value
 
 
 def _plain(value: Any) -> Any:

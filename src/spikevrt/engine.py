@@ -1,6 +1,7 @@
 """Who does the jobs of a batch: this process, processes of this machine, or Ray's workers on one machine or many.
 
-A job is independent of all others, and what it makes are files; what comes back says how it went.
+A job is independent of all others, and what it makes are files; what comes back says how it went. Nothing here loads
+torch when imported.
 """
 
 from __future__ import annotations
@@ -19,59 +20,64 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
-import torch
-
-ENGINES = ("processes", "ray")
+KINDS = ("processes", "ray")
 ANSWER_WITHIN_S = 5.0
 GPUS = "CUDA_VISIBLE_DEVICES"
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def check_engine(engine: str, ray_address: str | None) -> None:
-    """Refuse an engine that cannot be had, before anything is made.
+@dataclass(frozen=True)
+class Engine:
+    """Processes of this machine or Ray, with at most `workers` jobs at a time.
+
+    Each worker computes on `threads` threads and sees one of `gpus` (names as CUDA_VISIBLE_DEVICES has them), in turn;
+    with none given, what this process sees. `ray` starts a local Ray, or joins the cluster at `ray_address`, whose
+    machines must see the same files under the same paths; where there are `gpus`, each job has one of Ray's choice.
 
     Raises:
-        ValueError: unknown engine, a Ray address for another one, or Ray is not installed.
+        ValueError: it cannot be had: an unknown kind, a Ray address for another one, or Ray is not installed.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"engine: {engine}; must be one of {', '.join(ENGINES)}")
-    if ray_address is not None and engine != "ray":
-        raise ValueError(f"ray_address: only with engine ray, not {engine}")
-    if engine == "ray" and importlib.util.find_spec("ray") is None:
-        raise ValueError("engine: ray is not installed; pip install 'spikevrt[ray]'")
+
+    kind: str = "processes"
+    workers: int = 1
+    ray_address: str | None = None
+    threads: int = 1
+    gpus: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"workers: {self.workers}; must be 1 or more")
+        if self.kind not in KINDS:
+            raise ValueError(f"engine: {self.kind}; must be one of {', '.join(KINDS)}")
+        if self.ray_address is not None and self.kind != "ray":
+            raise ValueError(f"ray_address: only with engine ray, not {self.kind}")
+        if self.kind == "ray" and importlib.util.find_spec("ray") is None:
+            raise ValueError("engine: ray is not installed; pip install 'spikevrt[ray]'")
 
 
 def run_jobs(
     run: Callable[[Job], Result],
     jobs: Sequence[Job],
+    engine: Engine = Engine(),
     *,
-    engine: str,
-    workers: int,
-    ray_address: str | None = None,
-    threads: int = 1,
-    gpus: Sequence[str] = (),
     lost: Callable[[Job], Result] | None = None,
 ) -> Iterator[Result]:
-    """Call `run` for every job, at most `workers` at a time, and yield what it returns as each is done, in any order.
+    """Call `run` for every job and yield what it returns as each is done, in any order.
 
     The first error ends it: jobs that have not begun are not begun, those that have are waited for. `lost` gives the
     result of a job whose process died (killed for memory, say), and the others go on; without it, that is an error too.
-    With one worker and no `lost`, `processes` stays in this process. Else each worker computes on `threads` threads and
-    sees one of `gpus` (names as CUDA_VISIBLE_DEVICES has them), in turn; with none given, what this process sees.
-    `ray` starts a local Ray of `workers` workers, or joins the cluster at `ray_address`, whose machines must see the
-    same files under the same paths; where there are `gpus`, each job has one of Ray's choice.
+    One worker of `processes` without `lost` is this process itself, with its own threads and GPUs.
 
     Raises:
-        ValueError: no cluster answers at `ray_address`.
+        ValueError: no cluster answers at the engine's `ray_address`.
         RuntimeError: the process of a job died, and there is no `lost`.
     """
-    check_engine(engine, ray_address)
-    if engine == "ray":
-        return _with_ray(run, jobs, workers, ray_address, threads, bool(gpus), lost)
-    if workers == 1 and lost is None:
+    if engine.kind == "ray":
+        return _with_ray(run, jobs, engine, lost)
+    if engine.workers == 1 and lost is None:
         return map(run, jobs)
-    return _with_processes(run, jobs, workers, threads, gpus, lost)
+    return _with_processes(run, jobs, engine, lost)
 
 
 @dataclass
@@ -87,16 +93,15 @@ class _Worker:
 def _with_processes(
     run: Callable[[Job], Result],
     jobs: Sequence[Job],
-    workers: int,
-    threads: int,
-    gpus: Sequence[str],
+    engine: Engine,
     lost: Callable[[Job], Result] | None,
 ) -> Iterator[Result]:
     waiting = list(reversed(jobs))
     busy: list[_Worker] = []
     try:
-        for number in range(min(workers, len(jobs))):
-            busy.append(_started(run, threads, gpus[number % len(gpus)] if gpus else None, waiting.pop()))
+        for number in range(min(engine.workers, len(jobs))):
+            gpu = engine.gpus[number % len(engine.gpus)] if engine.gpus else None
+            busy.append(_started(run, engine.threads, gpu, waiting.pop()))
         while busy:
             ready = wait([worker.pipe for worker in busy])
             worker = next(worker for worker in busy if worker.pipe in ready)
@@ -110,7 +115,7 @@ def _with_processes(
                     raise RuntimeError(f"a worker process died (exit code {worker.process.exitcode})") from None
                 result, error = lost(job), None
                 if waiting:
-                    busy.append(_started(run, threads, worker.gpu, waiting.pop()))
+                    busy.append(_started(run, engine.threads, worker.gpu, waiting.pop()))
             else:
                 if error is not None:
                     worker.pipe.close()
@@ -148,6 +153,8 @@ def _work(run: Callable[[Any], Any], pipe: Connection, threads: int, gpu: str | 
     """Do the jobs that come through the pipe until it is closed; send back (result, None) or (None, error)."""
     if gpu is not None:  # CUDA has not been asked for anything in this process
         os.environ[GPUS] = gpu
+    import torch
+
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -174,18 +181,17 @@ def _end_with_parent() -> None:
 def _with_ray(
     run: Callable[[Job], Result],
     jobs: Sequence[Job],
-    workers: int,
-    address: str | None,
-    threads: int,
-    on_gpus: bool,
+    engine: Engine,
     lost: Callable[[Job], Result] | None,
 ) -> Iterator[Result]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
+    address = engine.ray_address
     if address is None:
+        num_cpus = engine.workers * engine.threads
         ray.init(
-            address="local", _node_ip_address="127.0.0.1", num_cpus=workers * threads, include_dashboard=False,
+            address="local", _node_ip_address="127.0.0.1", num_cpus=num_cpus, include_dashboard=False,
             log_to_driver=False, logging_level=logging.ERROR,
         )  # fmt: skip
     else:
@@ -198,11 +204,11 @@ def _with_ray(
             ) from None
     waiting, running = list(reversed(jobs)), dict[Any, Job]()
     try:
-        task: Any = ray.remote(num_cpus=threads, num_gpus=int(on_gpus), max_retries=2)(_ray_task)
+        task: Any = ray.remote(num_cpus=engine.threads, num_gpus=int(bool(engine.gpus)), max_retries=2)(_ray_task)
         while waiting or running:
-            while waiting and len(running) < workers:
+            while waiting and len(running) < engine.workers:
                 job = waiting.pop()
-                running[task.remote(run, job, threads)] = job
+                running[task.remote(run, job, engine.threads)] = job
             (done,), _ = ray.wait(list(running))
             job = running.pop(done)
             try:
@@ -232,5 +238,7 @@ def _check_address(address: str) -> None:
 
 
 def _ray_task(run: Callable[[Job], Result], job: Job, threads: int) -> Result:
+    import torch
+
     torch.set_num_threads(threads)
     return run(job)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from spikevrt.data.prepare import prepare
+from spikevrt.align.health import admit_readable
+from spikevrt.data import prepare as dataset
+from spikevrt.data.prepare_options import PrepareOptions
+from spikevrt.formats.layouts import NO_OPTIONS, LayoutOptions, open_sources
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import write_sidecar
@@ -19,6 +23,24 @@ from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 
 WIDTH, HEIGHT, RATIO, NUM_TICKS, NUM_BINS = 22, 14, 2, 17, 5
 MakeRecording = Callable[..., Path]
+
+
+def prepare(
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    val: Sequence[Path] = (),
+    layout: LayoutOptions = NO_OPTIONS,
+    ignore_health: Sequence[str] = (),
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    **settings: Any,
+) -> Path:
+    """A dataset of the recordings at these paths, as the command makes it; `settings` are those of PrepareOptions."""
+    options = PrepareOptions(**settings)
+    admit = functools.partial(admit_readable, ignore=ignore_health)
+    sources = open_sources(paths, val, layout, options)
+    return dataset.prepare(sources, out, options, admit=admit, overwrite=overwrite, progress=progress)
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import torch
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import DegradeConfig, ModelConfig, SpikeConfig, UnetConfig
 from spikevrt.data.dataset import ClipDataset, collate, draw_crop, open_dataset
-from spikevrt.data.prepare import prepare
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import open_recording, write_alignment
@@ -24,7 +23,7 @@ from spikevrt.represent.counts import exposure_counts
 from spikevrt.represent.voxel import density, normalise, spike_voxels
 from spikevrt.restore.inputs import network_inputs
 from spikevrt.restore.restorer import RestoreOptions
-from tests.data.conftest import NUM_BINS, NUM_TICKS, MakeRecording
+from tests.data.conftest import NUM_BINS, NUM_TICKS, MakeRecording, prepare
 
 CROP = 6
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from spikevrt.data.dataset import ClipDataset, open_dataset
-from spikevrt.data.prepare import log1p_mean_std, narrow, occurrences, prepare
+from spikevrt.data.prepare import log1p_mean_std, narrow, occurrences
 from spikevrt.formats.layouts import LayoutOptions
 from spikevrt.recording.frames import read_image
 from spikevrt.recording.recording import open_recording
@@ -21,7 +21,7 @@ from spikevrt.restore.admission import admit
 from spikevrt.restore.inputs import frame_counts
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
-from tests.data.conftest import NUM_BINS, NUM_TICKS, MakeRecording
+from tests.data.conftest import NUM_BINS, NUM_TICKS, MakeRecording, prepare
 from tests.formats.test_layouts import MAKERS, make_rsb, make_spk_gopro
 
 PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets" / "chelsea.jpg"

@@ -12,9 +12,8 @@ import yaml
 
 from spikevrt import cli
 from spikevrt.config import CHECKPOINT_PARTS, Config, load_config
-from spikevrt.migrate.config_file import BY_NAME, COMMANDS, Imported, import_config, keys_table, read_old_config
-from spikevrt.migrate.keys import KEYS
-from spikevrt.migrate.rules import Only, never
+from spikevrt.migrate.config_file import BY_NAME, COMMANDS, Imported, documented, import_config, read_old_config
+from spikevrt.migrate.keys import KEYS, Key, Only, never, plain
 
 ROOT = Path(__file__).resolve().parents[2]
 BASELINE = load_config(ROOT / "configs" / "vrt_spike_baseline.yaml")
@@ -65,6 +64,22 @@ TRAIN:
 LOSS: {TYPE: Charbonnier, CHARBONNIER_EPS: 1e-3, PERCEPTUAL_WEIGHT: 0.1, VGG_LAYER: relu3_3}
 LOG: {DIR: runs/base, PRINT_INTERVAL: 10, VAL_INTERVAL: 1000, IMAGE_INTERVAL: 10000, SAVE_INTERVAL: 1000, TB: true}
 """
+
+
+def keys_table() -> str:
+    """`KEYS` as the Markdown table of docs/training.md."""
+    rows = ["| old key | becomes | remark |", "| --- | --- | --- |"]
+    for key in KEYS:
+        old = ", ".join(f"`{name}`" for name in key.old)
+        new = ", ".join(dict.fromkeys(f"`{documented(name)}`" for name in key.new)) or without_new(key)
+        rows.append(f"| {old} | {new} | {key.remark} |")
+    return "\n".join(rows)
+
+
+def without_new(key: Key) -> str:
+    if isinstance(key.rule, Only):
+        return f"always so; anything but {', '.join(f'`{plain(value)}`' for value in key.rule.allowed)} is refused"
+    return "refused" if key.rule is never else "nothing to set"
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -235,7 +250,7 @@ def test_a_value_is_converted(old: dict[str, Any], new: str, value: Any):
         ({"MODEL.PRETRAINED": "ours.safetensors"},
          "a published VRT deblurring checkpoint: a file that ends in .pth or .pt is needed"),
         ({"TRAIN.OPTIM": "SGD"}, "unknown optimiser; possible here: adamw, adam"),
-        ({"TRAIN.BETAS": [0.9]}, "optim.betas: expected 2 values, got 1"),
+        ({"TRAIN.BETAS": [0.9]}, "optim.betas: [0.9]; allowed: list of length 2"),
         ({"TRAIN.GRAD_CLIP": None}, "gradients are always clipped; set optim.clip_norm, for example 1.0"),
         ({"TRAIN.EMA": True}, "on, but with which decay? give the number, for example 0.999"),
         ({"TRAIN.RESUME": "runs/a/last.pth"},
@@ -294,8 +309,8 @@ def many(name: str, value: str) -> str:
     [
         ("", "a config is a YAML mapping"),
         ("[1, 2]", "a config is a YAML mapping"),
-        ("A: [", "not a YAML file"),
-        ("A: !!python/object/apply:os.system [ls]", "not a YAML file"),
+        ("A: [", "not YAML"),
+        ("A: !!python/object/apply:os.system [ls]", "not YAML"),
         ("DATA:\n  K: 32\n  K: 16\n", "line 2 on: K is given twice"),
         ("DATA.K: 32\nDATA: {K: 16}\n", "DATA.K is given twice"),
         ("A: &a {B: *a}", "nested more than 10 deep"),

@@ -126,7 +126,7 @@ def test_stress_curves_have_a_line_a_method_and_a_level_one_of_what_reads_no_spi
         assert figure.count("<polyline") == 3 and figure.count("stroke-dasharray") == 1
         assert figure.count("data-tip=") == 4  # two points of two methods
     ours = read_results(made_scores).methods[1]
-    expected = sum(ours.sequences[f"medium_offset_8_{scene}"].mean["psnr_rgb"] for scene in SCENES) / 2
+    expected = sum(ours.scores[f"medium_offset_8_{scene}"].mean["psnr_rgb"] for scene in SCENES) / 2
     assert f'data-tip="spikevrt_tiny: {expected:.2f} at time offset (ticks) = 8"' in figures[1]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from spikevrt import cli
+from spikevrt.engine import Engine
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import open_recording
 from spikevrt.simulate import collection as batch
@@ -38,7 +39,7 @@ def test_many_take_sources_in_turn_and_repeat_to_the_same_bytes(
 
 def test_several_workers_make_what_one_makes(photo: Path, tmp_path: Path):
     one = simulate_many([photo], tmp_path / "one", OPTIONS, count=2)
-    two = simulate_many([photo], tmp_path / "two", OPTIONS, count=2, workers=2)
+    two = simulate_many([photo], tmp_path / "two", OPTIONS, count=2, engine=Engine(workers=2))
     assert [fingerprint(path) for path in one] == [fingerprint(path) for path in two]
 
 
@@ -126,7 +127,7 @@ def test_an_error_in_one_recording_leaves_no_half_of_another(photo: Path, tmp_pa
     broken.write_bytes(b"no picture")
     longer = dataclasses.replace(OPTIONS, frames=40, num_layers=0)  # still at work when the other fails
     with pytest.raises(ValueError, match=r"broken\.png"):
-        simulate_many([photo, broken], tmp_path / "out", longer, count=2, workers=2, engine=engine)
+        simulate_many([photo, broken], tmp_path / "out", longer, count=2, engine=Engine(engine, workers=2))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["photo_000"]
 
 
@@ -136,7 +137,7 @@ def test_many_without_sources_or_count_is_refused(photo: Path, tmp_path: Path):
     with pytest.raises(ValueError, match=r"^count: 0; must be 1 or more$"):
         simulate_many([photo], tmp_path / "out", OPTIONS, count=0)
     with pytest.raises(ValueError, match=r"^workers: 0; must be 1 or more$"):
-        simulate_many([photo], tmp_path / "out", OPTIONS, count=1, workers=0)
+        Engine(workers=0)
     with pytest.raises(FileNotFoundError, match=r"gone\.png: no such photograph"):
         simulate_many([photo, tmp_path / "gone.png"], tmp_path / "out", OPTIONS, count=1)
     assert not (tmp_path / "out").exists()
@@ -148,7 +149,7 @@ def test_ray_makes_what_one_process_makes(photo: Path, tmp_path: Path):
     relative = Path(os.path.relpath(tmp_path))  # as a user gives it; Ray's workers need not run in the same folder
     told = []
     two = simulate_many(
-        [relative / "photo.png"], relative / "two", OPTIONS, count=3, workers=2, engine="ray",
+        [relative / "photo.png"], relative / "two", OPTIONS, count=3, engine=Engine("ray", workers=2),
         progress=lambda *call: told.append(call),
     )  # fmt: skip
     assert [fingerprint(path) for path in one] == [fingerprint(path) for path in two]
@@ -167,24 +168,21 @@ def test_a_cluster_that_does_not_answer_is_named_and_nothing_is_left(
 ):
     pytest.importorskip("ray")
     with pytest.raises(ValueError, match=message):
-        simulate_many([photo], tmp_path / "out", OPTIONS, count=1, engine="ray", ray_address=address)
+        simulate_many([photo], tmp_path / "out", OPTIONS, count=1, engine=Engine("ray", ray_address=address))
     assert not (tmp_path / "out").exists()
 
 
-def test_without_ray_its_engine_is_refused_before_anything_is_made(
-    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_without_ray_its_engine_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"^engine: ray is not installed; pip install 'spikevrt\[ray\]'$"):
-        simulate_many([photo], tmp_path / "out", OPTIONS, count=1, engine="ray")
-    assert not (tmp_path / "out").exists()
+        Engine("ray")
 
 
-def test_an_engine_that_does_not_exist_is_refused(photo: Path, tmp_path: Path):
+def test_an_engine_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match=r"^engine: dask; must be one of processes, ray$"):
-        simulate_many([photo], tmp_path / "out", OPTIONS, count=1, engine="dask")
+        Engine("dask")
     with pytest.raises(ValueError, match=r"^ray_address: only with engine ray, not processes$"):
-        simulate_many([photo], tmp_path / "out", OPTIONS, count=1, ray_address="10.0.0.1:6379")
+        Engine(ray_address="10.0.0.1:6379")
 
 
 def test_a_batch_that_was_killed_and_started_again_equals_one_that_was_not(photo: Path, tmp_path: Path):

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from spikevrt.config import Config, ModelConfig
 from spikevrt.data.dataset import DatasetInfo
-from spikevrt.data.prepare import prepare
+from spikevrt.data.prepare import Sources, prepare
+from spikevrt.data.prepare_options import PrepareOptions
 from spikevrt.recording.frames import write_image
 from spikevrt.represent.voxel import VoxelStats
 from spikevrt.simulate.setup import SimulateOptions
@@ -122,8 +123,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         options = SimulateOptions(
             frames=frames, exposure_ticks=8, period_ticks=10, width=64, height=64, num_layers=0, motion_px=6
         )
-        recordings.append(simulate_recording(root / "photo.png", root / name, options).root)
-    return prepare(recordings[:1], root / "dataset", num_bins=REAL_BINS, val=recordings[1:])
+        recordings.append(simulate_recording(root / "photo.png", root / name, options))
+    return prepare(Sources(recordings[:1], recordings[1:]), root / "dataset", PrepareOptions(num_bins=REAL_BINS))
 
 
 def real_config(dataset: Path, **changes: Any) -> Config:

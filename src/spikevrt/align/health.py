@@ -12,6 +12,7 @@ import dataclasses
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -119,6 +120,29 @@ def admit(recording: Recording, *, ignore: Collection[str] = (), strict: bool = 
     for line in lines:
         print(f"spikevrt: {recording.root}: {line}", file=sys.stderr)
     return passed
+
+
+def admit_readable(recording: Recording, *, ignore: Collection[str] = (), strict: bool = False) -> Recording:
+    """`admit`, asked about the frames whose pictures can be read: a training set drops the others, with the reason."""
+    seen = recording
+    while damaged := {index for index in sampled_frames(seen.num_frames) if not _reads(seen, index)}:
+        kept = [index for index in range(seen.num_frames) if index not in damaged]
+        if not kept:
+            return recording  # nothing of it will be kept, and that is told with the reason
+        seen = dataclasses.replace(
+            seen,
+            exposures=tuple(seen.exposures[index] for index in kept),
+            blur=seen.blur if isinstance(seen.blur, Path) else tuple(seen.blur[index] for index in kept),
+        )
+    return dataclasses.replace(recording, bad_pixels=admit(seen, ignore=ignore, strict=strict).bad_pixels)
+
+
+def _reads(recording: Recording, index: int) -> bool:
+    try:
+        recording.read_blur(index)
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def check_names(ignore: Collection[str]) -> None:

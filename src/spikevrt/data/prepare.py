@@ -11,31 +11,29 @@ Dimension key: K bins, H x W colour pixels, h x w spike cells, N distinct counts
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from spikevrt.align.health import admit, check_names, sampled_frames
 from spikevrt.atomic import complete_or_absent, refuse_existing
 from spikevrt.data.dataset import DATASET_FILE, DATASET_FORMAT, Split, is_sequence_name
+from spikevrt.data.prepare_options import PrepareOptions
 from spikevrt.data.sample import COUNT_TYPES
 from spikevrt.data.sequence import POSITIONS_FILE, PREPARED_VERSION, FrameKind, PreparedSequence, write_sequence
-from spikevrt.formats.layouts import NO_OPTIONS, TAKES_NONE, LayoutOptions, find_layout, layout_recordings
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import Recording, find_recordings, nearest_ratio, open_recording
+from spikevrt.recording.recording import Recording, nearest_ratio
 from spikevrt.recording.spike_file import SpikeGeometry, pack, sha256_file
 from spikevrt.represent.counts import exposure_counts
-from spikevrt.represent.voxel import Split as BinSplit
 from spikevrt.represent.voxel import VoxelSpec, density
 
 if TYPE_CHECKING:
@@ -78,87 +76,76 @@ def source_of(recording: Recording) -> str:
     return str(recording.provenance.get("source_sha256") or recording.root.resolve())
 
 
+@dataclass(frozen=True)
+class Sources:
+    """The recordings of a dataset: those to be split, those for validation, and those that bring their split."""
+
+    recordings: Sequence[Recording] = ()
+    val: Sequence[Recording] = ()
+    presplit: Sequence[tuple[Recording, Split]] = ()
+
+
 def prepare(
-    recordings: Sequence[str | Path],
+    sources: Sources,
     out: str | Path,
+    options: PrepareOptions = PrepareOptions(),  # noqa: B008 (immutable)
     *,
-    num_bins: int = 32,
-    split: BinSplit = "whole",
-    frames: FrameKind = "npy",
-    val_fraction: float | None = None,
-    val: Sequence[str | Path] = (),
-    seed: int | None = None,
-    layout: LayoutOptions = NO_OPTIONS,
-    ignore_health: Collection[str] = (),
-    without_sharp: bool = False,
+    admit: Callable[[Recording], Recording] | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a dataset folder; it appears under its name only when it is complete.
 
-    Every recording passes the health gate (`align.health.admit`), as it would to be restored: what is marked there is
-    filled in the voxels, and told on stderr.
-
     Args:
-        recordings: recordings, folders of recordings, or dataset folders of a known layout, which bring their split.
+        sources: the recordings; with any for validation, all others are for training.
         out: the dataset folder to make.
-        num_bins: bins per exposure (K).
-        split: how ticks fall into bins: "whole", or "fractional", which shares a tick among the bins it overlaps.
-        frames: "npy", of which a clip reads its crop alone; "png", which takes less room and is decoded whole.
-        val_fraction: share of the recordings for validation (0.1), whole sources at a time; not with `val`.
-        val: recordings (or folders of them) for validation; all of `recordings` are then for training. Not with
-            dataset folders, which bring their split.
-        seed: decides the split (123).
-        layout: how to read dataset folders of a known layout.
-        ignore_health: names of findings (`align.health.NAMES`) that shall not refuse a recording.
-        without_sharp: take recordings without sharp frames too, for self-supervised training; all of a split have them,
-            or none. Dataset folders that bring a test set alone are then split like recordings.
+        options: bins, files and split.
+        admit: the gate that every recording passes first: it returns the recording with its broken pixels marked, which
+            are then filled in the voxels, or raises ValueError.
         overwrite: replace an existing dataset folder (and nothing but a dataset).
         progress: called with (recordings done, recordings in all).
 
     Raises:
         FileExistsError: `out` exists.
-        FileNotFoundError: a recording is missing.
         ValueError: a recording cannot be used at all or is refused by the gate, or a setting cannot be obeyed.
     """
     out = Path(out)
-    spec = VoxelSpec(num_bins, split)
-    if frames not in get_args(FrameKind):
-        raise ValueError(f"frames: {frames!r}; allowed: {', '.join(get_args(FrameKind))}")
-    check_names(ignore_health)
+    spec = VoxelSpec(options.num_bins, options.split)
     refuse_existing(out, marker=DATASET_FILE, overwrite=overwrite)
-    opened = _open(recordings, without_sharp, val_fraction=val_fraction, val=val, seed=seed, layout=layout)
-    _check_sharp(opened, without_sharp)
-    _check_names([recording for recording, _ in opened])
+    split = _split(sources, options)
+    _check_sharp(split, options.without_sharp)
+    _check_names([recording for recording, _ in split])
 
     with complete_or_absent(out) as partial:
         num_kept, often = 0, Counter[float]()
-        for done, (recording, part) in enumerate(opened):
+        for done, (recording, part) in enumerate(split):
             if progress:
-                progress(done, len(opened))
-            passed = _admitted(recording, ignore_health)
-            kept, counted = _prepare_sequence(passed, partial / part / recording.name, spec, frames)
+                progress(done, len(split))
+            if recording.spikes is None:
+                raise ValueError(f"{recording.root}: no spikes in this recording")
+            passed = recording if admit is None else admit(recording)
+            kept, counted = _prepare_sequence(passed, partial / part / recording.name, spec, options.frames)
             num_kept += kept
             if part == "train":
                 often.update(counted)
         if progress:
-            progress(len(opened), len(opened))
+            progress(len(split), len(split))
         if not often:
             raise ValueError("recordings: none for training, and mean and std are measured there; allowed: one or more")
         mean, std = log1p_mean_std(often)
         if std == 0:
             raise ValueError("recordings: every bin of the training set holds the same count; its spikes say nothing")
-        names = sorted((recording.name, part) for recording, part in opened)
+        names = sorted((recording.name, part) for recording, part in split)
         values = {
             "format": DATASET_FORMAT,
             "version": PREPARED_VERSION,
-            "num_bins": num_bins,
-            "bin_split": split,
+            "num_bins": options.num_bins,
+            "bin_split": options.split,
             "mean": mean,
             "std": std,
             "data_hash": _data_hash(partial),
             "num_frames": num_kept,
-            "num_dropped": sum(r.num_frames + len(r.dropped) for r, _ in opened) - num_kept,
+            "num_dropped": sum(r.num_frames + len(r.dropped) for r, _ in split) - num_kept,
             "train": [name for name, part in names if part == "train"],
             "val": [name for name, part in names if part == "val"],
         }
@@ -166,44 +153,17 @@ def prepare(
     return out
 
 
-def _open(
-    paths: Sequence[str | Path],
-    without_sharp: bool,
-    *,
-    val_fraction: float | None,
-    val: Sequence[str | Path],
-    seed: int | None,
-    layout: LayoutOptions,
-) -> list[tuple[Recording, Split]]:
+def _split(sources: Sources, options: PrepareOptions) -> list[tuple[Recording, Split]]:
     """Every recording with the part of the dataset that it goes to."""
-    own: list[tuple[Recording, Split]] = []
-    loose: list[Recording] = []
-    has_layout = False
-    for path in map(Path, paths):
-        if find_layout(path, layout) is not None:
-            parts, has_layout = layout_recordings(path, layout), True
-            if without_sharp and not parts["train"]:
-                loose += parts["val"]
-            else:
-                own += [(recording, part) for part in get_args(Split) for recording in parts[part]]
-        else:
-            loose += [open_recording(found) for found in find_recordings([path])]
-    if not own and not loose:
+    loose = sources.recordings
+    if not loose and not sources.presplit:
         raise ValueError("recordings: none given; allowed: one or more")
-    if not has_layout and layout != NO_OPTIONS:
-        raise ValueError(f"{paths[0]}: {TAKES_NONE}")
-    if own and val:
-        theirs = next(path for path in map(Path, paths) if find_layout(path, layout) is not None)
-        raise ValueError(f"val: {val[0]}, but {theirs} brings its own split; allowed: none with a dataset folder")
-    for name, value in (("val_fraction", val_fraction), ("seed", seed)):
-        if not loose and value is not None:
-            raise ValueError(f"{name}: {value}, but {paths[0]} brings its own split; allowed: none")
-    held_out = [open_recording(path) for path in find_recordings(val)]
-    fraction = DEFAULT_VAL_FRACTION if val_fraction is None else val_fraction
     splits: list[Split] = ["train"] * len(loose)
-    if loose and not val:
-        splits = split_recordings(loose, val_fraction=fraction, seed=DEFAULT_SEED if seed is None else seed)
-    return own + list(zip(loose, splits, strict=True)) + [(recording, "val") for recording in held_out]
+    if loose and not sources.val:
+        fraction = DEFAULT_VAL_FRACTION if options.val_fraction is None else options.val_fraction
+        seed = DEFAULT_SEED if options.seed is None else options.seed
+        splits = split_recordings(loose, val_fraction=fraction, seed=seed)
+    return [*sources.presplit, *zip(loose, splits, strict=True), *((recording, "val") for recording in sources.val)]
 
 
 def log1p_mean_std(often: Mapping[float, int]) -> tuple[float, float]:
@@ -236,34 +196,6 @@ def narrow(counts: Float[Tensor, "K h w"]) -> Num[np.ndarray, "K h w"]:
         if np.array_equal(small.astype(np.float32), wide):
             return small
     return wide
-
-
-def _admitted(recording: Recording, ignore_health: Collection[str]) -> Recording:
-    """The recording with its broken pixels marked. Raises ValueError where it has no spikes, or the gate refuses.
-
-    A frame whose picture is damaged is dropped later; the gate looks at others.
-    """
-    if recording.spikes is None:
-        raise ValueError(f"{recording.root}: no spikes in this recording")
-    seen = recording
-    while damaged := {index for index in sampled_frames(seen.num_frames) if not _reads(seen, index)}:
-        kept = [index for index in range(seen.num_frames) if index not in damaged]
-        if not kept:
-            return recording  # nothing of it will be kept, and that is told with the reason
-        seen = dataclasses.replace(
-            seen,
-            exposures=tuple(seen.exposures[index] for index in kept),
-            blur=seen.blur if isinstance(seen.blur, Path) else tuple(seen.blur[index] for index in kept),
-        )
-    return dataclasses.replace(recording, bad_pixels=admit(seen, ignore=ignore_health).bad_pixels)
-
-
-def _reads(recording: Recording, index: int) -> bool:
-    try:
-        recording.read_blur(index)
-    except (ValueError, OSError):
-        return False
-    return True
 
 
 def _prepare_sequence(

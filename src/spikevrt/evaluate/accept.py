@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from spikevrt.evaluate.results import KNOWN, Method, Results, ScoredRecording, read_results, shown
+from spikevrt.evaluate.results import KNOWN, Results, ScoredMethod, ScoredRecording, read_results, shown
 
 MAX_PSNR_LOSS_DB = 0.05
 MAX_LPIPS_LOSS = 0.005
@@ -71,8 +71,8 @@ def accept(spike: str, twin: str) -> Acceptance:
     hashes = spike_results.data_sha256, twin_results.data_sha256
     if hashes[0] != hashes[1]:
         raise ValueError(f"--twin: {twin}: data {hashes[1][:12]}, --spike has {hashes[0][:12]}; allowed: the same data")
-    names = [recording.name for recording in twin_results.recordings if recording.name in twin_method.sequences]
-    both = [r for r in spike_results.recordings if r.name in names and r.name in spike_method.sequences]
+    names = [recording.name for recording in twin_results.recordings if recording.name in twin_method.scores]
+    both = [r for r in spike_results.recordings if r.name in names and r.name in spike_method.scores]
     if not both:
         raise ValueError(f"--twin: {twin}: {twin_method.name} has no recording that {spike_method.name} has")
     checks = tuple(_check(metric, spike_method, twin_method, both) for metric in STATUS)
@@ -92,7 +92,7 @@ def told(acceptance: Acceptance) -> list[str]:
     return lines
 
 
-def _choose(run: str, *, reads_spikes: bool) -> tuple[Results, Method]:
+def _choose(run: str, *, reads_spikes: bool) -> tuple[Results, ScoredMethod]:
     option = "--spike" if reads_spikes else "--twin"
     path, name = Path(run), ""
     if not path.exists() and ":" in run:
@@ -111,14 +111,14 @@ def _choose(run: str, *, reads_spikes: bool) -> tuple[Results, Method]:
     return results, chosen[0]
 
 
-def _check(metric: str, spike: Method, twin: Method, recordings: list[ScoredRecording]) -> Check:
+def _check(metric: str, spike: ScoredMethod, twin: ScoredMethod, recordings: list[ScoredRecording]) -> Check:
     pairs = []
     for method in (spike, twin):
-        if not any(metric in method.sequences[recording.name].mean for recording in recordings):
+        if not any(metric in method.scores[recording.name].mean for recording in recordings):
             text = f"{method.name} has no {metric}; `spikevrt evaluate --metrics all` measures it"
             raise ValueError(f"{method.folder}: {text}")
     for recording in recordings:
-        means = [method.sequences[recording.name].mean for method in (spike, twin)]
+        means = [method.scores[recording.name].mean for method in (spike, twin)]
         if all(metric in mean for mean in means):
             pairs.append([mean[metric] for mean in means])
     if not pairs:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from spikevrt.evaluate.scores import METRICS_ALL
-from spikevrt.recording.sidecar import Fields, read_fields
+from spikevrt.typed import convert, load_json, naming, require
 
 FORMAT, VERSION = "spikevrt-results", 2
 RESULTS = "results.json"
@@ -23,7 +24,7 @@ TWO_PLACES = {"dB", "px"}
 
 
 @dataclass(frozen=True)
-class Condition:
+class ScoredCondition:
     """What a recording was captured under. `values` holds all but the two names: numbers, words, yes or no."""
 
     name: str
@@ -36,33 +37,60 @@ class ScoredRecording:
     """A recording as the results tell of it; `path` is where it lay then, None where they do not say."""
 
     name: str
-    path: Path | None
     num_frames: int
     width: int
     height: int
-    condition: Condition | None
+    path: Path | None = None
+    condition: dict[str, bool | int | float | str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.condition is not None:
+            for key in ("name", "split"):
+                convert(self.condition.get(key), str, f"condition.{key}")
+
+    @cached_property
+    def captured(self) -> ScoredCondition | None:
+        """The condition under which it was captured."""
+        if self.condition is None:
+            return None
+        values = dict(self.condition)
+        return ScoredCondition(str(values.pop("name")), str(values.pop("split")), values)
 
 
 @dataclass(frozen=True)
 class SequenceScores:
-    """One method on one recording: means by metric, and the values of each frame by its index."""
+    """One method on one recording: means by metric, and the values of each frame with its `frame_idx`."""
 
+    name: str
     mean: dict[str, float]
-    frames: tuple[tuple[int, dict[str, float]], ...]
+    frames: tuple[dict[str, float], ...]
 
 
 @dataclass(frozen=True)
-class Method:
+class ScoredMethod:
     """One row of the table; `folder` holds the results file, and perhaps frames and pictures of it."""
 
     name: str
-    folder: Path
-    sequences: dict[str, SequenceScores]  # by the recording's name; some may be absent
-    is_network: bool
-    reads_spikes: bool
-    parameters: int | None
-    ms_per_frame: float | None
-    peak_memory_bytes: float | None
+    sequences: tuple[SequenceScores, ...]  # of some recordings or all
+    weights: Any = None  # which; None: the method is no network
+    spikes: Any = None  # True where it reads them
+    parameters: int | None = None
+    ms_per_frame: float | None = None
+    peak_memory_bytes: float | None = None
+    folder: Path = Path()
+
+    @property
+    def is_network(self) -> bool:
+        return self.weights is not None
+
+    @property
+    def reads_spikes(self) -> bool:
+        return self.spikes is True
+
+    @cached_property
+    def scores(self) -> dict[str, SequenceScores]:
+        """By the recording's name."""
+        return {sequence.name: sequence for sequence in self.sequences}
 
 
 @dataclass(frozen=True)
@@ -73,12 +101,12 @@ class Results:
     data_sha256: str
     protocol: dict[str, str]
     recordings: tuple[ScoredRecording, ...]
-    methods: tuple[Method, ...]
+    methods: tuple[ScoredMethod, ...]
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Every metric that some sequence has: the known ones in the order of `KNOWN`, then the others by name."""
-        found = {name for method in self.methods for scores in method.sequences.values() for name in scores.mean}
+        found = {name for method in self.methods for scores in method.sequences for name in scores.mean}
         return (*(name for name in KNOWN if name in found), *sorted(found - set(KNOWN)))
 
 
@@ -93,23 +121,26 @@ def read_results(path: Path) -> Results:
     file = path / RESULTS if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"{path}: no results there; allowed: a {RESULTS}, or a folder with one")
-    fields = read_fields(file, FORMAT, VERSION)
-    recordings = tuple(_read_recording(entry, file.parent) for entry in fields.each("data.recordings"))
-    names = {recording.name for recording in recordings}
-    methods = tuple(_read_method(entry, file.parent, names) for entry in fields.each("methods"))
-    for name in (method.name for method in methods):
-        if [method.name for method in methods].count(name) > 1:
-            raise ValueError(f"{file}: two methods are called {name}")
-    if not methods or not recordings:
-        raise ValueError(f"{file}: no methods or no recordings; allowed: one of each or more")
-    protocol = fields.inside("protocol")
-    return Results(
-        ((file, fields.values),),
-        fields.get("data.sha256", str),
-        {str(name): protocol.get(name, str) for name in protocol.values},
-        recordings,
-        methods,
-    )
+    values = load_json(file, FORMAT, VERSION)
+    with naming(file):
+        read = convert(_numbers(values), _File, finite=False)
+        recordings = tuple(
+            recording if recording.path is None else replace(recording, path=(file.parent / recording.path).resolve())
+            for recording in read.data.recordings
+        )
+        known = {recording.name for recording in recordings}
+        names = [method.name for method in read.methods]
+        for index, method in enumerate(read.methods):
+            if method.name in names[:index]:
+                raise ValueError(f"two methods are called {method.name}")
+            for number, sequence in enumerate(method.sequences):
+                where = f"methods[{index}].sequences[{number}]"
+                require(sequence.name in known, f"{where}.name", sequence.name, "one of data.recordings")
+                require(all("frame_idx" in frame for frame in sequence.frames), where, "frames", "each with frame_idx")
+        if not names or not recordings:
+            raise ValueError("no methods or no recordings; allowed: one of each or more")
+    methods = tuple(replace(method, folder=file.parent) for method in read.methods)
+    return Results(((file, values),), read.data.sha256, read.protocol, recordings, methods)
 
 
 def merge(parts: Sequence[Results]) -> Results:
@@ -147,44 +178,44 @@ def merge(parts: Sequence[Results]) -> Results:
     return whole
 
 
-def mean_of(method: Method, recordings: Sequence[ScoredRecording], metric: str) -> tuple[float | None, int]:
+def mean_of(method: ScoredMethod, recordings: Sequence[ScoredRecording], metric: str) -> tuple[float | None, int]:
     """(mean over those of the recordings that the method has the metric of, how many those are)."""
     values = [
-        method.sequences[recording.name].mean[metric]
+        method.scores[recording.name].mean[metric]
         for recording in recordings
-        if recording.name in method.sequences and metric in method.sequences[recording.name].mean
+        if recording.name in method.scores and metric in method.scores[recording.name].mean
     ]
     return (sum(values) / len(values) if values else None), len(values)
 
 
-def splits(results: Results) -> dict[str, list[Condition]]:
+def splits(results: Results) -> dict[str, list[ScoredCondition]]:
     """The conditions of each split, each once, in the order of the file. Empty where no recording has a condition."""
-    found: dict[str, list[Condition]] = {}
+    found: dict[str, list[ScoredCondition]] = {}
     for recording in results.recordings:
-        if recording.condition is not None:
-            conditions = found.setdefault(recording.condition.split, [])
-            if recording.condition.name not in [condition.name for condition in conditions]:
-                conditions.append(recording.condition)
+        if recording.captured is not None:
+            conditions = found.setdefault(recording.captured.split, [])
+            if recording.captured.name not in [condition.name for condition in conditions]:
+                conditions.append(recording.captured)
     return found
 
 
-def base_of(conditions: Sequence[Condition]) -> Condition:
+def base_of(conditions: Sequence[ScoredCondition]) -> ScoredCondition:
     """The condition from which the others of its split differ in the fewest values in all; the first of equals."""
     return min(conditions, key=lambda one: sum(len(differing(one, other)) for other in conditions))
 
 
-def differing(one: Condition, other: Condition) -> list[str]:
+def differing(one: ScoredCondition, other: ScoredCondition) -> list[str]:
     """The keys in whose values two conditions differ."""
     keys = [*one.values, *(key for key in other.values if key not in one.values)]
     return [key for key in keys if one.values.get(key) != other.values.get(key)]
 
 
-def recordings_under(results: Results, condition: Condition) -> list[ScoredRecording]:
+def recordings_under(results: Results, condition: ScoredCondition) -> list[ScoredRecording]:
     return [
         recording
         for recording in results.recordings
-        if recording.condition is not None
-        and (recording.condition.split, recording.condition.name) == (condition.split, condition.name)
+        if recording.captured is not None
+        and (recording.captured.split, recording.captured.name) == (condition.split, condition.name)
     ]
 
 
@@ -195,11 +226,11 @@ def base_groups(results: Results) -> list[tuple[str, list[ScoredRecording]]]:
         base = base_of(conditions)
         title = split if base.name == split else f"{split}, base {base.name}"
         groups.append((title, recordings_under(results, base)))
-    plain = [recording for recording in results.recordings if recording.condition is None]
+    plain = [recording for recording in results.recordings if recording.captured is None]
     return groups + ([("all recordings" if not groups else "without condition", plain)] if plain else [])
 
 
-def curve_conditions(conditions: Sequence[Condition], axis: str) -> list[tuple[float, Condition]]:
+def curve_conditions(conditions: Sequence[ScoredCondition], axis: str) -> list[tuple[float, ScoredCondition]]:
     """The base of a split and the conditions that differ from it in the number `axis` alone, by that number."""
     base = base_of(conditions)
     points = [
@@ -223,51 +254,29 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_same_measurement(one: Method, other: Method) -> bool:
-    return not one.is_network and not other.is_network and one.sequences == other.sequences
+def _is_same_measurement(one: ScoredMethod, other: ScoredMethod) -> bool:
+    return not one.is_network and not other.is_network and one.scores == other.scores
 
 
-def _read_recording(entry: Fields, folder: Path) -> ScoredRecording:
-    path = (folder / entry.get("path", str)).resolve() if entry.has("path") else None
-    condition = None
-    if entry.has("condition"):
-        inside = entry.inside("condition")
-        values = {str(key): value for key, value in inside.values.items() if key not in ("name", "split")}
-        for key, value in values.items():
-            if not isinstance(value, str | int | float):
-                raise ValueError(f"{entry.path}: {inside.prefix}{key}: {str(value)[:80]!r}; allowed: number or text")
-        condition = Condition(inside.get("name", str), inside.get("split", str), values)
-    return ScoredRecording(
-        entry.get("name", str), path, entry.get("num_frames", int), entry.get("width", int), entry.get("height", int),
-        condition,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class _Data:
+    sha256: str
+    recordings: tuple[ScoredRecording, ...]
 
 
-def _read_method(entry: Fields, folder: Path, recordings: set[str]) -> Method:
-    sequences: dict[str, SequenceScores] = {}
-    for sequence in entry.each("sequences"):
-        name = sequence.get("name", str)
-        if name not in recordings:
-            raise ValueError(f"{entry.path}: {sequence.prefix}name: {name[:80]!r}; allowed: one of data.recordings")
-        frames = tuple((frame.get("frame_idx", int), _read_scores(frame)) for frame in sequence.each("frames"))
-        sequences[name] = SequenceScores(_read_scores(sequence.inside("mean")), frames)
-    return Method(
-        name=entry.get("name", str),
-        folder=folder,
-        sequences=sequences,
-        is_network=entry.has("weights"),
-        reads_spikes=entry.has("spikes") and entry.values["spikes"] is True,
-        parameters=entry.get("parameters", int) if entry.has("parameters") else None,
-        ms_per_frame=entry.get("ms_per_frame", float) if entry.has("ms_per_frame") else None,
-        peak_memory_bytes=entry.get("peak_memory_bytes", float) if entry.has("peak_memory_bytes") else None,
-    )
+@dataclass(frozen=True)
+class _File:
+    """What is read of a results.json; the rest of it is for people."""
+
+    data: _Data
+    methods: tuple[ScoredMethod, ...]
+    protocol: dict[str, str]
 
 
-def _read_scores(fields: Fields) -> dict[str, float]:
-    """Numbers by metric. "inf" is infinity; null, of what could not be measured, is left out."""
-    scores: dict[str, float] = {}
-    for name, value in fields.values.items():
-        if name == "frame_idx" or value is None:
-            continue
-        scores[str(name)] = math.inf if value == "inf" else fields.get(str(name), float)
-    return scores
+def _numbers(node: Any) -> Any:
+    """Decoded JSON with infinity for "inf", and without the nulls of what could not be measured."""
+    if isinstance(node, dict):
+        return {key: _numbers(value) for key, value in node.items() if value is not None}
+    if isinstance(node, list):
+        return [_numbers(value) for value in node]
+    return math.inf if node == "inf" else node

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from spikevrt.data.prepare import Sources
+from spikevrt.data.prepare_options import PrepareOptions
 from spikevrt.formats.dataset_trees import (
     GOPRO_TICKS,
     LAYOUTS,
@@ -34,7 +36,7 @@ from spikevrt.recording.spike_formats import SPIKECV_CONFIG, read_spikecv_config
 from spikevrt.recording.stream import JoinedStream, PackedStream
 
 TAKES_NONE = "a recording tells all by itself; allowed: options of layouts for dataset folders alone"
-__all__ = ["LayoutOptions", "LayoutRecording", "find_layout", "layout_recordings", "open_recordings"]
+__all__ = ["LayoutOptions", "LayoutRecording", "find_layout", "layout_recordings", "open_recordings", "open_sources"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,43 @@ def open_recordings(
             parts = layout_recordings(path, options)
             opened += [recording for name in get_args(Part) if part in (None, name) for recording in parts[name]]
     return opened
+
+
+def open_sources(
+    paths: Iterable[str | Path],
+    val: Iterable[str | Path] = (),
+    layout: LayoutOptions = NO_OPTIONS,
+    options: PrepareOptions = PrepareOptions(),  # noqa: B008 (immutable)
+) -> Sources:
+    """What a dataset is made from: recordings, folders of them, and dataset folders, which bring their split.
+
+    `val` are recordings (or folders of them) for validation. With `options.without_sharp` dataset folders that bring a
+    test set alone are split like recordings.
+
+    Raises:
+        FileNotFoundError: a path does not exist.
+        ValueError: as `open_recordings`; a choice for validation that a dataset folder has made already.
+    """
+    paths, val = [Path(path) for path in paths], list(val)
+    own: list[tuple[Recording, Part]] = []
+    loose: list[Recording] = []
+    theirs = [path for path in paths if find_layout(path, layout) is not None]
+    for path in paths:
+        parts = layout_recordings(path, layout) if path in theirs else None
+        if parts is None:
+            loose += [open_recording(found) for found in find_recordings([path])]
+        elif options.without_sharp and not parts["train"]:
+            loose += parts["val"]
+        else:
+            own += [(recording, part) for part in get_args(Part) for recording in parts[part]]
+    if paths and not theirs and layout != NO_OPTIONS:
+        raise ValueError(f"{paths[0]}: {TAKES_NONE}")
+    if own and val:
+        raise ValueError(f"val: {val[0]}, but {theirs[0]} brings its own split; allowed: none with a dataset folder")
+    for name, value in (("val_fraction", options.val_fraction), ("seed", options.seed)):
+        if own and not loose and value is not None:
+            raise ValueError(f"{name}: {value}, but {paths[0]} brings its own split; allowed: none")
+    return Sources(loose, [open_recording(path) for path in find_recordings(val)], own)
 
 
 def _choose_blur(root: Path, layout: Layout, options: LayoutOptions) -> str:

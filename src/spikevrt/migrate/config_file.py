@@ -1,6 +1,6 @@
 """Turn a config of the reference system (upper-case YAML) into one of ours; every key of it is accounted for.
 
-A key is taken over, or needs nothing because it is always so, or is refused with the reason. `config_keys` says which.
+A key is taken over, or needs nothing because it is always so, or is refused with the reason. `keys` says which.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from spikevrt.config import CHECKPOINT_PARTS, Config
-from spikevrt.migrate.keys import KEYS, Key
-from spikevrt.migrate.rules import Only, never, plain
+from spikevrt.migrate.keys import KEYS, Key, plain
+from spikevrt.typed import load_yaml
 
 MAX_DEPTH, MAX_KEYS = 10, 2_000  # of a file; aliases can make it endless
 MAX_VALUE_CHARS = 80  # shown of one value
@@ -26,7 +24,7 @@ COMMANDS = ("prepare", "train", "torchrun")  # first words of a `new` that is an
 
 
 @dataclass(frozen=True)
-class Line:
+class Converted:
     """What became of one old key."""
 
     old: str
@@ -44,11 +42,11 @@ class Imported:
     the options that are no settings, as a command each."""
 
     config: Config
-    lines: tuple[Line, ...]
+    lines: tuple[Converted, ...]
     commands: tuple[str, ...]
 
     @property
-    def refused(self) -> tuple[Line, ...]:
+    def refused(self) -> tuple[Converted, ...]:
         return tuple(line for line in self.lines if line.refused)
 
 
@@ -62,12 +60,7 @@ def read_old_config(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such config file")
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except _Repeated as error:
-        raise ValueError(f"{path}: {error}") from None
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # PyYAML lets the last three out
-        raise ValueError(f"{path}: not a YAML file ({(str(error).splitlines() or ['?'])[0]})") from None
+    values = load_yaml(path)
     if not isinstance(values, dict) or not values:
         raise ValueError(f"{path}: a config is a YAML mapping")
     old: dict[str, Any] = {}
@@ -107,20 +100,10 @@ def import_config(old: dict[str, Any]) -> Imported:
     lines = []
     for name, value in old.items():
         if name in refused:
-            lines.append(Line(name, value, refused[name], True))
+            lines.append(Converted(name, value, refused[name], True))
         else:
-            lines.append(Line(name, value, told.get(name) or _described(taken[name]), False))
+            lines.append(Converted(name, value, told.get(name) or _described(taken[name]), False))
     return Imported(config, tuple(lines), tuple(_commands(taken)))
-
-
-def keys_table() -> str:
-    """`KEYS` as the Markdown table of docs/training.md."""
-    rows = ["| old key | becomes | remark |", "| --- | --- | --- |"]
-    for key in KEYS:
-        old = ", ".join(f"`{name}`" for name in key.old)
-        new = ", ".join(dict.fromkeys(f"`{_documented(name)}`" for name in key.new)) or _without_new(key)
-        rows.append(f"| {old} | {new} | {key.remark} |")
-    return "\n".join(rows)
 
 
 def _refuse_contradictions(old: dict[str, Any], taken: dict[str, dict[str, Any]], refused: dict[str, str]) -> None:
@@ -133,7 +116,7 @@ def _refuse_contradictions(old: dict[str, Any], taken: dict[str, dict[str, Any]]
         if any(value != next(iter(values.values())) for value in values.values()):
             for name in values:
                 others = ", ".join(f"{other} = {_shown(old[other])}" for other in values if other != name)
-                refused.setdefault(name, f"contradicts {others}: they are one setting, {_documented(setting)}")
+                refused.setdefault(name, f"contradicts {others}: they are one setting, {documented(setting)}")
                 taken.pop(name, None)
 
 
@@ -222,21 +205,15 @@ def _setting(new: str, value: Any) -> str:
     if new == "model.spikes":
         return "a spike branch (model.spikes)" if value else f"{new} = null"
     if _is_option(new):
-        return f"{_documented(new)}{'' if value is True else f' {_shown(value)}'}"
+        return f"{documented(new)}{'' if value is True else f' {_shown(value)}'}"
     return f"{new} = {_shown(value)}"
 
 
-def _documented(new: str) -> str:
+def documented(new: str) -> str:
     """How a `new` of the table is written for people."""
     if _is_option(new):
         return new if new.startswith("torchrun") else f"spikevrt {new}"
     return new.partition(":")[0]
-
-
-def _without_new(key: Key) -> str:
-    if isinstance(key.rule, Only):
-        return f"always so; anything but {', '.join(f'`{plain(value)}`' for value in key.rule.allowed)} is refused"
-    return "refused" if key.rule is never else "nothing to set"
 
 
 def _unknown(name: str) -> str:
@@ -260,18 +237,3 @@ def _leaves(values: dict[Any, Any], prefix: str, depth: int) -> Iterator[tuple[s
             yield from _leaves(value, f"{prefix}{key}.", depth + 1)
         else:
             yield f"{prefix}{key}", value, depth
-
-
-class _Repeated(Exception):
-    """A key that stands twice in one mapping."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, but a key that stands twice is refused: it would take the last and drop the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for index, key in enumerate(keys):
-            if key in keys[:index] and key != "<<":
-                raise _Repeated(f"line {node.start_mark.line + 1} on: {key} is given twice")
-        return super().construct_mapping(node, deep)

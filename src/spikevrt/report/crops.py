@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikevrt.evaluate.results import Method, ScoredRecording
+from spikevrt.evaluate.results import ScoredMethod, ScoredRecording
 from spikevrt.light import image_to_linear, luminance
 from spikevrt.recording.frames import read_image
 from spikevrt.recording.recording import Recording, check_size, nearest_ratio, open_recording
@@ -47,7 +47,7 @@ class Crops:
     without: tuple[str, ...]
 
 
-def read_crops(entry: ScoredRecording, methods: Sequence[Method]) -> Crops:
+def read_crops(entry: ScoredRecording, methods: Sequence[ScoredMethod]) -> Crops:
     """Crops of the middle frame, where the blur is worst; a method's frame is the kept one, or comes out of the picture
     that `evaluate` always writes.
 
@@ -190,7 +190,7 @@ def data_uri(image: UInt8[np.ndarray, "h w 3"], *, lossless: bool, max_width: in
 
 
 def _restored(
-    method: Method, name: str, frame: int, blur: np.ndarray, sharp: np.ndarray
+    method: ScoredMethod, name: str, frame: int, blur: np.ndarray, sharp: np.ndarray
 ) -> UInt8[np.ndarray, "H W 3"] | None:
     kept, sheet = frame_path(method.folder, method.name, name, frame), picture_path(method.folder, method.name, name)
     if kept.is_file():

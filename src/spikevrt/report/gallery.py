@@ -50,9 +50,9 @@ def _intro(entry: ScoredRecording, crops: Crops) -> str:
     top, left, height, width = crops.box
     text = f"Frame {crops.frame}, counted from 0, of {entry.num_frames}; its {width} x {height} pixels from column "
     text += f"{left} and row {top} on, where the blurry frame is furthest from the sharp one."
-    if entry.condition is not None:
-        text += f" Condition {entry.condition.name}: "
-        text += ", ".join(f"{key} {value}" for key, value in entry.condition.values.items()) + "."
+    if entry.captured is not None:
+        text += f" Condition {entry.captured.name}: "
+        text += ", ".join(f"{key} {value}" for key, value in entry.captured.values.items()) + "."
     if crops.without:
         text += f" No frame was kept of {', '.join(crops.without)}."
     return f"<p>{html.escape(text)}</p>"
@@ -164,9 +164,9 @@ def _error_maps(crops: Crops) -> str:
 def _frames_plot(results: Results, entry: ScoredRecording, metric: str) -> str:
     lines = []
     for k, method in enumerate(results.methods):
-        if entry.name in method.sequences:
-            frames = method.sequences[entry.name].frames
-            points = tuple((float(index), scores[metric]) for index, scores in frames if metric in scores)
+        if entry.name in method.scores:
+            frames = method.scores[entry.name].frames
+            points = tuple((scores["frame_idx"], scores[metric]) for scores in frames if metric in scores)
             lines.append(Line(method.name, k, points))
     return line_plot(lines, title=f"{metric} of each frame", along="frame", upward=metric)
 

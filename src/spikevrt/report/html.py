@@ -17,9 +17,9 @@ from typing import Any
 from spikevrt.atomic import write_text
 from spikevrt.evaluate.results import (
     KNOWN,
-    Condition,
-    Method,
     Results,
+    ScoredCondition,
+    ScoredMethod,
     ScoredRecording,
     base_groups,
     base_of,
@@ -186,7 +186,7 @@ def _main_table(results: Results, recordings: Sequence[ScoredRecording]) -> str:
     return table(rows, frozenset(strong))
 
 
-def _cost(method: Method) -> list[str]:
+def _cost(method: ScoredMethod) -> list[str]:
     memory = None if method.peak_memory_bytes is None else method.peak_memory_bytes / 1e6
     return [
         "-" if method.parameters is None else f"{method.parameters:,}",
@@ -260,7 +260,7 @@ def _curves(results: Results, metric: str) -> str:
 
 
 def _curve(
-    results: Results, method: Method, index: int, points: Sequence[tuple[float, Condition]], metric: str
+    results: Results, method: ScoredMethod, index: int, points: Sequence[tuple[float, ScoredCondition]], metric: str
 ) -> Line:
     """A method's means where it was measured on every recording of the condition."""
     found = []

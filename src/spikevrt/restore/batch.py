@@ -13,7 +13,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,7 +21,7 @@ import torch
 
 from spikevrt.atomic import alone_in, write_text
 from spikevrt.checkpoint import read_info
-from spikevrt.engine import GPUS, check_engine, run_jobs
+from spikevrt.engine import GPUS, Engine, run_jobs
 from spikevrt.recording.recording import open_recording, recordings_in
 from spikevrt.recording.sidecar import SIDECAR
 from spikevrt.recording.spike_file import sha256_file
@@ -83,9 +83,7 @@ def restore_many(
         FileNotFoundError, ValueError: no recordings there, no such weights, or `workers` or engine is not to be had.
         FileExistsError: `out` is a file, holds the recordings, or another call is at work in it.
     """
-    check_engine(engine, ray_address)
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers: {workers}; must be 1 or more")
+    by = Engine(engine, 1 if workers is None else workers, ray_address)
     weights, folder, out = Path(weights).absolute(), Path(folder).absolute(), Path(out).absolute()
     recordings = recordings_in(folder)
     if not recordings:
@@ -95,7 +93,7 @@ def restore_many(
     read_info(weights)
     gpus = visible_gpus() if pick_device(options.device).type == "cuda" else []
     workers = workers or max(1, len(gpus))
-    threads = max(1, torch.get_num_threads() // workers)
+    by = replace(by, workers=workers, threads=max(1, torch.get_num_threads() // workers), gpus=gpus)
     outcomes: dict[str, Outcome] = {}
 
     def add(outcome: Outcome) -> None:
@@ -119,9 +117,7 @@ def restore_many(
             _restore, weights=weights, options=options, overwrite=overwrite, output=output, fps_factor=fps_factor,
             memory=memory, restart=restart,
         )  # fmt: skip
-        for outcome in run_jobs(
-            run, jobs, engine=engine, workers=workers, ray_address=ray_address, threads=threads, gpus=gpus, lost=_lost
-        ):
+        for outcome in run_jobs(run, jobs, by, lost=_lost):
             add(outcome)
     return [outcomes[path.name] for path in recordings]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from spikevrt.atomic import alone_in, remove_unfinished
-from spikevrt.engine import check_engine, run_jobs
+from spikevrt.engine import Engine, run_jobs
 from spikevrt.recording.recording import open_recording
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import LAYERS_FROM, count_frames, is_photo, sha256_source, simulate_recording
@@ -24,9 +24,7 @@ def simulate_many(
     options: SimulateOptions,
     *,
     count: int,
-    workers: int = 1,
-    engine: str = "processes",
-    ray_address: str | None = None,
+    engine: Engine = Engine(),  # noqa: B008 (immutable)
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
@@ -35,44 +33,42 @@ def simulate_many(
     Each recording has a seed of its own, derived from `options.seed` and its number; a video longer than needed starts
     at a place drawn from that seed. Cut-outs come from the photographs among the sources. A recording that already
     stands complete with the same settings, source and photographs for layers is kept, so that an interrupted call,
-    killed even, is taken up by repeating it; what a killed call left half-written is removed. Neither `workers` nor
-    `engine` (`engine.run_jobs`) changes a byte. `progress` is told (recordings done, recordings in all).
+    killed even, is taken up by repeating it; what a killed call left half-written is removed. The engine changes no
+    byte. `progress` is told (recordings done, recordings in all).
 
     Raises:
-        ValueError: if there are no sources, `count` or `workers` is below 1, or the engine is not to be had.
+        ValueError: if there are no sources, or `count` is below 1.
         FileNotFoundError: if a source does not exist.
         FileExistsError: if a recording stands that was made otherwise, and `overwrite` is false, if another call is at
             work in `out`, or if `out` is a file.
     """
     if not sources:
         raise ValueError("sources: none given")
-    for name, value in (("count", count), ("workers", workers)):
-        if value < 1:
-            raise ValueError(f"{name}: {value}; must be 1 or more")
-    check_engine(engine, ray_address)
+    if count < 1:
+        raise ValueError(f"count: {count}; must be 1 or more")
     sources, out = [Path(source) for source in sources], Path(out)
-    if engine == "ray":  # its workers run in another folder
+    if engine.kind == "ray":  # its workers run in another folder
         sources, out = [source.absolute() for source in sources], out.absolute()
     photos = tuple(source for source in sources if is_photo(source))
     wanted = []
     for number in range(count):
         source = sources[number % len(sources)]
         path = out / f"{source.stem}_{number:03d}"
-        wanted.append(Job(source, path, _own_options(source, options, number), photos if is_photo(source) else ()))
-    run = functools.partial(_run_job, overwrite=overwrite)
-    paths = [job.path for job in wanted]
+        wanted.append(Shot(source, path, _own_options(source, options, number), photos if is_photo(source) else ()))
+    run = functools.partial(_make, overwrite=overwrite)
+    paths = [shot.path for shot in wanted]
     with alone_in(out, "simulation"), _without_leftovers(out, paths):
-        jobs = [job for job in wanted if overwrite or not _stands(job)]
-        jobs.sort(key=lambda job: sources.index(job.source))  # a photograph is decoded once
-        done = count - len(jobs)
-        for _ in run_jobs(run, jobs, engine=engine, workers=workers, ray_address=ray_address):
+        shots = [shot for shot in wanted if overwrite or not _stands(shot)]
+        shots.sort(key=lambda shot: sources.index(shot.source))  # a photograph is decoded once
+        done = count - len(shots)
+        for _ in run_jobs(run, shots, engine):
             done += 1
             if progress is not None:
                 progress(done, count)
     return paths
 
 
-class Job(NamedTuple):
+class Shot(NamedTuple):
     """One recording to be made, `path`, and the photographs that its layers are cut from."""
 
     source: Path
@@ -81,16 +77,16 @@ class Job(NamedTuple):
     layer_photos: tuple[Path, ...]
 
 
-def _run_job(job: Job, *, overwrite: bool) -> None:
-    simulate_recording(job.source, job.path, job.options, overwrite=overwrite, layer_photos=job.layer_photos)
+def _make(shot: Shot, *, overwrite: bool) -> None:
+    simulate_recording(shot.source, shot.path, shot.options, overwrite=overwrite, layer_photos=shot.layer_photos)
 
 
-def _stands(job: Job) -> bool:
+def _stands(shot: Shot) -> bool:
     """Whether the recording is there already; refuses one that was made otherwise."""
-    if not job.path.exists():
+    if not shot.path.exists():
         return False
-    if not _made_with(job):
-        raise FileExistsError(f"{job.path}: exists, made otherwise; choose another --out or pass --overwrite")
+    if not _made_with(shot):
+        raise FileExistsError(f"{shot.path}: exists, made otherwise; choose another --out or pass --overwrite")
     return True
 
 
@@ -116,19 +112,19 @@ def _own_options(source: Path, options: SimulateOptions, number: int) -> Simulat
     return dataclasses.replace(options, seed=seed, start_frame=start_frame)
 
 
-def _made_with(job: Job) -> bool:
+def _made_with(shot: Shot) -> bool:
     """Whether a recording is complete and was made from this source and these photographs with these options."""
     try:
-        provenance = open_recording(job.path).provenance
+        provenance = open_recording(shot.path).provenance
     except (OSError, ValueError):
         return False
-    recorded, wanted = provenance.get("options"), _in_json(job.options)
-    has_layers = is_photo(job.source) and job.options.num_layers > 0
+    recorded, wanted = provenance.get("options"), _in_json(shot.options)
+    has_layers = is_photo(shot.source) and shot.options.num_layers > 0
     return (
         isinstance(recorded, dict)
         and _completed(recorded, _in_json(SimulateOptions())) == wanted
-        and provenance.get("source_sha256") == sha256_source(job.source)
-        and provenance.get(LAYERS_FROM) == ([sha256_source(path) for path in job.layer_photos] if has_layers else None)
+        and provenance.get("source_sha256") == sha256_source(shot.source)
+        and provenance.get(LAYERS_FROM) == ([sha256_source(path) for path in shot.layer_photos] if has_layers else None)
     )
 
 

@@ -51,20 +51,26 @@ def add(verbs: Any) -> None:
 
 def _prepare(parsed: argparse.Namespace) -> None:
     """Turn recordings into a training set: voxels, alignment log, mean and standard deviation."""
+    import functools
+
+    from spikevrt.align.health import admit_readable
     from spikevrt.data.dataset import open_dataset
     from spikevrt.data.prepare import prepare
+    from spikevrt.data.prepare_options import PrepareOptions
+    from spikevrt.formats.layouts import open_sources
     from spikevrt.restore.output import progress_bar
 
     chosen = given(parsed, ("val_fraction", "seed"))
     if parsed.val is not None and chosen:
         raise ValueError(f"{dashed(next(iter(chosen)))}: not with --val, which says what is for validation")
+    options = PrepareOptions(
+        num_bins=parsed.num_bins, split=parsed.split, frames=parsed.frames, without_sharp=parsed.without_sharp, **chosen
+    )
     start_s = time.perf_counter()
+    sources = open_sources(parsed.recordings, parsed.val or (), layout_options(parsed), options)
+    admit = functools.partial(admit_readable, ignore=parsed.ignore_health or ())
     with progress_bar("recordings") as progress:
-        root = prepare(
-            parsed.recordings, parsed.out, num_bins=parsed.num_bins, split=parsed.split, frames=parsed.frames,
-            val=parsed.val or (), layout=layout_options(parsed), ignore_health=parsed.ignore_health or (),
-            without_sharp=parsed.without_sharp, overwrite=parsed.overwrite, progress=progress, **chosen,
-        )  # fmt: skip
+        root = prepare(sources, parsed.out, options, admit=admit, overwrite=parsed.overwrite, progress=progress)
     info = open_dataset(root)
     dropped = f", {info.num_dropped} dropped (each sequence's dropped.log says why)" if info.num_dropped else ""
     lacking = [part for part in ("train", "val") if any(not s.has_sharp for s in info.sequences(part))]

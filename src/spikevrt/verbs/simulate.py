@@ -100,6 +100,7 @@ def _simulate(parsed: argparse.Namespace) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from dataclasses import replace
 
+    from spikevrt.engine import Engine
     from spikevrt.restore.output import progress_bar
     from spikevrt.simulate.collection import simulate_many
     from spikevrt.simulate.setup import CameraConfig, RigConfig, SimulateOptions, sensor_preset
@@ -129,11 +130,11 @@ def _simulate(parsed: argparse.Namespace) -> None:
         if parsed.layer_photos is not None:
             raise ValueError("--layer-photos: not with --count, which cuts layers out of the sources")
         _check_for_sources(parsed)
+        workers = 1 if parsed.workers is None else parsed.workers
+        engine = Engine(parsed.engine or "processes", workers, parsed.ray_address)
         with progress_bar("recordings") as progress:
             paths = simulate_many(
-                sources, out, options, count=parsed.count, workers=1 if parsed.workers is None else parsed.workers,
-                engine=parsed.engine or "processes", ray_address=parsed.ray_address, overwrite=parsed.overwrite,
-                progress=progress,
+                sources, out, options, count=parsed.count, engine=engine, overwrite=parsed.overwrite, progress=progress
             )  # fmt: skip
         what = f"{len(paths)} recordings"
     say_made(what, out, start_s)

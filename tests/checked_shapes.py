@@ -4,7 +4,8 @@ The package imports jaxtyping under TYPE_CHECKING only, so that it runs without 
 reads annotations when a function is defined, sees none of them. This hook puts a decorator on every function (and
 dataclass) with a shape in its signature as its module is imported. At the first call the decorator evaluates those
 annotations, the imports under TYPE_CHECKING among them; after each call beartype compares arguments and result with
-them, one set of axis sizes for all. A call that raises has refused its arguments by itself and is not looked at, so
+them, one set of axis sizes for all; of a generator, each item as it is
+taken. A call that raises has refused its arguments by itself and is not looked at, so
 tests of wrong arguments see the function's own message. Nothing is checked while torch compiles or exports, nor in
 processes that a test starts.
 """
@@ -16,7 +17,7 @@ import functools
 import inspect
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType
@@ -152,8 +153,10 @@ def _comparison(
 ) -> Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]:
     """A function of (result, args, kwargs) that returns the result, or raises ShapeError where a shape is not so."""
     signature = inspect.signature(function)
+    hints = shape_hints(function, module)
+    is_generator = inspect.isgeneratorfunction(function) and RESULT in hints
     # A size such as 3*G or T-1 is computed from axes that are bound before.
-    ordered = sorted(shape_hints(function, module).items(), key=lambda item: bool(COMPUTED.search(str(item[1]))))
+    ordered = sorted(hints.items(), key=lambda item: bool(COMPUTED.search(str(item[1]))))
 
     def compare(**values: Any) -> None:
         __tracebackhide__ = True
@@ -176,10 +179,18 @@ def _comparison(
         __tracebackhide__ = True
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        with_sizes(**bound.arguments, **{RESULT: result})
-        return result
+        if not is_generator:
+            with_sizes(**bound.arguments, **{RESULT: result})
+            return result
+        return _each_checked(result, lambda item: with_sizes(**bound.arguments, **{RESULT: item}))
 
     return check
+
+
+def _each_checked(items: Iterator[Any], check: Callable[[Any], None]) -> Iterator[Any]:
+    for item in items:
+        check(item)
+        yield item
 
 
 def shape_hints(function: Callable[..., Any], module: str) -> dict[str, Any]:
@@ -193,8 +204,8 @@ def shape_hints(function: Callable[..., Any], module: str) -> dict[str, Any]:
             is_variadic = key in parameters and parameters[key].kind is inspect.Parameter.VAR_POSITIONAL
             hint = eval(text.strip(), names)
             hints[RESULT if key == "return" else key] = tuple[hint, ...] if is_variadic else hint
-    if inspect.isgeneratorfunction(function):
-        hints.pop(RESULT, None)  # what a generator yields is not looked at
+    if inspect.isgeneratorfunction(function) and RESULT in hints:
+        hints[RESULT] = hints[RESULT].__args__[0]  # what it yields
     return hints
 
 

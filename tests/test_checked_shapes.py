@@ -16,14 +16,20 @@ import spikevrt
 from tests import checked_shapes
 from tests.checked_shapes import ShapeError, num_shapes
 
+NUM_CHECKED = 700  # at least
 PACKAGE = Path(spikevrt.__file__).parent
 SOURCE = """
 from __future__ import annotations
 import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
     from torch import Tensor
+
+def halves(x: Float[Tensor, " N"]) -> Iterator[Float[Tensor, " N/2"]]:
+    yield x[: len(x) // 2]
+    yield x
 
 def mean(spikes_THW: UInt8[Tensor, "T H W"], *, num_bins: int) -> Float[Tensor, "{num_bins} H W"]:
     if spikes_THW.ndim != 3:
@@ -64,30 +70,42 @@ def test_an_argument_of_another_dtype_is_an_error_and_one_that_the_function_refu
         made.mean(torch.ones(5), num_bins=1)
 
 
+def test_what_a_generator_yields_is_checked_item_by_item(made: ModuleType):
+    halves = made.halves(torch.ones(4))
+    assert len(next(halves)) == 2
+    with pytest.raises(ShapeError, match=r"made.halves: result_"):
+        next(halves)
+
+
 def test_the_axes_of_one_name_are_one_size_in_all_fields_of_a_dataclass(made: ModuleType):
     made.Pair(torch.ones(2)), made.Pair(torch.ones(2), torch.ones(2))
     with pytest.raises(ShapeError, match=r"made.Pair: second"):
         made.Pair(torch.ones(2), torch.ones(3))
 
 
+def in_signatures(path: Path) -> int:
+    """The shapes of parameters, results and fields of dataclasses."""
+    found = 0
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg]
+            annotations = [each.annotation for each in given if each is not None]
+            found += sum(num_shapes(annotation) for annotation in [*annotations, node.returns])
+        elif isinstance(node, ast.ClassDef) and "dataclass" in " ".join(map(ast.unparse, node.decorator_list)):
+            found += sum(num_shapes(line.annotation) for line in node.body if isinstance(line, ast.AnnAssign))
+    return found
+
+
 def test_every_shape_in_a_signature_of_the_package_is_checked():
-    """A word of an annotation that means nothing is an error here, whether or not a test calls the function."""
+    """An annotation that means nothing is an error here, though nobody call the function."""
     for module in pkgutil.walk_packages([str(PACKAGE)], "spikevrt."):
         if not module.name.endswith(("_triton", "__main__")):
             importlib.import_module(module.name)
     num_checked = 0
     for name, function in checked_shapes.checked.items():
-        if name.startswith("spikevrt."):
-            num_checked += len(checked_shapes.shape_hints(function, function.__module__))
-    assert num_checked >= 0
-
-
-def in_signatures() -> int:
-    """The shapes of parameters, results and fields of dataclasses under src."""
-    found = 0
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef):
-                arguments = [*node.args.args, *node.args.kwonlyargs]
-                found += num_shapes(node.returns) + sum(num_shapes(each.annotation) for each in arguments)
-    return found
+        if name.startswith("spikevrt.") and "<locals>" not in name:
+            hints = checked_shapes.shape_hints(function, function.__module__)
+            texts = [function.__annotations__["return" if key == checked_shapes.RESULT else key] for key in hints]
+            num_checked += sum(num_shapes(ast.parse(text.strip(), mode="eval")) for text in texts)
+    assert num_checked == sum(in_signatures(path) for path in PACKAGE.rglob("*.py"))
+    assert num_checked >= NUM_CHECKED

@@ -22,7 +22,7 @@ from spikevrt.model.blocks import shift_mask
 from spikevrt.model.frame_attention_plain import attend_over_time, over_pixels
 from spikevrt.model.linear import linear
 from spikevrt.runtime import pick_device, synchronise, tune_allocator
-from spikevrt.train.step_work import LiveBytes
+from spikevrt.train.forecast import LiveBytes
 
 DIM, HEADS = 96, 4  # of attention over time
 CASES = {

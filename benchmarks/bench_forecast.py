@@ -24,10 +24,11 @@ import torch
 
 from spikevrt import runtime
 from spikevrt.config import Config, load_config
+from spikevrt.losses import charbonnier
 from spikevrt.model.network import SpikeVRT
 from spikevrt.train import forecast as fc
+from spikevrt.train.forecast import Size, count_step, random_batch
 from spikevrt.train.optim import make_optimizer
-from spikevrt.train.step_work import Size, charbonnier_loss, random_batch, step_work
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CPU = torch.device("cpu")
@@ -67,18 +68,37 @@ def build(config: Config) -> SpikeVRT:
     return SpikeVRT(config.model)
 
 
+def loss_terms(config: Config) -> fc.Terms:
+    def terms(batch: fc.Batch, network: torch.nn.Module) -> dict[str, torch.Tensor]:
+        with runtime.autocast(CPU, config.train.precision):
+            restored = network(batch["blur"], batch.get("spike_vox")).float()
+        return {"charbonnier": charbonnier(restored, batch["sharp"], config.loss.charbonnier_eps)}
+
+    return terms
+
+
+def sample_of(config: Config) -> dict[str, object]:
+    """One clip as the data loader gives it: frames, and spikes at half their size."""
+    num_frames, side = config.data.clip_frames, config.data.crop_px
+    frames = torch.zeros(num_frames, 3, side, side)
+    sample: dict[str, object] = {"blur": frames, "sharp": frames, "meta": {}}
+    if config.model.spikes is not None:
+        sample["spike_vox"] = torch.zeros(num_frames, config.model.spikes.num_bins, side // 2, side // 2)
+    return sample
+
+
 def predict(row: str) -> dict[str, float]:
     config = config_of(row)
     network = build(config)
-    loss = charbonnier_loss(config, CPU)
+    terms, sample = loss_terms(config), sample_of(config)
     started = time.process_time()
-    found = fc.forecast(network, loss, lambda net: make_optimizer(net, config.optim), config)
+    found = fc.forecast(network, terms, config, sample)
     spent = time.process_time() - started
     began = time.process_time()
-    step_work(network, loss, config, found.size)
+    count_step(network, terms, sample, found.size)
     return {
-        "predicted_bytes": found.needs.peak_bytes(found.size),
-        "overhead": found.needs.overhead,
+        "predicted_bytes": found.cost.peak_bytes(found.size),
+        "overhead": found.cost.overhead,
         "cost_s": spent,
         "trace_s": time.process_time() - began,
     }
@@ -86,21 +106,21 @@ def predict(row: str) -> dict[str, float]:
 
 def measure(row: str) -> dict[str, float]:
     config = config_of(row)
-    network, loss = build(config), charbonnier_loss(config, CPU)
+    network, terms, sample = build(config), loss_terms(config), sample_of(config)
     optimizer = make_optimizer(network, config.optim)
     size = Size(config.data.crop_px, config.data.batch)
-    peak_bytes = fc.measure_step(network, optimizer, loss, config, size).peak_bytes
+    peak_bytes = fc.measure_step(network, optimizer, terms, sample, size, config.optim.clip_norm).peak_bytes
     sizes = [Size(network.min_size_px, 1), Size(network.min_size_px, 2), size]
     seconds: dict[Size, list[float]] = {s: [] for s in sizes}
     for turn in range(3):
         for each in seconds:
             began = time.process_time()
-            loss(network, random_batch(config, each, CPU, 2)).backward()
+            terms(random_batch(sample, each, CPU), network)["charbonnier"].backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if turn:  # the first one warms up
                 seconds[each].append(time.process_time() - began)
-    flops = {s: step_work(network, loss, config, s).flops for s in seconds}
+    flops = {s: count_step(network, terms, sample, s).flops for s in seconds}
     single, double = ((flops[s], statistics.median(seconds[s])) for s in sizes[:2])
     offset_s, s_per_flop = fc.line_through(single, double)
     return {

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spikevrt.config import DataConfig, DegradeConfig
-from spikevrt.data.degrade import Degradation, check_degrade, degrade, degrade_ticks, draw_degradation
+from spikevrt.data.augment import Degradation, check_degrade, degrade, degrade_ticks, draw_degradation
 
 
 def worsened(counts: torch.Tensor, seed: int = 3, num_ticks: int | None = None, **how: Any) -> torch.Tensor:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +12,17 @@ from spikevrt.light import image_to_linear
 from spikevrt.recording.frames import read_image, write_image
 from spikevrt.simulate.footage import video_scene
 from spikevrt.simulate.scene import PhotoScene, camera_matrix, photo_scene, sample
+from spikevrt.simulate.setup import SensorConfig, SimulateOptions
 from tests.simulate.conftest import textured
 
+SENSOR = SensorConfig(ratio=1)
+OPTIONS = SimulateOptions(  # 90 ticks
+    frames=3, exposure_ticks=30, period_ticks=30, height=29, width=43, motion_px=6.0, seed=1, sensor=SENSOR
+)
 
-def scene_of(photo: Path, *, seed: int = 1, motion_px: float = 6.0, num_layers: int = 2, **sizes: int) -> PhotoScene:
-    sizes = {"height": 29, "width": 43, "num_ticks": 90, "exposure_ticks": 30} | sizes
-    return photo_scene(photo, motion_px=motion_px, num_layers=num_layers, seed=seed, **sizes)
+
+def scene_of(photo: Path, **changes: Any) -> PhotoScene:
+    return photo_scene(photo, replace(OPTIONS, **changes))
 
 
 def test_light_stays_in_range_and_never_shows_the_outside(tmp_path: Path):
@@ -48,7 +55,7 @@ def test_without_motion_nothing_moves(photo: Path):
 def test_the_image_moves_as_far_in_one_exposure_as_the_scene_says(photo: Path):
     ratios = []
     for seed in range(20):
-        scene = scene_of(photo, seed=seed, motion_px=12.0, num_layers=0, num_ticks=300)
+        scene = scene_of(photo, seed=seed, motion_px=12.0, num_layers=0, frames=10)
         assert 6.0 <= scene.speed_px <= 18.0
         x, y = torch.meshgrid(torch.arange(-21, 22, 6), torch.arange(-14, 15, 4), indexing="xy")
         points = torch.stack((x, y, torch.ones_like(x))).view(3, -1).double()
@@ -69,9 +76,8 @@ def test_recordings_differ_in_speed(photo: Path):
 
 def test_layers_move_apart_from_the_photograph(photo: Path, other_photo: Path):
     ticks = torch.tensor([10, 60])
-    sizes = {"height": 29, "width": 43, "num_ticks": 90, "exposure_ticks": 30, "motion_px": 6.0, "seed": 5}
-    bare = photo_scene(photo, num_layers=0, **sizes).light(ticks)
-    scene = photo_scene(photo, num_layers=2, layer_photos=[other_photo], **sizes)
+    bare = scene_of(photo, num_layers=0, seed=5).light(ticks)
+    scene = photo_scene(photo, replace(OPTIONS, seed=5), layer_photos=[other_photo])
     layered = scene.light(ticks)
     covered = (layered - bare).abs().amax(1) > 0.02
     assert 0 < int(covered[0].sum()) < covered[0].numel()

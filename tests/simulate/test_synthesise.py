@@ -44,10 +44,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(photo: Pat
 def test_blur_sharp_and_spikes_come_from_the_same_light(photo: Path, tmp_path: Path, sensor: SensorConfig):
     options = dataclasses.replace(OPTIONS, sensor=sensor)
     recording = simulate_recording(photo, tmp_path / "out", options)
-    scene = photo_scene(
-        photo, height=34, width=46, num_ticks=84, motion_px=5.0, exposure_ticks=22, num_layers=2, seed=11
-    )
-    light = scene.light(torch.arange(84))
+    light = photo_scene(photo, options).light(torch.arange(84))
 
     def eight_bit(picture: torch.Tensor) -> np.ndarray:
         return (linear_to_srgb(picture) * 255).permute(1, 2, 0).numpy()
@@ -197,9 +194,7 @@ def test_under_a_rolling_shutter_every_row_has_its_own_exposure(photo: Path, tmp
     recording = simulate_recording(photo, tmp_path / "out", options)
     assert recording.num_ticks == 2 * 31 + 22 + 33
     assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(16, 38), (47, 69), (78, 100)]
-    light = photo_scene(
-        photo, height=34, width=46, num_ticks=117, motion_px=5.0, exposure_ticks=22, num_layers=2, seed=11
-    ).light(torch.arange(117))
+    light = photo_scene(photo, options).light(torch.arange(117))
     for index, start in enumerate((0, 31, 62)):
         rows = [light[start + row : start + row + 22, :, row].mean(0) for row in range(34)]
         expected = (linear_to_srgb(torch.stack(rows, 1)) * 255).permute(1, 2, 0).numpy()

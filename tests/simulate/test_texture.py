@@ -7,13 +7,13 @@ import numpy as np
 import torch
 
 from spikevrt.recording.frames import write_image
-from spikevrt.simulate.scene import _mirror, cut_texture, fit, load_photo, resize
+from spikevrt.simulate.scene import cut_texture, fit, load_photo, mirror, resize
 from tests.simulate.conftest import textured
 
 
-def test_beyond_the_border_the_picture_continues_mirrored():
-    assert _mirror(torch.arange(-3, 8), 4).tolist() == [3, 2, 1, 0, 1, 2, 3, 2, 1, 0, 1]
-    assert _mirror(torch.arange(-2, 3), 1).tolist() == [0] * 5
+def test_beyond_the_border_the_picture_continuesmirrored():
+    assert mirror(torch.arange(-3, 8), 4).tolist() == [3, 2, 1, 0, 1, 2, 3, 2, 1, 0, 1]
+    assert mirror(torch.arange(-2, 3), 1).tolist() == [0] * 5
 
 
 def test_a_large_photograph_is_reduced_and_a_small_one_is_left_alone(photo: Path):

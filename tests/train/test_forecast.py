@@ -1,23 +1,155 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from spikevrt.config import Config
+from spikevrt.losses import charbonnier
+from spikevrt.model.blocks import kept_shift_mask
 from spikevrt.model.network import SpikeVRT
 from spikevrt.train import forecast as fc
-from spikevrt.train.forecast import Forecast, Needs
-from spikevrt.train.optim import make_optimizer
-from spikevrt.train.step_work import Size, Work, charbonnier_loss
+from spikevrt.train.forecast import CountedStep, Forecast, LinearCost, LiveBytes, Size, count_step, random_batch
 from tests.train.conftest import small_config
-from tests.train.test_step_work import CPU, KB, tiny_config
+
+KB = 1024  # a float32 tensor of 256 values
+CPU = torch.device("cpu")
+META = {"t0": [0.0, 1.0], "t1": [1.0, 2.0]}
+FRAMES = {"blur": torch.zeros(2, 3, 64, 64), "sharp": torch.zeros(2, 3, 64, 64), "meta": META}
 
 
-def never(network: nn.Module) -> torch.optim.Optimizer:
-    raise AssertionError("no step may be run")
+def terms(batch: dict[str, Any], network: nn.Module) -> dict[str, Tensor]:
+    """Charbonnier alone."""
+    return {"charbonnier": charbonnier(network(batch["blur"]), batch["sharp"], 1e-3)}
+
+
+def tiny_config(*checkpoint: str) -> Config:
+    """The smallest real network that trains: crops of 64 pixels, windows of 2x4x4."""
+    vrt = {
+        "window": [2, 4, 4],
+        "depths": [2, 1, 1, 1, 1, 1, 1, 1],
+        "dims": [8] * 8,
+        "num_heads": [1] * 8,
+        "independent": [],
+        "deform_groups": 1,
+        "drop_path": 0.0,
+        "flow_widths": [2, 2, 2, 2],
+    }
+    values: dict[str, Any] = {
+        "model": {"vrt": vrt, "spikes": None, "checkpoint": list(checkpoint)},
+        "data": {"clip_frames": 2, "crop_px": 64, "batch": 1},
+        "loss": {"perceptual_weight": 0.0},
+        "train": {"device": "cpu", "precision": "fp32"},
+    }
+    return Config.from_dict(values)
+
+
+def counted(config: Config, size: Size) -> CountedStep:
+    return count_step(SpikeVRT(config.model), terms, FRAMES, size)
+
+
+def peak_of(graph: Callable[[Tensor], Any], x: Tensor) -> LiveBytes:
+    with LiveBytes() as live:
+        live.ignore([x])
+        graph(x)
+    return live
+
+
+def test_two_results_alive_at_once_count_twice_and_one_after_the_other_once():
+    x = torch.zeros(256)
+
+    def both(x: Tensor) -> Tensor:
+        first = x + 1
+        return first + 1
+
+    def one_by_one(x: Tensor) -> None:
+        first = x + 1
+        del first
+        x.add(1)
+
+    assert peak_of(both, x).peak == 2 * KB
+    assert peak_of(one_by_one, x).peak == 1 * KB
+
+
+def test_all_is_forgotten_when_it_is_freed():
+    assert peak_of(lambda x: (x + 1) * 2, torch.zeros(256)).now == 0
+
+
+def test_a_view_and_a_change_in_place_cost_nothing():
+    assert peak_of(lambda x: x.view(16, 16).t().add_(1), torch.zeros(256)).peak == 0
+
+
+def test_what_a_backward_pass_will_need_stays_alive_till_then():
+    x = torch.zeros(256, requires_grad=True)
+    with LiveBytes() as live:
+        live.ignore([x])
+        y = x.exp().exp().exp()
+        assert live.now == 3 * KB  # exp keeps its result
+        y.sum().backward()
+        del y
+        assert live.now == 1 * KB  # the gradient of x
+
+
+def test_fake_tensors_count_as_the_real_ones_and_compute_nothing():
+    with FakeTensorMode():
+        x = torch.empty(256 * 2**20)
+    live = peak_of(lambda x: x + 1, x)
+    assert live.peak == 2**20 * KB
+
+
+def test_a_matrix_product_of_3x5_and_5x7_counts_210_operations():
+    b = torch.zeros(5, 7)
+    assert peak_of(lambda a: a @ b, torch.zeros(3, 5)).flops == 2 * 3 * 5 * 7
+
+
+def test_a_random_batch_has_every_clip_of_the_sample_at_the_other_size():
+    sample = FRAMES | {"spike_vox": torch.zeros(2, 5, 32, 32), "spikes_present": torch.tensor(True)}
+    batch = random_batch(sample, Size(96, 3), CPU)
+    shapes = {name: tuple(value.shape) for name, value in batch.items() if name != "meta"}
+    assert shapes == {"blur": (3, 2, 3, 96, 96), "sharp": (3, 2, 3, 96, 96), "spike_vox": (3, 2, 5, 48, 48)}
+    assert batch["meta"] == [META] * 3
+
+
+def test_a_batch_adds_the_same_memory_and_arithmetic_for_each_further_sample():
+    one, two, three = (counted(tiny_config(), Size(64, batch)) for batch in (1, 2, 3))
+    assert three.live_bytes - two.live_bytes == pytest.approx(two.live_bytes - one.live_bytes, rel=0.02)
+    assert three.flops - two.flops == two.flops - one.flops
+
+
+def test_checkpointing_lowers_the_memory_and_raises_the_arithmetic():
+    plain, recomputed = counted(tiny_config(), Size(64, 1)), counted(tiny_config("attention", "mlp"), Size(64, 1))
+    assert recomputed.live_bytes < 0.9 * plain.live_bytes  # feed-forward layers keep nothing in either
+    assert recomputed.flops > plain.flops
+
+
+def test_the_count_on_fake_tensors_is_that_of_a_real_step():
+    config, size = tiny_config(), Size(64, 1)
+    network = SpikeVRT(config.model).train()
+    batch = random_batch(FRAMES, size, CPU)
+    kept_shift_mask.cache_clear()
+    live = LiveBytes()
+    live.ignore([*network.parameters(), *network.buffers()])
+    for name in ("blur", "sharp"):
+        live.add(batch[name])
+    with live:
+        terms(batch, network)["charbonnier"].backward()
+    assert counted(config, size).live_bytes == pytest.approx(live.peak, rel=0.01)
+
+
+def test_counting_leaves_the_network_as_it_was():
+    config = tiny_config()
+    network = SpikeVRT(config.model).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    count_step(network, terms, FRAMES, Size(64, 1))
+    assert not network.training
+    assert all(type(value) is Tensor for value in network.state_dict().values())
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert all(p.grad is None for p in network.parameters())
 
 
 def test_adam_keeps_two_values_a_parameter_eight_bits_each_if_asked_and_an_average_is_one_more():
@@ -34,15 +166,10 @@ def test_a_line_passes_through_its_points_and_never_starts_below_zero():
     assert fc.line_through((1, 1), (2, 4)) == (0, 2)
 
 
-def test_bisection_finds_the_last_that_fits():
-    for most in range(9):
-        assert fc.largest(lambda n, most=most: n <= most, range(1, 8)) == (min(most, 7) or None)
-
-
 def a_forecast(*, crop_px: int = 64, batch: int = 1, budget: int | None = 10**9) -> Forecast:
     """100 MB, and 100 bytes x 2 a pixel: crop 64 is 0.8 MB a sample."""
-    needs = Needs(10**8, 0.0, 100.0, 2.0, 0.5, 1e-4)
-    return Forecast(Size(crop_px, batch), needs, budget, budget, tuple(range(64, 4097, 8)), 3, 1000, 2.0)
+    cost = LinearCost(10**8, 0.0, 100.0, 2.0, 0.5, 1e-4)
+    return Forecast(Size(crop_px, batch), cost, budget, budget, tuple(range(64, 4097, 8)), 3, 1000, 2.0)
 
 
 def test_the_largest_crop_and_batch_fit_and_the_next_ones_do_not():
@@ -80,7 +207,7 @@ def test_where_nothing_fits_the_refusal_says_so():
 
 def test_a_step_takes_its_micro_batches_times_the_line():
     told = a_forecast(crop_px=100)
-    assert told.needs.seconds(Size(100, 1)) == 0.5 + 1.0
+    assert told.cost.seconds(Size(100, 1)) == 0.5 + 1.0
     assert told.step_s == 3 * 1.5
 
 
@@ -95,7 +222,7 @@ def test_the_report_names_memory_seconds_hours_and_the_largest_sizes():
 
 def test_where_no_step_was_run_the_report_says_that_seconds_are_unknown():
     told = a_forecast()
-    told = dataclasses.replace(told, needs=dataclasses.replace(told.needs, offset_s=0.0, s_per_pixel=0.0))
+    told = dataclasses.replace(told, cost=dataclasses.replace(told.cost, offset_s=0.0, s_per_pixel=0.0))
     assert "seconds unknown, no step was run" in told.lines()[0]
 
 
@@ -103,52 +230,54 @@ def test_where_the_system_tells_no_memory_the_report_does_without_it():
     assert len(dataclasses.replace(a_forecast(), free_bytes=None).lines()) == 1
 
 
-def test_a_forecast_of_a_real_network_is_of_its_size_and_leaves_it_alone():
+@pytest.fixture
+def free_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    return lambda num_bytes: monkeypatch.setattr(fc.runtime, "free_bytes", lambda device: num_bytes)
+
+
+def test_a_forecast_of_a_real_network_is_of_its_size_and_leaves_it_alone(free_memory: Callable[[int], None]):
+    free_memory(8 * 10**9)
     config = tiny_config()
     network = SpikeVRT(config.model)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    loss = charbonnier_loss(config, CPU)
-    told = fc.forecast(network, loss, lambda net: make_optimizer(net, config.optim), config, free=8 * 10**9)
+    told = fc.forecast(network, terms, config, FRAMES)
     assert told.size == Size(64, 1) and told.crops_px[:3] == (64, 72, 80)
-    assert told.needs.peak_bytes(Size(64, 2)) > told.needs.peak_bytes(Size(64, 1)) > told.needs.fixed_bytes
+    assert told.cost.peak_bytes(Size(64, 2)) > told.cost.peak_bytes(Size(64, 1)) > told.cost.fixed_bytes
     assert told.step_s > 0
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
-def test_a_network_whose_smallest_size_does_not_fit_is_refused_without_running_it():
-    config = tiny_config()
+def test_a_network_whose_smallest_size_does_not_fit_is_refused_without_running_it(
+    monkeypatch: pytest.MonkeyPatch, free_memory: Callable[[int], None]
+):
+    def never(*arguments: Any) -> None:
+        raise AssertionError("no step may be run")
 
-    network = SpikeVRT(config.model)
-    told = fc.forecast(network, charbonnier_loss(config, CPU), never, config, free=1000)
+    monkeypatch.setattr(fc, "measure_step", never)
+    free_memory(1000)
+    config = tiny_config()
+    told = fc.forecast(SpikeVRT(config.model), terms, config, FRAMES)
+    assert told.cost.overhead == fc.LEAST_OVERHEAD and told.step_s == 0
     with pytest.raises(ValueError, match="no size of this network"):
         told.check()
 
 
 @pytest.mark.parametrize(("crop_px", "counted_px"), [(64, 64), (96, 96), (512, 128)])
 def test_a_crop_is_counted_at_its_size_and_beyond_128_pixels_by_a_line(
-    monkeypatch: pytest.MonkeyPatch, crop_px: int, counted_px: int
+    monkeypatch: pytest.MonkeyPatch, free_memory: Callable[[int], None], crop_px: int, counted_px: int
 ):
-    """The live bytes are 1000 + 7 a pixel."""
+    """The live bytes are 1000 + 7 a pixel; no step is run, because none fits."""
     counted = set()
 
-    def step_work(network: Any, loss: Any, config: Any, size: Size, *, spike_ratio: int) -> Work:
+    def count(network: Any, terms: Any, sample: Any, size: Size) -> CountedStep:
         counted.add(size)
-        return Work(1000 + 7 * size.pixels, size.pixels)
+        return CountedStep(1000 + 7 * size.pixels, size.pixels)
 
-    monkeypatch.setattr(fc, "step_work", step_work)
+    monkeypatch.setattr(fc, "count_step", count)
+    free_memory(1000)
     config = tiny_config()
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, crop_px=crop_px))
-    network = SpikeVRT(config.model)
-    told = fc.forecast(network, charbonnier_loss(config, CPU), never, config, free=8 * 10**9, run_steps=False)
+    told = fc.forecast(SpikeVRT(config.model), terms, config, FRAMES)
     assert counted == {Size(64, 1), Size(64, 2), Size(counted_px, 1)}
-    live = (told.needs.peak_bytes(Size(crop_px, 3)) - told.needs.fixed_bytes) / told.needs.overhead
+    live = (told.cost.peak_bytes(Size(crop_px, 3)) - told.cost.fixed_bytes) / told.cost.overhead
     assert live == pytest.approx(1000 + 7 * 3 * crop_px**2, abs=1)
-
-
-def test_without_steps_the_allocator_is_taken_at_its_least_and_no_seconds_are_told():
-    config = tiny_config()
-
-    network = SpikeVRT(config.model)
-    told = fc.forecast(network, charbonnier_loss(config, CPU), never, config, free=8 * 10**9, run_steps=False)
-    assert told.needs.overhead == fc.LEAST_OVERHEAD and told.step_s == 0
-    told.check()

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from spikevrt.config import DegradeConfig
 from spikevrt.data.augment import augment as apply_augmentation
-from spikevrt.data.augment import draw_augmentation
-from spikevrt.data.degrade import degrade, degrade_ticks, draw_degradation
+from spikevrt.data.augment import degrade, degrade_ticks, draw_augmentation, draw_degradation
 from spikevrt.data.sample import Crop, Representation, Sample, collate, read_sample
 from spikevrt.data.sequence import PreparedSequence, open_sequence, read_prepared
 from spikevrt.recording.exposure import Exposure

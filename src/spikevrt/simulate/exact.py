@@ -25,6 +25,7 @@ import torch
 
 from spikevrt.light import srgb_to_linear
 from spikevrt.recording.frames import read_image
+from spikevrt.simulate.scene import mirror
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int, UInt8
@@ -202,7 +203,7 @@ def exact_scene(
     # the part of the photograph around which the camera sways
     left = draw(f"{seed} left", min(0, w - width), max(0, w - width)) - (w - width) // 2
     top = draw(f"{seed} top", min(0, h - height), max(0, h - height)) - (h - height) // 2
-    rows, columns = _mirror(torch.arange(h) + top, h), _mirror(torch.arange(w) + left, w)
+    rows, columns = mirror(torch.arange(h) + top, h), mirror(torch.arange(w) + left, w)
     motion = sway_motion(f"{seed} camera", speed_px, exposure_ticks=exposure_ticks, turning=True)
     cutouts = tuple(
         _cutout(path, f"{seed} cutout {index}", height, width, speed_px, exposure_ticks)
@@ -308,7 +309,7 @@ def _sample(texture: Float[Tensor, "C h w"], at: tuple[Tensor, Tensor], *, mirro
         for step_x, weight_x in ((0, 1 - fx), (1, fx)):
             row, column, weight = y + step_y, x + step_x, weight_y * weight_x
             if mirrored:
-                row, column = _mirror(row, h), _mirror(column, w)
+                row, column = mirror(row, h), mirror(column, w)
             else:
                 weight = weight * ((row >= 0) & (row < h) & (column >= 0) & (column < w))
                 row, column = row.clamp(0, h - 1), column.clamp(0, w - 1)
@@ -318,19 +319,13 @@ def _sample(texture: Float[Tensor, "C h w"], at: tuple[Tensor, Tensor], *, mirro
     return total
 
 
-def _mirror(index: Tensor, size: int) -> Tensor:
-    period = max(2 * (size - 1), 1)
-    index = index.remainder(period)
-    return torch.minimum(index, period - index)
-
-
 def _cutout(path: Path, seed: str, height: int, width: int, speed_px: float, exposure_ticks: int) -> Cutout:
     """A disc or a polygon of four to seven sides, some with soft edges, from a random place of a photograph."""
     side = draw(f"{seed} side", min(height, width) // 4, min(height, width) // 2)
     picture = _load(path)
     h, w = picture.shape[:2]
-    rows = _mirror(torch.arange(side) + draw(f"{seed} top", 0, max(0, h - side)), h)
-    columns = _mirror(torch.arange(side) + draw(f"{seed} left", 0, max(0, w - side)), w)
+    rows = mirror(torch.arange(side) + draw(f"{seed} top", 0, max(0, h - side)), h)
+    columns = mirror(torch.arange(side) + draw(f"{seed} left", 0, max(0, w - side)), w)
     light = image_light(torch.from_numpy(picture)[rows][:, columns])
     unit = torch.arange(side, dtype=torch.float64) - (side - 1) / 2
     y, x = unit[:, None], unit[None, :]

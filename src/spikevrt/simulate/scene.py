@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
     from torch import Tensor
 
+    from spikevrt.simulate.setup import SimulateOptions
+
 SPEED_RANGE = (0.5, 1.5)  # a recording's speed, relative to motion_px
 MOST_VIEWS = 16  # the camera sees at most so many view sides of the photograph along each axis
 LEAST_VIEW_PX = 64  # a smaller view counts as this one
@@ -151,9 +153,7 @@ class PhotoScene:
     width: int
     num_ticks: int
     texture: Float[Tensor, "3 h w"]  # the part of the photograph that the camera sees, linear light
-    bounds: tuple[
-        float, float, float, float
-    ]  # of the texture: left, top, right, bottom, in view pixels of the rest pose
+    bounds: tuple[float, float, float, float]  # of it: left, top, right, bottom, in view pixels of the rest pose
     camera: SmoothPath  # x, y (px), rotation (rad), log zoom, perspective x, y (1/px)
     layers: tuple[Layer, ...]
     speed_px: float  # RMS image motion over one exposure
@@ -187,30 +187,21 @@ def camera_matrix(pose_N6: Float[Tensor, "N 6"]) -> Float[Tensor, "N 3 3"]:
 
 
 def photo_scene(
-    photo: Path,
-    *,
-    height: int,
-    width: int,
-    num_ticks: int,
-    motion_px: float,
-    exposure_ticks: int,
-    num_layers: int,
-    layer_photos: Sequence[Path] = (),
-    pad_px: int = 0,
-    seed: int,
+    photo: Path, options: SimulateOptions, *, layer_photos: Sequence[Path] = (), pad_px: int = 0
 ) -> PhotoScene:
-    """Build a scene from a photograph; every choice (speed, path, crop, layers) follows from `seed`.
+    """Build a scene from a photograph; every choice (speed, path, crop, layers) follows from the options' seed.
 
-    `motion_px` is the typical motion of the image over one exposure, in view pixels; this scene's own speed is drawn
-    between 0.5 and 1.5 times that. Layers are cut from `layer_photos`, or from the photograph itself without them. A
-    photograph too small for the view and its motion continues mirrored at its border. The scene shows `pad_px` more on
-    every side than the view of height x width, which alone decides what happens in it.
+    This scene's own speed is drawn between 0.5 and 1.5 times `motion_px`. Layers are cut from `layer_photos`, or from
+    the photograph itself without them. A photograph too small for the view and its motion continues mirrored at its
+    border. The scene shows `pad_px` more on every side than the view of height x width, which alone decides what
+    happens in it.
 
     Raises:
         ValueError: the motion is so large that the camera would see a multiple of what any photograph holds.
     """
-    generator = torch.Generator().manual_seed(seed)
-    speed_px = motion_px * uniform(generator, *SPEED_RANGE)
+    height, width, num_ticks = options.height, options.width, options.num_ticks
+    generator = torch.Generator().manual_seed(options.seed)
+    speed_px = options.motion_px * uniform(generator, *SPEED_RANGE)
     radius_px = math.sqrt((height**2 + width**2) / 12)  # RMS distance of a view pixel from the centre
     direction = uniform(generator, 0, 2 * math.pi)
     share = torch.tensor([uniform(generator, low, high) for low, high in ((0.5, 1), (0, 0.8), (0, 0.6), (0, 0.2))])
@@ -219,7 +210,7 @@ def photo_scene(
         shift * math.cos(direction), shift * math.sin(direction), turn / radius_px, zoom / radius_px,
         tilt / radius_px**2 / math.sqrt(2), tilt / radius_px**2 / math.sqrt(2),
     )  # fmt: skip
-    camera = smooth_path(steps, exposure_ticks=exposure_ticks, num_ticks=num_ticks, generator=generator)
+    camera = smooth_path(steps, exposure_ticks=options.exposure_ticks, num_ticks=num_ticks, generator=generator)
     camera.amplitude_CS[4:].clamp_(-0.08 / radius_px, 0.08 / radius_px)  # the horizon stays out of the view
 
     edge_x, edge_y = torch.meshgrid(
@@ -237,7 +228,8 @@ def photo_scene(
     seen_px, most_px = max(bounds[2] - bounds[0], bounds[3] - bounds[1]), MOST_VIEWS * max(height, width, LEAST_VIEW_PX)
     if not seen_px <= most_px:  # nan too
         raise ValueError(
-            f"motion_px: {motion_px}; leads a view of {width}x{height} over {seen_px:.3g} pixels; allowed: {most_px}"
+            f"motion_px: {options.motion_px}; leads a view of {width}x{height} over {seen_px:.3g} pixels; "
+            f"allowed: {most_px}"
         )
     max_side_px = max(1280, 4 * max(height, width))
     texture = cut_texture(
@@ -245,26 +237,19 @@ def photo_scene(
         field=(0.3, 1.0), generator=generator,
     )  # fmt: skip
     layers, cut_from = [], []
-    for _ in range(num_layers):
+    for _ in range(options.num_layers):
         source = layer_photos[integer(generator, len(layer_photos))] if layer_photos else photo
         cut_from.append(source)
-        layers.append(
-            _cut_layer(
-                load_photo(source, max_side_px), height=height, width=width, num_ticks=num_ticks,
-                speed_px=speed_px, exposure_ticks=exposure_ticks, generator=generator,
-            )
-        )  # fmt: skip
+        layers.append(_cut_layer(load_photo(source, max_side_px), options, speed_px, generator))
     return PhotoScene(
         height + 2 * pad_px, width + 2 * pad_px, num_ticks, image_to_linear(texture), bounds, camera, tuple(layers),
         speed_px, tuple(cut_from),
     )  # fmt: skip
 
 
-def _cut_layer(
-    photo: Tensor, *, height: int, width: int, num_ticks: int, speed_px: float, exposure_ticks: int,
-    generator: torch.Generator,
-) -> Layer:  # fmt: skip
+def _cut_layer(photo: Tensor, options: SimulateOptions, speed_px: float, generator: torch.Generator) -> Layer:
     """A cut-out with a random outline (blob, polygon or bar), speed and place."""
+    height, width = options.height, options.width
     radius_px = min(height, width) * uniform(generator, 0.12, 0.38)
     texture = cut_texture(photo, width_px=2 * radius_px, height_px=2 * radius_px, field=(0.2, 0.9), generator=generator)
     light = image_to_linear(texture) * uniform(generator, 0.5, 1.0)
@@ -288,9 +273,7 @@ def _cut_layer(
         outline = sides.max(0).values.clamp_min(1e-3).reciprocal()
     outline = outline.clamp_max(0.95)
     soft_px = 1.5 if uniform(generator, 0, 1) < 0.7 else uniform(generator, 2.0, 6.0)
-    slope = torch.hypot(x, y * aspect**2) / distance.clamp_min(
-        1e-6
-    )  # of `distance`, so that the edge is even all round
+    slope = torch.hypot(x, y * aspect**2) / distance.clamp_min(1e-6)  # so that the edge is even all round
     cover = ((outline - distance) / slope.clamp_min(1e-6) * (side / 2) / soft_px + 0.5).clamp(0, 1)
     speed_px *= uniform(generator, 0.6, 1.6)
     direction = uniform(generator, 0, 2 * math.pi)
@@ -299,7 +282,7 @@ def _cut_layer(
         speed_px * math.cos(direction), speed_px * math.sin(direction), turn,
         uniform(generator, 0, 0.3) * speed_px / max(radius_px, 1),
     )  # fmt: skip
-    path = smooth_path(steps, exposure_ticks=exposure_ticks, num_ticks=num_ticks, generator=generator)
+    path = smooth_path(steps, exposure_ticks=options.exposure_ticks, num_ticks=options.num_ticks, generator=generator)
     path.amplitude_CS[3].clamp_(-0.3, 0.3)
     centre_xy = (uniform(generator, -0.4, 0.4) * width, uniform(generator, -0.4, 0.4) * height)
     return Layer(torch.cat((light * cover, cover[None])), centre_xy, radius_px, path)
@@ -348,8 +331,8 @@ def cut_texture(
     for _ in range(4):
         left = round(uniform(generator, 0, 1) * (photo_width - cut_width))  # negative: mirrored on both sides
         top = round(uniform(generator, 0, 1) * (photo_height - cut_height))
-        columns = _mirror(torch.arange(left, left + cut_width), photo_width)
-        rows = _mirror(torch.arange(top, top + cut_height), photo_height)
+        columns = mirror(torch.arange(left, left + cut_width), photo_width)
+        rows = mirror(torch.arange(top, top + cut_height), photo_height)
         cut = photo[rows][:, columns]
         green = cut[::2, ::2, 1].float()
         detail = float((green[1:] - green[:-1]).abs().mean() + (green[:, 1:] - green[:, :-1]).abs().mean())
@@ -359,11 +342,11 @@ def cut_texture(
     return resize(best, max(2, round(height_px * density)), max(2, round(width_px * density)))
 
 
-def _mirror(index: Tensor, size: int) -> Tensor:
+def mirror(index: Tensor, size: int) -> Tensor:
     """Reflect indices into 0 .. size-1, without repeating the border pixel."""
     period = max(2 * (size - 1), 1)
     index = index.remainder(period)
-    return torch.minimum(index, (period - index)) if size > 1 else torch.zeros_like(index)
+    return torch.minimum(index, period - index)
 
 
 def fit(image: np.ndarray, height: int, width: int) -> UInt8[Tensor, "H W 3"]:

@@ -85,12 +85,10 @@ class SpikeSensor:
         fate_hw = torch.rand(shape, generator=generator)
         sigma = math.sqrt(math.log1p(config.dark_cv**2))
         dark_hw = config.dark_current * (dark_hw.double() * sigma - sigma**2 / 2).exp()
-        dark_hw = (
-            (dark_hw * DARK_STEPS).round() / DARK_STEPS
-        ).float()  # an exponential's last bits are not the same everywhere
-        dark_hw[(fate_hw >= config.dead_fraction) & (fate_hw < config.dead_fraction + config.hot_fraction)] = (
-            config.hot_current
-        )
+        # an exponential's last bits are not the same everywhere
+        dark_hw = ((dark_hw * DARK_STEPS).round() / DARK_STEPS).float()
+        hot_hw = (fate_hw >= config.dead_fraction) & (fate_hw < config.dead_fraction + config.hot_fraction)
+        dark_hw[hot_hw] = config.hot_current
         self._threshold_hw = config.threshold * (1 + config.threshold_cv * threshold_hw).clamp_min(0.1)
         self._gain_hw = config.light_gain * (1 + config.gain_cv * gain_hw).clamp_min(0) / self._threshold_hw
         self._leak_hw = dark_hw / self._threshold_hw
@@ -102,8 +100,8 @@ class SpikeSensor:
         """Integrate N ticks of linear light in [0, 1] and return the spikes, 0 or 1.
 
         A spike takes one threshold from the integral and leaves the rest. Light beyond one threshold a tick cannot be
-        told (the pixel saturates): what exceeds one threshold after a spike, or two
-        where noise kept the pixel from firing, is lost.
+        told (the pixel saturates): what exceeds one threshold after a spike, or two where noise kept the pixel from
+        firing, is lost.
         """
         config, charge_hw, dead_hw = self.config, self._charge_hw, self._dead_hw
         spikes_Nhw = torch.empty(light_Nhw.shape, dtype=torch.uint8)
@@ -114,12 +112,9 @@ class SpikeSensor:
                 arriving_hw *= 1 - lost_hw
                 dead_hw -= lost_hw
             if config.photons_per_tick > 0:
-                arriving_hw = _with_shot_noise(
-                    arriving_hw,
-                    self._threshold_hw * config.photons_per_tick,
-                    self._noise,
-                    plain=config.photons_per_tick < FEW_PHOTONS,
-                )
+                few = config.photons_per_tick < FEW_PHOTONS
+                photons_hw = self._threshold_hw * config.photons_per_tick
+                arriving_hw = _with_shot_noise(arriving_hw, photons_hw, self._noise, plain=few)
             charge_hw += arriving_hw
             if config.missed_fraction > 0 and float(torch.rand((), generator=self._noise)) < config.missed_fraction:
                 charge_hw.clamp_max_(2.0)  # one to fire at the next read-out, and one to stay, as after any spike
@@ -139,9 +134,8 @@ class SpikeSensor:
     def _arriving(self, light_hw: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
         """Charge of one tick without noise, in thresholds: a new tensor."""
         if self._gain_hw is not None and self._leak_hw is not None:
-            return (self._gain_hw * light_hw).add_(
-                self._leak_hw
-            )  # in two steps: fused, some processors round otherwise
+            # in two steps: fused, some processors round otherwise
+            return (self._gain_hw * light_hw).add_(self._leak_hw)
         arriving_hw = light_hw / self.config.threshold
         if self.config.light_gain != 1:
             arriving_hw *= self.config.light_gain
@@ -243,9 +237,3 @@ class RigView:
         return F.grid_sample(
             blurred_NCHW, grid_hw2.expand(len(light_NCHW), -1, -1, -1), align_corners=True, padding_mode="border"
         )
-
-
-def rig_truth(rig: RigConfig, *, width: int, height: int, ratio: int) -> dict[str, object]:
-    """What alignment should find, for the provenance: {"homography": 3 rows of 3, "offset_ticks": int}."""
-    homography_33 = rig_homography(rig, width=width, height=height, ratio=ratio)
-    return {"homography": homography_33.tolist(), "offset_ticks": rig.offset_ticks}

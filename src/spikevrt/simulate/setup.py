@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
@@ -16,6 +17,21 @@ from spikevrt.light import LUMINANCE
 BAYER_PATTERNS = ("BGGR", "RGGB", "GRBG", "GBRG")
 CURVES = ("srgb", "2.2", "linear")
 SENSOR_PRESETS = ("ideal", "bright", "lowlight")
+# what a number must be, in words, and whether one is
+Rule = tuple[str, Callable[[float], bool]]
+ABOVE_0: Rule = ("above 0", lambda value: 0 < value < math.inf)
+NOT_NEGATIVE: Rule = ("0 or more", lambda value: 0 <= value < math.inf)
+ONE_OR_MORE: Rule = ("1 or more", lambda value: value >= 1)
+SHARE: Rule = ("from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+def _check(settings: object, section: str, names: Sequence[str], rule: Rule) -> None:
+    """Raises ValueError for the first of these fields that is not what the rule says."""
+    words, holds = rule
+    for name in names:
+        value = getattr(settings, name)
+        if not holds(value):
+            raise ValueError(f"{section}{'.' * bool(section)}{name}: {value}; must be {words}")
 
 
 @dataclass(frozen=True)
@@ -49,32 +65,10 @@ class SensorConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "response", tuple(self.response))  # a list, where it comes from JSON
-        for name, value in (
-            ("threshold", self.threshold),
-            ("tick_rate_hz", self.tick_rate_hz),
-            ("light_gain", self.light_gain),
-        ):
-            if not 0 < value < math.inf:
-                raise ValueError(f"sensor.{name}: {value}; must be above 0")
-        for name, value in (
-            ("dead_ticks", self.dead_ticks),
-            ("photons_per_tick", self.photons_per_tick),
-            ("dark_current", self.dark_current),
-            ("dark_cv", self.dark_cv),
-            ("gain_cv", self.gain_cv),
-            ("threshold_cv", self.threshold_cv),
-            ("threshold_jitter", self.threshold_jitter),
-            ("hot_current", self.hot_current),
-        ):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"sensor.{name}: {value}; must be 0 or more")
-        for name, value in (
-            ("dead_fraction", self.dead_fraction),
-            ("hot_fraction", self.hot_fraction),
-            ("missed_fraction", self.missed_fraction),
-        ):
-            if not 0 <= value <= 1:
-                raise ValueError(f"sensor.{name}: {value}; must be from 0 to 1")
+        _check(self, "sensor", ("threshold", "tick_rate_hz", "light_gain"), ABOVE_0)
+        noise = ("dead_ticks", "photons_per_tick", "dark_current", "dark_cv", "gain_cv", "threshold_cv")
+        _check(self, "sensor", (*noise, "threshold_jitter", "hot_current"), NOT_NEGATIVE)
+        _check(self, "sensor", ("dead_fraction", "hot_fraction", "missed_fraction"), SHARE)
         if self.dead_fraction + self.hot_fraction > 1:
             raise ValueError(f"sensor.hot_fraction: {self.hot_fraction}; must be at most 1 - dead_fraction")
         if self.ratio < 1:
@@ -129,17 +123,12 @@ class CameraConfig:
     rolling_shutter_ticks: Annotated[int, "the last row is exposed so many ticks after the first"] = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.exposure_gain < math.inf:
-            raise ValueError(f"camera.exposure_gain: {self.exposure_gain}; must be above 0")
-        for name, value in (("full_well_electrons", self.full_well_electrons), ("read_noise", self.read_noise)):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"camera.{name}: {value}; must be 0 or more")
+        _check(self, "camera", ("exposure_gain",), ABOVE_0)
+        _check(self, "camera", ("full_well_electrons", "read_noise", "rolling_shutter_ticks"), NOT_NEGATIVE)
         if self.curve not in CURVES:
             raise ValueError(f"camera.curve: {self.curve}; must be one of {', '.join(CURVES)}")
         if not 1 <= self.bits <= 8:
             raise ValueError(f"camera.bits: {self.bits}; must be from 1 to 8")
-        if self.rolling_shutter_ticks < 0:
-            raise ValueError(f"camera.rolling_shutter_ticks: {self.rolling_shutter_ticks}; must be 0 or more")
 
 
 @dataclass(frozen=True)
@@ -167,11 +156,10 @@ class RigConfig:
                 raise ValueError(f"rig.{name}: {getattr(self, name)}; must be finite")
         if not 0.5 <= self.scale <= 2:
             raise ValueError(f"rig.scale: {self.scale}; must be 0.5 to 2")
-        for name in ("tilt_x", "tilt_y"):
-            if not -0.25 <= getattr(self, name) <= 0.25:
-                raise ValueError(f"rig.{name}: {getattr(self, name)}; must be -0.25 to 0.25")
-        if self.margin_ticks < 0:
-            raise ValueError(f"rig.margin_ticks: {self.margin_ticks}; must be 0 or more")
+        for name, tilt in (("tilt_x", self.tilt_x), ("tilt_y", self.tilt_y)):
+            if not -0.25 <= tilt <= 0.25:
+                raise ValueError(f"rig.{name}: {tilt}; must be -0.25 to 0.25")
+        _check(self, "rig", ("margin_ticks",), NOT_NEGATIVE)
         if self.random and replace(self, random=False) != RigConfig(margin_ticks=self.margin_ticks):
             raise ValueError("rig.random: draws shift, rotation, scale, tilt and offset; not with one of these given")
 
@@ -237,21 +225,12 @@ class SimulateOptions:
     rig: RigConfig = field(default_factory=RigConfig)
 
     def __post_init__(self) -> None:
-        for name, value in (
-            ("frames", self.frames), ("exposure_ticks", self.exposure_ticks), ("width", self.width),
-            ("height", self.height), ("ticks_per_frame", self.ticks_per_frame),
-        ):  # fmt: skip
-            if value < 1:
-                raise ValueError(f"{name}: {value}; must be 1 or more")
-        for name, value in (("num_layers", self.num_layers), ("start_frame", self.start_frame)):
-            if value < 0:
-                raise ValueError(f"{name}: {value}; must be 0 or more")
+        _check(self, "", ("frames", "exposure_ticks", "width", "height", "ticks_per_frame"), ONE_OR_MORE)
+        _check(self, "", ("num_layers", "start_frame", "motion_px"), NOT_NEGATIVE)
         if not -(2**63) <= self.seed < 2**64:
             raise ValueError(f"seed: {self.seed}; must be from -2**63 to 2**64 - 1")
         if self.interpolate < 1 or self.interpolate & (self.interpolate - 1):
             raise ValueError(f"interpolate: {self.interpolate}; must be a power of two: 1, 2, 4, 8 ...")
-        if not 0 <= self.motion_px < float("inf"):
-            raise ValueError(f"motion_px: {self.motion_px}; must be 0 or more")
         if self.period_ticks < self.exposure_ticks:
             raise ValueError(
                 f"period_ticks: {self.period_ticks}; must be at least exposure_ticks = {self.exposure_ticks}"

@@ -29,7 +29,7 @@ from spikevrt.recording.video import probe_video
 from spikevrt.simulate.camera import FrameExposure, camera_seed, develop
 from spikevrt.simulate.footage import video_scene
 from spikevrt.simulate.scene import Scene, photo_scene
-from spikevrt.simulate.sensor import RigView, SpikeSensor, rig_truth, sensor_light
+from spikevrt.simulate.sensor import RigView, SpikeSensor, rig_homography, sensor_light
 from spikevrt.simulate.setup import SensorConfig, SimulateOptions
 
 CHUNK_PIXELS = 1 << 20  # light is added up in chunks of about this many pixels (12 bytes each), 16 ticks at most
@@ -65,7 +65,8 @@ def simulate_recording(
         view = RigView(rig, width=options.width, height=options.height, ratio=options.sensor.ratio)
     scene, origin = _open_scene(source, options, layer_photos, pad_px=0 if view is None else view.pad_px)
     if not rig.is_perfect:
-        origin["rig"] = rig_truth(rig, width=options.width, height=options.height, ratio=options.sensor.ratio)
+        truth = rig_homography(rig, width=options.width, height=options.height, ratio=options.sensor.ratio)
+        origin["rig"] = {"homography": truth.tolist(), "offset_ticks": rig.offset_ticks}  # what `align` should find
     with complete_or_absent(out) as partial:
         _film(scene, view, partial, options, origin, progress)
     return open_recording(out)
@@ -78,15 +79,12 @@ def _open_scene(
     is_from_photo = is_photo(source)
     origin: dict[str, Any] = {"source": source.name, "source_sha256": sha256_source(source)}
     if is_from_photo:
-        scene = photo_scene(
-            source, height=options.height, width=options.width, num_ticks=options.num_ticks,
-            motion_px=options.motion_px, exposure_ticks=options.exposure_ticks, num_layers=options.num_layers,
-            layer_photos=tuple(Path(path) for path in layer_photos), pad_px=pad_px, seed=options.seed,
-        )  # fmt: skip
+        layer_photos = tuple(Path(path) for path in layer_photos)
+        scene = photo_scene(source, options, layer_photos=layer_photos, pad_px=pad_px)
         cut_from = [{"name": path.name, "sha256": sha256_source(path)} for path in scene.layer_photos]
         origin |= {"scene": "photo", "speed_px": scene.speed_px, "layers": cut_from}
         if options.num_layers:
-            origin[LAYERS_FROM] = [sha256_source(Path(path)) for path in layer_photos or (source,)]
+            origin[LAYERS_FROM] = [sha256_source(path) for path in layer_photos or (source,)]
         return scene, origin
     if layer_photos:
         raise ValueError(f"layer_photos: {source} is no photograph; a video is filmed as it is, without layers")

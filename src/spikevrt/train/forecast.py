@@ -1,80 +1,192 @@
-"""What a training step will need, told before a long run: peak memory, seconds, and the sizes that fit.
+"""The dry run: what a training step will need, found before a long run, and one real step beside it.
 
-The live bytes of a step are counted on shapes (`train.step_work`). What the C allocator adds to them, and seconds, are
-measured on small steps (`measure_step`). The rest is straight lines in pixels x samples (`Needs`).
+The live bytes and the arithmetic of a step are counted on shapes (`count_step`). What the C allocator adds to them, and
+seconds, are measured on small steps (`measure_step`). All else is straight lines in pixels x samples (`LinearCost`).
+
+Dimension key: B samples of one micro-batch, T frames, C channels, H x W pixels of a frame or of the spikes.
 """
 
 from __future__ import annotations
 
+import bisect
 import copy
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from spikevrt import runtime
-from spikevrt.train.step_work import Size, StepLoss, random_batch, step_work
+from spikevrt.model.blocks import kept_shift_mask
+from spikevrt.restore.restorer import RestoreOptions
+from spikevrt.train import folder
+from spikevrt.train.journal import clock
+from spikevrt.train.optim import make_optimizer
+from spikevrt.train.validation import validate
 
 if TYPE_CHECKING:
     from spikevrt.config import Config
     from spikevrt.model.build import Network
+    from spikevrt.train.loop import Run
 
 GB = 1e9
 MARGIN = 0.1  # share of the free memory that stays free
 KERNELS_BYTES = 30_000_000  # code of the CPU kernels, which becomes resident when they first run
 LEAST_OVERHEAD = 1.3  # resident over live bytes on a CPU: the least that was seen, used where nothing was measured
-TRACED_CROP_PX = 128  # larger crops are counted at this one: shapes take seconds too, and from here all is linear
 MOST_OVERHEAD = 3.0  # the most that was seen: small steps are run where they fit even so
+TRACED_CROP_PX = 128  # larger crops are counted at this one: shapes take seconds too, and from here all is linear
+MOST_CROP_PX = 1024  # suggested where the frames set no limit
 MOST_BATCH = 4096
+TIMED_STEPS = 2
 LONG_STEP_S = 20.0  # a step slower than this is timed once
+
+Batch = dict[str, Any]
+Terms = Callable[[Batch, nn.Module], Mapping[str, Tensor]]  # the loss of a micro-batch, term by term, as `Run.terms`
+
+
+@dataclass(frozen=True, order=True)
+class Size:
+    """Of one micro-batch: crops of `crop_px` x `crop_px`, `batch` of them."""
+
+    crop_px: int
+    batch: int
+
+    @property
+    def pixels(self) -> int:
+        return self.batch * self.crop_px**2
 
 
 @dataclass(frozen=True)
-class Measured:
+class CountedStep:
+    """One forward, loss and backward pass: `live_bytes`, the peak of all tensors beside the parameters; `flops` of
+    convolutions and matrix products, those that are recomputed included."""
+
+    live_bytes: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class MeasuredStep:
     """A micro-batch that was really run: seconds, and the peak of the process (on CUDA: of torch's tensors)."""
 
     seconds: float
     peak_bytes: int
 
 
+class LiveBytes(TorchDispatchMode):
+    """Adds up the bytes of every storage that an operation creates, from creation to its end, and the arithmetic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = self.flops = 0
+        self.seen: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def ignore(self, tensors: Sequence[Tensor]) -> None:
+        """Count these as nothing: they were there before."""
+        for tensor in tensors:
+            self.seen.add(tensor.untyped_storage())
+
+    def add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage not in self.seen:
+            self.seen.add(storage)
+            num_bytes = storage.nbytes()
+            self.now += num_bytes
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._freed, num_bytes)
+
+    def _freed(self, num_bytes: int) -> None:
+        self.now -= num_bytes
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.flops += count(*args, **(kwargs or {}), out_val=out)
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self.add(leaf)
+        return out
+
+
+def random_batch(sample: Mapping[str, Any], size: Size, device: torch.device) -> Batch:
+    """A micro-batch of noise with the clips of `sample`, (T,C,H,W) each, at another size."""
+    crop_px = sample["blur"].shape[-1]
+    batch: Batch = {"meta": [sample["meta"]] * size.batch}
+    for name, value in sample.items():
+        if isinstance(value, Tensor) and value.ndim == 4:
+            side = size.crop_px * value.shape[-1] // crop_px
+            batch[name] = torch.rand((size.batch, *value.shape[:2], side, side), device=device)
+    return batch
+
+
+def count_step(network: nn.Module, terms: Terms, sample: Mapping[str, Any], size: Size) -> CountedStep:
+    """Forward, loss and backward of `network` (untouched) at `size`, on shapes alone: nothing is computed.
+
+    The network takes the step on fake tensors, which have shapes and no values; each storage is added up in the order
+    in which a real step makes and frees it. Acts as on the device where the network lies. Checkpointing and mixed
+    precision do what they do in a real step. Only the masks of shifted windows are really made.
+    """
+    device = next(network.parameters()).device
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    kept_shift_mask.cache_clear()  # they count as part of a step
+    with fake:
+        values = {id(b): torch.empty_like(b) for b in network.buffers()}
+        values |= {id(p): nn.Parameter(torch.empty_like(p), p.requires_grad) for p in network.parameters()}
+        batch = random_batch(sample, size, device)
+    network = copy.deepcopy(network, values)  # the layers anew, around the fake values
+    network.train()
+    live = LiveBytes()
+    live.ignore([*network.parameters(), *network.buffers()])
+    for value in batch.values():
+        if isinstance(value, Tensor):
+            live.add(value)
+    with live:
+        torch.stack(list(terms(batch, network).values())).sum().backward()
+    kept_shift_mask.cache_clear()
+    return CountedStep(live.peak, live.flops)
+
+
 def measure_step(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    loss: StepLoss,
-    config: Config,
+    terms: Terms,
+    sample: Mapping[str, Any],
     size: Size,
-    *,
-    spike_ratio: int = 2,
-    repeats: int = 2,
-) -> Measured:
-    """Really run steps at `size` on random clips: one to warm up, then `repeats`; `network` and `optimizer` change.
+    clip_norm: float,
+) -> MeasuredStep:
+    """Really run steps at `size` on random clips: one to warm up, then those timed; `network` and `optimizer` change.
 
-    Seconds are the median; the memory is the peak of all. Steps of more than `LONG_STEP_S` are repeated once.
+    Seconds are the median; the memory is the peak of all. A step of more than `LONG_STEP_S` is timed once.
     """
     device = next(network.parameters()).device
     network.train()
     runtime.reset_peak_memory(device)
     seconds: list[float] = []
-    while len(seconds) <= repeats and not (len(seconds) > 1 and seconds[-1] > LONG_STEP_S):
-        batch = random_batch(config, size, device, spike_ratio)
+    while len(seconds) <= TIMED_STEPS and not (len(seconds) > 1 and seconds[-1] > LONG_STEP_S):
+        batch = random_batch(sample, size, device)
         runtime.synchronise(device)
         began = time.perf_counter()
-        loss(network, batch).backward()
-        nn.utils.clip_grad_norm_(network.parameters(), config.optim.clip_norm)
+        torch.stack(list(terms(batch, network).values())).sum().backward()
+        nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         runtime.synchronise(device)
         seconds.append(time.perf_counter() - began)
-    return Measured(statistics.median(seconds[1:]), runtime.peak_memory_bytes(device))
+    return MeasuredStep(statistics.median(seconds[1:]), runtime.peak_memory_bytes(device))
 
 
 def optimizer_bytes(network: nn.Module, config: Config) -> int:
-    """The optimiser's moments and the averaged copy of the weights, which come into being with the first step."""
+    """The optimiser's moments and the averaged copy of the weights, which are allocated by the first step."""
     trained = [p for p in network.parameters() if p.requires_grad]
     num_values = sum(p.numel() for p in trained)
     moments = 2 * num_values if config.optim.kind == "adamw8bit" else 2 * sum(p.nbytes for p in trained)
@@ -82,8 +194,8 @@ def optimizer_bytes(network: nn.Module, config: Config) -> int:
 
 
 @dataclass(frozen=True)
-class Needs:
-    """Straight lines through a few sizes of one config: what any size needs.
+class LinearCost:
+    """What a step of any size takes: straight lines through a few sizes of one config.
 
     `fixed_bytes`: the process with its network, moments and averages. A step's own bytes are `live_offset_bytes` plus
     `live_bytes_per_pixel` for each pixel of each sample, times `overhead`.
@@ -113,43 +225,36 @@ def line_through(first: tuple[float, float], second: tuple[float, float]) -> tup
     return (offset, slope) if offset >= 0 and slope >= 0 else (0.0, y2 / x2)
 
 
-def largest(fits: Callable[[int], bool], choices: Sequence[int]) -> int | None:
-    """The last of the ascending `choices` that fits, by bisection: where one fits, all before it do. None: not one."""
-    low, high = 0, len(choices)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if fits(choices[middle]) else (low, middle)
-    return choices[low - 1] if low else None
-
-
 @dataclass(frozen=True)
 class Forecast:
-    """The answer for one config: what `size` needs, and which other sizes fit into `budget_bytes` (None: not known)."""
+    """The answer for one config: what `size` takes, and which other sizes fit into `budget_bytes` (None: not known)."""
 
     size: Size
-    needs: Needs
+    cost: LinearCost
     budget_bytes: int | None
     free_bytes: int | None
     crops_px: tuple[int, ...]  # the legal ones, ascending
     accumulate: int
     steps: int
-    cost_s: float  # of the forecast itself
+    found_in_s: float  # the forecast itself
 
     @property
     def step_s(self) -> float:
         """One optimiser step, waiting for data not included."""
-        return self.accumulate * self.needs.seconds(self.size)
+        return self.accumulate * self.cost.seconds(self.size)
 
     def fits(self, size: Size) -> bool:
-        return self.budget_bytes is None or self.needs.peak_bytes(size) <= self.budget_bytes
+        return self.budget_bytes is None or self.cost.peak_bytes(size) <= self.budget_bytes
 
     def largest_crop_px(self, batch: int) -> int | None:
         """The largest legal crop that fits at that batch; None where not even the smallest does."""
-        return largest(lambda crop_px: self.fits(Size(crop_px, batch)), self.crops_px)
+        num_fit = bisect.bisect(self.crops_px, False, key=lambda crop_px: not self.fits(Size(crop_px, batch)))
+        return self.crops_px[num_fit - 1] if num_fit else None
 
     def largest_batch(self, crop_px: int) -> int | None:
         """The largest batch (up to `MOST_BATCH`) that fits at that crop; None where not even one sample does."""
-        return largest(lambda batch: self.fits(Size(crop_px, batch)), range(1, MOST_BATCH + 1))
+        sizes = range(1, MOST_BATCH + 1)
+        return bisect.bisect(sizes, False, key=lambda batch: not self.fits(Size(crop_px, batch))) or None
 
     def check(self) -> None:
         """Raises ValueError (one line: what is needed, what is free, what is allowed) where `size` does not fit."""
@@ -164,7 +269,7 @@ class Forecast:
             allowed.append(f"batch up to {batch_fits} at crop_px {crop_px}")
         elif batch > 1 and (crop_fits := self.largest_crop_px(1)) is not None:
             allowed.append(f"batch up to {self.largest_batch(crop_fits)} at crop_px {crop_fits}")
-        needed = f"{self.needs.peak_bytes(self.size) / GB:.1f} GB"
+        needed = f"{self.cost.peak_bytes(self.size) / GB:.1f} GB"
         raise ValueError(
             f"data.crop_px: {crop_px} with data.batch {batch} needs about {needed}; "
             f"{self.free_bytes / GB:.1f} GB are free; "
@@ -178,8 +283,8 @@ class Forecast:
         seconds = f"{self.step_s:.2f} s a step, {self.steps} steps in {hours}:{rest // 60:02d} h"
         if self.step_s == 0:
             seconds = "seconds unknown, no step was run"
-        peak = self.needs.peak_bytes(self.size) / GB
-        lines = [f"forecast     peak memory {peak:.2f} GB, {seconds} (found in {self.cost_s:.0f} s)"]
+        peak = self.cost.peak_bytes(self.size) / GB
+        lines = [f"forecast     peak memory {peak:.2f} GB, {seconds} (found in {self.found_in_s:.0f} s)"]
         if self.free_bytes is not None:
             crop_fits, batch_fits = self.largest_crop_px(batch), self.largest_batch(crop_px)
             lines += [
@@ -191,59 +296,86 @@ class Forecast:
 
 
 def forecast(
-    network: Network,
-    loss: StepLoss,
-    optimizer_of: Callable[[nn.Module], torch.optim.Optimizer],
-    config: Config,
-    *,
-    spike_ratio: int = 2,
-    most_crop_px: int = 1024,
-    free: int | None = None,
-    run_steps: bool = True,
+    network: Network, terms: Terms, config: Config, sample: Mapping[str, Any], *, most_crop_px: int = MOST_CROP_PX
 ) -> Forecast:
-    """What a step of `config` will need on the device where `network` lies, which is left untouched.
+    """What a step of `config` on clips like `sample` takes on the device where `network` lies, which is untouched.
 
     Runs small steps of a copy of the network for real (three at the smallest legal crop, batch 1 and 2, as far as they
-    surely fit), and everything else on shapes. Without `run_steps` only shapes are looked at: memory is then the
-    least that it can be (`LEAST_OVERHEAD`) and seconds stay 0; good for a warning. `free` stands in for `free_bytes`.
+    surely fit), and everything else on shapes. Where none fits, memory is the least that it can be (`LEAST_OVERHEAD`)
+    and seconds stay 0.
     """
     began = time.perf_counter()
     device = next(network.parameters()).device
     on_cpu = device.type == "cpu"
-    held = runtime.held_bytes(device)
-    free = runtime.free_bytes(device) if free is None else free
+    held, free = runtime.held_bytes(device), runtime.free_bytes(device)
     budget = None if free is None else held + round((1 - MARGIN) * free)
     size = Size(config.data.crop_px, config.data.batch)
     single, double = Size(network.min_size_px, 1), Size(network.min_size_px, 2)
-    works = {s: step_work(network, loss, config, s, spike_ratio=spike_ratio) for s in (single, double)}
+    counts = {s: count_step(network, terms, sample, s) for s in (single, double)}
     at = Size(max(single.crop_px, min(size.crop_px, TRACED_CROP_PX)), 1)
-    at_crop = works[single] if at == single else step_work(network, loss, config, at, spike_ratio=spike_ratio)
-    live_offset, _ = line_through(*((s.pixels, work.live_bytes) for s, work in works.items()))
+    at_crop = counts[single] if at == single else count_step(network, terms, sample, at)
+    live_offset, _ = line_through(*((s.pixels, count.live_bytes) for s, count in counts.items()))
     live_per_pixel = (at_crop.live_bytes - live_offset) / at.pixels
-    moments = optimizer_bytes(network, config)
-    fixed = held + moments + (KERNELS_BYTES if on_cpu else 0)
+    fixed = held + optimizer_bytes(network, config) + (KERNELS_BYTES if on_cpu else 0)
     overhead, offset_s, s_per_flop = LEAST_OVERHEAD if on_cpu else 1.0, 0.0, 0.0
-    small = [s for s, work in works.items() if budget is None or fixed + MOST_OVERHEAD * work.live_bytes <= budget]
-    if run_steps and small:
+    small = [s for s, count in counts.items() if budget is None or fixed + MOST_OVERHEAD * count.live_bytes <= budget]
+    if small:
         trained = copy.deepcopy(network)
-        optimizer = optimizer_of(trained)
-        runs = [measure_step(trained, optimizer, loss, config, s, spike_ratio=spike_ratio) for s in small]
-        timed = [(works[s].flops, run.seconds) for s, run in zip(small, runs, strict=True)]
+        optimizer = make_optimizer(trained, config.optim)
+        runs = [measure_step(trained, optimizer, terms, sample, s, config.optim.clip_norm) for s in small]
+        timed = [(counts[s].flops, run.seconds) for s, run in zip(small, runs, strict=True)]
         offset_s, s_per_flop = line_through(*timed) if len(timed) == 2 else (0.0, timed[0][1] / timed[0][0])
         copied = sum(t.nbytes for t in (*trained.parameters(), *trained.buffers()))
-        overhead = max(1.0, (runs[-1].peak_bytes - fixed - copied) / works[small[-1]].live_bytes)
+        overhead = max(1.0, (runs[-1].peak_bytes - fixed - copied) / counts[small[-1]].live_bytes)
     if config.train.accumulate > 1:  # the gradients of the first micro-batch are there at the peak of the next
         fixed += sum(p.nbytes for p in network.parameters() if p.requires_grad)
-    needs = Needs(
-        fixed_bytes=fixed,
-        live_offset_bytes=live_offset,
-        live_bytes_per_pixel=live_per_pixel,
-        overhead=overhead,
-        offset_s=offset_s,
-        s_per_pixel=s_per_flop * at_crop.flops / at.pixels,
-    )
-    step_px = math.lcm(network.pad_multiple, spike_ratio)
+    cost = LinearCost(fixed, live_offset, live_per_pixel, overhead, offset_s, s_per_flop * at_crop.flops / at.pixels)
+    ratio = sample["blur"].shape[-1] // sample["spike_vox"].shape[-1] if "spike_vox" in sample else 1
+    step_px = math.lcm(network.pad_multiple, ratio)
     first_px = math.ceil(network.min_size_px / step_px) * step_px
     crops_px = tuple(range(first_px, most_crop_px + 1, step_px))
     spent = time.perf_counter() - began
-    return Forecast(size, needs, budget, free, crops_px, config.train.accumulate, config.optim.steps, spent)
+    return Forecast(size, cost, budget, free, crops_px, config.train.accumulate, config.optim.steps, spent)
+
+
+def dry_run(run: Run) -> None:
+    """Print the forecast, one real step and one validation clip; nothing is written.
+
+    Raises:
+        ValueError: the config does not fit into the memory (one line).
+    """
+    config, ranks = run.config, run.ranks
+
+    def say(line: str) -> None:
+        if ranks.is_first:
+            print(line)
+
+    num_params = sum(p.numel() for p in run.network.parameters())
+    say(f"network      {num_params:,} parameters, {config.train.precision} on {run.device.type}")
+    say(f"data         {len(run.clips)} training clips, {len(run.val_clips)} validation clips")
+    if run.is_sharded or config.train.compile:
+        say("forecast     none with train.parallel fsdp or train.compile")
+    else:
+        sides = [min(sequence.width, sequence.height) for sequence in run.clips.sequences]
+        most_crop_px = min(sides, default=MOST_CROP_PX)
+        found = forecast(run.network, run.terms, config, run.clips[0], most_crop_px=most_crop_px)
+        for line in found.lines():
+            say(line)
+        found.check()
+    runtime.reset_peak_memory(run.device)
+    batches = iter(run.loader())
+    run.trained.train()
+    began = time.perf_counter()
+    micro_batches, wait_s = run.fetch(batches)
+    terms, grad_norm = run.take_step(micro_batches)
+    runtime.synchronise(run.device)
+    step_s, peak_bytes = time.perf_counter() - began, runtime.peak_memory_bytes(run.device)
+    size = f"{config.data.clip_frames}x{config.data.crop_px}x{config.data.crop_px}"
+    say(f"one step     {run.clips_per_step} clips of {size} in {step_s:.2f} s, the first ({wait_s:.2f} s for data)")
+    say(f"             loss {sum(terms.values()):.4f}, gradient norm {grad_norm:.3f}")
+    say(f"peak memory  {peak_bytes / 1e9:.2f} GB")
+    judged = run.judged(folder.whole_weights(run.network, run.average))
+    score = validate(judged, run.val_clips, RestoreOptions(), ranks, max_clips=ranks.world, flow=run.flow)
+    say(f"validation   {score.seconds / ranks.world:.2f} s a clip, {score.metric} {score.value:.2f} dB")
+    say(f"dry run: {config.optim.steps} such steps would take about {clock(step_s * config.optim.steps)}; "
+        "nothing was written")  # fmt: skip

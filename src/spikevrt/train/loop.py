@@ -37,8 +37,8 @@ from spikevrt.train.distributed import (
     join_ranks,
     shard,
 )
-from spikevrt.train.dry_run import dry_run as report
 from spikevrt.train.folder import Resume
+from spikevrt.train.forecast import dry_run as report
 from spikevrt.train.journal import Journal, Meter, Progress, clock, in_words, read_journal
 from spikevrt.train.optim import Average, make_optimizer, set_lr, set_trained
 from spikevrt.train.sampler import clip_loader, step_seed

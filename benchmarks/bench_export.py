@@ -18,14 +18,14 @@ from pathlib import Path
 
 import torch
 
-from spikevrt import runtime
+from spikevrt import runtime, shipped
 from spikevrt.checkpoint import WeightsInfo, save_weights
 from spikevrt.config import load_config
 from spikevrt.export import ClipSize, ExportOptions, export_network, open_program, random_clip
 from spikevrt.model.network import SpikeVRT
 from spikevrt.restore.restorer import load_network
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "src" / "spikevrt" / "weights" / "spikevrt_tiny.safetensors"
+WEIGHTS = shipped.find("spikevrt_tiny")
 FRAMES = 5
 EAGER = "eager"
 

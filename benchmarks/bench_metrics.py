@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from spikevrt import shipped
 from spikevrt.evaluate import metrics, scores
 from spikevrt.recording.frames import to_float
 from spikevrt.recording.recording import open_recording
@@ -56,7 +57,7 @@ def main() -> None:
         smooth = F.avg_pool2d(sharp, 3, 1, 1, count_include_pad=False)
         methods = {"blur": blur}
         for name in ("vrt_tiny", "spikevrt_tiny"):
-            network, info = load_network(SHIPPED / "weights" / f"{name}.safetensors", torch.device("cpu"))
+            network, info = load_network(shipped.find(name), torch.device("cpu"))
             restored = restore_frames(network, info, recording, RestoreOptions())
             methods[name] = torch.stack([frame for _, frame in restored])
         methods |= {"sharp": sharp, "smoothed": smooth, "sharpened": (2 * sharp - smooth).clamp(0, 1)}

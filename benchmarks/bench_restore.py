@@ -37,7 +37,7 @@ def restored(recording: Path, out: Path, *options: str) -> dict[str, object]:
 
 
 def weights_of(name: str) -> list[str]:
-    return ["--weights", str(Path(__file__).parents[1] / "src" / "spikevrt" / "weights" / f"{name}.safetensors")]
+    return ["--weights", name]
 
 
 def plan(recording: Path) -> None:

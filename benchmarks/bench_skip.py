@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from spikevrt import shipped
 from spikevrt.evaluate.metrics import psnr_rgb
 from spikevrt.recording.frames import to_float, write_image
 from spikevrt.recording.recording import Recording
@@ -98,7 +99,7 @@ def print_still_scenes() -> None:
 
 def main(rounds: int) -> None:
     print_still_scenes()
-    network, info = load_network(PACKAGE / "weights/spikevrt_tiny.safetensors", torch.device("cpu"))
+    network, info = load_network(shipped.find("spikevrt_tiny"), torch.device("cpu"))
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads; {FRAMES} frames of {WIDTH}x{HEIGHT}, ", end=""
     )

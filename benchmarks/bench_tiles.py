@@ -19,6 +19,7 @@ from unittest import mock
 
 import torch
 
+from spikevrt import shipped
 from spikevrt.model.flow import SpyNetLevel
 from spikevrt.model.network import SpikeVRT
 from spikevrt.recording.frames import to_float
@@ -74,7 +75,7 @@ def main(rounds: int) -> None:
     print("| network | tiles | seconds | mean difference | 1 in 1000 above | largest |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     for name in ("spikevrt_tiny", "the same, SpyNet random"):
-        network, info = load_network(PACKAGE / "weights/spikevrt_tiny.safetensors", torch.device("cpu"))
+        network, info = load_network(shipped.find("spikevrt_tiny"), torch.device("cpu"))
         voxels = normalise(counts, VoxelStats(info.voxel_mean, info.voxel_std))
         if "random" in name:
             see_motion(network, frames)

@@ -178,14 +178,14 @@ def main() -> None:
     if options.curves:
         LEARNT.write_text(json.dumps(learnt(options.curves), indent=1) + "\n", encoding="utf-8")
     if not options.tables_only:
+        from spikevrt import shipped
         from spikevrt.bench.run import run_benchmark
         from spikevrt.evaluate import scores
         from spikevrt.evaluate.runner import Measure
         from spikevrt.recording.spike_file import sha256_file
         from spikevrt.restore.restorer import RestoreOptions
-        from spikevrt.verbs.options import SHIPPED, shipped_weights
 
-        weights = [shipped_weights(name) for name in (*SHIPPED, "spikevrt_tiny_robust")]
+        weights = [shipped.find(name) for name in (*shipped.COMPARED, shipped.ROBUST)]
         weights += [*sorted(BASELINES.glob("*.safetensors")), *options.weights]
         before = [] if options.all or not SUMMARY.is_file() else json.loads(SUMMARY.read_text())["methods"]
         sums = {path: sha256_file(path) for path in weights}

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 
+from spikevrt import shipped
 from spikevrt.bench.demo import ASSETS, PHOTOS
 from spikevrt.evaluate.methods import Method, blur_method, interval_ratio_method, network_method
 from spikevrt.evaluate.metrics import psnr_rgb
 from spikevrt.recording.frames import to_float
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.streaming import SHIPPED_WEIGHTS
 from spikevrt.simulate.setup import RigConfig, SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
 
@@ -81,4 +81,4 @@ def main(out: Path, weights: list[Path]) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
-    main(Path(sys.argv[1]), [Path(p) for p in sys.argv[2:]] or [SHIPPED_WEIGHTS / "spikefold_tiny.safetensors"])
+    main(Path(sys.argv[1]), [Path(p) for p in sys.argv[2:]] or [shipped.find()])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from spikevrt.config import UNET_SPIKES, Config, SpikeConfig, UnetConfig, load_config
+from spikevrt.config import Config, SpikeConfig, SpikeInputs, UnetConfig, load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -150,7 +150,7 @@ def test_the_unets_are_trained_as_tiny_is_but_for_the_rate_of_a_flow_that_they_h
 def test_the_unet_with_spikes_reads_what_spikevrt_reads():
     tiny, unet = (load_config(ROOT / "configs" / f"{config}.yaml").model.spikes for config in ("tiny", "unet"))
     assert tiny is not None and unet is not None
-    assert [getattr(unet, name) for name in UNET_SPIKES] == [getattr(tiny, name) for name in UNET_SPIKES]
+    assert all(getattr(unet, f.name) == getattr(tiny, f.name) for f in dataclasses.fields(SpikeInputs))
 
 
 @pytest.mark.parametrize(

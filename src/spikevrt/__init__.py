@@ -10,6 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spikevrt import shipped
+
 if TYPE_CHECKING:
     from spikevrt.recording.recording import Recording
     from spikevrt.restore.options import RestoreOptions
@@ -19,7 +21,7 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load", "open_recording"]
 
 
-def load(weights: str | Path = "spikefold_tiny", options: RestoreOptions | None = None) -> Restorer:
+def load(weights: str | Path = shipped.DEFAULT, options: RestoreOptions | None = None) -> Restorer:
     """A network to restore with: the name of weights that ship, or a file (`restore.streaming.load_restorer`)."""
     from spikevrt.restore.streaming import load_restorer
 

@@ -16,13 +16,6 @@ from spikevrt.typed import convert, load_yaml, naming, parse_yaml, require
 
 CHECKPOINT_PARTS = ("attention", "mlp", "deform", "spikes", "fusion")
 STAGES = (1, 2, 3, 4, 5, 6, 7, 8)
-UNET_SPIKES = (
-    "num_bins",
-    "split",
-    "normalize",
-    "representation",
-    "relight",
-)  # the settings of `model.spikes` that a U-Net obeys
 
 
 def _require_at_least(least: int, section: str, settings: Any, *names: str) -> None:
@@ -80,14 +73,27 @@ class VrtConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpikeConfig:
-    """The spike branch and its fusion into the four encoder stages."""
+class SpikeInputs:
+    """What enters a network of a recording's spikes, and whether they light its frames: all that any network obeys."""
 
     num_bins: int = 32  # K: temporal bins of one exposure
     split: Literal["whole", "fractional"] = "whole"  # a tick belongs to one bin, or is shared among those it overlaps
     normalize: Literal["none", "density"] = "none"  # density: each exposure's mean log1p count is brought to training's
     representation: Literal["counts", "profile"] = "counts"  # of spikes: log1p counts, or represent/profile.py
     relight: bool = False  # the frames enter lit as the spikes say (represent/relight.py), not blurry
+
+    def __post_init__(self) -> None:
+        _require_at_least(1, "model.spikes", self, "num_bins")
+        if self.representation == "profile" and self.normalize != "none":
+            raise ValueError(
+                f"model.spikes.normalize: {self.normalize}; allowed with representation profile: none (it is relative)"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpikeConfig(SpikeInputs):
+    """What enters (`SpikeInputs`), and SpikeVRT's spike branch with its fusion into the four encoder stages."""
+
     dims: tuple[int, int, int, int] = (96, 96, 96, 96)  # channels per scale; must equal the encoder stages'
     num_blocks: int = 1  # residual 3-D blocks per scale
     attention_heads: int = 4
@@ -99,12 +105,9 @@ class SpikeConfig:
     max_tokens: int = 1 << 19  # attention over time works on chunks of at most this many tokens (memory bound)
 
     def __post_init__(self) -> None:
-        names = ("num_bins", "num_blocks", "attention_heads", "fusion_heads", "max_tokens")
+        super().__post_init__()
+        names = ("num_blocks", "attention_heads", "fusion_heads", "max_tokens")
         _require_at_least(1, "model.spikes", self, *names)
-        if self.representation == "profile" and self.normalize != "none":
-            raise ValueError(
-                f"model.spikes.normalize: {self.normalize}; allowed with representation profile: none (it is relative)"
-            )
         for index, dim in enumerate(self.dims):
             if dim % self.attention_heads or dim % self.fusion_heads:
                 raise ValueError(f"model.spikes.dims[{index}]: {dim} is no multiple of the number of heads")
@@ -112,7 +115,7 @@ class SpikeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class UnetConfig:
-    """A plain U-Net, the baseline of `model/unet.py`. Beside it, `spikes` says what it reads (`UNET_SPIKES`)."""
+    """The U-Net (`model/unet.py`). Beside it, `spikes` says what enters it: of `SpikeConfig` it obeys `SpikeInputs`."""
 
     width: int = 32  # channels at full size
     growth: int = 16  # channels that each halving adds
@@ -128,7 +131,7 @@ class UnetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """SpikeVRT, or (`spikes: null`) its spike-less twin; with `unet`, a plain U-Net with or without spikes instead."""
+    """SpikeVRT, or (`spikes: null`) its twin VRT; with `unet`, a U-Net with or without spikes instead."""
 
     vrt: VrtConfig = VrtConfig()
     spikes: SpikeConfig | None = SpikeConfig()
@@ -292,7 +295,7 @@ def _refuse_beside_unet(model: ModelConfig) -> None:
     parts: list[tuple[str, Any, tuple[str, ...]]] = [
         ("model", model, ("spikes", "unet")),
         ("model.vrt", model.vrt, ()),
-        ("model.spikes", model.spikes, UNET_SPIKES),
+        ("model.spikes", model.spikes, tuple(f.name for f in dataclasses.fields(SpikeInputs))),
     ]
     for where, part, obeyed in reversed(parts):  # a field before the part that holds it, to name it exactly
         for f in dataclasses.fields(part) if part is not None else ():

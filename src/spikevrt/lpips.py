@@ -21,10 +21,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from spikevrt import shipped
+
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-LPIPS_WEIGHTS = Path(__file__).parent / "weights" / "lpips_alex.safetensors"
+LPIPS_WEIGHTS = shipped.FOLDER / "lpips_alex.safetensors"
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of RGB in [-1, 1], before the trunk
 _NORM_EPS = 1e-10
 _VGG_CHANNELS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)

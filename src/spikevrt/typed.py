@@ -46,7 +46,7 @@ def convert(values: Any, kind: type[T], name: str = "", *, closed: bool = False,
 
     _look_through(values, kind, name, closed, finite)
     try:
-        return msgspec.convert(values, kind, dec_hook=_from_text)
+        return msgspec.convert(values, kind, dec_hook=lambda kind, value: kind(value))
     except msgspec.ValidationError as error:
         raise ValueError(_told(str(error), values, name, error.__cause__)) from None
 
@@ -105,6 +105,12 @@ def require(holds: bool, name: str, value: Any, allowed: str) -> None:
         raise ValueError(f"{name}: {shown(value)}; allowed: {allowed}")
 
 
+def require_file_name(name: str, value: str) -> None:
+    """`value` must be the name of a file in the same folder: no path, for a file must not point elsewhere."""
+    is_plain = value not in ("", ".", "..") and value.isprintable() and not set(value) & set("/\\:")
+    require(is_plain, name, value, "the name of a file beside it")
+
+
 def shown(value: Any) -> str:
     """A value within a message: one line, cut where it is long."""
     try:
@@ -116,13 +122,6 @@ def shown(value: Any) -> str:
 
 def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _from_text(kind: type, value: Any) -> Any:
-    """A path, of which msgspec knows nothing."""
-    if kind is not Path or not isinstance(value, str):
-        raise ValueError(f"{shown(value)}; allowed: {kind.__name__}")
-    return Path(value)
 
 
 def _look_through(values: Any, kind: Any, name: str, closed: bool, finite: bool) -> None:
@@ -148,6 +147,8 @@ def _look_through(values: Any, kind: Any, name: str, closed: bool, finite: bool)
     elif origin is dict and isinstance(values, dict) and inner[1] is not Any:
         for key, value in values.items():
             convert(value, inner[1], _joined(name, str(key)), closed=closed, finite=finite)  # msgspec tells no key
+    elif kind is Path:
+        require(isinstance(values, str), name, values, "str")
     elif origin is Literal:
         require(
             any(values == one and type(values) is type(one) for one in inner), name, values, ", ".join(map(str, inner))

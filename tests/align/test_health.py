@@ -82,7 +82,7 @@ def _square(tmp_path: Path, seed: int = 0) -> Recording:
     with SpikeWriter(_made(root) / "spikes.dat", SpikeGeometry(60, 60)) as writer:
         writer.append(np.diff(charge, axis=0).astype(np.uint8))
     write_sidecar(
-        root, geometry=SpikeGeometry(60, 60), num_ticks=97, tick_rate_hz=2e4, spike_sha256=writer.sha256, width=60,
+        root, spikes=writer, tick_rate_hz=2e4, width=60,
         height=60, fps=100.0, exposures=[Exposure(0, 0, 97, 0.0, 97 / 2e4)], provenance={},
     )  # fmt: skip
     return open_recording(root)

@@ -10,13 +10,13 @@ import pytest
 
 from spikevrt.align.inspect import InspectOptions, inspect
 from spikevrt.formats.convert import write_stream
-from spikevrt.recording.alignment import Alignment
+from spikevrt.mux.join import write_video
+from spikevrt.recording.alignment import Alignment, write_alignment
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import image_size, read_image, write_image
-from spikevrt.recording.recording import write_alignment, write_sidecar
+from spikevrt.recording.recording import write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.recording.spike_formats import StreamFormat, open_stream
-from spikevrt.recording.video import write_video
 
 NUM_TICKS = 61
 
@@ -52,10 +52,8 @@ def _recording(root: Path, *, flipped: bool = False) -> Path:
         writer.append(spikes[:, ::-1] if flipped else spikes)
     write_sidecar(
         root,
-        geometry=geometry,
-        num_ticks=NUM_TICKS,
+        spikes=writer,
         tick_rate_hz=20000.0,
-        spike_sha256=writer.sha256,
         width=120,
         height=80,
         fps=100.0,

@@ -24,9 +24,9 @@ from typing import Any
 
 import pytest
 
+from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import list_images, read_image
 from spikevrt.recording.recording import open_recording
-from spikevrt.recording.video import write_video
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
 

@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spikevrt import shipped
 from spikevrt.app import session
 from spikevrt.app.turns import Cancelled
 from spikevrt.app.uploads import Stated
+from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import list_images, read_image
 from spikevrt.recording.recording import open_recording
-from spikevrt.recording.video import probe_video, write_video
+from spikevrt.recording.video import probe_video
 from spikevrt.restore.job import restore_recording
 from spikevrt.restore.options import RestoreOptions
 from tests.bench.test_demo import SMALL
@@ -152,7 +154,7 @@ def test_a_result_has_frames_films_archive_report_and_summary(made):
 
 
 def test_the_result_is_that_of_the_command(made, tmp_path):
-    weights = session.SHIPPED_WEIGHTS / "spikefold_tiny.safetensors"
+    weights = shipped.find("spikefold_tiny")
     restore_recording(weights, made.footage.recording, tmp_path / "out", RestoreOptions())
     for path in made.frames:
         assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from spikevrt import shipped
 from spikevrt.bench import demo as job
 from spikevrt.checkpoint import WeightsInfo, save_weights
 from spikevrt.config import ModelConfig, SpikeConfig, UnetConfig, VrtConfig
@@ -30,20 +31,20 @@ VRT = VrtConfig(
 )
 
 
-def _save_untrained(folder: Path) -> Path:
+def _save_untrained(folder: Path) -> list[Path]:
     torch.manual_seed(123)
     fold = ModelConfig(
         unet=UnetConfig(width=4, growth=2, depth=1, blocks=1, unshuffle=2, neighbours=0),
         spikes=SpikeConfig(representation="profile", relight=True),
     )
     for name, config in (
-        (job.TWIN, ModelConfig(vrt=VRT, spikes=None)),
-        (job.SPIKEVRT, ModelConfig(vrt=VRT, spikes=SpikeConfig(dims=(8, 8, 8, 8)))),
-        (job.FOLD, fold),
+        (shipped.TWIN, ModelConfig(vrt=VRT, spikes=None)),
+        (shipped.REFERENCE, ModelConfig(vrt=VRT, spikes=SpikeConfig(dims=(8, 8, 8, 8)))),
+        (shipped.DEFAULT, fold),
     ):
         info = WeightsInfo(config, voxel_mean=0.9, voxel_std=0.5, provenance={"seed": 123})
         save_weights(folder / f"{name}.safetensors", build_network(config).state_dict(), info)
-    return folder
+    return [folder / f"{name}.safetensors" for name in shipped.COMPARED]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def demo(tmp_path_factory) -> Path:
 def test_the_demo_measures_the_blurry_input_the_twin_and_spikevrt_on_every_scene(demo):
     results = json.loads((demo / "results.json").read_text())
     assert [method["name"] for method in results["methods"]] == [
-        "blur", "spike_ratio", "interval_ratio", job.TWIN, job.SPIKEVRT, job.FOLD,
+        "blur", "spike_ratio", "interval_ratio", shipped.TWIN, shipped.REFERENCE, shipped.DEFAULT,
     ]  # fmt: skip
     for method in results["methods"]:
         assert [sequence["name"] for sequence in method["sequences"]] == ["bridge", "clock", "astronaut", "city"]
@@ -65,10 +66,10 @@ def test_the_demo_measures_the_blurry_input_the_twin_and_spikevrt_on_every_scene
 
 def test_the_demo_writes_frames_videos_pictures_and_a_page(demo):
     for recording in ("bridge", "clock", "astronaut", "city"):
-        frames = list_images(demo / "frames" / job.SPIKEVRT / recording)
+        frames = list_images(demo / "frames" / shipped.REFERENCE / recording)
         assert [image_size(frame) for frame in frames] == [(66, 70)] * SMALL.frames
-        assert (demo / "pictures" / f"{recording}_{job.SPIKEVRT}.png").is_file()
-        for video in (job.SPIKEVRT, job.TWIN, "side_by_side"):
+        assert (demo / "pictures" / f"{recording}_{shipped.REFERENCE}.png").is_file()
+        for video in (shipped.REFERENCE, shipped.TWIN, "side_by_side"):
             assert probe_video(demo / "videos" / f"{recording}_{video}.mp4").num_frames == SMALL.frames
     page = (demo / "report.html").read_text()
     assert "Sander Klootwijk" in page
@@ -106,5 +107,5 @@ def test_an_existing_folder_is_refused_before_any_work(tmp_path):
 
 def test_missing_weights_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"vrt_tiny\.safetensors: no such weights file"):
-        job.run_demo(tmp_path / "out", weights=tmp_path)
+        job.run_demo(tmp_path / "out", weights=[tmp_path / "vrt_tiny.safetensors"])
     assert not (tmp_path / "out").exists()

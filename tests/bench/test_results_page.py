@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from spikevrt import shipped
 from spikevrt.bench.benchmark import CONDITIONS, NAME, digests, total_digest
 from spikevrt.recording.spike_file import sha256_file
-from spikevrt.verbs.options import shipped_weights
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = runpy.run_path(str(ROOT / "benchmarks" / "results.py"))
@@ -29,9 +29,8 @@ def test_the_figures_are_of_this_benchmark_and_of_the_weights_that_ship():
     conditions = [condition.name for condition in CONDITIONS]
     for method in VALUES["methods"]:
         assert set(method["means"]) <= set(conditions) and {"slow", "medium", "fast"} <= set(method["means"])
-        shipped = shipped_weights(method["name"])
-        if shipped.is_file():
-            assert method["weights_sha256"] == sha256_file(shipped), method["name"]
+        if method["name"] in shipped.NAMES:
+            assert method["weights_sha256"] == sha256_file(shipped.find(method["name"])), method["name"]
     names = {method["name"] for method in VALUES["methods"]}
     assert {"blur", "spike_ratio", "interval_ratio", "vrt_tiny", "spikevrt_tiny"} <= names
 

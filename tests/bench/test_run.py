@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spikevrt import shipped
 from spikevrt.bench import benchmark, run
 from spikevrt.bench.benchmark import SCENES, chosen
 from spikevrt.cli import main
 from spikevrt.evaluate.runner import Measure
 from spikevrt.recording.recording import Recording
 from spikevrt.restore.restorer import RestoreOptions
-from spikevrt.verbs.options import shipped_weights
 
 CPU = RestoreOptions(device="cpu")
 CONDITIONS = ["medium", "medium_threshold_4", "medium_exposure_56", "medium_no_spikes"]
@@ -51,7 +51,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_methods_run_where_they_can_and_the_results_say_what_the_cameras_were(recordings: Path, tmp_path: Path):
-    weights = [shipped_weights(name) for name in ("vrt_tiny", "spikevrt_tiny_robust")]
+    weights = [shipped.find(name) for name in ("vrt_tiny", "spikevrt_tiny_robust")]
     results = run.run_benchmark(
         tmp_path / "out", weights, [OTHER], chosen(CONDITIONS), CPU, Measure(), recordings=recordings
     )
@@ -84,7 +84,7 @@ def test_methods_run_where_they_can_and_the_results_say_what_the_cameras_were(re
 def test_a_network_is_scored_once_by_its_weights_options_and_metrics_and_others_every_time(
     recordings: Path, tmp_path: Path, capsys, monkeypatch
 ):
-    conditions, weights, out = chosen(["medium"]), [shipped_weights("vrt_tiny")], tmp_path / "out"
+    conditions, weights, out = chosen(["medium"]), [shipped.find("vrt_tiny")], tmp_path / "out"
     scored: list[str] = []
     real = run.score
 

@@ -88,10 +88,8 @@ def write_recording(
     indices = list(range(num_frames)) if frame_idx is None else frame_idx
     write_sidecar(
         root,
-        geometry=geometry,
-        num_ticks=writer.num_ticks,
+        spikes=writer,
         tick_rate_hz=1000.0,
-        spike_sha256=writer.sha256,
         width=width,
         height=height,
         fps=50.0,

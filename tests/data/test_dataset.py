@@ -16,9 +16,9 @@ import torch
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import DegradeConfig, ModelConfig, SpikeConfig, UnetConfig
 from spikevrt.data.dataset import ClipDataset, collate, draw_crop, open_dataset
-from spikevrt.recording.alignment import Alignment
+from spikevrt.recording.alignment import Alignment, write_alignment
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import open_recording, write_alignment
+from spikevrt.recording.recording import open_recording
 from spikevrt.represent.counts import exposure_counts
 from spikevrt.represent.voxel import density, normalise, spike_voxels
 from spikevrt.restore.inputs import network_inputs
@@ -404,7 +404,7 @@ def test_sharp_frames_that_are_neither_there_nor_none_are_refused(root: Path):
     values = json.loads(path.read_text())
     values["frames"]["sharp"] = "some"
     path.write_text(json.dumps(values))
-    with pytest.raises(ValueError, match=r"sequence\.json: frames\.sharp: 'some'; allowed: none, or no such key"):
+    with pytest.raises(ValueError, match=r"sequence\.json: frames\.sharp: 'some'; allowed: none$"):
         open_dataset(root)
 
 
@@ -581,9 +581,9 @@ def test_a_dataset_of_version_1_says_prepare_again(root: Path):
     ("name", "keys", "value", "message"),
     [
         ("dataset.json", ["num_bins"], 0, "dataset.json: num_bins: 0; allowed: 1 or more"),
-        ("dataset.json", ["bin_split"], "odd", "dataset.json: split: 'odd'; allowed: whole, fractional"),
+        ("dataset.json", ["bin_split"], "odd", "dataset.json: bin_split: 'odd'; allowed: whole, fractional"),
         ("dataset.json", ["std"], -1.0, "dataset.json: voxel stats: .*std above 0"),
-        ("dataset.json", ["train"], [3], r"dataset.json: train: \[3\]; allowed: names of sequences"),
+        ("dataset.json", ["train"], [3], r"dataset.json: train\[0\]: 3; allowed: str"),
         ("dataset.json", ["val"], ["a\nb"], r"dataset.json: val: .*; allowed: names of sequences"),
         ("dataset.json", ["val"], ["../a"], r"dataset.json: val: \['../a'\]; allowed: names of sequences"),
         ("dataset.json", ["val"], ["\ud800"], r"dataset.json: val: .*; allowed: names of sequences"),
@@ -598,8 +598,8 @@ def test_a_dataset_of_version_1_says_prepare_again(root: Path):
             [[7, 0]],
             r"bad_pixels: \[7, 0\]; allowed: \[row, column\]",
         ),
-        ("train/a/sequence.json", ["spikes", "bad_pixels"], ["00"], "bad_pixels: 00; allowed"),
-        ("train/a/sequence.json", ["exposures"], [], "exposures: none; allowed: one or more"),
+        ("train/a/sequence.json", ["spikes", "bad_pixels"], ["00"], r"bad_pixels\[0\]: '00'; allowed: list"),
+        ("train/a/sequence.json", ["exposures"], [], r"exposures: \[\]; allowed: one or more"),
         ("train/a/sequence.json", ["exposures"], [{"frame_idx": "0"}], r"exposures\[0\].frame_idx: '0'; allowed: int"),
     ],
 )

@@ -46,10 +46,8 @@ def write_recording(
     exposures = [Exposure(i, i * TICKS, (i + 1) * TICKS, i * 0.01, (i + 1) * 0.01) for i in range(num_frames)]
     write_sidecar(
         root,
-        geometry=geometry,
-        num_ticks=num_frames * TICKS,
+        spikes=writer,
         tick_rate_hz=3700.0,
-        spike_sha256=writer.sha256,
         width=WIDTH,
         height=HEIGHT,
         fps=100.0,

@@ -107,7 +107,7 @@ def _write_recording(path: Path, file: str, top: int, left: int, threshold: floa
         for k in range(NUM_FRAMES)
     ]
     write_sidecar(
-        path, geometry=geometry, num_ticks=NUM_FRAMES * PERIOD, tick_rate_hz=20000.0, spike_sha256=writer.sha256,
+        path, spikes=writer, tick_rate_hz=20000.0,
         width=WIDTH, height=HEIGHT, fps=20000 / PERIOD, exposures=exposures, provenance={},
     )  # fmt: skip
     return path

@@ -8,13 +8,12 @@ import shutil
 
 import pytest
 
-from spikevrt import runtime
+from spikevrt import runtime, shipped
 from spikevrt.evaluate import metrics, runner
 from spikevrt.recording.frames import read_image, to_float, write_image
 from spikevrt.recording.recording import open_recording
 from spikevrt.report import pictures as report
 from spikevrt.restore.restorer import RestoreOptions
-from spikevrt.verbs.options import shipped_weights
 from tests.evaluate.conftest import write_recording
 
 CPU = RestoreOptions(device="cpu")
@@ -186,5 +185,5 @@ def test_missing_weights_are_refused_before_any_network_runs(tmp_path, offset_we
 def test_skipping_sharp_tiles_is_refused_for_weights_without_spikes_before_any_network_runs(tmp_path):
     options = RestoreOptions(device="cpu", skip_sharp=2.0)
     with pytest.raises(ValueError, match=r"skip_sharp: 2\.0; allowed for weights without spikes: none"):
-        runner.evaluate([shipped_weights("vrt_tiny")], [write_recording(tmp_path / "a")], tmp_path / "out", options)
+        runner.evaluate([shipped.find("vrt_tiny")], [write_recording(tmp_path / "a")], tmp_path / "out", options)
     assert not (tmp_path / "out").exists()

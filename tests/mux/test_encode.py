@@ -20,10 +20,11 @@ from spikevrt.mux.encode import (
     VideoTags,
     check_container,
     rate,
+    tags_of,
     write_segment,
 )
 from spikevrt.recording.media import main_video, open_media
-from spikevrt.recording.video import iter_video, probe_video, read_tags
+from spikevrt.recording.video import iter_video, probe_video
 
 LOSSY = [VideoFormat(codec, bits=bits) for codec in CODECS[:3] for bits in (8, 10)]
 LOSSLESS = [
@@ -156,7 +157,7 @@ def test_equal_frames_are_equal_bytes_in_another_process_and_nothing_is_printed(
 def test_pixel_aspect_and_colour_codes_are_in_the_segment(tmp_path: Path, format: VideoFormat) -> None:
     tags = VideoTags(Fraction(4, 3), primaries=9, transfer=16)
     _write(tmp_path / "a", _ramps(64, 96), format, tags)
-    assert read_tags(tmp_path / "a") == tags
+    assert tags_of(probe_video(tmp_path / "a")) == tags
 
 
 def test_wide_colours_use_their_own_matrix_and_come_back(tmp_path: Path) -> None:

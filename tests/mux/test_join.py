@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikevrt.mux.encode import CONTAINERS, VideoFormat, VideoTags, write_segment
+from spikevrt.mux.encode import CONTAINERS, VideoFormat, VideoTags, tags_of, write_segment
 from spikevrt.mux.join import join_segments
-from spikevrt.recording.video import iter_video, probe_video, read_tags
+from spikevrt.recording.video import iter_video, probe_video
 
 BASE = Fraction(1, 90000)
 UNEVEN = (100, 3103, 6106, 9886, 12000, 21000, 24000)  # of BASE
@@ -133,7 +133,7 @@ def _payload(path: Path, kind: str) -> list[tuple[Fraction, bytes]]:
 
 def _restored(source: Path, out: Path, suffix: str) -> tuple[Path, tuple[str, ...]]:
     """The source's own frames, through two segments, as `out`."""
-    info, tags = probe_video(source), read_tags(source)
+    info, tags = probe_video(source), tags_of(probe_video(source))
     frames = list(zip(info.pts, iter_video(source), strict=True))
     paths = [out / "s0", out / "s1"]
     for path, part in zip(paths, (frames[:17], frames[17:]), strict=True):
@@ -288,12 +288,12 @@ def test_a_turned_source_gives_an_upright_result_of_turned_pixel_aspect(tmp_path
 
     source = tmp_path / "source.mp4"
     _source(source, rotation=90)
-    assert read_tags(source) == VideoTags(Fraction(9, 8), primaries=6, transfer=6)
+    assert tags_of(probe_video(source)) == VideoTags(Fraction(9, 8), primaries=6, transfer=6)
     result, _ = _restored(source, tmp_path, ".mp4")
     with av.open(str(result)) as container:
         frame = next(container.decode(video=0))
         assert (frame.width, frame.height, frame.rotation) == (48, 64, 0)
-    assert read_tags(result) == VideoTags(Fraction(9, 8), primaries=6, transfer=6)
+    assert tags_of(probe_video(result)) == VideoTags(Fraction(9, 8), primaries=6, transfer=6)
 
 
 def test_pixel_aspect_that_mkv_would_lose_is_told(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_pixel_aspect_that_mkv_would_lose_is_told(tmp_path: Path) -> None:
     notes = join_segments(segments, tmp_path / "out.mkv", fps=10, format=format, tags=tags)
     assert notes == ("out.mkv: pixel aspect 4/3 is not stored with av1 in .mkv",)
     assert join_segments(segments, tmp_path / "out.mp4", fps=10, format=format, tags=tags) == ()
-    assert read_tags(tmp_path / "out.mp4") == tags
+    assert tags_of(probe_video(tmp_path / "out.mp4")) == tags
 
 
 def test_hevc_in_mp4_is_tagged_for_players_that_want_its_parameters_in_the_header(tmp_path: Path) -> None:

@@ -35,10 +35,8 @@ def make_recording(root: Path, *, sharp: bool = True) -> Path:
     starts = [index * PERIOD_TICKS for index in range(NUM_FRAMES)]
     write_sidecar(
         root,
-        geometry=GEOMETRY,
-        num_ticks=writer.num_ticks,
+        spikes=writer,
         tick_rate_hz=1000.0,
-        spike_sha256=writer.sha256,
         width=14,
         height=10,
         fps=1000 / PERIOD_TICKS,

@@ -15,10 +15,12 @@ import torch
 from spikevrt.formats.convert import write_stream
 from spikevrt.light import linear_to_srgb
 from spikevrt.mux.encode import VideoFormat, VideoTags, write_segment
+from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import to_float, write_pixels
 from spikevrt.recording.loose import loose_recording
-from spikevrt.recording.recording import find_recordings, open_recording, write_sidecar
+from spikevrt.recording.recording import find_recordings, open_recording, with_alignment, write_sidecar
+from spikevrt.recording.spike_file import SpikeWriter
 from spikevrt.recording.spike_formats import StreamFormat, open_stream
 from tests.recording.conftest import (
     EXPOSURE_TICKS,
@@ -87,14 +89,14 @@ def _set(*keys: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_set("version", value=2), "not a spikevrt-recording of version 1"),
+        (_set("version", value=2), "format 'spikevrt-recording' version 2; allowed: 'spikevrt-recording' version 1$"),
         (_set("spikes", "rows", value="sideways"), "spikes.rows: 'sideways'; allowed: bottom-up, top-down"),
         (_set("spikes", "bit_order", value="msb"), "spikes.bit_order: 'msb'; allowed: lsb-first"),
         (_set("spikes", "width", value="7"), "spikes.width: '7'; allowed: int"),
         (_set("spikes", "width", value=17), "no whole number of ticks of 17x5"),
         (_set("spikes", "num_ticks", value=36), "37 ticks, but recording.json says 36"),
         (_set("spikes", "tick_rate_hz", value=0), "spikes.tick_rate_hz: 0.0; allowed: above 0"),
-        (_set("frames", value={}), "frames.count is missing"),
+        (_set("frames", value={}), "frames.width is missing"),
         (_set("frames", "count", value=4), "4 frames, but 3 exposures"),
         (_set("frames", "width", value=15), "000000.png: 14x10 pixels; the recording has 15x10"),
         (_set("exposures", value=[]), "no exposures"),
@@ -124,20 +126,21 @@ def test_a_lost_spike_file_is_refused(root: Path) -> None:
 
 
 def test_a_sidecar_that_contradicts_itself_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with SpikeWriter(tmp_path / "spikes.dat", GEOMETRY) as writer:
+        writer.append(np.zeros((5, 5, 7), dtype=np.uint8))
     with pytest.raises(ValueError, match=r"exposures\[0\]"):
         write_sidecar(
-            tmp_path,
-            geometry=GEOMETRY,
-            num_ticks=5,
+            tmp_path / "out",
+            spikes=writer,
             tick_rate_hz=1000.0,
-            spike_sha256="",
             width=14,
             height=10,
             fps=25.0,
             exposures=[Exposure(0, 0, 6, 0.0, 0.006)],
             provenance={},
         )
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 # --- folders of recordings -------------------------------------------------------------------------------------------
@@ -269,3 +272,15 @@ def test_a_video_of_10_bits_is_read_at_full_depth(tmp_path: Path) -> None:
     recording = loose_recording(tmp_path / "a.mkv", None)
     torch.testing.assert_close(recording.read_blur_deep(1) * 1023, to_float(deep) * 1023, rtol=0, atol=0.01)
     assert recording.read_blur(1).dtype == np.uint8
+
+
+def test_what_lies_inside_the_stream_keeps_its_pictures(recording_folder: Path):
+    plain = open_recording(recording_folder)
+    assert plain.inside_stream() is plain
+    inside = with_alignment(plain, Alignment(offset_ticks=-3.0), keep_outside=True).inside_stream()
+    assert [exposure.frame_idx for exposure in inside.exposures] == [1, 2]
+    np.testing.assert_array_equal(inside.read_blur(0), plain.read_blur(1))
+    np.testing.assert_array_equal(inside.read_sharp(1), plain.read_sharp(2))
+    far = with_alignment(plain, Alignment(offset_ticks=500.0), keep_outside=True)
+    with pytest.raises(ValueError, match=r"waves: no exposure lies inside the 65 ticks of its spikes$"):
+        far.inside_stream()

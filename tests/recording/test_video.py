@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikevrt.mux.encode import VideoFormat, VideoTags, write_segment
-from spikevrt.recording.video import VideoReader, iter_video, probe_video, read_tags, write_video
+from spikevrt.mux.encode import VideoFormat, VideoTags, tags_of, write_segment
+from spikevrt.mux.join import write_video
+from spikevrt.recording.video import VideoReader, iter_video, probe_video
 
 
 def _grey_frame(level: int, height: int = 32, width: int = 48) -> np.ndarray:
@@ -281,7 +282,7 @@ def test_pictures_before_the_first_key_frame_are_not_counted(tmp_path: Path) -> 
 
 def test_pixel_aspect_and_colours_of_a_file_that_says_nothing_are_unspecified(tmp_path: Path) -> None:
     _encoded(tmp_path / "a.mp4", range(3), Fraction(1, 25))
-    assert read_tags(tmp_path / "a.mp4") == VideoTags(Fraction(1), primaries=2, transfer=2)
+    assert tags_of(probe_video(tmp_path / "a.mp4")) == VideoTags(Fraction(1), primaries=2, transfer=2)
 
 
 def test_deep_reading_of_8_bits_is_the_same_uint8(stairs: Path) -> None:

@@ -99,10 +99,8 @@ def make_recording(tmp_path: Path) -> Callable[..., Recording]:
         ]
         write_sidecar(
             root,
-            geometry=geometry,
-            num_ticks=num_frames * ticks,
+            spikes=writer,
             tick_rate_hz=1e4,
-            spike_sha256=writer.sha256,
             width=width,
             height=height,
             fps=25.0,

@@ -14,7 +14,7 @@ from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.recording import Exposure, Recording, open_recording, with_alignment
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.recording.stream import PackedStream
-from spikevrt.restore.gaps import has_usable_spikes, inside_stream, lost_ticks
+from spikevrt.restore.gaps import has_usable_spikes, lost_ticks
 from spikevrt.simulate.setup import SimulateOptions, sensor_preset
 from spikevrt.simulate.synthesise import simulate_recording
 
@@ -134,18 +134,6 @@ def test_frames_whose_ticks_lie_outside_the_stream_are_gaps(recording_folder: Pa
 
 def test_a_recording_without_spikes_is_all_gaps(make: Callable[[np.ndarray], Recording]):
     assert spike_gaps(dataclasses.replace(make(bright()), spikes=None)) == [True] * NUM
-
-
-def test_what_lies_inside_the_stream_keeps_its_pictures(recording_folder: Path):
-    plain = open_recording(recording_folder)
-    assert inside_stream(plain) is plain
-    inside = inside_stream(with_alignment(plain, Alignment(offset_ticks=-3.0), keep_outside=True))
-    assert [exposure.frame_idx for exposure in inside.exposures] == [1, 2]
-    np.testing.assert_array_equal(inside.read_blur(0), plain.read_blur(1))
-    np.testing.assert_array_equal(inside.read_sharp(1), plain.read_sharp(2))
-    far = with_alignment(plain, Alignment(offset_ticks=500.0), keep_outside=True)
-    with pytest.raises(ValueError, match=r"waves: no exposure lies inside the 65 ticks of its spikes$"):
-        inside_stream(far)
 
 
 def test_looking_at_an_exposure_takes_less_than_two_milliseconds(tmp_path: Path):

@@ -19,10 +19,10 @@ import pytest
 
 from spikevrt.align.health import NAMES
 from spikevrt.mux.encode import VideoFormat
-from spikevrt.recording.alignment import Alignment
+from spikevrt.recording.alignment import Alignment, write_alignment
 from spikevrt.recording.frames import list_images, read_image
 from spikevrt.recording.loose import loose_recording
-from spikevrt.recording.recording import open_recording, write_alignment
+from spikevrt.recording.recording import open_recording
 from spikevrt.recording.video import iter_video, probe_video
 from spikevrt.restore import job as job_module
 from spikevrt.restore import parts
@@ -263,7 +263,8 @@ def test_a_disk_that_is_full_at_the_very_end_loses_no_frame(fake_network, make_r
 KILLED = """
 import sys, time
 from pathlib import Path
-from spikevrt.recording.recording import open_recording, write_alignment
+from spikevrt.recording.alignment import write_alignment
+from spikevrt.recording.recording import open_recording
 from spikevrt.recording.alignment import Alignment
 from spikevrt.restore import job
 from spikevrt.restore.options import RestoreOptions

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from spikevrt import runtime
 from spikevrt.recording.loose import loose_recording
-from spikevrt.recording.video import write_video
+from spikevrt.mux.join import write_video
 from spikevrt.restore import job
 from spikevrt.restore.options import RestoreOptions
 from tests.restore.conftest import RGB, info

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from spikevrt.recording.frames import write_image
-from spikevrt.simulate.setup import SimulateOptions
+from spikevrt.simulate.footage import VideoScene
+from spikevrt.simulate.setup import SensorConfig, SimulateOptions
 
 OPTIONS = SimulateOptions(
     frames=3, exposure_ticks=22, period_ticks=31, width=46, height=34, motion_px=5.0, ticks_per_frame=7, seed=11
@@ -31,6 +34,12 @@ def textured(height: int, width: int, seed: int) -> np.ndarray:
 def fingerprint(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def video_of(footage: Path, **changes: Any) -> VideoScene:
+    """The fixture `footage` as a scene of its own size."""
+    options = SimulateOptions(height=34, width=50, sensor=SensorConfig(ratio=1))
+    return VideoScene(footage, replace(options, **changes))
 
 
 @pytest.fixture

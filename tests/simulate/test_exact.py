@@ -15,8 +15,8 @@ import torch
 from torch.nn import functional as F
 
 from spikevrt.light import srgb_to_linear
+from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.video import write_video
 from spikevrt.simulate import exact
 from spikevrt.simulate.exact import (
     ExactScene,
@@ -140,14 +140,14 @@ def test_a_video_file_is_cut_and_its_colours_are_those_of_a_decoder(tmp_path: Pa
     y, x = np.mgrid[:32, :48]
     frames = [np.stack((x * 5, y * 7, 255 - x * 4), -1).clip(0, 255).astype(np.uint8) for _ in range(4)]
     write_video(tmp_path / "v.mp4", frames, 25.0, crf=1)
-    video = exact_video(tmp_path / "v.mp4", top=4, left=8, height=16, width=20, start=1, count=3, ticks_per_frame=8)
+    video = exact_video(tmp_path / "v.mp4", top=4, left=8, height=16, width=20, count=3, ticks_per_frame=8)
     assert video.frames.shape == (3, 16, 20, 3)
     with av.open(str(tmp_path / "v.mp4")) as container:
-        frame = list(container.decode(video=0))[1]
+        frame = next(container.decode(video=0))
     expected = frame.reformat(format="rgb24", src_colorspace="ITU601", interpolation="POINT").to_ndarray()[4:20, 8:28]
     assert np.abs(video.frames[0].astype(int) - expected).max() <= 3  # rounded elsewhere
-    with pytest.raises(ValueError, match="3 frames from frame 1 on; 9 needed"):
-        exact_video(tmp_path / "v.mp4", top=0, left=0, height=8, width=8, start=1, count=9, ticks_per_frame=8)
+    with pytest.raises(ValueError, match="4 frames; 9 needed"):
+        exact_video(tmp_path / "v.mp4", top=0, left=0, height=8, width=8, count=9, ticks_per_frame=8)
 
 
 SCRIPT = """
@@ -168,7 +168,9 @@ print(torch.backends.cpu.get_cpu_capability(), digest.hexdigest())
 
 def test_every_kind_of_processor_and_number_of_threads_gives_the_same_bits(photo: Path):
     told = []
-    for capability, threads in (("default", 1), ("avx2", 1), ("avx2", 2), ("avx512", 2)):
+    kinds = {"DEFAULT": 2, "AVX2": 3, "AVX512": 4}  # what this processor cannot do ends the process
+    cases = (("default", 1), ("default", 2), ("avx2", 2), ("avx512", 2))
+    for capability, threads in cases[: kinds.get(torch.backends.cpu.get_cpu_capability(), 4)]:
         environment = os.environ | {"ATEN_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": str(threads)}
         run = [sys.executable, "-c", SCRIPT, str(photo)]
         told.append(subprocess.run(run, env=environment, check=True, capture_output=True, text=True).stdout.split())

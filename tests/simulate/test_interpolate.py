@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from spikevrt.recording.frames import to_float
-from spikevrt.simulate.footage import MiddleFrame, find_weights, load_network, video_scene, with_frames_between
+from spikevrt.simulate.footage import MiddleFrame, find_weights, load_network, with_frames_between
 from spikevrt.simulate.synthesise import simulate_recording
-from tests.simulate.conftest import OPTIONS, textured
+from tests.simulate.conftest import OPTIONS, textured, video_of
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +78,12 @@ def test_frames_are_made_as_they_are_asked_for(weights: Path):
 
 
 def test_a_slow_video_given_more_frames_lasts_as_many_ticks_more(footage: Path, installed: Path):
-    plain = video_scene(footage, ticks_per_frame=3)
-    finer = video_scene(footage, ticks_per_frame=3, interpolate=4)
+    plain = video_of(footage, ticks_per_frame=3)
+    finer = video_of(footage, ticks_per_frame=3, interpolate=4)
     assert (plain.num_ticks, finer.num_ticks) == (36, 144)
     torch.testing.assert_close(finer.light(torch.tensor([24]))[0], plain.light(torch.tensor([6]))[0], rtol=0, atol=0)
     back = finer.light(torch.tensor([7]))  # opens the video again, in the midst of two of its own frames
-    assert torch.equal(back, video_scene(footage, ticks_per_frame=3, interpolate=4).light(torch.tensor([7])))
+    assert torch.equal(back, video_of(footage, ticks_per_frame=3, interpolate=4).light(torch.tensor([7])))
 
 
 def test_a_recording_of_an_interpolated_video_needs_fewer_of_its_frames(footage: Path, installed: Path, tmp_path: Path):

@@ -10,10 +10,9 @@ import torch
 
 from spikevrt.light import image_to_linear
 from spikevrt.recording.frames import read_image, write_image
-from spikevrt.simulate.footage import video_scene
 from spikevrt.simulate.scene import PhotoScene, camera_matrix, photo_scene, sample
 from spikevrt.simulate.setup import SensorConfig, SimulateOptions
-from tests.simulate.conftest import textured
+from tests.simulate.conftest import textured, video_of
 
 SENSOR = SensorConfig(ratio=1)
 OPTIONS = SimulateOptions(  # 90 ticks
@@ -123,7 +122,7 @@ def test_the_identity_homography_samples_the_texture_itself():
 
 
 def test_video_frames_are_met_exactly_and_mixed_in_linear_light_between(footage: Path):
-    scene = video_scene(footage, ticks_per_frame=4)
+    scene = video_of(footage, ticks_per_frame=4)
     first, second = (image_to_linear(read_image(footage / name)) for name in ("00.png", "01.png"))
     light = scene.light(torch.tensor([0, 1, 4]))
     assert (scene.height, scene.width, scene.num_ticks) == (34, 50, 48)
@@ -133,21 +132,21 @@ def test_video_frames_are_met_exactly_and_mixed_in_linear_light_between(footage:
 
 
 def test_a_video_can_be_read_again_from_an_earlier_tick(footage: Path):
-    scene = video_scene(footage, ticks_per_frame=4)
+    scene = video_of(footage, ticks_per_frame=4)
     first = scene.light(torch.arange(7))
     scene.light(torch.tensor([30]))
     assert torch.equal(scene.light(torch.arange(7)), first)
 
 
 def test_start_frame_skips_frames(footage: Path):
-    whole, rest = video_scene(footage, ticks_per_frame=2), video_scene(footage, ticks_per_frame=2, start_frame=3)
+    whole, rest = video_of(footage, ticks_per_frame=2), video_of(footage, ticks_per_frame=2, start_frame=3)
     assert torch.equal(rest.light(torch.tensor([0, 5])), whole.light(torch.tensor([6, 11])))
     assert rest.num_ticks == 18
 
 
 def test_a_start_frame_behind_the_end_is_refused(footage: Path):
     with pytest.raises(ValueError, match=r"^start_frame: 12; .*footage has 13 frames, two must be left$"):
-        video_scene(footage, ticks_per_frame=4, start_frame=12)
+        video_of(footage, ticks_per_frame=4, start_frame=12)
 
 
 @pytest.mark.parametrize("view", [{"height": 36}, {"width": 52, "height": 20}])
@@ -155,7 +154,7 @@ def test_a_video_is_never_enlarged(footage: Path, view: dict[str, int]):
     with pytest.raises(
         ValueError, match=r"footage: frames of 50x34 pixels are smaller than the view of \d+x\d+; allowed"
     ):
-        video_scene(footage, ticks_per_frame=4, **view)
+        video_of(footage, ticks_per_frame=4, **view)
 
 
 def test_a_folder_of_pictures_of_different_sizes_is_no_video(footage: Path):
@@ -163,4 +162,4 @@ def test_a_folder_of_pictures_of_different_sizes_is_no_video(footage: Path):
     with pytest.raises(
         ValueError, match=r"05\.png: size differs from 00\.png; frames of one video must be of one size"
     ):
-        video_scene(footage, ticks_per_frame=4)
+        video_of(footage, ticks_per_frame=4)

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from spikevrt.light import linear_to_srgb, luminance
-from spikevrt.recording.video import write_video
+from spikevrt.mux.join import write_video
 from spikevrt.simulate.scene import photo_scene
 from spikevrt.simulate.setup import CameraConfig, RigConfig, SensorConfig, sensor_preset
 from spikevrt.simulate.synthesise import _chunks, simulate_recording

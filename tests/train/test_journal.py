@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spikevrt.train import journal as journal_module
-from spikevrt.train.journal import Journal, Meter, Progress, clock, in_words, read_journal
+from spikevrt.train.journal import Journal, Meter, in_words, read_journal
 
 
 def test_rows_come_back_and_what_is_not_finite_is_null(tmp_path: Path):
@@ -53,18 +53,6 @@ def test_the_meter_averages_the_loss_and_begins_again():
     meter.count(2, {"charbonnier": 4.0, "fft": 1.0}, 0.0)
     values = meter.read()
     assert (values["loss"], values["loss_charbonnier"], values["loss_fft"]) == (5.0, 4.0, 1.0)
-
-
-def test_progress_goes_to_stderr_and_only_where_visible(capsys: pytest.CaptureFixture[str]):
-    for visible in (True, False):
-        with Progress(start_step=0, stop_step=3, visible=visible) as progress:
-            progress.say(f"hello {visible}")
-    captured = capsys.readouterr()
-    assert captured.err == "hello True\n" and captured.out == ""
-
-
-def test_the_clock_reads_hours_minutes_seconds():
-    assert clock(3 * 3600 + 5 * 60 + 7) == "3:05:07"
 
 
 def test_rows_that_a_full_disk_did_not_take_are_written_when_there_is_room(

@@ -133,8 +133,12 @@ def test_what_a_real_run_leaves_is_read(tmp_path: Path, fakes: None):
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
-        ("config.yaml", "a: [", "config.yaml is no YAML file"),
-        ("config.yaml", "\x00", "config.yaml is no YAML file"),
+        ("config.yaml", "a: [", "config.yaml: not YAML (while parsing a flow node)"),
+        (
+            "config.yaml",
+            "\x00",
+            "config.yaml: not YAML (unacceptable character #x0000: special characters are not allowed)",
+        ),
         ("config.yaml", "3", "config.yaml is no mapping"),
         ("config.yaml", "optim: {steps: many}", "config.yaml has no optim.steps"),
         ("config.yaml", "optim: 3", "config.yaml has no optim.steps"),

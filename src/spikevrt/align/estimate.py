@@ -16,8 +16,8 @@ from spikevrt.align.clock import ExposureRates, fit_clock
 from spikevrt.align.compare import Residual, grid_positions, linear_luminance, residual_px, smooth_flow, write_overlay
 from spikevrt.align.registration import Cameras, Level, fit_homography, resized
 from spikevrt.atomic import complete_or_absent
-from spikevrt.recording.alignment import Alignment
-from spikevrt.recording.recording import Recording, with_alignment, write_alignment
+from spikevrt.recording.alignment import Alignment, write_alignment
+from spikevrt.recording.recording import Recording, with_alignment
 
 if TYPE_CHECKING:
     from jaxtyping import Float

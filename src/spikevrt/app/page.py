@@ -13,18 +13,18 @@ import warnings
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from spikevrt import shipped
 from spikevrt.app import session
 from spikevrt.app.session import Footage, Place, Result
 from spikevrt.app.turns import Progress, Ticket, Turns
 from spikevrt.app.uploads import read_stated
-from spikevrt.bench.demo import FOLD, SPIKEVRT, TWIN
 from spikevrt.report.summary import findings_table, restored_words
 
 POLL_S = 0.2  # between two looks at a job
 WEIGHTS = {
-    FOLD: "spikefold_tiny (the best that ships)",
-    SPIKEVRT: "spikevrt_tiny (the reference design)",
-    TWIN: "vrt_tiny (reads no spikes)",
+    shipped.DEFAULT: "spikefold_tiny (the best that ships)",
+    shipped.REFERENCE: "spikevrt_tiny (the reference design)",
+    shipped.TWIN: "vrt_tiny (reads no spikes)",
 }
 EXAMPLES = {
     "bridge": "bridge (photograph)",

@@ -23,15 +23,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spikevrt import shipped
 from spikevrt.align.health import HealthReport, check_health
 from spikevrt.align.inspect import HALF_WINDOW_TICKS
 from spikevrt.align.preview import draw_preview
 from spikevrt.app.uploads import Stated, open_upload
 from spikevrt.atomic import complete_or_absent
-from spikevrt.bench.demo import ASSETS, FOLD, OPTIONS, PHOTOS, SHIPPED_WEIGHTS, SPIKEVRT, TWIN, VIDEO
+from spikevrt.bench.demo import ASSETS, OPTIONS, PHOTOS, VIDEO
+from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import list_images, read_image, write_image
 from spikevrt.recording.recording import Recording, open_recording
-from spikevrt.recording.video import write_video
 from spikevrt.report.health_page import write_health_page
 from spikevrt.report.summary import write_summary
 from spikevrt.restore.job import restore_recording
@@ -41,7 +42,7 @@ from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
 
 EXAMPLES = {Path(name).stem: name for name in (*PHOTOS, VIDEO)}
-WEIGHTS = (FOLD, SPIKEVRT, TWIN)  # the default first
+WEIGHTS = (shipped.DEFAULT, shipped.REFERENCE, shipped.TWIN)  # the default first
 MB = 1 << 20
 UNZIPPED = 4  # times the largest upload: what a zip may hold
 WATCH_S = 2.0  # a result that lasts less is shown slower
@@ -85,7 +86,7 @@ class Footage:
     @property
     def weights(self) -> tuple[str, ...]:
         """The names of the shipped weights that can restore it, the best first."""
-        return WEIGHTS if self.recording.spikes is not None else (TWIN,)
+        return WEIGHTS if self.recording.spikes is not None else (shipped.TWIN,)
 
 
 @dataclass(frozen=True)
@@ -214,8 +215,9 @@ def restore(
     with complete_or_absent(out) as partial:
         partial.mkdir()
         frames = partial / "frames"
-        file = SHIPPED_WEIGHTS / f"{weights}.safetensors"
-        summary = restore_recording(file, recording, frames, options, output=Output(video=True), progress=progress)
+        summary = restore_recording(
+            shipped.find(weights), recording, frames, options, output=Output(video=True), progress=progress
+        )
         pictures = list_images(frames)
 
         def may_stop() -> None:

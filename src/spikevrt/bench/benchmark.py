@@ -227,9 +227,8 @@ def open_scene(scene: TestScene, split: str) -> Scene:
         ticks = VIDEO_TICKS[split]
         needed = (2 * MARGIN_TICKS + (NUM_FRAMES - 1) * PERIOD_TICKS + EXPOSURE_TICKS) // ticks + 2
         return exact_video(
-            ASSETS / scene.source, top=top, left=left, height=side, width=side, start=0, count=needed,
-            ticks_per_frame=ticks,
-        )  # fmt: skip
+            ASSETS / scene.source, top=top, left=left, height=side, width=side, count=needed, ticks_per_frame=ticks
+        )
     return exact_scene(
         ASSETS / scene.source, [ASSETS / name for name in scene.cutouts], height=side, width=side,
         speed_px=SPEED_PX[split], exposure_ticks=EXPOSURE_TICKS, seed=f"{NAME} {scene.name}",
@@ -282,10 +281,8 @@ class _Camera:
                 writer.append(spikes)
             write_sidecar(
                 partial,
-                geometry=geometry,
-                num_ticks=len(spikes),
+                spikes=writer,
                 tick_rate_hz=TICK_RATE_HZ,
-                spike_sha256=writer.sha256,
                 width=SIZE_PX,
                 height=SIZE_PX,
                 fps=TICK_RATE_HZ / PERIOD_TICKS,

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from spikevrt import shipped
 from spikevrt.evaluate.runner import results_folder, write_results
 from spikevrt.restore.restorer import RestoreOptions
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
 
 ASSETS = Path(__file__).parents[1] / "assets"
-SHIPPED_WEIGHTS = Path(__file__).parents[1] / "weights"
-TWIN, SPIKEVRT, FOLD = "vrt_tiny", "spikevrt_tiny", "spikefold_tiny"
 PHOTOS = ("bridge.jpg", "clock.jpg", "astronaut.jpg")
 VIDEO = "city.mp4"
 # The sensor and the exposure are those of the training recordings; 480x256 pixels are two tiles, side by side.
@@ -25,22 +25,21 @@ OPTIONS = SimulateOptions(frames=5, exposure_ticks=128, period_ticks=160, width=
 
 
 def run_demo(
-    out: Path, *, weights: Path | None = None, options: SimulateOptions = OPTIONS, overwrite: bool = False
+    out: Path,
+    *,
+    weights: Sequence[str | Path] | None = None,
+    options: SimulateOptions = OPTIONS,
+    overwrite: bool = False,
 ) -> Path:
     """Write the demo's folder and return its path: recordings/, frames/, videos/, pictures/, results.json, report.html.
 
-    `weights` is a folder with vrt_tiny, spikevrt_tiny and spikefold_tiny, each .safetensors; by default the
-    shipped one.
+    `weights`: networks, as `shipped.find` takes them; by default `shipped.COMPARED`.
 
     Raises:
         FileNotFoundError: the weights are not there.
         FileExistsError: `out` exists and `overwrite` is not set.
     """
-    folder_of_weights = SHIPPED_WEIGHTS if weights is None else Path(weights)
-    files = [folder_of_weights / f"{name}.safetensors" for name in (TWIN, SPIKEVRT, FOLD)]
-    for file in files:
-        if not file.is_file():
-            raise FileNotFoundError(f"{file}: no such weights file")
+    files = [shipped.find(name) for name in (shipped.COMPARED if weights is None else weights)]
     with results_folder(out, overwrite=overwrite) as folder:
         photos = [ASSETS / name for name in PHOTOS]
         for index, source in enumerate([*photos, ASSETS / VIDEO]):

@@ -38,13 +38,13 @@ from spikevrt.evaluate.runner import (
     score,
     write_json,
 )
+from spikevrt.progress import progress_bar
 from spikevrt.recording.frames import to_uint8, write_image
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.report import pictures as report
 from spikevrt.restore.admission import check_skip
 from spikevrt.restore.inputs import reads_spikes
-from spikevrt.restore.output import progress_bar
 from spikevrt.restore.restorer import RestoreOptions
 from spikevrt.runtime import environment, pick_device
 
@@ -99,8 +99,7 @@ def run_benchmark(
         done = itertools.count(1)
 
         def advance() -> None:
-            if progress is not None:
-                progress(next(done), total)
+            progress(next(done), total)
 
         for entry, taken in zip(entries, chosen, strict=True):
             if taken:
@@ -115,7 +114,8 @@ def condition_table(results: dict[str, Any]) -> str:
 
     A dash stands where a method was not run.
     """
-    recordings, metric = results["data"]["recordings"], _first_metric(results)
+    recordings = results["data"]["recordings"]
+    metric = next(iter(results["methods"][0]["sequences"][0]["mean"]))
     names = list(dict.fromkeys(recording["condition"]["name"] for recording in recordings))
     rows = [[metric, *(method["name"] for method in results["methods"])]]
     for name in names:
@@ -127,10 +127,6 @@ def condition_table(results: dict[str, Any]) -> str:
             cells.append(f"{sum(values) / len(values):.2f}" if values else "-")
         rows.append([name, *cells])
     return report.aligned(rows)
-
-
-def _first_metric(results: dict[str, Any]) -> str:
-    return str(next(iter(results["methods"][0]["sequences"][0]["mean"])))
 
 
 def _entries(weights: Sequence[Path], others: Sequence[str], options: RestoreOptions) -> list[Entry]:

@@ -22,10 +22,11 @@ from spikevrt.config import DegradeConfig
 from spikevrt.data.augment import augment as apply_augmentation
 from spikevrt.data.augment import degrade, degrade_ticks, draw_augmentation, draw_degradation
 from spikevrt.data.sample import Crop, Representation, Sample, collate, read_sample
-from spikevrt.data.sequence import PreparedSequence, open_sequence, read_prepared
+from spikevrt.data.sequence import PREPARE_AGAIN, PREPARED_VERSION, PreparedSequence, open_sequence
 from spikevrt.recording.exposure import Exposure
 from spikevrt.represent.voxel import Normalize, VoxelSpec, VoxelStats
 from spikevrt.represent.voxel import Split as BinSplit
+from spikevrt.typed import convert, load_json, naming, require
 
 __all__ = ["ClipDataset", "DatasetInfo", "Split", "collate", "open_dataset"]
 
@@ -72,29 +73,35 @@ def open_dataset(root: str | Path) -> DatasetInfo:
     path = root / DATASET_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{root}: no such dataset ({DATASET_FILE} is missing; `spikevrt prepare` makes one)")
-    fields = read_prepared(path, DATASET_FORMAT)
-    try:
-        spec = VoxelSpec(fields.get("num_bins", int), fields.get("bin_split", str))
-        stats = VoxelStats(mean=fields.get("mean", float), std=fields.get("std", float))
-    except ValueError as error:
-        text = str(error)
-        raise ValueError(text if text.startswith(str(path)) else f"{path}: {text}") from None
-    sequences = {}
-    for split in get_args(Split):
-        names = fields.get(split, list)
-        if not all(isinstance(name, str) and is_sequence_name(name) for name in names):
-            raise ValueError(f"{path}: {split}: {str(names)[:80]}; allowed: names of sequences")
-        sequences[split] = tuple(open_sequence(root / split / name) for name in names)
+    with naming(path):
+        read = convert(load_json(path, DATASET_FORMAT, PREPARED_VERSION, PREPARE_AGAIN), _DatasetFile)
+        spec, stats = VoxelSpec(read.num_bins, read.bin_split), VoxelStats(mean=read.mean, std=read.std)
+        for split, names in (("train", read.train), ("val", read.val)):
+            require(all(map(is_sequence_name, names)), split, list(names), "names of sequences")
     return DatasetInfo(
         root=root,
         num_bins=spec.num_bins,
         bin_split=spec.split,
         stats=stats,
-        data_hash=fields.get("data_hash", str),
-        train=sequences["train"],
-        val=sequences["val"],
-        num_dropped=fields.get("num_dropped", int),
+        data_hash=read.data_hash,
+        train=tuple(open_sequence(root / "train" / name) for name in read.train),
+        val=tuple(open_sequence(root / "val" / name) for name in read.val),
+        num_dropped=read.num_dropped,
     )
+
+
+@dataclass(frozen=True)
+class _DatasetFile:
+    """dataset.json."""
+
+    num_bins: int
+    bin_split: BinSplit
+    mean: float
+    std: float
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    data_hash: str
+    num_dropped: int
 
 
 def is_sequence_name(name: str) -> bool:

@@ -17,8 +17,7 @@ from torch.utils.data import default_collate
 
 from spikevrt.data.sequence import PreparedSequence, map_array
 from spikevrt.recording.exposure import Exposure
-from spikevrt.recording.frames import read_image, to_float
-from spikevrt.recording.recording import check_size
+from spikevrt.recording.frames import check_size, read_image, to_float
 from spikevrt.recording.stream import PackedStream
 from spikevrt.represent.counts import exposure_counts, window_intervals
 from spikevrt.represent.profile import PROFILE_DARK_RATE, profile

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from spikevrt.recording.exposure import Exposure, exposure_values, read_bad_pixels, read_exposure
-from spikevrt.recording.sidecar import ROWS, Fields
+from spikevrt.recording.exposure import Exposure, check_bad_pixels, exposure_values
+from spikevrt.recording.sidecar import ROWS, Rows
 from spikevrt.recording.spike_file import SpikeGeometry
+from spikevrt.typed import convert, load_json, naming, require
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 SEQUENCE_FILE, POSITIONS_FILE = "sequence.json", "positions.npy"
 SEQUENCE_FORMAT = "spikevrt-sequence"
 PREPARED_VERSION = 2  # of sequences and datasets alike
+PREPARE_AGAIN = "; run `spikevrt prepare` again"
 NO_SHARP = "none"  # frames.sharp of a sequence without sharp frames; the others have no such key
 CELLS = {True: "registered", False: "sensor"}  # what a cell of the counts is
 FrameKind = Literal["npy", "png"]
@@ -125,55 +127,70 @@ def open_sequence(folder: Path) -> PreparedSequence:
     path = folder / SEQUENCE_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: no such sequence ({SEQUENCE_FILE} is missing)")
-    fields = read_prepared(path, SEQUENCE_FORMAT)
-    exposures = fields.each("exposures")
-    frames = fields.get("frames.format", str)
-    if frames not in ("npy", "png"):
-        raise ValueError(f"{path}: frames.format: {frames!r}; allowed: npy, png")
-    if fields.has("frames.sharp") and fields.get("frames.sharp", str) != NO_SHARP:
-        found = fields.get("frames.sharp", str)
-        raise ValueError(f"{path}: frames.sharp: {found[:40]!r}; allowed: {NO_SHARP}, or no such key")
-    cells = fields.get("spikes.cells", str)
-    if cells not in CELLS.values():
-        raise ValueError(f"{path}: spikes.cells: {cells!r}; allowed: {', '.join(CELLS.values())}")
-    for key in ("spikes.width", "spikes.height", "spikes.ratio", "frames.width", "frames.height"):
-        if fields.get(key, int) < 1:
-            raise ValueError(f"{path}: {key}: {fields.get(key, int)}; allowed: 1 or more")
-    rows = fields.get("spikes.rows", str)
-    if rows not in ROWS.values():
-        raise ValueError(f"{path}: spikes.rows: {rows[:40]!r}; allowed: {', '.join(ROWS.values())}")
-    geometry = SpikeGeometry(fields.get("spikes.width", int), fields.get("spikes.height", int), rows == ROWS[True])
-    if not exposures:
-        raise ValueError(f"{path}: exposures: none; allowed: one or more")
+    with naming(path):
+        read = convert(load_json(path, SEQUENCE_FORMAT, PREPARED_VERSION, PREPARE_AGAIN), _Description)
+        frames, spikes = read.frames, read.spikes
+        require(len(read.exposures) > 0, "exposures", [], "one or more")
+        check_bad_pixels(spikes.bad_pixels, spikes.height, spikes.width)
     return PreparedSequence(
         folder=folder,
-        width=fields.get("frames.width", int),
-        height=fields.get("frames.height", int),
-        ratio=fields.get("spikes.ratio", int),
-        geometry=geometry,
-        tick_rate_hz=fields.positive("spikes.tick_rate_hz"),
-        exposures=tuple(read_exposure(entry) for entry in exposures),
-        densities=tuple(entry.get("density", float) for entry in exposures),
-        frames=frames,
-        bad_pixels=read_bad_pixels(fields, geometry.height, geometry.width),
-        registered=cells == CELLS[True],
-        has_sharp=not fields.has("frames.sharp"),
+        width=frames.width,
+        height=frames.height,
+        ratio=spikes.ratio,
+        geometry=SpikeGeometry(spikes.width, spikes.height, spikes.rows == ROWS[True]),
+        tick_rate_hz=spikes.tick_rate_hz,
+        exposures=tuple(
+            Exposure(one.frame_idx, one.start_tick, one.stop_tick, one.t0_s, one.t1_s, one.shift_ticks)
+            for one in read.exposures
+        ),
+        densities=tuple(one.density for one in read.exposures),
+        frames=frames.format,
+        bad_pixels=spikes.bad_pixels,
+        registered=spikes.cells == CELLS[True],
+        has_sharp=frames.sharp is None,
     )
 
 
-def read_prepared(path: Path, expected_format: str) -> Fields:
-    """A JSON file of that format and of the version that this program writes. Raises ValueError otherwise."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise ValueError(f"{path}: not JSON; run `spikevrt prepare` again") from None
-    found = (values.get("format"), values.get("version")) if isinstance(values, dict) else (None, None)
-    if found != (expected_format, PREPARED_VERSION):
-        raise ValueError(
-            f"{path}: format {str(found[0])[:40]!r} version {str(found[1])[:40]}; "
-            f"allowed: {expected_format!r} version {PREPARED_VERSION}; run `spikevrt prepare` again"
-        )
-    return Fields(path, values)
+@dataclass(frozen=True)
+class _PreparedFrames:
+    width: int
+    height: int
+    format: FrameKind
+    sharp: Literal["none"] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("width", "height"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+
+
+@dataclass(frozen=True)
+class _PreparedSpikes:
+    width: int
+    height: int
+    rows: Rows
+    tick_rate_hz: float
+    ratio: int
+    cells: Literal["registered", "sensor"]
+    bad_pixels: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("width", "height", "ratio"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        require(self.tick_rate_hz > 0, "tick_rate_hz", self.tick_rate_hz, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PreparedExposure(Exposure):
+    density: float
+
+
+@dataclass(frozen=True)
+class _Description:
+    """sequence.json."""
+
+    frames: _PreparedFrames
+    spikes: _PreparedSpikes
+    exposures: tuple[_PreparedExposure, ...]
 
 
 def map_array(path: Path, shape: tuple[int, ...], dtypes: tuple[type, ...]) -> np.ndarray:

@@ -39,6 +39,7 @@ from spikevrt.evaluate.methods import (
 )
 from spikevrt.evaluate.results import FORMAT, RESULTS, VERSION
 from spikevrt.formats.layouts import NO_OPTIONS, LayoutOptions, open_recordings
+from spikevrt.progress import progress_bar
 from spikevrt.recording.alignment import alignment_values
 from spikevrt.recording.frames import to_float, to_uint8, write_image
 from spikevrt.recording.recording import Recording
@@ -46,7 +47,6 @@ from spikevrt.recording.spike_file import sha256_file
 from spikevrt.report import pictures as report
 from spikevrt.restore.admission import admit, check_skip
 from spikevrt.restore.inputs import reads_spikes
-from spikevrt.restore.output import progress_bar
 from spikevrt.restore.restorer import RestoreOptions
 
 if TYPE_CHECKING:
@@ -153,8 +153,7 @@ def write_results(
         done = itertools.count(1)
 
         def advance() -> None:
-            if progress is not None:
-                progress(next(done), num_frames)
+            progress(next(done), num_frames)
 
         for method in methods:
             keep = functools.partial(_keep, method.name, folder, frames=keep_frames) if method.name in names else None

@@ -23,6 +23,7 @@ import numpy as np
 
 from spikevrt.atomic import complete_or_absent
 from spikevrt.recording.media import BT709, BT2020, EXACT_COLOURS, FULL_RANGE, LIMITED_RANGE, RGB
+from spikevrt.recording.video import VideoInfo
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8, UInt16
@@ -80,6 +81,11 @@ class VideoTags:
     sample_aspect: Fraction = Fraction(1)
     primaries: int = BT709
     transfer: int = BT709
+
+
+def tags_of(info: VideoInfo) -> VideoTags:
+    """The tags of a video that was measured."""
+    return VideoTags(info.sample_aspect, info.primaries, info.transfer)
 
 
 def check_container(path: Path, format: VideoFormat) -> None:

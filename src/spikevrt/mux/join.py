@@ -10,14 +10,18 @@ from __future__ import annotations
 import heapq
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spikevrt.atomic import complete_or_absent
-from spikevrt.mux.encode import MAX_TIMESCALE, VideoFormat, VideoTags, check_container, rate
+from spikevrt.mux.encode import MAX_TIMESCALE, VideoFormat, VideoTags, check_container, rate, write_segment
 from spikevrt.recording.media import main_video, open_media
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import UInt8
 
 MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 MATROSKA_TICK = Fraction(1, 1000)
@@ -64,6 +68,25 @@ def join_segments(
                 raise
             why = f"{out.name}: sound and subtitles are not carried over: they cannot be written ({error.strerror})"
         return why, *_join(paths, out, partial, rate(fps), format, tags, source, words, ())
+
+
+def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: float, crf: int = 16) -> None:
+    """Encode H.264 (yuv420p) at an even rate; odd sizes get their last row or column twice. Named only when complete.
+
+    Raises:
+        ValueError: no frames, frames of different sizes, fps not above 0, or a suffix other than .mp4, .mov, .mkv.
+    """
+    path = Path(path)
+    format, tags = VideoFormat(crf=crf), VideoTags()
+    check_container(path, format)
+    segment = path.with_name(f".{path.name}.segment")
+    try:
+        write_segment(segment, enumerate(frames), time_base=1 / rate(fps), fps=fps, format=format, tags=tags)
+        join_segments([segment], path, fps=fps, format=format, tags=tags)
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(segment), str(path))) from None
+    finally:
+        segment.unlink(missing_ok=True)
 
 
 def _join(

@@ -10,14 +10,15 @@ Dimension key: h and w rows and columns of the registered grid, a sensor-sized p
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spikevrt.recording.arrays import read_npy_float32
-from spikevrt.recording.sidecar import Fields
+from spikevrt.recording.sidecar import FORMAT, SIDECAR, VERSION, write_json
+from spikevrt.typed import load_json, require_file_name
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -62,7 +63,7 @@ class Alignment:
 
 
 def alignment_values(alignment: Alignment) -> dict[str, Any]:
-    """Plain values, ready for JSON; `read_alignment` is the inverse."""
+    """Plain values, ready for JSON; recording.json keeps them."""
     return {
         "offset_ticks": alignment.offset_ticks,
         "homography": None if alignment.homography is None else [list(row) for row in alignment.homography],
@@ -71,26 +72,28 @@ def alignment_values(alignment: Alignment) -> dict[str, Any]:
     }
 
 
-def read_alignment(root: Path, fields: Fields) -> Alignment:
-    """The `alignment` of a recording.json in `root`. Raises ValueError when it is not one."""
-    matrix: Any = None
-    if fields.has("alignment.homography"):
-        matrix = fields.get("alignment.homography", list)
-        is_matrix = len(matrix) == 3 and all(isinstance(row, list) and len(row) == 3 for row in matrix)
-        if not is_matrix or not all(type(value) in (int, float) for row in matrix for value in row):
-            raise ValueError(f"{fields.path}: alignment.homography: {str(matrix)[:80]}; allowed: 3 rows of 3 numbers")
-    try:
-        if matrix is not None:
-            matrix = tuple(tuple(float(value) for value in row) for row in matrix)
-        return Alignment(
-            offset_ticks=fields.get("alignment.offset_ticks", float),
-            homography=matrix,
-            flow=root / fields.file_name("alignment.flow") if fields.has("alignment.flow") else None,
-            quality=fields.get("alignment.quality", dict) if fields.has("alignment.quality") else {},
-        )
-    except (ValueError, OverflowError) as error:
-        text = str(error)
-        raise ValueError(text if text.startswith(str(fields.path)) else f"{fields.path}: {text}") from None
+def placed(alignment: Alignment, folder: Path) -> Alignment:
+    """The alignment as a recording.json in `folder` means it: its displacement lies there. Raises ValueError else."""
+    if alignment.flow is None:
+        return alignment
+    require_file_name("alignment.flow", str(alignment.flow))
+    return replace(alignment, flow=folder / alignment.flow)
+
+
+def write_alignment(root: Path, alignment: Alignment | None) -> None:
+    """Put an alignment into root/recording.json, or take it out (None); all other values stay as they are.
+
+    The displacement's file, if there is one, must already lie beside it.
+
+    Raises:
+        FileNotFoundError, ValueError: no recording there.
+    """
+    sidecar = Path(root) / SIDECAR
+    values = load_json(sidecar, FORMAT, VERSION)
+    values.pop("alignment", None)
+    if alignment is not None:
+        values["alignment"] = alignment_values(alignment)
+    write_json(sidecar, values)
 
 
 def same_field(width: int, height: int, sensor_width: int, sensor_height: int) -> Float[np.ndarray, "3 3"]:

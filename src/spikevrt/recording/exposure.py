@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spikevrt.recording.sidecar import Fields
+from spikevrt.typed import require
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,13 @@ class Exposure:
         """Ticks [first, last) of the exposure and the window together: `num_ticks` + |`shift_ticks`|."""
         return min(self.start_tick, self.window[0]), max(self.stop_tick, self.window[1])
 
-
-def read_exposure(entry: Fields) -> Exposure:
-    """One entry of a sidecar's `exposures`."""
-    ticks = entry.get("frame_idx", int), entry.get("start_tick", int), entry.get("stop_tick", int)
-    shift = entry.get("shift_ticks", int) if entry.has("shift_ticks") else 0
-    return Exposure(*ticks, entry.get("t0_s", float), entry.get("t1_s", float), shift)
+    def is_inside(self, num_ticks: int) -> bool:
+        """Whether it has ticks, and a stream of `num_ticks` has all of them."""
+        return 0 <= self.start_tick < self.stop_tick <= num_ticks
 
 
 def exposure_values(exposure: Exposure) -> dict[str, int | float]:
-    """The same, to be written; a shift of 0 is left out."""
+    """An entry of a sidecar's `exposures`; a shift of 0 is left out."""
     return {name: value for name, value in vars(exposure).items() if name != "shift_ticks" or value}
 
 
@@ -57,7 +54,7 @@ def check_exposures(sidecar: Path, exposures: Sequence[Exposure], num_ticks: int
     previous: Exposure | None = None
     for index, exposure in enumerate(exposures):
         window = f"ticks [{exposure.start_tick}, {exposure.stop_tick})"
-        if not 0 <= exposure.start_tick < exposure.stop_tick <= num_ticks:
+        if not exposure.is_inside(num_ticks):
             raise ValueError(f"{sidecar}: exposures[{index}]: {window}; allowed: inside [0, {num_ticks}), not empty")
         if exposure.window[0] < 0 or exposure.window[1] > num_ticks:
             allowed = f"a window inside [0, {num_ticks})"
@@ -71,16 +68,9 @@ def check_exposures(sidecar: Path, exposures: Sequence[Exposure], num_ticks: int
         previous = exposure
 
 
-def read_bad_pixels(fields: Fields, height: int, width: int) -> tuple[tuple[int, int], ...]:
+def check_bad_pixels(pixels: Sequence[tuple[int, int]], height: int, width: int) -> None:
     """`spikes.bad_pixels` of a sidecar, (row, column) each. Raises ValueError for one outside the sensor."""
-    if not fields.has("spikes.bad_pixels"):
-        return ()
-    pixels = fields.get("spikes.bad_pixels", list)
-    for pixel in pixels:
-        is_pair = isinstance(pixel, list) and len(pixel) == 2 and all(type(value) is int for value in pixel)
-        if not is_pair or not (0 <= pixel[0] < height and 0 <= pixel[1] < width):
-            raise ValueError(
-                f"{fields.path}: spikes.bad_pixels: {str(pixel)[:80]}; allowed: [row, column] inside "
-                f"{height} rows and {width} columns"
-            )
-    return tuple((row, column) for row, column in pixels)
+    for row, column in pixels:
+        is_inside = 0 <= row < height and 0 <= column < width
+        allowed = f"[row, column] inside {height} rows and {width} columns"
+        require(is_inside, "spikes.bad_pixels", [row, column], allowed)

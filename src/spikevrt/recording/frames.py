@@ -123,6 +123,12 @@ def read_pixels(
     return _upright(deep.read_png16(path), orientation)
 
 
+def check_size(path: Path, size: tuple[int, int], expected: tuple[int, int]) -> None:
+    """(height, width) of a picture against what it must be. Raises ValueError."""
+    if size != expected:
+        raise ValueError(f"{path}: {size[1]}x{size[0]} pixels; the recording has {expected[1]}x{expected[0]}")
+
+
 def write_pixels(path: Path, image: Shaped[np.ndarray, "H W 3"]) -> None:
     """Write an image at its own depth (`DEPTHS`) under its final name only when it is complete; float without loss.
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from spikevrt.recording.exposure import Exposure
-from spikevrt.recording.frames import image_size, list_images
-from spikevrt.recording.recording import Recording, check_size
+from spikevrt.recording.frames import check_size, image_size, list_images
+from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_formats import SUFFIX_KINDS, StreamFormat, find_format, is_headerless, open_stream
 from spikevrt.recording.stream import SpikeStream
 from spikevrt.recording.video import VideoInfo, probe_video
@@ -167,15 +167,23 @@ def _by_timestamps(
             f"{name}: {num_ticks} ticks, but by its timestamps the video needs {starts[-1] + exposure_ticks} "
             f"at {tick_rate_hz:g} Hz from tick {first_tick}"
         )
-    _check_any_inside(spikes, starts, exposure_ticks)
-    return _exposures(starts, exposure_ticks, tick_rate_hz)
+    return _exposures(spikes, starts, exposure_ticks, tick_rate_hz)
 
 
-def _exposures(starts: Sequence[int], exposure_ticks: int, tick_rate_hz: float) -> tuple[Exposure, ...]:
-    return tuple(
+def _exposures(
+    spikes: SpikeStream, starts: Sequence[int], exposure_ticks: int, tick_rate_hz: float
+) -> tuple[Exposure, ...]:
+    """Raises ValueError where none of them lies inside the stream."""
+    exposures = tuple(
         Exposure(i, start, start + exposure_ticks, start / tick_rate_hz, (start + exposure_ticks) / tick_rate_hz)
         for i, start in enumerate(starts)
     )
+    if not any(exposure.is_inside(spikes.num_ticks) for exposure in exposures):
+        raise ValueError(
+            f"{spikes.files[0]}: no exposure of {exposure_ticks} ticks from {starts[0]} on lies in its "
+            f"{spikes.num_ticks}"
+        )
+    return exposures
 
 
 def _check_first_tick(spikes: SpikeStream, first_tick: int) -> None:
@@ -184,12 +192,6 @@ def _check_first_tick(spikes: SpikeStream, first_tick: int) -> None:
         raise ValueError(
             f"first_tick: {first_tick}; allowed: 0 to {last}, {spikes.files[0]} has {spikes.num_ticks} ticks"
         )
-
-
-def _check_any_inside(spikes: SpikeStream, starts: Sequence[int], exposure_ticks: int) -> None:
-    name, num_ticks = spikes.files[0], spikes.num_ticks
-    if not any(0 <= start <= num_ticks - exposure_ticks for start in starts):
-        raise ValueError(f"{name}: no exposure of {exposure_ticks} ticks from {starts[0]} on lies in its {num_ticks}")
 
 
 def _lay_out(
@@ -222,5 +224,4 @@ def _lay_out(
     if needed > num_ticks and not keep_outside:
         raise ValueError(f"{name}: {num_ticks} ticks, but {num_frames} exposures need {needed}")
     starts = [first_tick + i * period_ticks for i in range(num_frames)]
-    _check_any_inside(spikes, starts, exposure_ticks)
-    return _exposures(starts, exposure_ticks, tick_rate_hz), period_ticks
+    return _exposures(spikes, starts, exposure_ticks, tick_rate_hz), period_ticks

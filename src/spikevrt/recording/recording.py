@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikevrt.light import linear_to_srgb
-from spikevrt.recording.alignment import Alignment, alignment_values, read_alignment, sensor_positions
+from spikevrt.recording.alignment import Alignment, placed, sensor_positions
 from spikevrt.recording.deep_images import is_deep, is_float
-from spikevrt.recording.exposure import Exposure, check_exposures, exposure_values, read_bad_pixels, read_exposure
-from spikevrt.recording.frames import image_size, list_images, read_image, read_pixels, to_float, to_uint8
+from spikevrt.recording.exposure import Exposure, check_bad_pixels, check_exposures, exposure_values
+from spikevrt.recording.frames import check_size, image_size, list_images, read_image, read_pixels, to_float, to_uint8
 from spikevrt.recording.sidecar import (
     BIT_ORDER,
     BLUR_FOLDER,
@@ -33,14 +33,13 @@ from spikevrt.recording.sidecar import (
     SIDECAR,
     SPIKE_FILE,
     VERSION,
-    Fields,
-    read_fields,
     write_json,
 )
-from spikevrt.recording.spike_file import SpikeGeometry
-from spikevrt.recording.spike_formats import find_format, format_from, open_stream
+from spikevrt.recording.spike_file import SpikeWriter
+from spikevrt.recording.spike_formats import RecordedStream, find_format, open_stream
 from spikevrt.recording.stream import SpikeStream
 from spikevrt.recording.video import VIDEO_SUFFIXES, VideoReader
+from spikevrt.typed import convert, load_json, naming, require
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, UInt, UInt8
@@ -89,6 +88,30 @@ class Recording:
     @property
     def num_ticks(self) -> int:
         return 0 if self.spikes is None else self.spikes.num_ticks
+
+    def is_inside(self, index: int) -> bool:
+        """Whether exposure `index` has ticks, and the stream has all of them."""
+        return self.exposures[index].is_inside(self.num_ticks)
+
+    def chosen(self, indices: Sequence[int]) -> Recording:
+        """The recording of these of its frames alone."""
+        return dataclasses.replace(
+            self,
+            exposures=tuple(self.exposures[index] for index in indices),
+            blur=self.blur if isinstance(self.blur, Path) else tuple(self.blur[index] for index in indices),
+            sharp=tuple(self.sharp[index] for index in indices) if self.sharp else (),
+        )
+
+    def inside_stream(self) -> Recording:
+        """The recording of those frames alone whose exposures lie inside the stream.
+
+        Raises:
+            ValueError: none does.
+        """
+        kept = [index for index in range(self.num_frames) if self.is_inside(index)]
+        if not kept:
+            raise ValueError(f"{self.root}: no exposure lies inside the {self.num_ticks} ticks of its spikes")
+        return self if len(kept) == self.num_frames else self.chosen(kept)
 
     def read_blur(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """Blurry frame `index`, counted from 0 in this recording, in display values of 8 bits."""
@@ -215,32 +238,62 @@ def open_recording(path: Path, *, apply_alignment: bool = True, keep_outside: bo
     sidecar = root / SIDECAR
     if not sidecar.is_file():
         raise FileNotFoundError(f"{root}: no recording (it has no {SIDECAR})")
-    fields = read_fields(sidecar, FORMAT, VERSION)
-    spikes = _read_stream(root, fields)
-    exposures = tuple(read_exposure(entry) for entry in fields.each("exposures"))
-    check_exposures(sidecar, exposures, spikes.num_ticks)
-    if len(exposures) != fields.get("frames.count", int):
-        raise ValueError(f"{sidecar}: {fields.get('frames.count', int)} frames, but {len(exposures)} exposures")
-    size = (fields.get("frames.height", int), fields.get("frames.width", int))
+    with naming(sidecar):
+        read = convert(load_json(sidecar, FORMAT, VERSION), _Sidecar)
+        found = read.spikes
+        find_format(root / found.file)  # refuses what contradicts recording.json
+        stream = open_stream(root / found.file, found.format)
+        if stream.num_ticks != found.num_ticks:
+            raise ValueError(f"{stream.files[0]}: {stream.num_ticks} ticks, but {SIDECAR} says {found.num_ticks}")
+        check_exposures(sidecar, read.exposures, stream.num_ticks)
+        check_bad_pixels(found.bad_pixels, stream.height, stream.width)
+        alignment = placed(read.alignment, root) if read.alignment is not None else None
+    frames, exposures = read.frames, read.exposures
+    if len(exposures) != frames.count:
+        raise ValueError(f"{sidecar}: {frames.count} frames, but {len(exposures)} exposures")
+    size = (frames.height, frames.width)
     blur = _checked_images(root / BLUR_FOLDER, len(exposures), size)
     has_sharp = (root / SHARP_FOLDER).is_dir()
     sharp = _checked_images(root / SHARP_FOLDER, len(exposures), size) if has_sharp else ()
     recording = Recording(
         root=root,
-        width=size[1],
-        height=size[0],
-        tick_rate_hz=fields.positive("spikes.tick_rate_hz"),
+        width=frames.width,
+        height=frames.height,
+        tick_rate_hz=found.tick_rate_hz,
         exposures=exposures,
-        spikes=spikes,
+        spikes=stream,
         blur=blur,
         sharp=sharp,
-        fps=fields.positive("frames.fps"),
-        provenance=fields.get("provenance", dict),
-        stored_sha256=fields.get("spikes.sha256", str),
-        bad_pixels=read_bad_pixels(fields, spikes.height, spikes.width),
+        fps=frames.fps,
+        provenance=read.provenance,
+        stored_sha256=found.sha256,
+        bad_pixels=found.bad_pixels,
     )
-    is_aligned = apply_alignment and fields.has("alignment")
-    return with_alignment(recording, read_alignment(root, fields), keep_outside) if is_aligned else recording
+    return recording if alignment is None or not apply_alignment else with_alignment(recording, alignment, keep_outside)
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """`frames` of recording.json."""
+
+    width: int
+    height: int
+    count: int
+    fps: float
+
+    def __post_init__(self) -> None:
+        require(self.fps > 0, "fps", self.fps, "above 0")
+
+
+@dataclass(frozen=True)
+class _Sidecar:
+    """recording.json."""
+
+    spikes: RecordedStream
+    frames: _Frames
+    exposures: tuple[Exposure, ...]
+    provenance: dict[str, Any]
+    alignment: Alignment | None = None
 
 
 def with_alignment(recording: Recording, alignment: Alignment, keep_outside: bool = False) -> Recording:
@@ -252,29 +305,31 @@ def with_alignment(recording: Recording, alignment: Alignment, keep_outside: boo
     if recording.alignment != Alignment():
         raise ValueError(f"{recording.root}: aligned already; open it without its alignment first")
     shift = round(alignment.offset_ticks)
-    kept, dropped = [], []
-    for index, exposure in enumerate(recording.exposures):
-        start, stop = exposure.start_tick + shift, exposure.stop_tick + shift
-        if recording.spikes is not None and not keep_outside and (start < 0 or stop > recording.num_ticks):
-            why = (
-                f"its ticks are [{start}, {stop}) with an offset of {shift}; allowed: inside [0, {recording.num_ticks})"
-            )
-            dropped.append((exposure.frame_idx, why))
-            continue
-        shift_s = shift / recording.tick_rate_hz
-        times = exposure.t0_s + shift_s, exposure.t1_s + shift_s
-        kept.append((index, Exposure(exposure.frame_idx, start, stop, *times, exposure.shift_ticks)))
+    shift_s = shift / recording.tick_rate_hz
+    moved = [
+        dataclasses.replace(
+            one,
+            start_tick=one.start_tick + shift,
+            stop_tick=one.stop_tick + shift,
+            t0_s=one.t0_s + shift_s,
+            t1_s=one.t1_s + shift_s,
+        )
+        for one in recording.exposures
+    ]
+    stays = [recording.spikes is None or keep_outside or one.is_inside(recording.num_ticks) for one in moved]
+    kept = [index for index, does_stay in enumerate(stays) if does_stay]
+    allowed = f"with an offset of {shift}; allowed: inside [0, {recording.num_ticks})"
+    dropped = tuple(
+        (one.frame_idx, f"its ticks are [{one.start_tick}, {one.stop_tick}) {allowed}")
+        for one, does_stay in zip(moved, stays, strict=True)
+        if not does_stay
+    )
     if not kept:
         raise ValueError(f"{recording.root}: no frame is left: {dropped[0][1]}")
-    blur = recording.blur if isinstance(recording.blur, Path) else tuple(recording.blur[i] for i, _ in kept)
-    return dataclasses.replace(
-        recording,
-        exposures=tuple(exposure for _, exposure in kept),
-        blur=blur,
-        sharp=tuple(recording.sharp[i] for i, _ in kept) if recording.sharp else (),
-        alignment=alignment,
-        dropped=recording.dropped + tuple(dropped),
+    whole = dataclasses.replace(
+        recording, exposures=tuple(moved), alignment=alignment, dropped=recording.dropped + dropped
     )
+    return whole.chosen(kept)
 
 
 def find_recordings(paths: Iterable[str | Path]) -> list[Path]:
@@ -303,19 +358,17 @@ def recordings_in(folder: Path) -> list[Path]:
 def write_sidecar(
     root: Path,
     *,
-    geometry: SpikeGeometry,
-    num_ticks: int,
+    spikes: SpikeWriter,
     tick_rate_hz: float,
-    spike_sha256: str,
     width: int,
     height: int,
     fps: float,
     exposures: Sequence[Exposure],
     provenance: dict[str, Any],
 ) -> None:
-    """Write root/recording.json; spikes.dat and blur/ (and sharp/) must already lie beside it."""
-    root = Path(root)
-    check_exposures(root / SIDECAR, exposures, num_ticks)
+    """Write root/recording.json; spikes.dat, written by `spikes`, and blur/ (and sharp/) must already lie beside it."""
+    root, geometry = Path(root), spikes.geometry
+    check_exposures(root / SIDECAR, exposures, spikes.num_ticks)
     values = {
         "format": FORMAT,
         "version": VERSION,
@@ -326,42 +379,15 @@ def write_sidecar(
             "rows": ROWS[geometry.bottom_up],
             "bit_order": BIT_ORDER,
             **({"tag_bits": geometry.tag_bits} if geometry.tag_bits else {}),
-            "num_ticks": num_ticks,
+            "num_ticks": spikes.num_ticks,
             "tick_rate_hz": tick_rate_hz,
-            "sha256": spike_sha256,
+            "sha256": spikes.sha256,
         },
         "frames": {"width": width, "height": height, "count": len(exposures), "fps": fps},
         "exposures": [exposure_values(exposure) for exposure in exposures],
         "provenance": provenance,
     }
     write_json(root / SIDECAR, values)
-
-
-def write_alignment(root: Path, alignment: Alignment | None) -> None:
-    """Put an alignment into root/recording.json, or take it out (None); all other values stay as they are.
-
-    The displacement's file, if there is one, must already lie beside it.
-
-    Raises:
-        FileNotFoundError, ValueError: no recording there, or the alignment would leave it without a frame.
-    """
-    sidecar = Path(root) / SIDECAR
-    values = dict(read_fields(sidecar, FORMAT, VERSION).values)
-    values.pop("alignment", None)
-    if alignment is not None:
-        values["alignment"] = alignment_values(alignment)
-    write_json(sidecar, values)
-
-
-def _read_stream(root: Path, fields: Fields) -> SpikeStream:
-    spikes = fields.inside("spikes")
-    path = root / spikes.file_name("file")
-    find_format(path)  # refuses what contradicts recording.json
-    stream = open_stream(path, format_from(spikes))
-    if stream.num_ticks != spikes.get("num_ticks", int):
-        stated = spikes.get("num_ticks", int)
-        raise ValueError(f"{stream.files[0]}: {stream.num_ticks} ticks, but {SIDECAR} says {stated}")
-    return stream
 
 
 def _checked_images(folder: Path, num_frames: int, size: tuple[int, int]) -> tuple[Path, ...]:
@@ -371,9 +397,3 @@ def _checked_images(folder: Path, num_frames: int, size: tuple[int, int]) -> tup
     for image in images:
         check_size(image, image_size(image), size)
     return tuple(images)
-
-
-def check_size(path: Path, size: tuple[int, int], expected: tuple[int, int]) -> None:
-    """(height, width) of a picture against what it must be. Raises ValueError."""
-    if size != expected:
-        raise ValueError(f"{path}: {size[1]}x{size[0]} pixels; the recording has {expected[1]}x{expected[0]}")

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from spikevrt.recording.arrays import (
     ArrayStream,
@@ -33,13 +34,13 @@ from spikevrt.recording.sidecar import (
     STREAM_FORMAT,
     STREAM_VERSION,
     VERSION,
-    Fields,
-    read_fields,
+    Rows,
     write_json,
 )
 from spikevrt.recording.spike_file import SpikeGeometry
 from spikevrt.recording.sps100 import HEIGHT, WIDTH, Sps100Stream, check_sps100_size
 from spikevrt.recording.stream import PackedStream, SpikeStream
+from spikevrt.typed import convert, load_json, naming, require, require_file_name
 
 KINDS = ("packed", "sps100", "bytes", "npy", "npz", "packed-time", "h5")
 HEADERLESS = ("packed", "sps100", "bytes")
@@ -111,6 +112,51 @@ class StreamFormat:
         return f"{self.kind}{size}, rows {ROWS[self.is_bottom_up]}{tags}{which}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class StreamEntry:
+    """The sidecar of a spike file: its format and what else is known. Raises ValueError for a format that is none."""
+
+    kind: str = "packed"
+    width: int | None = None
+    height: int | None = None
+    rows: Rows | None = None
+    bit_order: Literal["lsb-first"] | None = None
+    tag_bits: int | None = None
+    key: str | None = None
+    axes: str | None = None
+    num_ticks: int
+    tick_rate_hz: float | None = None
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        needed = ["rows", "bit_order"] if self.kind == "packed" else []
+        for name in needed + (["width", "height"] if self.kind in HEADERLESS else []):
+            if getattr(self, name) is None:
+                raise ValueError(f"{name} is missing")
+        if self.tick_rate_hz is not None:
+            require(self.tick_rate_hz > 0, "tick_rate_hz", self.tick_rate_hz, "above 0")
+        _ = self.format
+
+    @cached_property
+    def format(self) -> StreamFormat:
+        bottom_up = None if self.rows is None else self.rows == ROWS[True]
+        return StreamFormat(self.kind, self.width, self.height, bottom_up, self.tag_bits or 0, self.key, self.axes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedStream(StreamEntry):
+    """`spikes` of recording.json: the same, and the name of the file, which lies beside it."""
+
+    file: str
+    tick_rate_hz: float
+    sha256: str
+    bad_pixels: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        require_file_name("file", self.file)
+        super().__post_init__()
+
+
 @dataclass(frozen=True)
 class Found:
     """A file's format and who says so: the name of a sidecar or config, or "the file itself"."""
@@ -175,9 +221,8 @@ def find_stated(path: Path, stated: dict[str, Any]) -> Found:
 
 def refuse_named_by_recording(path: Path) -> None:
     """Raises FileExistsError where the recording.json beside a file names it: writing it would destroy a recording."""
-    spikes = _recording_fields(path)
-    if spikes is not None:
-        raise FileExistsError(f"{path}: {spikes.path} names it as its spikes; choose another name")
+    if _recorded(path) is not None:
+        raise FileExistsError(f"{path}: {path.parent / SIDECAR} names it as its spikes; choose another name")
 
 
 def open_stream(path: Path, format: StreamFormat | None = None) -> SpikeStream:
@@ -211,31 +256,6 @@ def write_stream_sidecar(
     return sidecar
 
 
-def format_from(fields: Fields) -> StreamFormat:
-    """The format that a sidecar states. Raises ValueError, naming file and key, for one that is none."""
-    kind = fields.get("kind", str) if fields.has("kind") else "packed"
-    rows = fields.get("rows", str) if fields.has("rows") or kind == "packed" else None
-    if rows is not None and rows not in ROWS.values():
-        raise ValueError(f"{fields.path}: {fields.prefix}rows: {rows!r}; allowed: {', '.join(ROWS.values())}")
-    bit_order = fields.get("bit_order", str) if fields.has("bit_order") or kind == "packed" else BIT_ORDER
-    if bit_order != BIT_ORDER:
-        raise ValueError(f"{fields.path}: {fields.prefix}bit_order: {bit_order!r}; allowed: {BIT_ORDER}")
-    needed = kind in HEADERLESS
-    try:
-        return StreamFormat(
-            kind=kind,
-            width=fields.get("width", int) if needed or fields.has("width") else None,
-            height=fields.get("height", int) if needed or fields.has("height") else None,
-            bottom_up=None if rows is None else rows == ROWS[True],
-            tag_bits=fields.get("tag_bits", int) if fields.has("tag_bits") else 0,
-            key=fields.get("key", str) if fields.has("key") else None,
-            axes=fields.get("axes", str) if fields.has("axes") else None,
-        )
-    except ValueError as error:
-        text = str(error)
-        raise ValueError(text if text.startswith(str(fields.path)) else f"{fields.path}: {text}") from None
-
-
 def read_spikecv_config(path: Path) -> tuple[int, int]:
     """(width, height) of a SpikeCV dataset's config.yaml: the lines `spike_w: N` and `spike_h: N`.
 
@@ -262,9 +282,11 @@ def _whole_number(path: Path, text: bytes, key: str) -> int:
 def _tellers(path: Path) -> list[Found]:
     """Everybody who tells something of a file, the one who is believed first."""
     tellers = []
-    sidecar, spikes, config = stream_sidecar_path(path), _recording_fields(path), path.parent / SPIKECV_CONFIG
+    sidecar, spikes, config = stream_sidecar_path(path), _recorded(path), path.parent / SPIKECV_CONFIG
     if sidecar.is_file():
-        tellers.append(_found(read_fields(sidecar, STREAM_FORMAT, STREAM_VERSION), sidecar.name))
+        with naming(sidecar):
+            entry = convert(load_json(sidecar, STREAM_FORMAT, STREAM_VERSION), StreamEntry)
+        tellers.append(_found(entry, sidecar.name))
     if spikes is not None:
         tellers.append(_found(spikes, SIDECAR))
     if not is_headerless(path):
@@ -279,13 +301,14 @@ def _tellers(path: Path) -> list[Found]:
     return tellers
 
 
-def _recording_fields(path: Path) -> Fields | None:
+def _recorded(path: Path) -> RecordedStream | None:
     """What the recording.json of its folder says of a file; None when there is none, or it names another file."""
     recording = path.parent / SIDECAR
     if not recording.is_file():
         return None
-    spikes = read_fields(recording, FORMAT, VERSION).inside("spikes")
-    return spikes if spikes.get("file", str) == path.name else None
+    with naming(recording):
+        spikes = convert(load_json(recording, FORMAT, VERSION).get("spikes"), RecordedStream, "spikes")
+    return spikes if spikes.file == path.name else None
 
 
 def _said(found: Found) -> dict[str, Any]:
@@ -311,14 +334,8 @@ def _refuse_contradiction(path: Path, a: dict[str, Any], a_name: str, b: dict[st
             )
 
 
-def _found(fields: Fields, source: str) -> Found:
-    return Found(
-        format_from(fields),
-        source,
-        fields.get("num_ticks", int),
-        fields.positive("tick_rate_hz") if fields.has("tick_rate_hz") else None,
-        fields.get("sha256", str) if fields.has("sha256") else None,
-    )
+def _found(entry: StreamEntry, source: str) -> Found:
+    return Found(entry.format, source, entry.num_ticks, entry.tick_rate_hz, entry.sha256)
 
 
 def _open(path: Path, format: StreamFormat) -> SpikeStream:

@@ -1,7 +1,6 @@
-"""Video files through PyAV: measure, decode in order, write.
+"""Video files through PyAV: measured, and decoded in order.
 
 Colour: a file's own matrix is obeyed; an untagged file of 720 rows or more is taken as BT.709, a smaller one as BT.601.
-What is written: `encode`.
 
 Dimension key: H rows, W columns, 3 colours (RGB).
 """
@@ -9,9 +8,10 @@ Dimension key: H rows, W columns, 3 colours (RGB).
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 from collections import OrderedDict
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikevrt.mux.encode import VideoFormat, VideoTags, check_container, rate, write_segment
-from spikevrt.mux.join import join_segments
 from spikevrt.recording.media import BT709, EXACT_COLOURS, UNSPECIFIED, main_video, open_media
 
 if TYPE_CHECKING:
@@ -38,7 +36,8 @@ class VideoInfo:
     """Upright size, frames per second, and the frames that decoding yields, with their times.
 
     `pts` has one entry a frame, rising from 0 or more, in units of `time_base` seconds. `bits` are those of a colour
-    (or of luma and chroma) in the file.
+    (or of luma and chroma) in the file. `sample_aspect` is width / height of an upright pixel; `primaries` and
+    `transfer` are FFmpeg's codes of the colours (`UNSPECIFIED` where the file says nothing).
     """
 
     width: int
@@ -48,6 +47,9 @@ class VideoInfo:
     pts: tuple[int, ...]
     time_base: Fraction
     bits: int
+    sample_aspect: Fraction
+    primaries: int
+    transfer: int
 
     @property
     def is_variable(self) -> bool:
@@ -77,6 +79,7 @@ def probe_video(path: Path) -> VideoInfo:
         stream = main_video(container)
         stated = stream.average_rate or stream.guessed_rate or Fraction(0)
         time_base: Fraction = stream.time_base
+        aspect = stream.sample_aspect_ratio or Fraction(1)
     with contextlib.closing(_decoded(path)) as frames:
         first = next(frames, None)
         if first is None:
@@ -87,28 +90,16 @@ def probe_video(path: Path) -> VideoInfo:
         turned = _quarter_turns(first) % 2 == 1
         height, width = (first.width, first.height) if turned else (first.height, first.width)
         bits = max(component.bits for component in first.format.components)
+        colours = int(first.color_primaries) or UNSPECIFIED, int(first.color_trc) or UNSPECIFIED
     pts = _rising(path, found, time_base, stated)
-    info = VideoInfo(width, height, float(stated), len(pts), pts, time_base, bits)
+    aspect = 1 / aspect if turned else aspect
+    info = VideoInfo(width, height, float(stated), len(pts), pts, time_base, bits, aspect, *colours)
     if stated <= 0 or info.is_variable:
         span = float((pts[-1] - pts[0]) * time_base)
         if span <= 0:
             raise ValueError(f"{path}: a video without a frame rate")
-        info = VideoInfo(width, height, (len(pts) - 1) / span, len(pts), pts, time_base, bits)
+        return dataclasses.replace(info, fps=(len(pts) - 1) / span)
     return info
-
-
-def read_tags(path: Path) -> VideoTags:
-    """Pixel aspect and colour codes of a video, for its upright frames. Raises as `probe_video`."""
-    path = Path(path)
-    with open_media(path) as container:
-        aspect = main_video(container).sample_aspect_ratio or Fraction(1)
-    with contextlib.closing(_decoded(path)) as frames:
-        first = next(frames, None)
-        if first is None:
-            raise ValueError(f"{path}: a video without frames")
-        if _quarter_turns(first) % 2:
-            aspect = 1 / aspect
-        return VideoTags(aspect, int(first.color_primaries) or UNSPECIFIED, int(first.color_trc) or UNSPECIFIED)
 
 
 def iter_video(
@@ -155,25 +146,6 @@ class VideoReader:
                 while len(self._kept) > KEPT_FRAMES:
                     self._kept.popitem(last=False)
         return self._kept[index].copy()
-
-
-def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: float, crf: int = 16) -> None:
-    """Encode H.264 (yuv420p) at an even rate; odd sizes get their last row or column twice. Named only when complete.
-
-    Raises:
-        ValueError: no frames, frames of different sizes, fps not above 0, or a suffix other than .mp4, .mov, .mkv.
-    """
-    path = Path(path)
-    format, tags = VideoFormat(crf=crf), VideoTags()
-    check_container(path, format)
-    segment = path.with_name(f".{path.name}.segment")
-    try:
-        write_segment(segment, enumerate(frames), time_base=1 / rate(fps), fps=fps, format=format, tags=tags)
-        join_segments([segment], path, fps=fps, format=format, tags=tags)
-    except ValueError as error:
-        raise ValueError(str(error).replace(str(segment), str(path))) from None
-    finally:
-        segment.unlink(missing_ok=True)
 
 
 def _decoded(path: Path) -> Generator[Any, None, None]:

@@ -16,8 +16,8 @@ import numpy as np
 
 from spikevrt.evaluate.results import ScoredMethod, ScoredRecording
 from spikevrt.light import image_to_linear, luminance
-from spikevrt.recording.frames import read_image
-from spikevrt.recording.recording import Recording, check_size, nearest_ratio, open_recording
+from spikevrt.recording.frames import check_size, read_image
+from spikevrt.recording.recording import Recording, nearest_ratio, open_recording
 from spikevrt.report.pictures import frame_path, picture_path, restored_column, worst_box
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from urllib.parse import quote
 import numpy as np
 
 from spikevrt.evaluate.scores import METRICS_ALL
+from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import read_image, to_uint8, write_image
-from spikevrt.recording.video import write_video
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8

@@ -10,7 +10,6 @@ Dimension key: T ticks.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import TYPE_CHECKING
 
@@ -36,7 +35,7 @@ def has_usable_spikes(recording: Recording, index: int) -> bool:
     in ten is live, a stretch of half an exposure can no longer be told from the dark, and is used.
     """
     exposure, stream = recording.exposures[index], recording.spikes
-    if stream is None or not is_inside(recording, index):
+    if stream is None or not recording.is_inside(index):
         return False
     live = live_ticks(stream, exposure.start_tick, exposure.stop_tick)
     most = MAX_LOST_SHARE * exposure.num_ticks
@@ -49,31 +48,6 @@ def has_usable_spikes(recording: Recording, index: int) -> bool:
     before = live_ticks(stream, first, exposure.start_tick)
     lost = lost_ticks(np.concatenate([before, live, live_ticks(stream, exposure.stop_tick, last)]))
     return bool(lost[len(before) : len(before) + len(live)].sum() <= most)
-
-
-def is_inside(recording: Recording, index: int) -> bool:
-    """Whether exposure `index` has ticks, and the stream has all of them."""
-    exposure = recording.exposures[index]
-    return 0 <= exposure.start_tick < exposure.stop_tick <= recording.num_ticks
-
-
-def inside_stream(recording: Recording) -> Recording:
-    """The recording of those frames alone whose exposures lie inside the stream, as the health gate wants it.
-
-    Raises:
-        ValueError: none does.
-    """
-    kept = [index for index in range(recording.num_frames) if is_inside(recording, index)]
-    if len(kept) == recording.num_frames:
-        return recording
-    if not kept:
-        raise ValueError(f"{recording.root}: no exposure lies inside the {recording.num_ticks} ticks of its spikes")
-    return dataclasses.replace(
-        recording,
-        exposures=tuple(recording.exposures[index] for index in kept),
-        blur=recording.blur if not isinstance(recording.blur, tuple) else tuple(recording.blur[i] for i in kept),
-        sharp=tuple(recording.sharp[index] for index in kept) if recording.sharp else (),
-    )
 
 
 def lost_ticks(live: Bool[np.ndarray, " T"]) -> Bool[np.ndarray, " T"]:

@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any
 from spikevrt import runtime
 from spikevrt.atomic import complete_or_absent, put_in_place, write_text
 from spikevrt.checkpoint import WeightsInfo
+from spikevrt.progress import progress_bar
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.restore.admission import NO_SPIKES, admit, tell_without_spikes
-from spikevrt.restore.gaps import inside_stream
 from spikevrt.restore.inputs import reads_spikes
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.output import Output, check_out, open_parts, progress_bar, summary_path
+from spikevrt.restore.output import Output, check_out, open_parts, summary_path
 from spikevrt.restore.parts import FrameFiles, VideoParts
 from spikevrt.restore.pipeline import in_background
 from spikevrt.restore.plan import fit_into_memory
@@ -111,7 +111,7 @@ def restore_recording(
     with _job_folder(out, begun, restart=restart) as job:
         fitted, predicted = _planned(job, network, info, recording, options, memory)
         if with_spikes:
-            sound = admit(inside_stream(recording), options.ignore_health, options.strict)
+            sound = admit(recording.inside_stream(), options.ignore_health, options.strict)
             recording = replace(recording, bad_pixels=sound.bad_pixels)
         found = _scanned(job, recording, with_spikes=with_spikes)
         runtime.release_memory()

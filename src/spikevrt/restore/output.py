@@ -1,17 +1,14 @@
-"""Where restored footage goes: what is written, which folder may be replaced, and a bar while it takes long."""
+"""Where restored footage goes: what is written, and which folder may be replaced."""
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from spikevrt.atomic import refuse_existing
-from spikevrt.mux.encode import CONTAINERS, VideoFormat, VideoTags, check_container, rate
+from spikevrt.mux.encode import CONTAINERS, VideoFormat, VideoTags, check_container, rate, tags_of
 from spikevrt.recording.recording import Recording
-from spikevrt.recording.video import probe_video, read_tags
+from spikevrt.recording.video import probe_video
 from spikevrt.restore.parts import FRAME_KINDS, FrameFiles, VideoParts
 from spikevrt.restore.slow_motion import frame_times
 
@@ -73,24 +70,10 @@ def open_parts(
     if not is_video(out):
         return FrameFiles(folder, output.frames, linear=recording.linear)
     if isinstance(recording.blur, Path):
-        info, tags = probe_video(recording.blur), read_tags(recording.blur)
+        info = probe_video(recording.blur)
+        tags = tags_of(info)
         pts, time_base = [info.pts[exposure.frame_idx] for exposure in recording.exposures], info.time_base
     else:
         pts, time_base, tags = list(range(recording.num_frames)), 1 / rate(recording.fps), VideoTags()
     times = frame_times(footage, pts, fps_factor)
     return VideoParts(folder, output.format, tags, times, time_base / fps_factor, footage.fps)
-
-
-@contextlib.contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar with the time left on stderr, moved by calls of (done, total); None where stderr is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -23,7 +23,6 @@ from spikevrt.checkpoint import WeightsInfo, load_weights
 from spikevrt.recording.recording import Recording
 from spikevrt.restore.admission import check_skip, check_spikes
 from spikevrt.restore.clips import Clip, cut_clips
-from spikevrt.restore.gaps import inside_stream, is_inside
 from spikevrt.restore.inputs import network_inputs, reads_spikes
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.pipeline import ahead
@@ -213,8 +212,8 @@ def restore_frames(
     missing = set(without_spikes)
     if reads_spikes(info, options):
         if recording.spikes is not None:
-            missing |= {index for index in range(recording.num_frames) if not is_inside(recording, index)}
-        check_spikes(info, inside_stream(recording) if recording.spikes is not None else recording)
+            missing |= {index for index in range(recording.num_frames) if not recording.is_inside(index)}
+        check_spikes(info, recording.inside_stream() if recording.spikes is not None else recording)
     clips = cut_clips(
         recording.num_frames,
         clip_frames=options.clip_frames,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spikevrt import runtime
+from spikevrt import runtime, shipped
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.recording.frames import to_uint8
 from spikevrt.recording.recording import Recording
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from jaxtyping import UInt8
 
     from spikevrt.model.build import Network
-
-SHIPPED_WEIGHTS = Path(__file__).parents[1] / "weights"
-DEFAULT_WEIGHTS = "spikefold_tiny"
 
 
 @dataclass(frozen=True)
@@ -61,18 +58,12 @@ class Restorer:
         return (to_uint8(frame) for _, frame in frames)
 
 
-def load_restorer(weights: str | Path = DEFAULT_WEIGHTS, options: RestoreOptions | None = None) -> Restorer:
+def load_restorer(weights: str | Path = shipped.DEFAULT, options: RestoreOptions | None = None) -> Restorer:
     """A network that ships (its name, as spikefold_tiny) or of a file, on a GPU where there is one.
 
     Raises:
         FileNotFoundError, ValueError: as `load_network`; the error names the weights that ship.
     """
     options = RestoreOptions() if options is None else options
-    path, shipped = Path(weights), SHIPPED_WEIGHTS / f"{weights}.safetensors"
-    if not path.suffix and not path.exists():
-        if not shipped.is_file():
-            names = sorted(file.stem for file in SHIPPED_WEIGHTS.glob("*vrt*.safetensors"))
-            raise FileNotFoundError(f"weights: {weights}; allowed: a file, or {', '.join([DEFAULT_WEIGHTS, *names])}")
-        path = shipped
-    network, info = load_network(path, runtime.pick_device(options.device))
+    network, info = load_network(shipped.find(weights), runtime.pick_device(options.device))
     return Restorer(network, info, options)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,14 +56,19 @@ def simulate_many(
         wanted.append(Shot(source, path, _own_options(source, options, number), photos if is_photo(source) else ()))
     run = functools.partial(_make, overwrite=overwrite)
     paths = [shot.path for shot in wanted]
-    with alone_in(out, "simulation"), _without_leftovers(out, paths):
+    names = {path.name for path in paths}
+    with alone_in(out, "simulation"):
+        remove_unfinished(out, names)  # of killed calls
         shots = [shot for shot in wanted if overwrite or not _stands(shot)]
         shots.sort(key=lambda shot: sources.index(shot.source))  # a photograph is decoded once
         done = count - len(shots)
-        for _ in run_jobs(run, shots, engine):
-            done += 1
-            if progress is not None:
-                progress(done, count)
+        try:
+            for _ in run_jobs(run, shots, engine):
+                done += 1
+                if progress is not None:
+                    progress(done, count)
+        finally:
+            remove_unfinished(out, names)  # of this call's killed workers
     return paths
 
 
@@ -88,17 +92,6 @@ def _stands(shot: Shot) -> bool:
     if not _made_with(shot):
         raise FileExistsError(f"{shot.path}: exists, made otherwise; choose another --out or pass --overwrite")
     return True
-
-
-@contextlib.contextmanager
-def _without_leftovers(out: Path, paths: Sequence[Path]) -> Iterator[None]:
-    """Remove what killed calls left of these recordings in `out`; at the end, what this one's killed workers left."""
-    names = {path.name for path in paths}
-    remove_unfinished(out, names)
-    try:
-        yield
-    finally:
-        remove_unfinished(out, names)
 
 
 def _own_options(source: Path, options: SimulateOptions, number: int) -> SimulateOptions:

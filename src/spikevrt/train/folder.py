@@ -167,7 +167,7 @@ def divergence(out: Path, step: int, num_skipped: int) -> str:
     )
 
 
-def load(out: Path, config: Config, *, told: bool = True) -> dict[str, Any]:
+def load(out: Path, config: Config, *, told: bool) -> dict[str, Any]:
     """Read the newest state that is whole. Every setting is obeyed; those that differ from the saved run's are named
     on stderr (if `told`).
 
@@ -200,7 +200,7 @@ def _newest(out: Path, told: bool) -> tuple[dict[str, Any], Path]:
     raise FileNotFoundError(f"{out / STATE}: no such state; there is nothing to resume")
 
 
-def check_data(state: dict[str, Any], config: Config, info: DatasetInfo, *, told: bool = True) -> None:
+def check_data(state: dict[str, Any], config: Config, info: DatasetInfo, *, told: bool) -> None:
     """Refuse to go on with voxels normalised differently; tell (if `told`) of other data. Raises ValueError."""
     if told and state["data_hash"] != info.data_hash:
         print(

@@ -27,9 +27,9 @@ from torch.utils.flop_counter import flop_registry
 
 from spikevrt import runtime
 from spikevrt.model.blocks import kept_shift_mask
+from spikevrt.progress import clock
 from spikevrt.restore.restorer import RestoreOptions
 from spikevrt.train import folder
-from spikevrt.train.journal import clock
 from spikevrt.train.optim import make_optimizer
 from spikevrt.train.validation import validate
 

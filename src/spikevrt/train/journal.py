@@ -1,4 +1,4 @@
-"""What a run tells while it runs: JSON lines for machines, TensorBoard where it is installed, progress on stderr."""
+"""What a run tells while it runs: JSON lines for machines, TensorBoard where it is installed; throughput."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import contextlib
 import json
 import math
 import os
-import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 
 from spikevrt import runtime
 from spikevrt.atomic import write_text
+from spikevrt.typed import convert
 
 JOURNAL_FILE, TENSORBOARD_FOLDER = "journal.jsonl", "tensorboard"
-PLAIN_LINE_EVERY_S = 30.0  # without a terminal, a line of text this often is the progress
 
 
 class Journal:
@@ -73,6 +73,14 @@ class Journal:
                 self._tensorboard.close()
 
 
+@dataclass(frozen=True)
+class _Row:
+    """What every row has."""
+
+    step: int
+    kind: str
+
+
 def read_journal(out: str | Path) -> list[dict[str, Any]]:
     """The rows of a run's journal; a last line that a crash cut short is left out.
 
@@ -90,45 +98,11 @@ def read_journal(out: str | Path) -> list[dict[str, Any]]:
             break
         try:
             row = json.loads(line)
-            row["step"], row["kind"]
-        except (json.JSONDecodeError, KeyError, TypeError):
+            convert(row, _Row)
+        except (ValueError, RecursionError):
             raise ValueError(f"{path}: line {number} is no journal row") from None
         rows.append(row)
     return rows
-
-
-class Progress:
-    """Steps done, time left and how it goes, on stderr: a bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, *, start_step: int, stop_step: int, visible: bool) -> None:
-        self._start, self._stop, self._visible = start_step, stop_step, visible
-        self._began = self._spoke = time.monotonic()
-        self._live = _Bar.of_rich(start_step, stop_step) if visible and sys.stderr.isatty() else None
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.live.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._live is not None:
-            self._live.live.stop()
-
-    def update(self, step: int, text: str) -> None:
-        """`step` steps are done; `text` says how it goes."""
-        if self._live is not None:
-            self._live.show(step, text)
-        elif self._visible and time.monotonic() - self._spoke >= PLAIN_LINE_EVERY_S:
-            self._spoke = time.monotonic()
-            left_s = (self._spoke - self._began) / max(1, step - self._start) * (self._stop - step)
-            self.say(f"step {step}/{self._stop}  {text}  {clock(left_s)} left")
-
-    def say(self, text: str) -> None:
-        """A line that stays."""
-        if self._live is not None:
-            self._live.live.console.print(text, highlight=False)
-        elif self._visible:
-            print(text, file=sys.stderr, flush=True)
 
 
 class Meter:
@@ -189,13 +163,6 @@ def in_words(row: dict[str, Any]) -> str:
     )
 
 
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
-    minutes, second = divmod(round(seconds), 60)
-    hour, minute = divmod(minutes, 60)
-    return f"{hour}:{minute:02d}:{second:02d}"
-
-
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
@@ -210,30 +177,3 @@ def _tensorboard(folder: Path, start_step: int) -> Any:
     except ImportError:
         return None
     return SummaryWriter(str(folder), purge_step=start_step + 1)
-
-
-class _Bar:
-    """rich's bar, with a line of text below it."""
-
-    def __init__(self, live: Any, bar: Any, task: Any) -> None:
-        self.live, self._bar, self._task = live, bar, task
-
-    @classmethod
-    def of_rich(cls, start_step: int, stop_step: int) -> Self | None:
-        """None where rich is not installed."""
-        try:
-            from rich.console import Console
-            from rich.live import Live
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-        except ImportError:
-            return None
-        bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        task = bar.add_task("training", total=stop_step, completed=start_step)
-        return cls(Live(bar, console=Console(stderr=True)), bar, task)
-
-    def show(self, step: int, text: str) -> None:
-        from rich.console import Group
-        from rich.text import Text
-
-        self._bar.update(self._task, completed=step)
-        self.live.update(Group(self._bar, Text(text, style="dim")))

@@ -23,6 +23,7 @@ from spikevrt.config import Config
 from spikevrt.data.dataset import ClipDataset, DatasetInfo, collate
 from spikevrt.losses import Losses, dis_flow, exposure_duty
 from spikevrt.model.build import Network, build_network
+from spikevrt.progress import Progress, clock
 from spikevrt.report.curves import draw_curves
 from spikevrt.restore.restorer import RestoreOptions
 from spikevrt.train import folder
@@ -39,7 +40,7 @@ from spikevrt.train.distributed import (
 )
 from spikevrt.train.folder import Resume
 from spikevrt.train.forecast import dry_run as report
-from spikevrt.train.journal import Journal, Meter, Progress, clock, in_words, read_journal
+from spikevrt.train.journal import Journal, Meter, in_words, read_journal
 from spikevrt.train.optim import Average, make_optimizer, set_lr, set_trained
 from spikevrt.train.sampler import clip_loader, step_seed
 from spikevrt.train.start import check_config, check_crop, check_scoring, read_initial
@@ -154,7 +155,7 @@ class Run:
         config, ranks, meter = self.config, self.ranks, self.meter
         steps = config.optim.steps
         journal = Journal(out, start_step=self.step) if ranks.is_first else None
-        progress = Progress(start_step=self.step, stop_step=steps, visible=ranks.is_first)
+        progress = Progress("step", first=self.step, visible=ranks.is_first, stays=True, every_s=30.0)
         stopped, began = 0.0, time.perf_counter()
         runtime.reset_peak_memory(self.device)
         batches = iter(self.loader())
@@ -177,7 +178,7 @@ class Run:
                 last = self.step == steps
                 if last or self.step % config.train.log_every == 0:
                     row = meter.read() | {"lr": lr, "grad_norm": grad_norm, "skipped": self.skipped}
-                    progress.update(self.step, in_words(row))
+                    progress.update(self.step, steps, in_words(row))
                     if journal:
                         journal.write("train", self.step, **row)
                 if last or self.step % config.train.validate_every == 0 or self.step % config.train.picture_every == 0:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from spikevrt.config import OptimConfig
+from spikevrt.typed import require
 
 Part = Literal["vrt", "flow", "spikes", "fusion"]
 PARTS: tuple[Part, ...] = ("vrt", "flow", "spikes", "fusion")
@@ -23,32 +24,26 @@ BYTES = ("codes", "scale", "qmap")  # what an average in bytes consists of
 
 def check_optim(config: OptimConfig) -> None:
     """Refuse an optimiser or a schedule that cannot be run. Raises ValueError (one line)."""
-    if config.steps < 1:
-        raise ValueError(f"optim.steps: {config.steps}; allowed: 1 or more")
-    if not 0 <= config.warmup_steps < config.steps:
-        raise ValueError(
-            f"optim.warmup_steps: {config.warmup_steps}; allowed: 0 to optim.steps - 1 = {config.steps - 1}"
-        )
-    if not 0 <= config.lr < math.inf:
-        raise ValueError(f"optim.lr: {config.lr}; allowed: 0 or more, finite")
-    if not all(0 <= beta < 1 for beta in config.betas):
-        raise ValueError(f"optim.betas: {list(config.betas)}; allowed: 0 to less than 1")
-    if not 0 <= config.weight_decay < math.inf:
-        raise ValueError(f"optim.weight_decay: {config.weight_decay}; allowed: 0 or more, finite")
-    if not 0 <= config.lr_min <= config.lr:
-        raise ValueError(f"optim.lr_min: {config.lr_min}; allowed: 0 to optim.lr = {config.lr}")
-    if not config.clip_norm > 0:
-        raise ValueError(f"optim.clip_norm: {config.clip_norm}; allowed: more than 0")
+    last_warmup = config.steps - 1
+    require(config.steps >= 1, "optim.steps", config.steps, "1 or more")
+    require(
+        0 <= config.warmup_steps <= last_warmup,
+        "optim.warmup_steps",
+        config.warmup_steps,
+        f"0 to optim.steps - 1 = {last_warmup}",
+    )
+    require(0 <= config.lr < math.inf, "optim.lr", config.lr, "0 or more, finite")
+    require(all(0 <= beta < 1 for beta in config.betas), "optim.betas", list(config.betas), "0 to less than 1")
+    require(0 <= config.weight_decay < math.inf, "optim.weight_decay", config.weight_decay, "0 or more, finite")
+    require(0 <= config.lr_min <= config.lr, "optim.lr_min", config.lr_min, f"0 to optim.lr = {config.lr}")
+    require(config.clip_norm > 0, "optim.clip_norm", config.clip_norm, "more than 0")
     factors = {f"optim.{part}_lr_factor": lr_factor(part, config) for part in PARTS}
     for name, value in factors.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name}: {value}; allowed: 0 (frozen) or more")
+        require(0 <= value < math.inf, name, value, "0 (frozen) or more")
     if not any(factors.values()):
         raise ValueError(f"{', '.join(factors)}: all 0, which trains nothing; allowed: one above 0")
-    if not 0 <= config.ema_decay < 1:
-        raise ValueError(f"optim.ema_decay: {config.ema_decay}; allowed: 0 (no average) to less than 1")
-    if config.flow_fixed_steps < 0:
-        raise ValueError(f"optim.flow_fixed_steps: {config.flow_fixed_steps}; allowed: 0 or more")
+    require(0 <= config.ema_decay < 1, "optim.ema_decay", config.ema_decay, "0 (no average) to less than 1")
+    require(config.flow_fixed_steps >= 0, "optim.flow_fixed_steps", config.flow_fixed_steps, "0 or more")
     if config.flow_fixed_steps and config.flow_lr_factor == 0:
         raise ValueError(
             "optim.flow_fixed_steps: given, but optim.flow_lr_factor is 0, which freezes the flow for good"

@@ -12,19 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from spikevrt.config import Config
 from spikevrt.report.curves import score_name, series
 from spikevrt.train.folder import CONFIG, RUN_INFO, differences
 from spikevrt.train.journal import JOURNAL_FILE, read_journal
+from spikevrt.typed import load_yaml
 
 SHORT_HASH = 12  # characters
 NO_SETTING = ("config", "command")  # of run.json, told elsewhere or different in every run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RunSummary:
     """One run in short. None: not known, or not there yet."""
 
     folder: Path
@@ -47,8 +46,8 @@ class Run:
 class Comparison:
     """Two runs. A difference is (name, in a, in b); None where one has no such value."""
 
-    a: Run
-    b: Run
+    a: RunSummary
+    b: RunSummary
     settings: list[tuple[str, Any, Any]]
     environment: list[tuple[str, Any, Any]]
     score: str | None  # what both are judged by; None: not comparable, and the rest is empty
@@ -81,12 +80,12 @@ def find_runs(folders: Iterable[str | Path]) -> list[Path]:
     return list(found.values())
 
 
-def summarise(folder: str | Path) -> Run:
+def summarise(folder: str | Path) -> RunSummary:
     """Sum up the run in `folder`. Never raises for what the folder holds: the run is then `damaged`."""
     return _read(Path(folder))[0]
 
 
-def list_runs(folders: Iterable[str | Path]) -> list[Run]:
+def list_runs(folders: Iterable[str | Path]) -> list[RunSummary]:
     """All runs below `folders`, the best first: by psnr_rgb, then those with another score, without one, damaged.
 
     Raises as `find_runs` does.
@@ -125,7 +124,7 @@ def _is_run(files: set[str]) -> bool:
     return len({CONFIG, RUN_INFO, JOURNAL_FILE} & files) >= 2
 
 
-def _sound(folder: Path) -> tuple[Run, dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+def _sound(folder: Path) -> tuple[RunSummary, dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
     if not folder.exists():
         raise FileNotFoundError(f"{folder}: no such folder")
     if not folder.is_dir() or not _is_run({path.name for path in folder.iterdir()}):
@@ -136,14 +135,14 @@ def _sound(folder: Path) -> tuple[Run, dict[str, Any], dict[str, Any], list[dict
     return parts
 
 
-def _read(folder: Path) -> tuple[Run, dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+def _read(folder: Path) -> tuple[RunSummary, dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
     """(summary, settings, environment, journal rows); of a damaged run the summary alone is of use."""
     try:
         config = _settings(folder)
         about = _about(folder)
         rows = _rows(folder)
     except (ValueError, OSError) as error:
-        return Run(folder=folder, state="damaged", problem=_reason(error, folder)), {}, {}, []
+        return RunSummary(folder=folder, state="damaged", problem=_reason(error, folder)), {}, {}, []
     steps = config["optim"]["steps"]
     done = max((row["step"] for row in rows), default=0)
     score = score_name(rows)
@@ -152,7 +151,7 @@ def _read(folder: Path) -> tuple[Run, dict[str, Any], dict[str, Any], list[dict[
     blurs, losses = series(rows, "validation", "psnr_rgb_blur"), series(rows, "train", "loss")
     environment = about.get("environment")
     environment = environment if isinstance(environment, dict) else {}
-    run = Run(
+    run = RunSummary(
         folder=folder,
         state="finished" if done >= steps else "unfinished",
         steps_done=done,
@@ -172,11 +171,7 @@ def _read(folder: Path) -> tuple[Run, dict[str, Any], dict[str, Any], list[dict[
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError):
-        raise ValueError(f"{CONFIG} is no YAML file") from None
+    values = load_yaml(folder / CONFIG)
     if not isinstance(values, dict):
         raise ValueError(f"{CONFIG} is no mapping")
     try:
@@ -203,20 +198,14 @@ def _about(folder: Path) -> dict[str, Any]:
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
     """The journal's rows; none where no journal has been begun. Raises ValueError on a row that is none."""
-    if not (folder / JOURNAL_FILE).exists():
-        return []
-    rows = read_journal(folder)
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row["step"], int) or not isinstance(row["kind"], str):
-            raise ValueError(f"{JOURNAL_FILE}: line {number} is no journal row")
-    return rows
+    return read_journal(folder) if (folder / JOURNAL_FILE).exists() else []
 
 
 def _scores(rows: Sequence[dict[str, Any]], score: str | None) -> dict[int, float]:
     return {} if score is None else dict(series(rows, "validation", score))
 
 
-def _rank(run: Run) -> tuple[int, float, str]:
+def _rank(run: RunSummary) -> tuple[int, float, str]:
     group = 3 if run.state == "damaged" else 2 if run.best_db is None else int(run.score != "psnr_rgb")
     return group, -(run.best_db or 0.0), str(run.folder)
 

@@ -18,6 +18,7 @@ from spikevrt.data.augment import check_degrade
 from spikevrt.data.dataset import VoxelStats
 from spikevrt.model.weights import load_strict, load_vrt_checkpoint
 from spikevrt.train.optim import PARTS, check_optim, lr_factor
+from spikevrt.typed import require
 
 if TYPE_CHECKING:
     from spikevrt.model.build import Network
@@ -43,13 +44,10 @@ def check_config(config: Config, *, world: int) -> None:
         "train.max_skipped": (train.max_skipped, 1),
     }
     for name, (value, least) in counts.items():
-        if value < least:
-            raise ValueError(f"{name}: {value}; allowed: {least} or more")
-    if train.keep_every % train.checkpoint_every:
-        raise ValueError(
-            f"train.keep_every: {train.keep_every}; allowed: 0 or a multiple of train.checkpoint_every "
-            f"= {train.checkpoint_every}"
-        )
+        require(value >= least, name, value, f"{least} or more")
+    every = train.checkpoint_every
+    allowed = f"0 or a multiple of train.checkpoint_every = {every}"
+    require(train.keep_every % every == 0, "train.keep_every", train.keep_every, allowed)
     weights = {
         "loss.perceptual_weight": loss.perceptual_weight,
         "loss.edge_weight": loss.edge_weight,
@@ -58,10 +56,8 @@ def check_config(config: Config, *, world: int) -> None:
         "loss.reblur_weight": loss.reblur_weight,
     }
     for name, weight in weights.items():
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"{name}: {weight}; allowed: 0 (off) or more")
-    if not 0 < loss.charbonnier_eps < math.inf:
-        raise ValueError(f"loss.charbonnier_eps: {loss.charbonnier_eps}; allowed: above 0")
+        require(0 <= weight < math.inf, name, weight, "0 (off) or more")
+    require(0 < loss.charbonnier_eps < math.inf, "loss.charbonnier_eps", loss.charbonnier_eps, "above 0")
     if loss.reblur_weight == 0 and loss.reblur_flow != "network":
         raise ValueError(f"loss.reblur_flow: {loss.reblur_flow}, but loss.reblur_weight is 0, which turns the term off")
     if loss.perceptual_weight == 0 and loss.perceptual_file is not None:

@@ -7,15 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from spikevrt import shipped
 from spikevrt.verbs.options import (
-    SHIPPED,
     add_metrics,
     add_restore_options,
     add_verb,
     measure_options,
     restore_options,
     say_made,
-    shipped_weights,
 )
 
 
@@ -24,7 +23,13 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="PATH", help="folder of results.json; taken up again"
     )
-    parser.add_argument("--weights", nargs="*", type=Path, metavar="FILE", help="networks (the shipped ones)")
+    parser.add_argument(
+        "--weights",
+        nargs="*",
+        type=Path,
+        metavar="WEIGHTS",
+        help=f"networks: names of shipped ones, or files ({', '.join(shipped.COMPARED)})",
+    )
     parser.add_argument(
         "--method",
         action="append",
@@ -46,7 +51,7 @@ def _bench(parsed: argparse.Namespace) -> None:
     from spikevrt.bench.run import RESULTS, run_benchmark
 
     start_s = time.perf_counter()
-    weights = [shipped_weights(name) for name in SHIPPED] if parsed.weights is None else parsed.weights
+    weights = [shipped.find(name) for name in (shipped.COMPARED if parsed.weights is None else parsed.weights)]
     run_benchmark(
         parsed.out, weights, parsed.method, chosen(parsed.conditions), restore_options(parsed), measure_options(parsed),
         recordings=parsed.recordings,

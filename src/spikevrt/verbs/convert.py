@@ -41,8 +41,8 @@ def add(verbs: Any) -> None:
 def _convert(parsed: argparse.Namespace) -> None:
     """Convert spikes from one file format to another, or cut out some ticks; a sidecar tells what was written."""
     from spikevrt.formats.convert import write_stream
+    from spikevrt.progress import progress_bar
     from spikevrt.recording.sps100 import Sps100Stream
-    from spikevrt.restore.output import progress_bar
 
     start_s = time.perf_counter()
     if parsed.tick_rate_hz is not None and not 0 < parsed.tick_rate_hz < float("inf"):

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from spikevrt import shipped
 from spikevrt.verbs.options import (
-    SHIPPED,
     add_layout_options,
     add_metrics,
     add_out,
@@ -18,7 +18,6 @@ from spikevrt.verbs.options import (
     measure_options,
     restore_options,
     say_made,
-    shipped_weights,
 )
 
 
@@ -38,7 +37,13 @@ def add(verbs: Any) -> None:
         help="recording, folder of them, or dataset folder of a known layout (docs/datasets.md)",
     )
     add_out(parser, "folder of results.json, report.html and pictures")
-    parser.add_argument("--weights", nargs="+", type=Path, metavar="FILE", help="networks (the shipped ones)")
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        type=Path,
+        metavar="WEIGHTS",
+        help=f"networks: names of shipped ones, or files ({', '.join(shipped.COMPARED)})",
+    )
     parser.add_argument("--keep-frames", action="store_true", help="keep the restored frames, and videos of them")
     add_metrics(parser)
     add_restore_options(parser)
@@ -50,7 +55,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     from spikevrt.evaluate.runner import evaluate
 
     start_s = time.perf_counter()
-    weights = parsed.weights or [shipped_weights(name) for name in SHIPPED]
+    weights = [shipped.find(name) for name in parsed.weights or shipped.COMPARED]
     options = restore_options(parsed)
     evaluate(
         weights, parsed.recordings, parsed.out, options,

@@ -7,14 +7,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from spikevrt.verbs.options import add_out, add_verb, given, shipped_weights
+from spikevrt import shipped
+from spikevrt.verbs.options import add_out, add_verb, given
 
 FIELDS = ("format", "frames", "height", "width", "spike_ratio", "check")  # ExportOptions
 
 
 def add(verbs: Any) -> None:
     parser = add_verb(verbs, "export", _export, "spikevrt export --out spikevrt_tiny.onnx")
-    parser.add_argument("weights", type=Path, nargs="?", help="trained network (the shipped tiny one)")
+    parser.add_argument(
+        "weights", type=Path, nargs="?", help=f"network: the name of one that ships, or a file ({shipped.REFERENCE})"
+    )
     add_out(parser, "file that ends in .pt2 (torch.export), .onnx or .aoti.pt2 (AOTInductor)")
     parser.add_argument("--format", choices=("torch", "onnx", "aoti"), help="of the file (told by its name)")
     parser.add_argument("--frames", type=int, help="fix the number of frames of a clip (any)")
@@ -37,7 +40,7 @@ def _export(parsed: argparse.Namespace) -> None:
         raise ValueError("--spike-ratio: only with --height and --width; otherwise the voxels may have any size")
     options = ExportOptions(**given(parsed, FIELDS), without_spikes=parsed.without_spikes)
     start_s = time.perf_counter()
-    weights = parsed.weights or shipped_weights("spikevrt_tiny")
+    weights = shipped.find(parsed.weights or shipped.REFERENCE)
     summary = export_network(weights, parsed.out, options, overwrite=parsed.overwrite)
     difference = summary["max_difference"]
     checked = "not compared" if difference is None else f"largest difference to the network {difference:.1e}"

@@ -140,10 +140,3 @@ def restore_options(parsed: argparse.Namespace) -> RestoreOptions:
         without_spikes=parsed.without_spikes,
         strict=parsed.strict,
     )
-
-
-SHIPPED = ("vrt_tiny", "spikevrt_tiny", "spikefold_tiny")  # the twin, the reference design, and the best of its size
-
-
-def shipped_weights(name: str) -> Path:
-    return Path(__file__).parents[1] / "weights" / f"{name}.safetensors"

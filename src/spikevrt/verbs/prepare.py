@@ -58,7 +58,7 @@ def _prepare(parsed: argparse.Namespace) -> None:
     from spikevrt.data.prepare import prepare
     from spikevrt.data.prepare_options import PrepareOptions
     from spikevrt.formats.layouts import open_sources
-    from spikevrt.restore.output import progress_bar
+    from spikevrt.progress import progress_bar
 
     chosen = given(parsed, ("val_fraction", "seed"))
     if parsed.val is not None and chosen:

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spikevrt import shipped
 from spikevrt.verbs.options import (
     LAYOUT_FIELDS,
     add_layout_choice,
@@ -19,7 +20,6 @@ from spikevrt.verbs.options import (
     given,
     layout_options,
     restore_options,
-    shipped_weights,
 )
 
 if TYPE_CHECKING:
@@ -34,7 +34,12 @@ def add(verbs: Any) -> None:
         "recording", type=Path, help="recording, folder of them, dataset folder, or frames or a video with --spikes"
     )
     add_out(parser, "folder of frames, or a file that ends in .mp4, .mkv or .mov; of many, the folder of their folders")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="trained network (the shipped tiny one)")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="WEIGHTS",
+        help=f"network: the name of one that ships, or a file ({shipped.DEFAULT}; without spikes {shipped.TWIN})",
+    )
     parser.add_argument("--fps-factor", type=int, metavar="N", help="slow motion: N sharp frames for one (1)")
     parser.add_argument("--memory", metavar="SIZE", help="of this process at most, as 6GiB (what is free)")
     parser.add_argument("--restart", action="store_true", help="throw away what an unfinished job has")
@@ -83,11 +88,11 @@ def _restore(parsed: argparse.Namespace) -> int:
         raise ValueError(f"{dashed(name)}: only with a folder of recordings, which {parsed.recording} is not")
     options = restore_options(parsed)
     recording = _open_footage(parsed)
-    with_spikes = "spikefold_tiny" if options.skip_sharp is None else "spikevrt_tiny"  # which can leave tiles out
-    weights = parsed.weights or shipped_weights(with_spikes if recording.spikes else "vrt_tiny")
+    with_spikes = shipped.DEFAULT if options.skip_sharp is None else shipped.REFERENCE  # which can leave tiles out
+    weights = shipped.find(parsed.weights or (with_spikes if recording.spikes else shipped.TWIN))
     if parsed.spikes is not None and options.without_spikes:
         raise ValueError("--spikes: not with --without-spikes")
-    if parsed.spikes is not None and weights.is_file() and read_info(weights).model.spikes is None:
+    if parsed.spikes is not None and read_info(weights).model.spikes is None:
         raise ValueError(
             f"--spikes: {weights} is a network without spikes; leave --spikes out or choose other --weights"
         )
@@ -122,9 +127,10 @@ def _output(parsed: argparse.Namespace) -> Output:
 
 def _restore_many(parsed: argparse.Namespace, output: Output) -> int:
     """A table and a last line; status 1 where a recording failed."""
+    from spikevrt.progress import progress_bar
     from spikevrt.recording.sidecar import SIDECAR
     from spikevrt.restore.batch import BATCH_FILE, Outcome, restore_many
-    from spikevrt.restore.output import is_video, progress_bar
+    from spikevrt.restore.output import is_video
 
     for name in ("clip", "linear", "layout", "blur", "spikes", *_ABOUT_SPIKES):
         if getattr(parsed, name) is not None:
@@ -138,15 +144,14 @@ def _restore_many(parsed: argparse.Namespace, output: Output) -> int:
         print(f"spikevrt: {parsed.recording}: left out, for they have no {SIDECAR}: {named}", file=sys.stderr)
     start_s = time.perf_counter()
     options = restore_options(parsed)
-    weights = parsed.weights or shipped_weights("spikefold_tiny" if options.skip_sharp is None else "spikevrt_tiny")
+    weights = shipped.find(parsed.weights or (shipped.DEFAULT if options.skip_sharp is None else shipped.REFERENCE))
     with progress_bar("recordings") as progress:
 
         def tell(outcome: Outcome, done: int, total: int) -> None:
             sys.stderr.write(outcome.told)
             if outcome.error is not None:
                 print(f"spikevrt: {outcome.name}: {outcome.error}", file=sys.stderr)
-            if progress is not None:
-                progress(done, total)
+            progress(done, total)
 
         outcomes = restore_many(
             weights, parsed.recording, parsed.out, options, workers=parsed.workers,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from spikevrt.verbs.options import add_verb
 
 if TYPE_CHECKING:
-    from spikevrt.train.runs import Comparison, Run
+    from spikevrt.train.runs import Comparison, RunSummary
 
 DEFAULT_FOLDER = Path("runs")
 MAX_VALUE_CHARS = 60  # of one value in a comparison; --json has them whole
@@ -58,7 +58,7 @@ def _list(folders: Sequence[Path], *, as_json: bool) -> None:
         print("\n".join(lines))
 
 
-def _line(run: Run) -> list[str]:
+def _line(run: RunSummary) -> list[str]:
     return [
         str(run.folder), _or_dash(run.score), _or_dash(run.best_db, ".2f"), _or_dash(run.best_step),
         _or_dash(run.blur_db, ".2f"), f"{run.steps_done}/{run.steps}", _or_dash(run.last_loss, ".4f"), run.state,
@@ -126,7 +126,7 @@ def _plain_comparison(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _plain(run: Run) -> dict[str, Any]:
+def _plain(run: RunSummary) -> dict[str, Any]:
     return dataclasses.asdict(run) | {"folder": str(run.folder)}
 
 

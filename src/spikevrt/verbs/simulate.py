@@ -101,7 +101,7 @@ def _simulate(parsed: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from spikevrt.engine import Engine
-    from spikevrt.restore.output import progress_bar
+    from spikevrt.progress import progress_bar
     from spikevrt.simulate.collection import simulate_many
     from spikevrt.simulate.setup import CameraConfig, RigConfig, SimulateOptions, sensor_preset
     from spikevrt.simulate.synthesise import simulate_recording

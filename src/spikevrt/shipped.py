@@ -1,0 +1,26 @@
+"""The weights that ship with the package: their names, which is the default, and where they lie. Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "weights"  # beside the networks, the weights of the metric LPIPS (`lpips.py`)
+DEFAULT = "spikefold_tiny"  # U-Net, folded, relit: the best that ships
+REFERENCE = "spikevrt_tiny"  # SpikeVRT, the reference design
+TWIN = "vrt_tiny"  # VRT: SpikeVRT without its spikes
+ROBUST = "spikevrt_tiny_robust"  # SpikeVRT, trained on worse spikes too
+NAMES = (DEFAULT, REFERENCE, ROBUST, TWIN)
+COMPARED = (TWIN, REFERENCE, DEFAULT)  # what evaluate, bench and demo score where no weights are named
+
+
+def find(weights: str | Path = DEFAULT) -> Path:
+    """The file of a network: that of a name in `NAMES`, or the one given.
+
+    Raises:
+        FileNotFoundError: neither; the error names what ships.
+    """
+    if Path(weights).is_file():
+        return Path(weights)
+    if str(weights) in NAMES:
+        return FOLDER / f"{weights}.safetensors"
+    raise FileNotFoundError(f"{weights}: no such weights file; allowed: a file, or {', '.join(NAMES)}, which ship")

@@ -603,7 +603,7 @@ def test_convert_cuts_and_says_what_it_made(capsys: pytest.CaptureFixture[str], 
 def test_convert_says_what_of_a_raw_file_it_left_out(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     import numpy as np
 
-    from spikevrt.recording.sps100 import pack_sps100
+    from spikevrt.recording.stream import pack_sps100
 
     (tmp_path / "a.dat").write_bytes(pack_sps100(np.zeros((3, 4, 1000), dtype=np.uint8))[64:-16])
     stated = ["--kind", "sps100", "--width", "1000", "--height", "4"]
@@ -651,13 +651,6 @@ def test_convert_refuses_a_size_that_a_sidecar_contradicts_and_a_stream_whose_ch
     assert refused(capsys, tmp_path, "convert", a, recording_folder / "spikes.dat", "--overwrite").endswith(
         "recording.json names it as its spikes; choose another name"
     )
-
-
-def test_the_variants_in_the_help_are_the_true_ones():
-    from spikevrt.recording.spike_formats import KINDS
-    from spikevrt.verbs import convert
-
-    assert convert.KINDS == KINDS
 
 
 # --- settings ---

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from spikevrt import cli
 from spikevrt.align.inspect import InspectOptions, inspect
 from spikevrt.formats.convert import write_stream
 from spikevrt.mux.join import write_video
@@ -264,7 +265,7 @@ def test_a_stated_format_is_refused_for_a_recording_and_obeyed_for_an_array(tmp_
     assert _has(_look(tmp_path / "a.npy", stated=StreamFormat("npy", axes="HWT")), "unpacked spike stream, 7 x 5")
 
 
-def test_a_report_is_for_recordings(tmp_path: Path) -> None:
+def test_a_report_is_for_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "a.npy", np.ones((5, 7, 11), dtype=np.uint8))
     with pytest.raises(ValueError, match="a.npy: report is for recordings; this is a spike file without frames"):
         _look(tmp_path / "a.npy", report=tmp_path / "a.html")
@@ -272,8 +273,9 @@ def test_a_report_is_for_recordings(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="images: report is for spikes; this is plain footage"):
         _look(tmp_path / "images", report=tmp_path / "a.html")
     _recording(tmp_path / "b")
-    lines = _look(tmp_path / "b", report=tmp_path / "b.html")
-    assert lines[-1] == f"report -> {tmp_path / 'b.html'}" and (tmp_path / "b.html").is_file()
+    out = tmp_path / "b.html"
+    assert cli.main(["inspect", str(tmp_path / "b"), "--report", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"report -> {out}" and out.is_file()
     with pytest.raises(FileExistsError, match="b.html: exists; choose another --report or pass --overwrite$"):
         _look(tmp_path / "b", report=tmp_path / "b.html")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,9 @@ from spikevrt.config import ModelConfig
 from spikevrt.evaluate import methods, runner
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import write_sidecar
+from spikevrt.recording.recording import open_recording, write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+from spikevrt.restore.restorer import RestoreOptions
 from tests.evaluate.made_results import write_results
 
 HEIGHT, WIDTH, TICKS = 22, 34, 37
@@ -90,6 +93,16 @@ def offset_weights(tmp_path, monkeypatch):
         return path
 
     return write
+
+
+def evaluate(
+    weights: Sequence[Path], recordings: Sequence[Path], out: Path, options: RestoreOptions, *, overwrite: bool = False,
+    keep_frames: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Score into a new folder `out`, as `spikevrt evaluate` does, but without a page."""
+    with runner.results_folder(out, overwrite=overwrite) as folder:
+        opened = [open_recording(path) for path in recordings]
+        return runner.write_results(weights, opened, folder, options, keep_frames=keep_frames)
 
 
 @pytest.fixture(scope="session")

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 
 from spikevrt.bench.demo import ASSETS
-from spikevrt.evaluate import metrics
+from spikevrt.evaluate import metrics, pictures
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import read_image, to_float, to_uint8, write_image
 from spikevrt.recording.recording import write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
-from spikevrt.report import pictures as report
 
 HEIGHT, WIDTH, NUM_FRAMES = 142, 178, 3  # the crop of 128 x 128 does not reach the frame's border
 EXPOSURE, PERIOD = 37, 41  # ticks
@@ -135,11 +134,11 @@ def _scored(method: str, scores: Path, recordings: list[Path], names: list[str])
             psnr = float(metrics.psnr_rgb(restored[None], sharp[None])[0])
             frames.append({"frame_idx": index, "psnr_rgb": psnr})
             if method == "spikevrt_tiny":
-                kept = report.frame_path(scores, method, name, index)
+                kept = pictures.frame_path(scores, method, name, index)
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 write_image(kept, to_uint8(restored))
             elif method == "vrt_tiny" and index == NUM_FRAMES // 2:
-                report.write_three_columns(report.picture_path(scores, method, name), blur, restored, sharp)
+                pictures.write_three_columns(pictures.picture_path(scores, method, name), blur, restored, sharp, method)
         place = ("blur", "spikevrt_tiny", "vrt_tiny").index(method)
         mean = {"psnr_rgb": sum(frame["psnr_rgb"] for frame in frames) / NUM_FRAMES}
         mean |= {metric: values[place] for metric, values in MADE_UP.items()}

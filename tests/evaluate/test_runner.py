@@ -9,19 +9,19 @@ import shutil
 import pytest
 
 from spikevrt import runtime, shipped
-from spikevrt.evaluate import metrics, runner
+from spikevrt.evaluate import metrics, pictures, runner
+from spikevrt.evaluate.scores import score_table
 from spikevrt.recording.frames import read_image, to_float, write_image
 from spikevrt.recording.recording import open_recording
-from spikevrt.report import pictures as report
 from spikevrt.restore.restorer import RestoreOptions
-from tests.evaluate.conftest import write_recording
+from tests.evaluate.conftest import evaluate, write_recording
 
 CPU = RestoreOptions(device="cpu")
 
 
 def test_a_network_that_does_nothing_scores_exactly_as_the_blurry_input(tmp_path, offset_weights):
     recordings = [write_recording(tmp_path / "a", seed=3), write_recording(tmp_path / "b", seed=5)]
-    results = runner.evaluate([offset_weights(0.0)], recordings, tmp_path / "out", CPU)
+    results = evaluate([offset_weights(0.0)], recordings, tmp_path / "out", CPU)
     blur, _, _, network = results["methods"]
     assert [method["name"] for method in results["methods"]] == ["blur", "spike_ratio", "interval_ratio", "offset"]
     for name in metrics.METRICS:
@@ -31,14 +31,14 @@ def test_a_network_that_does_nothing_scores_exactly_as_the_blurry_input(tmp_path
 def test_frames_where_clips_overlap_are_scored_once(tmp_path, offset_weights):
     recording = write_recording(tmp_path / "a", num_frames=7)
     options = RestoreOptions(device="cpu", clip_frames=3, overlap_frames=1)
-    results = runner.evaluate([offset_weights(0.0)], [recording], tmp_path / "out", options)
+    results = evaluate([offset_weights(0.0)], [recording], tmp_path / "out", options)
     for method in results["methods"]:
         assert [frame["frame_idx"] for frame in method["sequences"][0]["frames"]] == list(range(7))
 
 
 def test_the_total_is_the_mean_over_sequences_of_the_mean_over_frames(tmp_path, offset_weights):
     recordings = [write_recording(tmp_path / "a", num_frames=2), write_recording(tmp_path / "b", num_frames=5, seed=7)]
-    method = runner.evaluate([offset_weights(0.01)], recordings, tmp_path / "out", CPU)["methods"][-1]
+    method = evaluate([offset_weights(0.01)], recordings, tmp_path / "out", CPU)["methods"][-1]
     means = []
     for sequence, path in zip(method["sequences"], recordings, strict=True):
         recording = open_recording(path)
@@ -75,7 +75,7 @@ def test_results_json_is_strict_json_and_holds_what_was_returned(tmp_path, offse
     recording = write_recording(tmp_path / "a")
     for index in range(3):
         shutil.copy(recording / "sharp" / f"{index:06d}.png", recording / "blur" / f"{index:06d}.png")
-    results = runner.evaluate([offset_weights(0.0)], [recording], tmp_path / "out", CPU)
+    results = evaluate([offset_weights(0.0)], [recording], tmp_path / "out", CPU)
     assert results["methods"][0]["mean"]["psnr_rgb"] == math.inf
 
     def refuse(name: str) -> None:
@@ -109,22 +109,18 @@ def test_weights_are_named_by_stem_and_by_folder_where_stems_meet(tmp_path):
     assert runner.method_names(files) == ["one_best", "two_best", "x"]
 
 
-def test_with_keep_frames_every_restored_frame_is_written_and_filmed(tmp_path, offset_weights):
-    from spikevrt.recording.video import probe_video
-
+def test_with_keep_frames_every_restored_frame_is_written_(tmp_path, offset_weights):
     recording = write_recording(tmp_path / "a")
     out = tmp_path / "out"
-    runner.evaluate([offset_weights(1 / 255)], [recording], out, CPU, keep_frames=True)
+    evaluate([offset_weights(1 / 255)], [recording], out, CPU, keep_frames=True)
     for index in range(3):
-        restored = read_image(report.frame_path(out, "offset", "a", index))
+        restored = read_image(pictures.frame_path(out, "offset", "a", index))
         assert (restored == read_image(recording / "blur" / f"{index:06d}.png") + 1).all()
-    assert probe_video(report.video_path(out, "offset", "a")).num_frames == 3
-    assert probe_video(report.video_path(out, "side_by_side", "a")).num_frames == 3
 
 
-def test_the_table_names_every_method_and_metric(tmp_path, offset_weights, capsys):
-    runner.evaluate([offset_weights(0.0)], [write_recording(tmp_path / "a")], tmp_path / "out", CPU)
-    header, blur, counts, lengths, network = capsys.readouterr().out.splitlines()
+def test_the_table_names_every_method_and_metric(tmp_path, offset_weights):
+    results = evaluate([offset_weights(0.0)], [write_recording(tmp_path / "a")], tmp_path / "out", CPU)
+    header, blur, counts, lengths, network = score_table(results).splitlines()
     assert all(name in header for name in metrics.METRICS)
     assert blur.startswith("blur ") and counts.startswith("spike_ratio ") and network.startswith("offset ")
     assert lengths.startswith("interval_ratio ")
@@ -133,7 +129,7 @@ def test_the_table_names_every_method_and_metric(tmp_path, offset_weights, capsy
 def test_a_network_that_gives_nan_is_an_error_and_leaves_nothing(tmp_path, offset_weights):
     recording = write_recording(tmp_path / "a")
     with pytest.raises(ValueError, match="not finite"):
-        runner.evaluate([offset_weights(math.nan)], [recording], tmp_path / "results" / "out", CPU)
+        evaluate([offset_weights(math.nan)], [recording], tmp_path / "results" / "out", CPU)
     assert list((tmp_path / "results").iterdir()) == []
 
 
@@ -141,18 +137,18 @@ def test_an_existing_folder_is_refused_and_untouched(tmp_path, offset_weights):
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(FileExistsError, match=r"out: exists; choose another --out or pass --overwrite"):
-        runner.evaluate([offset_weights(0.0)], [write_recording(tmp_path / "a")], out, CPU)
+        evaluate([offset_weights(0.0)], [write_recording(tmp_path / "a")], out, CPU)
     assert list(out.iterdir()) == []
 
 
 def test_overwrite_replaces_an_earlier_result_only(tmp_path, offset_weights):
     out, recording = tmp_path / "out", write_recording(tmp_path / "a")
-    runner.evaluate([offset_weights(0.0)], [recording], out, CPU)
+    evaluate([offset_weights(0.0)], [recording], out, CPU)
     (out / "stale").write_text("")
-    runner.evaluate([offset_weights(0.1)], [recording], out, CPU, overwrite=True)
+    evaluate([offset_weights(0.1)], [recording], out, CPU, overwrite=True)
     assert not (out / "stale").exists() and (out / "results.json").is_file()
     with pytest.raises(FileExistsError, match=r"a: exists and holds no results\.json"):
-        runner.evaluate([offset_weights(0.0)], [recording], recording, CPU, overwrite=True)
+        evaluate([offset_weights(0.0)], [recording], recording, CPU, overwrite=True)
     assert (recording / "spikes.dat").is_file()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "offset.safetensors", "out"]
 
@@ -160,13 +156,13 @@ def test_overwrite_replaces_an_earlier_result_only(tmp_path, offset_weights):
 def test_a_recording_without_sharp_frames_is_refused(tmp_path, offset_weights):
     recording = write_recording(tmp_path / "a", sharp=False)
     with pytest.raises(ValueError, match="a: no sharp frames to compare with"):
-        runner.evaluate([offset_weights(0.0)], [recording], tmp_path / "out", CPU)
+        evaluate([offset_weights(0.0)], [recording], tmp_path / "out", CPU)
 
 
 def test_two_recordings_of_one_name_are_refused(tmp_path, offset_weights):
     recordings = [write_recording(tmp_path / "x" / "a"), write_recording(tmp_path / "y" / "a")]
     with pytest.raises(ValueError, match="two recordings are called a; rename one"):
-        runner.evaluate([offset_weights(0.0)], recordings, tmp_path / "out", CPU)
+        evaluate([offset_weights(0.0)], recordings, tmp_path / "out", CPU)
 
 
 def test_two_weights_of_one_name_are_refused(tmp_path):
@@ -178,12 +174,12 @@ def test_two_weights_of_one_name_are_refused(tmp_path):
 def test_missing_weights_are_refused_before_any_network_runs(tmp_path, offset_weights, capsys):
     weights = [offset_weights(0.0), tmp_path / "nowhere.safetensors"]
     with pytest.raises(FileNotFoundError, match="nowhere.safetensors: no such weights file"):
-        runner.evaluate(weights, [write_recording(tmp_path / "a")], tmp_path / "out", CPU)
+        evaluate(weights, [write_recording(tmp_path / "a")], tmp_path / "out", CPU)
     assert not (tmp_path / "out").exists()
 
 
 def test_skipping_sharp_tiles_is_refused_for_weights_without_spikes_before_any_network_runs(tmp_path):
     options = RestoreOptions(device="cpu", skip_sharp=2.0)
     with pytest.raises(ValueError, match=r"skip_sharp: 2\.0; allowed for weights without spikes: none"):
-        runner.evaluate([shipped.find("vrt_tiny")], [write_recording(tmp_path / "a")], tmp_path / "out", options)
+        evaluate([shipped.find("vrt_tiny")], [write_recording(tmp_path / "a")], tmp_path / "out", options)
     assert not (tmp_path / "out").exists()

@@ -9,13 +9,13 @@ import io
 import numpy as np
 import pytest
 
+from spikevrt.evaluate.pictures import frame_path
 from spikevrt.evaluate.results import read_results
 from spikevrt.light import srgb_to_linear
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import read_image
 from spikevrt.recording.recording import open_recording
 from spikevrt.report import crops
-from spikevrt.report.pictures import frame_path
 from tests.evaluate.made_results import EXPOSURE, HEIGHT, PERIOD, WIDTH
 
 
@@ -62,8 +62,8 @@ def test_a_recording_that_is_gone_or_another_one_is_refused(made):
 
 
 def test_a_picture_of_another_size_is_refused_by_name(made, tmp_path):
+    from spikevrt.evaluate.pictures import picture_path
     from spikevrt.recording.frames import write_image
-    from spikevrt.report.pictures import picture_path
 
     results, _ = made
     twin = dataclasses.replace(results.methods[2], folder=tmp_path)

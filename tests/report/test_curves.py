@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from PIL import Image
 
 from spikevrt.report import curves
-from spikevrt.report.curves import draw_comparison, draw_curves, score_name, series
+from spikevrt.report.curves import draw_comparison, draw_curves, draw_run
+from spikevrt.train.journal import score_name, series
 
 
 def train_row(step: int, **values: Any) -> dict[str, Any]:
@@ -142,7 +144,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(curves.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space left"):
         draw_curves(journal(), tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_text() == "the old one"
@@ -184,23 +186,14 @@ def test_runs_without_scores_can_be_compared(tmp_path: Path, drawn: list[Any]):
     assert [text.get_text() for text in drawn[1].texts] == ["not validated yet"]
 
 
-class TestWithoutMatplotlib:
-    @pytest.fixture(autouse=True)
-    def missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-        curves._say_missing.cache_clear()
+def test_a_run_goes_on_where_its_curves_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: Any) -> None:
+        raise OSError("no space left")
 
-    def test_a_run_goes_on_and_says_so_once(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-        for _ in range(2):
-            assert draw_curves(journal(), tmp_path / "curves.png") is None
-        assert capsys.readouterr().err == (
-            "spikevrt: no learning curves are drawn: matplotlib is not installed; pip install 'spikevrt[train]'\n"
-        )
-        assert list(tmp_path.iterdir()) == []
-
-    def test_a_comparison_that_was_asked_for_is_refused(self, tmp_path: Path):
-        with pytest.raises(ValueError, match=r"matplotlib is not installed; pip install 'spikevrt\[train\]'"):
-            draw_comparison([("a", journal())], tmp_path / "both.png")
+    (tmp_path / "journal.jsonl").write_text("\n".join(map(json.dumps, journal())) + "\n")
+    monkeypatch.setattr(os, "replace", full)
+    draw_run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["journal.jsonl"]
 
 
 def test_the_score_of_a_run_is_psnr_rgb_where_it_has_one():

@@ -13,6 +13,7 @@ from torch import nn
 
 from spikevrt.checkpoint import digest, load_state, load_weights, read_info, save_state
 from spikevrt.config import DegradeConfig
+from spikevrt.report.curves import draw_run
 from spikevrt.train import loop
 from spikevrt.train.journal import read_journal
 from spikevrt.train.loop import train
@@ -293,8 +294,7 @@ def test_a_run_folder_says_what_it_takes_to_repeat_it(tmp_path: Path):
 
 
 def test_the_curves_are_drawn_at_every_validation(tmp_path: Path):
-    pytest.importorskip("matplotlib")
-    train(small_config(), tmp_path / "run")
+    train(small_config(), tmp_path / "run", after_validation=draw_run)
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -11,7 +11,6 @@ import torch
 
 from spikevrt.checkpoint import WeightsInfo, load_weights, save_weights
 from spikevrt.config import Config
-from spikevrt.evaluate.runner import evaluate
 from spikevrt.model.build import build_network
 from spikevrt.model.unet import Unet
 from spikevrt.recording.recording import open_recording
@@ -23,6 +22,7 @@ from spikevrt.train.loop import train
 from spikevrt.train.optim import param_groups
 from spikevrt.train.runs import summarise
 from spikevrt.train.start import check_scoring
+from tests.evaluate.conftest import evaluate
 from tests.train.conftest import REAL_BINS, real_config
 from tests.train.test_torchrun import ALONE, TORCHRUN, losses, run
 

@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spikevrt.align.contents import (
+from spikevrt.align.defects import Scan, find_dead, find_hot, scan
+from spikevrt.align.describe import (
     STATED,
+    draw_preview,
+    draw_readings,
     exposure_words,
     folder_lines,
     footage_lines,
@@ -26,17 +29,14 @@ from spikevrt.align.contents import (
 )
 from spikevrt.align.geometry import Reading, list_readings, read_frame, row_correlation
 from spikevrt.align.health import HealthReport, check_health
-from spikevrt.align.pixels import find_dead, find_hot
-from spikevrt.align.preview import draw_preview, draw_readings
-from spikevrt.align.ticks import Scan, scan
 from spikevrt.formats.layouts import NO_OPTIONS, LayoutOptions, find_layout
+from spikevrt.progress import progress_bar
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import IMAGE_SUFFIXES
 from spikevrt.recording.recording import Recording, open_recording, recordings_in
-from spikevrt.recording.sidecar import SIDECAR
+from spikevrt.recording.sidecar import SIDECAR, SPIKECV_CONFIG
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.recording.spike_formats import (
-    SPIKECV_CONFIG,
     Found,
     StreamFormat,
     find_format,
@@ -45,10 +45,8 @@ from spikevrt.recording.spike_formats import (
     stream_sidecar_path,
     write_stream_sidecar,
 )
-from spikevrt.recording.sps100 import Sps100Stream
-from spikevrt.recording.stream import PackedStream, SpikeStream
+from spikevrt.recording.stream import PackedStream, SpikeStream, Sps100Stream
 from spikevrt.recording.video import VIDEO_SUFFIXES
-from spikevrt.report.health_page import write_health_page
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -66,9 +64,9 @@ class InspectOptions:
     stated: the format of a spike file, which then is not looked for. sizes: more (width, height) that may fit a file
     without a header. rgb: a picture, folder or video of the same scene, to hold its readings against. confirm: the
     number of the reading that is right; with tick_rate_hz (20000) it is written into <file>.json. out: a preview (PNG),
-    of which centre (tick; the middle) and half_window (ticks; 20) choose the window. report: the health page (HTML) of
-    a recording. overwrite: what lies at out, report or <file>.json may be replaced. layout: how to read a dataset
-    folder.
+    of which centre (tick; the middle) and half_window (ticks; 20) choose the window. report: where the caller will
+    write the health page (HTML) of a recording; checked here. overwrite: what lies at out, report or <file>.json may be
+    replaced. layout: how to read a dataset folder.
     """
 
     stated: StreamFormat | None = None
@@ -109,6 +107,7 @@ class Inspection:
 
     lines: list[str]
     refusal: str | None = None
+    health: HealthReport | None = None  # of a recording
 
 
 def inspect(path: Path, options: InspectOptions | None = None) -> Inspection:
@@ -133,7 +132,7 @@ def inspect(path: Path, options: InspectOptions | None = None) -> Inspection:
     if is_recording or path.is_dir() or suffix in VIDEO_SUFFIXES + IMAGE_SUFFIXES:
         _refuse_geometry(path, options)
         if is_recording:
-            return Inspection(_tell_recording(open_recording(path), options))
+            return _tell_recording(open_recording(path), options)
         for name, value in (("out", options.out), ("report", options.report)):
             if value is not None:
                 what = "a folder of recordings; name one of them" if recordings_in(path) else "plain footage"
@@ -246,7 +245,8 @@ def _tell_stream(path: Path, found: Found, options: InspectOptions) -> list[str]
         raise ValueError(f"{path}: no spikes in it, {stream.num_ticks} ticks of {stream.width} x {stream.height}")
     lines = [stream_line(path, stream, found)]
     lines += stream.notes if isinstance(stream, Sps100Stream) else []
-    health = scan(stream, [(0, stream.num_ticks)])
+    with progress_bar(f"{path.name}: ticks") as tell:
+        health = scan(stream, [(0, stream.num_ticks)], tell)
     lines += _rate_lines(health, found.tick_rate_hz)
     dead, hot = int(find_dead(health.counts).sum()), int(find_hot(health.counts).sum())
     lines += _pixel_lines(health, f"{dead} dead, {hot} hot") + _tick_lines(health)
@@ -311,7 +311,7 @@ def _doubt_lines(path: Path, health: Scan, stated: StreamFormat) -> list[str]:
     return lines
 
 
-def _tell_recording(recording: Recording, options: InspectOptions) -> list[str]:
+def _tell_recording(recording: Recording, options: InspectOptions) -> Inspection:
     assert recording.spikes is not None, "a recording folder always has spikes"
     stream, report = recording.spikes, check_health(recording)
     found, first = report.evidence.scan, recording.exposures[0]
@@ -341,10 +341,7 @@ def _tell_recording(recording: Recording, options: InspectOptions) -> list[str]:
     centre = recording.exposures[recording.num_frames // 2]
     middle = (centre.start_tick + centre.stop_tick) // 2
     lines += _preview_lines(stream, found.counts / found.num_ticks, recording, options, middle)
-    if options.report is not None:
-        write_health_page(options.report, recording, report)
-        lines.append(f"report -> {options.report}")
-    return lines
+    return Inspection(lines, health=report)
 
 
 def _masks(report: HealthReport) -> list[tuple[str, np.ndarray]]:

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from spikevrt import shipped
 from spikevrt.evaluate.runner import results_folder, write_results
+from spikevrt.evaluate.scores import score_table
+from spikevrt.recording.recording import open_recording
+from spikevrt.report.html import write_page, write_videos
 from spikevrt.restore.restorer import RestoreOptions
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
@@ -52,14 +55,11 @@ def run_demo(
                 layer_photos=layers,
             )
         print("restore and measure", file=sys.stderr)
-        write_results(
-            files,
-            [folder / "recordings" / Path(name).stem for name in (*PHOTOS, VIDEO)],
-            folder,
-            RestoreOptions(),
-            keep_frames=True,
-            title="SpikeVRT: demo",
-            credits=(ASSETS / "CREDITS.md").read_text(encoding="utf-8"),
-        )
+        recordings = [open_recording(folder / "recordings" / Path(name).stem) for name in (*PHOTOS, VIDEO)]
+        results = write_results(files, recordings, folder, RestoreOptions(), keep_frames=True)
+        write_videos(folder, recordings)
         shutil.copyfile(ASSETS / "CREDITS.md", folder / "CREDITS.md")
+        credits = (ASSETS / "CREDITS.md").read_text(encoding="utf-8")
+        write_page([folder], folder / "report.html", recordings=recordings, title="demo", credits=credits)
+    print(score_table(results))
     return Path(out)

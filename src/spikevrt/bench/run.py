@@ -28,6 +28,7 @@ from spikevrt.evaluate.methods import (
     other_method,
     spike_ratio_method,
 )
+from spikevrt.evaluate.pictures import frame_path
 from spikevrt.evaluate.runner import (
     RESULTS,
     Measure,
@@ -38,11 +39,11 @@ from spikevrt.evaluate.runner import (
     score,
     write_json,
 )
+from spikevrt.evaluate.scores import aligned
 from spikevrt.progress import progress_bar
 from spikevrt.recording.frames import to_uint8, write_image
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.spike_file import sha256_file
-from spikevrt.report import pictures as report
 from spikevrt.restore.admission import check_skip
 from spikevrt.restore.inputs import reads_spikes
 from spikevrt.restore.restorer import RestoreOptions
@@ -126,7 +127,7 @@ def condition_table(results: dict[str, Any]) -> str:
             values = [float(mean[metric]) for mean in means if metric in mean]
             cells.append(f"{sum(values) / len(values):.2f}" if values else "-")
         rows.append([name, *cells])
-    return report.aligned(rows)
+    return aligned(rows)
 
 
 def _entries(weights: Sequence[Path], others: Sequence[str], options: RestoreOptions) -> list[Entry]:
@@ -185,12 +186,12 @@ def _scored(
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["result"]
         print(f"{entry.method.name}: scored before, at commit {(result['scored_at']['commit'] or 'unknown')[:12]}")
         return {**result, "name": entry.method.name}
-    frames = report.frame_path(out, entry.method.name, "", 0).parent
+    frames = frame_path(out, entry.method.name, "", 0).parent
     shutil.rmtree(frames, ignore_errors=True)  # of other weights of this name
 
     def keep(frame: Tensor, index: int, subject: Subject) -> None:
         if subject.condition is not None and subject.condition["name"] in KEPT:
-            kept = report.frame_path(out, entry.method.name, subject.name, index)
+            kept = frame_path(out, entry.method.name, subject.name, index)
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_image(kept, to_uint8(frame))
 

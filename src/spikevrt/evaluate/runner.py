@@ -30,6 +30,7 @@ from spikevrt.atomic import complete_or_absent, refuse_existing, write_text
 from spikevrt.checkpoint import read_info
 from spikevrt.evaluate import metrics, scores
 from spikevrt.evaluate.methods import (
+    BLUR,
     PLAIN,
     Method,
     blur_method,
@@ -37,14 +38,13 @@ from spikevrt.evaluate.methods import (
     network_method,
     spike_ratio_method,
 )
+from spikevrt.evaluate.pictures import frame_path, picture_path, write_three_columns
 from spikevrt.evaluate.results import FORMAT, RESULTS, VERSION
-from spikevrt.formats.layouts import NO_OPTIONS, LayoutOptions, open_recordings
 from spikevrt.progress import progress_bar
 from spikevrt.recording.alignment import alignment_values
 from spikevrt.recording.frames import to_float, to_uint8, write_image
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_file import sha256_file
-from spikevrt.report import pictures as report
 from spikevrt.restore.admission import admit, check_skip
 from spikevrt.restore.inputs import reads_spikes
 from spikevrt.restore.restorer import RestoreOptions
@@ -91,48 +91,25 @@ class Subject:
 Keep = Callable[[torch.Tensor, int, Subject], None]
 
 
-def evaluate(
-    weights: Sequence[Path],
-    recordings: Sequence[Path],
-    out: Path,
-    options: RestoreOptions,
-    *,
-    overwrite: bool = False,
-    keep_frames: bool = False,
-    layout: LayoutOptions = NO_OPTIONS,
-    measure: Measure = DEFAULT_MEASURE,
-) -> dict[str, Any]:
-    """Score the blurry input, the two baselines without a network (where there are spikes) and each network;
-    print the table, return what results.json holds.
-
-    `out` becomes a folder with results.json, report.html and one picture (blur | restored | sharp) per network and
-    recording; with `keep_frames` also the restored frames, and videos of them. `layout`: how to read dataset folders.
-
-    Raises:
-        FileNotFoundError, ValueError: an input that is missing, damaged, or has no sharp frames.
-        FileExistsError: `out` exists and `overwrite` is not set.
-    """
-    with results_folder(out, overwrite=overwrite) as folder:
-        results = write_results(
-            weights, recordings, folder, options, keep_frames=keep_frames, layout=layout, measure=measure
-        )
-    return results
-
-
 def write_results(
     weights: Sequence[Path],
-    recordings: Sequence[Path],
+    recordings: Sequence[Recording],
     folder: Path,
     options: RestoreOptions,
     *,
-    keep_frames: bool,
-    title: str = "SpikeVRT: evaluation",
-    credits: str = "",
-    layout: LayoutOptions = NO_OPTIONS,
+    keep_frames: bool = False,
     measure: Measure = DEFAULT_MEASURE,
 ) -> dict[str, Any]:
-    """What `evaluate` does, into a folder that exists. `credits` (plain text) goes under the report."""
-    weights, opened = [Path(path) for path in weights], _open(recordings, options, layout)
+    """Score the blurry input, the two baselines without a network (where there are spikes) and each network; write
+    and return what results.json in `folder` holds.
+
+    `folder` exists. It also gets one picture (blurry | restored | sharp) per method and recording, and with
+    `keep_frames` the frames that networks restored.
+
+    Raises:
+        FileNotFoundError, ValueError: an input that is missing, damaged, or has no sharp frames.
+    """
+    weights, admitted = [Path(path) for path in weights], _admitted(recordings, options)
     names = method_names(weights)
     infos = []
     for path in weights:  # now, and not after the first networks have run
@@ -142,13 +119,13 @@ def write_results(
         if options.skip_sharp is not None:
             check_skip(infos[-1], options.skip_sharp)
     methods = [blur_method()]
-    if all(recording.spikes is not None for recording in opened):
+    if all(recording.spikes is not None for recording in admitted):
         methods += [spike_ratio_method(), interval_ratio_method()]
     for name, path, info in zip(names, weights, infos, strict=True):
         methods.append(network_method(name, path, options, uses_spikes=reads_spikes(info, options)))
-    subjects = [Subject(recording.name, recording) for recording in opened]
+    subjects = [Subject(recording.name, recording) for recording in admitted]
     results = new_results(subjects, options, measure, folder)
-    num_frames = sum(recording.num_frames for recording in opened) * len(methods)
+    num_frames = sum(recording.num_frames for recording in admitted) * len(methods)
     with progress_bar("restoring and scoring") as progress:
         done = itertools.count(1)
 
@@ -156,13 +133,11 @@ def write_results(
             progress(next(done), num_frames)
 
         for method in methods:
-            keep = functools.partial(_keep, method.name, folder, frames=keep_frames) if method.name in names else None
-            results["methods"].append(score(method, subjects, measure, keep=keep, advance=advance))
+            keep = functools.partial(_keep, method.name, folder, frames=keep_frames and method.name in names)
+            results["methods"].append(
+                score(method, subjects, measure, keep=None if method.name == BLUR else keep, advance=advance)
+            )
     write_json(folder / RESULTS, results)
-    if keep_frames:
-        report.write_videos(folder, names, opened)
-    report.write_html(folder, results, title=title, credits=credits)
-    print(report.table(results))
     return results
 
 
@@ -221,18 +196,17 @@ def results_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
         yield partial
 
 
-def _open(recordings: Sequence[Path], options: RestoreOptions, layout: LayoutOptions) -> list[Recording]:
-    opened = open_recordings(recordings, layout, part="val")  # of a dataset folder the part that nothing was trained on
-    if not opened:
+def _admitted(recordings: Sequence[Recording], options: RestoreOptions) -> list[Recording]:
+    if not recordings:
         raise ValueError("recordings: none for validation found")
-    names = [recording.name for recording in opened]
-    for recording in opened:
+    names = [recording.name for recording in recordings]
+    for recording in recordings:
         if not recording.sharp:
             raise ValueError(f"{recording.root}: no sharp frames to compare with")
         if names.count(recording.name) > 1:
             raise ValueError(f"{recording.root}: two recordings are called {recording.name}; rename one")
     ignore, strict = options.ignore_health, options.strict
-    return [recording if recording.spikes is None else admit(recording, ignore, strict) for recording in opened]
+    return [recording if recording.spikes is None else admit(recording, ignore, strict) for recording in recordings]
 
 
 def _where(path: Path, folder: Path) -> str:
@@ -375,12 +349,12 @@ def _keep(name: str, folder: Path, frame: torch.Tensor, index: int, subject: Sub
     """Write the picture of the middle frame, and with `frames` every restored frame."""
     recording = subject.recording
     if frames:
-        path = report.frame_path(folder, name, subject.name, index)
+        path = frame_path(folder, name, subject.name, index)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_image(path, to_uint8(frame))
     if index == recording.num_frames // 2:
         blur, sharp = to_float(recording.read_blur(index)), to_float(recording.read_sharp(index))
-        report.write_three_columns(report.picture_path(folder, name, subject.name), blur, frame, sharp)
+        write_three_columns(picture_path(folder, name, subject.name), blur, frame, sharp, name)
 
 
 def plain_json(value: Any) -> Any:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from spikevrt.evaluate import metrics
 from spikevrt.evaluate.edges import edge_rise
@@ -165,3 +165,29 @@ def clip_scores(
         for t in range(len(restored))
     ]
     return frames, {name: of_sequence[name] for name in ordered if name in of_sequence}
+
+
+def score_table(results: dict[str, Any]) -> str:
+    """The total means of a results.json as plain text, one method a line; a dash where there is no network."""
+    taken = {name for method in results["methods"] for name in method["mean"]}
+    known = [metric for metric in METRICS_ALL if metric.name in taken]
+    heads = [f"{metric.name} {metric.unit}".rstrip() for metric in known]
+    rows = [["method", *heads, "ms/frame", "peak MB", "parameters"]]
+    for method in results["methods"]:
+        mean, cost = method["mean"], ["-"] * 3
+        if "weights" in method:
+            megabytes = method["peak_memory_bytes"] / 1e6
+            cost = [f"{method['ms_per_frame']:.0f}", f"{megabytes:.0f}", f"{method['parameters']:,}"]
+        cells = [
+            f"{mean[metric.name]:.{2 if metric.unit == 'dB' else 4}f}" if metric.name in mean else "-"
+            for metric in known
+        ]
+        rows.append([method["name"], *cells, *cost])
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of one length as columns of plain text, the first to the left and the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+    return "\n".join(lines)

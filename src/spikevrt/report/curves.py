@@ -1,31 +1,24 @@
 """Learning curves as pictures: one run's journal, or several runs side by side.
 
-Drawn with matplotlib (extra `train`), without its global state, so that it may be called from any thread. A run goes
-on without it, and without curves.
+Drawn with matplotlib, without its global state, so that it may be called from any thread.
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import statistics
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spikevrt.atomic import complete_or_absent
+from spikevrt.train.folder import CURVES
+from spikevrt.train.journal import SCORES, Rows, read_journal, score_name, series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Rows = Sequence[dict[str, Any]]  # of a journal, as `read_journal` gives them
-
-MISSING = "matplotlib is not installed; pip install 'spikevrt[train]'"
-SCORES = {  # the first that a run has is its score
-    "psnr_rgb": "validation psnr_rgb, dB",
-    "reblur_psnr": "validation reblur_psnr, dB",
-}
 MAX_POINTS = 400  # of one line; in longer journals a point stands for an equal run of rows
 MAX_MARKERS = 60  # on one line
 DPI = 110
@@ -33,17 +26,12 @@ TERM = "loss_"  # the terms of the loss: loss_charbonnier, loss_fft ...
 GREY = "0.45"
 
 
-def draw_curves(rows: Rows, path: str | Path, *, title: str = "") -> Path | None:
+def draw_curves(rows: Rows, path: str | Path, *, title: str = "") -> Path:
     """Draw one run: loss and its terms, validation score, learning rate, gradient norm. Replaces `path`.
-
-    Returns `path`, or None where matplotlib is not installed (said once on stderr).
 
     Raises:
         OSError: the file cannot be written; what stood there stays.
     """
-    if not _has_matplotlib():
-        _say_missing()
-        return None
     figure, panels = _figure(2, 2, (11.0, 7.0))
     train = [row for row in rows if row["kind"] == "train"]
     _draw_loss(panels[0], train)
@@ -56,15 +44,18 @@ def draw_curves(rows: Rows, path: str | Path, *, title: str = "") -> Path | None
     return _save(figure, panels, path, title)
 
 
+def draw_run(folder: Path) -> None:
+    """Draw the curves of a run's folder into its curves.png; where that cannot be written, the run goes on without."""
+    with contextlib.suppress(OSError):  # the journal is there to draw them from at any time
+        draw_curves(read_journal(folder), folder / CURVES, title=folder.name)
+
+
 def draw_comparison(runs: Sequence[tuple[str, Rows]], path: str | Path, *, title: str = "") -> Path:
     """Draw the losses and validation scores of several runs, each (name, rows), over the same steps.
 
     Raises:
-        ValueError: matplotlib is not installed.
         OSError: the file cannot be written; what stood there stays.
     """
-    if not _has_matplotlib():
-        raise ValueError(MISSING)
     figure, panels = _figure(1, 2, (12.0, 4.8))
     kinds = {kind for _, rows in runs if (kind := score_name(rows)) is not None}
     blurs: dict[float, list[str]] = {}
@@ -90,11 +81,6 @@ def draw_comparison(runs: Sequence[tuple[str, Rows]], path: str | Path, *, title
     if not kinds:
         _say(panels[1], "not validated yet")
     return _save(figure, panels, path, title)
-
-
-def score_name(rows: Rows) -> str | None:
-    """Which of `SCORES` this run is judged by; None when it has not been validated."""
-    return next((name for name in SCORES if series(rows, "validation", name)), None)
 
 
 def _draw_loss(panel: Axes, train: Rows) -> None:
@@ -167,11 +153,6 @@ def _smoothed(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     ]
 
 
-def series(rows: Rows, kind: str, name: str) -> list[tuple[int, float]]:
-    """(step, value) of all rows that have one; a number that was not finite is null in the journal and left out."""
-    return [(row["step"], row[name]) for row in rows if row["kind"] == kind and isinstance(row.get(name), float | int)]
-
-
 def _thinned(points: list[tuple[int, float]], thin: Callable[[Sequence[float]], float]) -> list[tuple[int, float]]:
     """At most MAX_POINTS points: each stands for an equal run of neighbours, at its last step."""
     size = max(1, -(-len(points) // MAX_POINTS))
@@ -229,16 +210,3 @@ def _save(figure: Figure, panels: Sequence[Axes], path: str | Path, title: str) 
     with complete_or_absent(path) as partial, partial.open("wb") as file:
         FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
     return path
-
-
-def _has_matplotlib() -> bool:
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-@functools.cache
-def _say_missing() -> None:
-    print(f"spikevrt: no learning curves are drawn: {MISSING}", file=sys.stderr)

@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 from spikevrt.evaluate.results import Results, ScoredRecording
+from spikevrt.recording.recording import Recording
 from spikevrt.report.crops import (
     ERROR_LEVELS,
     HEAT,
@@ -28,11 +29,13 @@ RASTER_PX, RASTER_HEIGHT_PX = 1000, 46  # the width is stretched to the page's
 SPIKE_PX = (6, 34)  # top and height of a spike in it
 
 
-def gallery(results: Results, entry: ScoredRecording, index: int, metric: str) -> str:
+def gallery(
+    results: Results, entry: ScoredRecording, index: int, metric: str, recording: Recording | None = None
+) -> str:
     """The HTML of one recording, the page's `index`-th. Where it cannot be opened, or differs, a line says why."""
     head, frames = f"<h3>{html.escape(entry.name)}</h3>", _frames_plot(results, entry, metric)
     try:
-        crops = read_crops(entry, results.methods)
+        crops = read_crops(entry, results.methods, recording)
         patch = spike_patch(crops)
     except (ValueError, OSError) as error:
         why = html.escape(" ".join(str(error).split()))

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import html
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spikevrt.atomic import write_text
+from spikevrt.evaluate.pictures import columns, frame_path, video_path
 from spikevrt.evaluate.results import (
     KNOWN,
     Results,
@@ -31,11 +32,19 @@ from spikevrt.evaluate.results import (
     shown,
     splits,
 )
+from spikevrt.mux.join import write_video
+from spikevrt.recording.frames import read_image
+from spikevrt.recording.recording import Recording
 from spikevrt.report.gallery import gallery
 from spikevrt.report.plots import Line, dot_plot, line_plot, table
 
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import UInt8
+
 MAX_PAGE_BYTES = 6_000_000  # where the number of pictures is not stated
 MAX_PICTURES = 4
+PLAYBACK_FPS = 5.0  # recordings are milliseconds long; their videos play slowed down to this
 AXES = (
     ("threshold", "threshold"),
     ("offset_ticks", "time offset (ticks)"),
@@ -46,7 +55,14 @@ ARROWS = {1: "\N{NO-BREAK SPACE}\N{UPWARDS ARROW}", -1: "\N{NO-BREAK SPACE}\N{DO
 
 
 def write_page(
-    paths: Sequence[Path], out: Path, *, num_pictures: int | None = None, overwrite: bool = False
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    num_pictures: int | None = None,
+    overwrite: bool = False,
+    recordings: Sequence[Recording] = (),
+    title: str | None = None,
+    credits: str = "",
 ) -> list[ScoredRecording]:
     """Write the page; it gets its name only when it is complete. Returns the recordings that it has a section of.
 
@@ -65,30 +81,41 @@ def write_page(
     if out.exists() and not (overwrite and out.is_file()):
         hint = " or pass --overwrite" if out.is_file() else ""
         raise FileExistsError(f"{out}: exists; choose another --out{hint}")
-    text, pictured = page(merge([read_results(path) for path in paths]), num_pictures)
+    results = merge([read_results(path) for path in paths])
+    text, pictured = page(results, num_pictures, recordings=recordings, title=title, credits=credits, beside=out.parent)
     write_text(out, text)
     return pictured
 
 
-def page(results: Results, num_pictures: int | None = None) -> tuple[str, list[ScoredRecording]]:
+def page(
+    results: Results,
+    num_pictures: int | None = None,
+    *,
+    recordings: Sequence[Recording] = (),
+    title: str | None = None,
+    credits: str = "",
+    beside: Path | None = None,
+) -> tuple[str, list[ScoredRecording]]:
     """The page as text, and the recordings that it has a section of. Raises ValueError for results without a score."""
     if not results.metrics:
         raise ValueError(f"{results.files[0][0]}: no score of any method; allowed: one or more")
     metric = "psnr_rgb" if "psnr_rgb" in results.metrics else results.metrics[0]
     sections = [
-        ("summary", "Summary", _summary(results)),
+        ("summary", "Summary", _summary(results, beside)),
         ("results", "Results", _main_tables(results)),
         ("conditions", "Conditions", _condition_tables(results, metric)),
         ("stress", "Stress", _curves(results, metric)),
         ("recordings", "Recordings", _recordings(results, metric)),
         ("pictures", "Pictures", ""),
         ("protocol", "What the numbers are", _protocol(results)),
+        ("credits", "Credits", f"<pre>{html.escape(credits)}</pre>" if credits else ""),
     ]
     size = sum(len(text) for _, _, text in sections) + 40_000  # of the frame: style, script
     chosen = _chosen(results)[: MAX_PICTURES if num_pictures is None else num_pictures]
     parts: list[str] = []
+    opened = {recording.name: recording for recording in recordings}
     for index, entry in enumerate(chosen):
-        part = gallery(results, entry, index, metric)
+        part = gallery(results, entry, index, metric, opened.get(entry.name))
         size += len(part.encode())
         if parts and num_pictures is None and size > MAX_PAGE_BYTES:
             break
@@ -101,7 +128,7 @@ def page(results: Results, num_pictures: int | None = None) -> tuple[str, list[S
     benchmark = _benchmark(results)
     files = resources.files("spikevrt.report")
     text = Template((files / "page.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape("SpikeVRT: " + (benchmark[0] if benchmark else "evaluation")),
+        title=html.escape("SpikeVRT: " + (title or (benchmark[0] if benchmark else "evaluation"))),
         style=(files / "page.css").read_text(encoding="utf-8"),
         script=(files / "page.js").read_text(encoding="utf-8"),
         links="<nav>" + "".join(f'<a href="#{name}">{title}</a> ' for name, title, _ in filled) + "</nav>",
@@ -124,7 +151,7 @@ def _benchmark(results: Results) -> tuple[str, str] | None:
     return (str(found.get("name")), str(found.get("sha256"))) if isinstance(found, dict) else None
 
 
-def _summary(results: Results) -> str:
+def _summary(results: Results, beside: Path | None) -> str:
     num_frames = sum(recording.num_frames for recording in results.recordings)
     benchmark = _benchmark(results)
     rows = [
@@ -137,8 +164,13 @@ def _summary(results: Results) -> str:
     for file, values in results.files:
         run = _run(values)
         more = f"<details><summary>versions, options, weights</summary>{_list(run[3:])}</details>"
-        parts.append(f"<h3>{html.escape(str(file))}</h3>{_list(run[:3])}{more}")
+        parts.append(f"<h3>{html.escape(str(_named(file, beside)))}</h3>{_list(run[:3])}{more}")
     return "\n".join(parts)
+
+
+def _named(file: Path, beside: Path | None) -> Path:
+    """A results file beside the page goes by its relative name, so that their folder may be moved."""
+    return file.relative_to(beside) if beside is not None and file.is_relative_to(beside) else file
 
 
 def _run(values: dict[str, Any]) -> list[tuple[str, str]]:
@@ -287,3 +319,25 @@ def _recordings(results: Results, metric: str) -> str:
 def _protocol(results: Results) -> str:
     known = [(name, results.protocol[name]) for name in KNOWN if name in results.protocol]
     return _list(known + [(name, words) for name, words in results.protocol.items() if name not in KNOWN])
+
+
+def write_videos(folder: Path, recordings: Sequence[Recording]) -> None:
+    """From results.json and the kept frames of the networks: one video a network and recording, and one of all.
+
+    Raises:
+        FileNotFoundError: a frame is not there.
+    """
+    methods = [method.name for method in read_results(folder).methods if method.is_network]
+    (folder / "videos").mkdir()
+    for recording in recordings:
+        name = recording.name
+        for method in methods:
+            restored = (read_image(frame_path(folder, method, name, i)) for i in range(recording.num_frames))
+            write_video(video_path(folder, method, name), restored, PLAYBACK_FPS)
+        write_video(video_path(folder, "side_by_side", name), _side_by_side(folder, methods, recording), PLAYBACK_FPS)
+
+
+def _side_by_side(folder: Path, methods: Sequence[str], recording: Recording) -> Iterator[UInt8[np.ndarray, "H2 W2 3"]]:
+    for index in range(recording.num_frames):
+        restored = [read_image(frame_path(folder, method, recording.name, index)) for method in methods]
+        yield columns([recording.read_blur(index), *restored, recording.read_sharp(index)], ["blur", *methods, "sharp"])

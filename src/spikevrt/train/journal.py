@@ -7,6 +7,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ from spikevrt.atomic import write_text
 from spikevrt.typed import convert
 
 JOURNAL_FILE, TENSORBOARD_FOLDER = "journal.jsonl", "tensorboard"
+Rows = Sequence[dict[str, Any]]  # of a journal, as `read_journal` gives them
+SCORES = {  # the first that a run has is its score; its axis in a diagram
+    "psnr_rgb": "validation psnr_rgb, dB",
+    "reblur_psnr": "validation reblur_psnr, dB",
+}
 
 
 class Journal:
@@ -71,6 +77,16 @@ class Journal:
         if self._tensorboard is not None:
             with contextlib.suppress(OSError):
                 self._tensorboard.close()
+
+
+def score_name(rows: Rows) -> str | None:
+    """Which of `SCORES` this run is judged by; None when it has not been validated."""
+    return next((name for name in SCORES if series(rows, "validation", name)), None)
+
+
+def series(rows: Rows, kind: str, name: str) -> list[tuple[int, float]]:
+    """(step, value) of all rows that have one; a number that was not finite is null in the journal and left out."""
+    return [(row["step"], row[name]) for row in rows if row["kind"] == kind and isinstance(row.get(name), float | int)]
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ Dimension key: B samples of one micro-batch, T frames, H image rows, W image col
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,6 @@ from spikevrt.data.dataset import ClipDataset, DatasetInfo, collate
 from spikevrt.losses import Losses, dis_flow, exposure_duty
 from spikevrt.model.build import Network, build_network
 from spikevrt.progress import Progress, clock
-from spikevrt.report.curves import draw_curves
 from spikevrt.restore.restorer import RestoreOptions
 from spikevrt.train import folder
 from spikevrt.train.distributed import (
@@ -40,7 +39,7 @@ from spikevrt.train.distributed import (
 )
 from spikevrt.train.folder import Resume
 from spikevrt.train.forecast import dry_run as report
-from spikevrt.train.journal import Journal, Meter, in_words, read_journal
+from spikevrt.train.journal import Journal, Meter, in_words
 from spikevrt.train.optim import Average, make_optimizer, set_lr, set_trained
 from spikevrt.train.sampler import clip_loader, step_seed
 from spikevrt.train.start import check_config, check_crop, check_scoring, read_initial
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from spikevrt.data.dataset import VoxelStats
 
 Batch = dict[str, Any]
+Told = Callable[[Path], object]
 SPIKE_INPUTS = ("spike_vox", "spikes_present")  # what the network takes beside frames, in this order
 
 
@@ -64,12 +64,13 @@ def train(
     dry_run: bool = False,
     overwrite: bool = False,
     resume_command: str = "--resume",
+    after_validation: Told = lambda out: None,
 ) -> Path | None:
     """Train `config` into the folder `out`; returns the best weights, or None after a dry run (which writes nothing).
 
     `resume` continues the run in `out` from its newest whole state ("auto": where there is one); `overwrite` discards
     it. Under torchrun every process calls this. SIGINT and SIGTERM save the state after the step in hand and end the
-    run; `resume_command` is then told.
+    run; `resume_command` is then told. `after_validation` is called with `out` after each, on the first rank.
 
     Raises:
         FileExistsError: `out` exists and neither `resume` nor `overwrite` was given.
@@ -90,7 +91,7 @@ def train(
         if ranks.is_first:
             folder.create(out, config, run.info, ranks.world, resume=resuming)
         ranks.wait()
-        undisturbed = run.loop(out, resume_command)
+        undisturbed = run.loop(out, resume_command, after_validation)
         del run  # DDP goes before the group of processes that it talks through (ranks.py)
     if not undisturbed:  # status 0 would tell this machine's torchrun that the run is done
         raise InterruptedError(f"{out}: saved and stopped, because another rank was told to stop")
@@ -150,7 +151,7 @@ class Run:
         is_copied = self.ranks.world > 1 and not self.is_sharded
         return copies(self.network, self.device) if is_copied else self.network
 
-    def loop(self, out: Path, resume_command: str) -> bool:
+    def loop(self, out: Path, resume_command: str, after_validation: Told) -> bool:
         """Take every step that is left; validate, save and tell on the way. False: ended by another rank's signal."""
         config, ranks, meter = self.config, self.ranks, self.meter
         steps = config.optim.steps
@@ -182,7 +183,7 @@ class Run:
                     if journal:
                         journal.write("train", self.step, **row)
                 if last or self.step % config.train.validate_every == 0 or self.step % config.train.picture_every == 0:
-                    self.score(out, journal, progress)
+                    self.score(out, journal, progress, after_validation)
                     meter.go_on()
                 if last or stopped or self.step % config.train.checkpoint_every == 0:
                     self.save(out, progress, must=bool(last or stopped))
@@ -271,7 +272,7 @@ class Run:
         if self.skipped_in_a_row == self.config.train.max_skipped:
             raise ValueError(folder.divergence(out, self.step, self.skipped_in_a_row))
 
-    def score(self, out: Path, journal: Journal | None, progress: Progress) -> None:
+    def score(self, out: Path, journal: Journal | None, progress: Progress, after_validation: Told) -> None:
         """Validate through the restorer, on all ranks; keep the weights if they are the best so far."""
         pictures = None
         if self.step % self.config.train.picture_every == 0 or self.step == self.config.optim.steps:
@@ -288,8 +289,7 @@ class Run:
         if is_best:
             self.write_weights(out / folder.BEST_WEIGHTS, tensors, progress, {score.metric: score.value})
         journal.write("validation", self.step, **score.row(), best=is_best)
-        with contextlib.suppress(OSError):  # the curves can be drawn at any time from the journal
-            draw_curves(read_journal(out), out / folder.CURVES, title=out.name)
+        after_validation(out)
         if pictures is not None:
             journal.pictures(pictures, self.step)
         progress.say(f"step {self.step}: {score.in_words()}{', best so far' if is_best else ''}")

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from spikevrt.config import Config
-from spikevrt.report.curves import score_name, series
 from spikevrt.train.folder import CONFIG, RUN_INFO, differences
-from spikevrt.train.journal import JOURNAL_FILE, read_journal
+from spikevrt.train.journal import JOURNAL_FILE, read_journal, score_name, series
 from spikevrt.typed import load_yaml
 
 SHORT_HASH = 12  # characters

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from spikevrt.evaluate.metrics import psnr_rgb
+from spikevrt.evaluate.pictures import write_three_columns
 from spikevrt.losses import Flow, exposure_duty, frame_motion, reblur
 from spikevrt.model.network import SpikeVRT
-from spikevrt.report.pictures import write_three_columns
 from spikevrt.restore.restorer import RestoreOptions, restore_clip
 from spikevrt.train.distributed import Ranks
 
@@ -171,4 +171,5 @@ def _write_picture(prefix: Path, sample: Sample, restored: Tensor, third: Tensor
     middle = len(restored) // 2
     frame_idx = sample["meta"]["frame_idx"][middle]
     path = prefix.with_name(f"{prefix.name}_{sample['meta']['seq']}_{frame_idx:06d}.png")
-    write_three_columns(path, sample["blur"][middle], restored[middle], third[middle])
+    network = f"{prefix.parent.parent.name}, step {prefix.name.lstrip('0')}"
+    write_three_columns(path, sample["blur"][middle], restored[middle], third[middle], network)

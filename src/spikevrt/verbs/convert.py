@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from spikevrt.recording.spike_formats import StreamFormat
     from spikevrt.recording.stream import SpikeStream
 
-KINDS = ("packed", "sps100", "bytes", "npy", "npz", "packed-time", "h5")
-TARGETS = ("packed", "packed-416", "sps100", "bytes", "npy", "npy-hwt", "npz", "npz-hwt", "packed-time", "h5")
 ABOUT_SOURCE = ("kind", "width", "height", "rows", "tag_bits", "key", "axes")
 
 
 def add(verbs: Any) -> None:
+    from spikevrt.recording.spike_kinds import KINDS, TARGETS
+
     parser = add_verb(verbs, "convert", _convert, "spikevrt convert car.npz car.dat")
     parser.add_argument("source", type=Path, metavar="A", help="spike file or recording")
     parser.add_argument("out", type=Path, metavar="B", help="spike file; by its suffix .npy, .npz, .h5, else packed")
@@ -42,7 +42,7 @@ def _convert(parsed: argparse.Namespace) -> None:
     """Convert spikes from one file format to another, or cut out some ticks; a sidecar tells what was written."""
     from spikevrt.formats.convert import write_stream
     from spikevrt.progress import progress_bar
-    from spikevrt.recording.sps100 import Sps100Stream
+    from spikevrt.recording.stream import Sps100Stream
 
     start_s = time.perf_counter()
     if parsed.tick_rate_hz is not None and not 0 < parsed.tick_rate_hz < float("inf"):
@@ -52,7 +52,7 @@ def _convert(parsed: argparse.Namespace) -> None:
         raise ValueError(f"--to: packed-416 for spikes {stream.width} wide; allowed: 400 pixels and 16 tag bits a row")
     with progress_bar("ticks") as progress:
         written = write_stream(
-            parsed.out, stream, _target(parsed), start_tick=parsed.start or 0, stop_tick=parsed.stop,
+            parsed.out, stream, _target(parsed), ticks=(parsed.start or 0, parsed.stop),
             tick_rate_hz=parsed.tick_rate_hz or tick_rate_hz, source_sha256=sha256, overwrite=parsed.overwrite,
             progress=progress,
         )  # fmt: skip
@@ -85,17 +85,14 @@ def _open_source(parsed: argparse.Namespace) -> tuple[SpikeStream, float | None,
 
 
 def _target(parsed: argparse.Namespace) -> StreamFormat:
-    from spikevrt.recording.spike_formats import SUFFIX_KINDS, StreamFormat, is_headerless
+    from spikevrt.recording.spike_formats import StreamFormat
+    from spikevrt.recording.spike_kinds import SPIKE_KINDS, SUFFIX_KINDS, TARGETS, kind_of
 
-    target = parsed.to or SUFFIX_KINDS.get(parsed.out.suffix.lower(), "packed")
-    kind = {"packed-416": "packed", "npy-hwt": "npy", "npz-hwt": "npz"}.get(target, target)
-    needed = {"packed-time": "npz"}.get(kind, kind)
     suffix = parsed.out.suffix.lower()
-    if SUFFIX_KINDS.get(suffix) != needed and (not is_headerless(parsed.out) or needed in SUFFIX_KINDS.values()):
+    target = parsed.to or kind_of(suffix)
+    kind, tag_bits, axes = TARGETS[target]
+    suffixes = SPIKE_KINDS[kind].suffixes
+    if (suffix not in suffixes) if suffixes else (suffix in SUFFIX_KINDS):
         raise ValueError(f"--to: {target} in a file {parsed.out.name}; allowed: the suffix that belongs to it")
-    return StreamFormat(
-        kind=kind,
-        bottom_up=None if parsed.to_rows is None else parsed.to_rows == "bottom-up",
-        tag_bits=16 if target == "packed-416" else 0,
-        axes="HWT" if target.endswith("-hwt") else None,
-    )
+    bottom_up = None if parsed.to_rows is None else parsed.to_rows == "bottom-up"
+    return StreamFormat(kind=kind, bottom_up=bottom_up, tag_bits=tag_bits, axes=axes)

@@ -52,14 +52,22 @@ def add(verbs: Any) -> None:
 
 def _evaluate(parsed: argparse.Namespace) -> None:
     """Measure PSNR, SSIM, time and memory of networks on recordings that have sharp frames."""
-    from spikevrt.evaluate.runner import evaluate
+    from spikevrt.evaluate.runner import results_folder, write_results
+    from spikevrt.evaluate.scores import score_table
+    from spikevrt.formats.layouts import open_recordings
+    from spikevrt.report.html import write_page, write_videos
 
     start_s = time.perf_counter()
     weights = [shipped.find(name) for name in parsed.weights or shipped.COMPARED]
     options = restore_options(parsed)
-    evaluate(
-        weights, parsed.recordings, parsed.out, options,
-        overwrite=parsed.overwrite, keep_frames=parsed.keep_frames, layout=layout_options(parsed),
-        measure=measure_options(parsed),
-    )  # fmt: skip
+    with results_folder(parsed.out, overwrite=parsed.overwrite) as folder:
+        # of a dataset folder the part that nothing was trained on
+        recordings = open_recordings(parsed.recordings, layout_options(parsed), part="val")
+        results = write_results(
+            weights, recordings, folder, options, keep_frames=parsed.keep_frames, measure=measure_options(parsed)
+        )
+        if parsed.keep_frames:
+            write_videos(folder, recordings)
+        write_page([folder], folder / "report.html", recordings=recordings)
+    print(score_table(results))
     say_made("scores", parsed.out / "results.json", start_s)

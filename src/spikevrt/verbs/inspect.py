@@ -12,11 +12,10 @@ from spikevrt.verbs.options import add_layout_options, add_verb, given, layout_o
 if TYPE_CHECKING:
     from spikevrt.recording.spike_formats import StreamFormat
 
-KINDS = ("packed", "sps100", "bytes", "npy", "npz", "packed-time", "h5")
-HEADERLESS = ("packed", "sps100", "bytes")
-
 
 def add(verbs: Any) -> None:
+    from spikevrt.recording.spike_kinds import KINDS
+
     parser = add_verb(verbs, "inspect", _inspect, "spikevrt inspect spikes.dat --rgb frames --out readings.png")
     parser.add_argument("path", type=Path, help="recording, folder of them, dataset, spike file, frame folder or video")
     parser.add_argument("--width", type=int, help="spike columns (a .dat does not know its size)")
@@ -42,6 +41,8 @@ def add(verbs: Any) -> None:
 def _inspect(parsed: argparse.Namespace) -> None:
     """Tell what a recording, spike file, dataset, frame folder or video holds, and whether it is sound; draw it."""
     from spikevrt.align.inspect import InspectOptions, inspect
+    from spikevrt.recording.recording import open_recording
+    from spikevrt.report.health_page import write_health_page
 
     inspection = inspect(
         parsed.path,
@@ -52,18 +53,22 @@ def _inspect(parsed: argparse.Namespace) -> None:
         ),
     )  # fmt: skip
     print("\n".join(inspection.lines), flush=True)
+    if parsed.report is not None and inspection.health is not None:
+        write_health_page(parsed.report, open_recording(parsed.path), inspection.health)
+        print(f"report -> {parsed.report}")
     if inspection.refusal is not None:
         raise ValueError(inspection.refusal)
 
 
 def _stated(parsed: argparse.Namespace) -> StreamFormat | None:
     """The format that the options state; None when they state none."""
-    from spikevrt.recording.spike_formats import SUFFIX_KINDS, StreamFormat
+    from spikevrt.recording.spike_formats import StreamFormat
+    from spikevrt.recording.spike_kinds import HEADERLESS, SPIKE_KINDS, kind_of
 
     if not given(parsed, ("width", "height", "rows", "kind", "tag_bits", "key", "axes")):
         return None
-    kind = parsed.kind or SUFFIX_KINDS.get(parsed.path.suffix.lower(), "packed")
-    if kind in HEADERLESS and kind != "sps100" and (parsed.width is None or parsed.height is None):
+    kind = parsed.kind or kind_of(parsed.path.suffix)
+    if kind in HEADERLESS and SPIKE_KINDS[kind].size is None and (parsed.width is None or parsed.height is None):
         raise ValueError(
             "--width, --height: a file without a header needs both; allowed: both, or none to see what fits"
         )

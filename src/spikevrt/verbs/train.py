@@ -47,12 +47,13 @@ def _train(parsed: argparse.Namespace) -> None:
     if parsed.self_supervised:
         settings += ["train.self_supervised=true", "loss.perceptual_weight=0", "loss.reblur_weight=1"]
     config = load_config(parsed.config, settings + parsed.set)  # before torch is loaded: a typing error answers at once
+    from spikevrt.report.curves import draw_run
     from spikevrt.train.loop import train
 
     start_s = time.perf_counter()
     best = train(
         config, parsed.out, resume=parsed.resume, dry_run=parsed.dry_run, overwrite=parsed.overwrite,
-        resume_command=_resume_command(parsed),
+        resume_command=_resume_command(parsed), after_validation=draw_run,
     )  # fmt: skip
     if best is not None and os.environ.get("RANK", "0") == "0":
         say_made("weights", best, start_s)

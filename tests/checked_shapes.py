@@ -179,6 +179,8 @@ def _comparison(
         __tracebackhide__ = True
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
+        if isinstance(result, Iterator) and not is_generator:
+            return result  # it may refuse its arguments when it is read
         if not is_generator:
             with_sizes(**bound.arguments, **{RESULT: result})
             return result

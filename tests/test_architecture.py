@@ -29,6 +29,7 @@ CORE_ARROWS: dict[str, set[str]] = {
     "atomic": set(),
     "bilinear": set(),
     "config": set(),
+    "settings": set(),
     "runtime": set(),
     "progress": set(),
     "engine": set(),
@@ -106,7 +107,7 @@ PENDING: set[tuple[str, str]] = {
     ("restore.parts", "mux"),
 }
 # What the rules about names and parameters do not allow yet: these sets only shrink.
-SAME_STEMS: set[str] = {"options"}
+SAME_STEMS: set[str] = set()
 SAME_CLASSES: set[str] = {"Line", "Restorer", "Scan"}
 MANY_PARAMETERS: set[str] = {
     "data.dataset.ClipDataset.__init__",
@@ -225,17 +226,6 @@ def test_the_modules_have_no_import_cycle():
 
     for name in graph:
         visit(name, ())
-
-
-def test_the_command_line_imports_the_package_inside_its_verbs_only():
-    """So that `--help` answers at once."""
-    for path in (PACKAGE / "cli.py", *sorted((PACKAGE / "verbs").glob("*.py"))):
-        at_start = {name for name, where in imports(path) if where == "top"}
-        foreign = {name for name in at_start if name.split(".")[0] not in sys.stdlib_module_names}
-        assert all(re.fullmatch(r"spikevrt|spikevrt\.(shipped|verbs(\.\w+)?)", name) for name in foreign), (
-            path.name,
-            foreign,
-        )
 
 
 def test_only_the_core_is_imported_at_the_top_of_a_file():

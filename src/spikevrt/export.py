@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -32,18 +32,17 @@ from spikevrt.checkpoint import WeightsInfo, load_weights
 from spikevrt.config import SpikeInputs
 from spikevrt.model.network import Network
 from spikevrt.model.weights import build_network, load_strict
+from spikevrt.settings import MAX_FRAMES, SUFFIXES, ExportOptions, Format
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
     from torch.export import ExportedProgram
 
-Format = Literal["torch", "onnx", "aoti"]
-SUFFIXES: dict[Format, str] = {"aoti": ".aoti.pt2", "torch": ".pt2", "onnx": ".onnx"}  # the first that fits counts
 TOLERANCE = 1e-4  # largest difference to the network, of values in [0, 1]
 OPSET = 20  # the first of ONNX whose GridSample knows all that we sample
 MIN_VOXEL_PX = 8  # SpikeVRT's encoder halves the voxels three times
-MAX_FRAMES, MAX_PX = 256, 8192
+MAX_PX = 8192
 CHECKED_CLIPS = 3  # see `largest_difference`
 METADATA_KEY = "spikevrt"
 COUNTS = "the number n of spikes of a pixel in each of num_bins parts of an exposure"
@@ -60,33 +59,6 @@ SPIKE_VALUES = {  # what `represent.inputs` makes, in words, by representation a
 BLURRY = "the blurry frame, RGB as displayed (sRGB), 0 to 1"
 RELIT = "the frame lit as its spikes say (spikevrt.represent.inputs), RGB as displayed (sRGB), 0 to 1"
 Run = Callable[..., "Tensor"]
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What becomes of a network. `format` None is told by the file's suffix.
-
-    `frames` fixes the length of a clip, `height` and `width` (both or none) the size of the pictures, and with them
-    that of the voxels: `spike_ratio` pixels to one. What is None stays free. `check` None compares where it can.
-    """
-
-    format: Format | None = None
-    frames: int | None = None
-    height: int | None = None
-    width: int | None = None
-    spike_ratio: int = 2
-    without_spikes: bool = False
-    check: bool | None = None
-
-    def __post_init__(self) -> None:
-        if self.format is not None and self.format not in SUFFIXES:
-            raise ValueError(f"format: {self.format!r}; allowed: {', '.join(SUFFIXES)}")
-        if (self.height is None) != (self.width is None):
-            raise ValueError(f"height, width: {self.height}, {self.width}; allowed: both, or none for any size")
-        if self.frames is not None and not 2 <= self.frames <= MAX_FRAMES:
-            raise ValueError(f"frames: {self.frames}; allowed: 2 to {MAX_FRAMES}, or none for any number")
-        if self.spike_ratio < 1:
-            raise ValueError(f"spike_ratio: {self.spike_ratio}; allowed: 1 or more")
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import ModelConfig, SpikeConfig
 from spikevrt.model.flow import Flows
 from spikevrt.model.network import Network
-from spikevrt.mux.encode import VideoFormat, VideoTags, write_segment
+from spikevrt.mux.encode import VideoTags, write_segment
 from spikevrt.mux.join import join_segments
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
+from spikevrt.recording.media import VideoFormat
 from spikevrt.recording.recording import Recording, open_recording, write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 

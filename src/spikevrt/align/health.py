@@ -148,7 +148,7 @@ def check_names(ignore: Collection[str]) -> None:
     """Raises ValueError for a name that is no finding's."""
     for name in ignore:
         if name not in NAMES:
-            raise ValueError(f"ignore: {name!r}; allowed: {', '.join(NAMES)}")
+            raise ValueError(f"ignore_health: {name!r}; allowed: {', '.join(NAMES)}")
 
 
 def check_health(recording: Recording) -> HealthReport:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikevrt.atomic import complete_or_absent
-from spikevrt.mux.encode import MAX_TIMESCALE, VideoFormat, VideoTags, check_container, rate, write_segment
-from spikevrt.recording.media import main_video, open_media
+from spikevrt.mux.encode import MAX_TIMESCALE, VideoTags, rate, write_segment
+from spikevrt.recording.media import VideoFormat, check_container, main_video, open_media
 
 if TYPE_CHECKING:
     import numpy as np

@@ -55,7 +55,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     from spikevrt.evaluate.runner import results_folder, write_results
     from spikevrt.evaluate.scores import score_table
     from spikevrt.formats.layouts import open_recordings
-    from spikevrt.report.html import write_page, write_videos
+    from spikevrt.report.results_page import write_page, write_videos
 
     start_s = time.perf_counter()
     weights = [shipped.find(name) for name in parsed.weights or shipped.COMPARED]

@@ -43,7 +43,7 @@ def _inspect(parsed: argparse.Namespace) -> None:
     """Tell what a recording, spike file, dataset, frame folder or video holds, and whether it is sound; draw it."""
     from spikevrt.align.inspect import InspectOptions, inspect
     from spikevrt.recording.recording import open_recording
-    from spikevrt.report.health_page import write_health_page
+    from spikevrt.report.recording_pages import write_health_page
 
     inspection = inspect(
         parsed.path,

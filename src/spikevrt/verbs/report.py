@@ -23,7 +23,7 @@ def add(verbs: Any) -> None:
 
 def _report(parsed: argparse.Namespace) -> None:
     """Put results on one page that can be sent: tables, stress curves, crops to compare, error maps, spikes."""
-    from spikevrt.report.html import write_page
+    from spikevrt.report.results_page import write_page
 
     start_s = time.perf_counter()
     write_page(parsed.results, parsed.out, num_pictures=parsed.pictures, overwrite=parsed.overwrite)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spikevrt.model.deform import TAPS, deform_conv
+from spikevrt.model.deformable_alignment import TAPS, deform_conv
 from spikevrt.runtime import tune_allocator
 
 

@@ -22,7 +22,7 @@ from spikevrt import runtime, shipped
 from spikevrt.checkpoint import WeightsInfo, save_weights
 from spikevrt.config import load_config
 from spikevrt.export import ClipSize, ExportOptions, export_network, open_program, random_clip
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.restore.restorer import load_network
 
 WEIGHTS = shipped.find("spikevrt_tiny")

@@ -25,7 +25,7 @@ import torch
 from spikevrt import runtime
 from spikevrt.config import Config, load_config
 from spikevrt.losses import charbonnier
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.train import forecast as fc
 from spikevrt.train.forecast import Size, count_step, random_batch
 from spikevrt.train.optim import make_optimizer

@@ -29,13 +29,12 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 from spikevrt.config import load_config
-from spikevrt.kernels.deform_conv import deform_triton
-from spikevrt.kernels.frame_attention import TemporalWeights, temporal_plain, temporal_triton
+from spikevrt.kernels.operators import TemporalWeights, deform_triton, temporal_plain, temporal_triton
 from spikevrt.kernels.window_attention import MaskPatterns, attend_windows
 from spikevrt.model.attention import attend_plain
 from spikevrt.model.blocks import shift_mask
-from spikevrt.model.deform import deform_conv
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.deformable_alignment import deform_conv
+from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.runtime import pick_device, synchronise
 
 CONFIG = Path(__file__).parents[1] / "configs" / "vrt_spike_baseline.yaml"

@@ -32,9 +32,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spikevrt import runtime
 from spikevrt.config import load_config
-from spikevrt.model import attention, deform, feed_forward, flow, fusion, spike_encoder
+from spikevrt.model import attention, deformable_alignment, flow, linear, spike_branch
 from spikevrt.model.linear import as_published
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.spike_vrt import SpikeVRT
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 WIDTHS = {"reference": "vrt_spike_baseline.yaml", "tiny": "tiny.yaml"}
@@ -45,16 +45,16 @@ MOST_BYTES = 21_000_000_000  # a process that wants more is stopped; its row say
 def part_of(name: str, module: nn.Module) -> str | None:
     if isinstance(module, attention.WindowAttention):
         return "window attention, mutual and self" if module.mutual else "window attention, self"
-    if isinstance(module, feed_forward.Geglu):
+    if isinstance(module, linear.Geglu):
         return "feed-forward of the alignment" if "pa_fuse" in name else "feed-forward"
     if name.endswith("conv_offset"):
         return "offset network"
     kinds = {
-        deform.DeformAlign: "deformable convolution",
+        deformable_alignment.DeformAlign: "deformable convolution",
         flow.SpyNet: "optical flow",
-        spike_encoder.SpikeEncoder3D: "spike encoder",
-        spike_encoder.SpikeTemporalSA: "spike attention over time",
-        fusion.TemporalCrossAttnFuse: "fusion",
+        spike_branch.SpikeEncoder3D: "spike encoder",
+        spike_branch.SpikeTemporalSA: "spike attention over time",
+        spike_branch.TemporalCrossAttnFuse: "fusion",
     }
     return kinds.get(type(module))
 

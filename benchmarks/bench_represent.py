@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spikevrt.bilinear import read_at
 from spikevrt.represent.interval import interval_voxels, intervals, tfi
 from spikevrt.represent.rate import tfp
 from spikevrt.represent.repair import repair
 from spikevrt.represent.voxel import VoxelStats, density, normalise, voxelise
-from spikevrt.represent.warp import warp
 from spikevrt.runtime import tune_allocator
 
 
@@ -64,7 +64,7 @@ def main() -> None:
         "tfi": lambda: tfi(spikes, 28),
         "intervals": lambda: intervals(spikes),
         "raw_window, 41 ticks": lambda: spikes[..., 8:49, :, :].to(torch.float32),
-        "warp, 32 channels": lambda: warp(counts, positions),
+        "warp, 32 channels": lambda: read_at(counts, positions),
         "repair, 32 channels, 0.1 % bad": lambda: repair(counts, bad),
     }
     for name, ms in zip(singles, median_ms(list(singles.values()), args.rounds), strict=True):
@@ -79,7 +79,7 @@ def main() -> None:
             lambda: normalise(stored.to(torch.float32), stats, density=measured),
             lambda: normalise(stored, stats, density=measured),
         ),
-        "warp: grid_sample / exact positions": (grid_sampled, lambda: warp(counts, positions)),
+        "warp: grid_sample / exact positions": (grid_sampled, lambda: read_at(counts, positions)),
     }
     for name, pair in pairs.items():
         plain_ms, ours_ms = median_ms(pair, args.rounds)

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from spikevrt.config import ModelConfig, load_config
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.runtime import peak_memory_bytes, reset_peak_memory, tune_allocator
 
 ROOT = Path(__file__).parents[1]

@@ -21,13 +21,13 @@ import torch
 
 from spikevrt import shipped
 from spikevrt.model.flow import SpyNetLevel
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.recording.frames import to_float
 from spikevrt.recording.recording import open_recording
 from spikevrt.represent.voxel import VoxelStats, normalise
 from spikevrt.restore import restorer
 from spikevrt.restore.inputs import frame_counts
-from spikevrt.restore.plan import FLOW_MAX_PIXELS, Plan, plan_tiles
+from spikevrt.restore.plan import Plan, plan_tiles
 from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip
 from spikevrt.restore.tiling import Tile, spatial_tiles
 from spikevrt.simulate.setup import SimulateOptions
@@ -109,7 +109,7 @@ def print_flows_alone(network: SpikeVRT, frames: torch.Tensor, tiles: list[Tile]
             network.clip_flows(frames[None, ..., tile.rows, tile.columns])
         own_s.append(time.perf_counter() - began_s)
         began_s = time.perf_counter()
-        network.clip_flows(frames[None], FLOW_MAX_PIXELS)
+        network.clip_flows(frames[None])
         shared_s.append(time.perf_counter() - began_s)
     own, shared = statistics.median(own_s), statistics.median(shared_s)
     print(f"\nThe flows alone: {own:.3f} s for each tile, {shared:.3f} s for the picture's: {own / shared:.2f}x.")

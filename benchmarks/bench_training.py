@@ -22,7 +22,7 @@ import torch
 
 from spikevrt import runtime
 from spikevrt.config import CHECKPOINT_PARTS, load_config
-from spikevrt.model import deform, flow
+from spikevrt.model import deformable_alignment, flow
 from spikevrt.train import loop
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -63,7 +63,7 @@ def measure(path: Path, settings: list[str], num_steps: int, warm_up: int) -> di
     """Seconds of each step after the warm-up, the losses of all, bytes (peak, optimiser), seconds to build all."""
     if BY_INDEX in settings:
         settings = [setting for setting in settings if setting != BY_INDEX]
-        flow.sample = deform.sample = flow.sample_by_index
+        flow.sample = deformable_alignment.sample = flow.sample_by_index
     began = time.perf_counter()
     config = load_config(path, settings)
     run = loop.Run(config, loop.Ranks(), None)

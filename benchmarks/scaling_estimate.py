@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from spikevrt.config import Config, load_config
 from spikevrt.losses import charbonnier
 from spikevrt.model.blocks import RTMSA
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.model.stage import Stage
 from spikevrt.train.distributed import join_ranks
 

@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from spikevrt.bilinear import read_at
 from spikevrt.recording.spike_file import SpikeGeometry, read_spikes
 from spikevrt.represent.interval import interval_voxels, intervals, tfi
 from spikevrt.represent.rate import tfp
 from spikevrt.represent.repair import repair
 from spikevrt.represent.voxel import VoxelStats, bin_edges, density, normalise, voxelise
-from spikevrt.represent.warp import warp
 from spikevrt.simulate.sensor import SensorConfig, SpikeSensor
 
 FILE = "car_400x250_200f.dat"
@@ -110,7 +110,7 @@ def draw(spikes: Tensor, out: Path) -> None:
     short = tfp(spikes, CENTRE, 20)
     save(
         out / "represent_warp.png",
-        [enlarge(grey(short[CAR], 0, white), 2), enlarge(grey(warp(short[None], turned)[0], 0, white), 2)],
+        [enlarge(grey(short[CAR], 0, white), 2), enlarge(grey(read_at(short[None], turned)[0], 0, white), 2)],
         columns=2,
     )
 

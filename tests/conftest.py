@@ -13,6 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests import checked_shapes
+
+checked_shapes.install()
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # The smallest network with every part in it: eleven stages of one block, two channels a head.
@@ -81,7 +85,7 @@ def _made_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from spikevrt.checkpoint import WeightsInfo, save_weights
     from spikevrt.config import Config
-    from spikevrt.model.network import SpikeVRT
+    from spikevrt.model.spike_vrt import SpikeVRT
 
     config = Config.from_dict({"model": {"vrt": MICRO_VRT, "spikes": MICRO_SPIKES}}).model
     torch.manual_seed(7)

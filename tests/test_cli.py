@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import os
@@ -11,13 +12,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 import yaml
 
 from spikevrt import cli
-from spikevrt.verbs import options, simulate
+from spikevrt.formats.dataset_trees import LayoutOptions
+from spikevrt.recording.media import VideoFormat
+from spikevrt.restore.options import Output, RestoreOptions
+from spikevrt.settings import ExportOptions
+from spikevrt.simulate.setup import CameraConfig, RigConfig, SensorConfig, SimulateOptions
+from spikevrt.verbs import arguments
 from tests.formats.test_layouts import make_reference, make_s_vrt, make_spk_gopro
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,23 +73,23 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: obje
 # --- answers at once ---
 
 
-def test_the_help_of_every_verb_loads_the_standard_library_and_the_verbs_alone():
+def test_the_help_of_every_verb_loads_the_standard_library_and_settings_alone():
     """So that it answers at once."""
     script = (
         "import sys\n"
         "from spikevrt.cli import main\n"
-        f"for verb in [[], *([v] for v in {VERBS!r})]:\n"
+        f"for verb in [[], *([v] for v in {VERBS!r}), ['config', 'import']]:\n"
         "    try:\n"
         "        main([*verb, '--help'])\n"
         "    except SystemExit as stop:\n"
         "        assert stop.code == 0\n"
-        "print(*sys.modules, file=sys.stderr)\n"
+        "foreign = {name.split('.')[0] for name in sys.modules} - set(sys.stdlib_module_names)\n"
+        "print(sorted(name for name in foreign if name[0] != '_'), file=sys.stderr)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
-    assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.count("usage: spikevrt") == 1 + len(VERBS)
-    assert not {"torch", "numpy", "PIL", "av", "yaml", "rich", "cv2"} & set(answer.stderr.split())
+    answer = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, env=environment)
+    assert (answer.returncode, answer.stderr) == (0, "['spikevrt']\n")
+    assert answer.stdout.count("usage: spikevrt") == len(VERBS) + 2
 
 
 def test_help_shows_every_verb_in_the_order_of_the_data_flow():
@@ -98,50 +104,82 @@ def test_the_version_is_the_packages():
     assert run_outside(["--version"]).stdout == f"spikevrt {__version__}\n"
 
 
-# --- the options say what the dataclasses hold ---
+# --- the options are the fields of the dataclasses ---
 
 
-def defaults_in_help(table: tuple[tuple[str, type, str], ...]) -> dict[str, str]:
-    return {name: re.sub(r".*\((.*)\)$", r"\1", text) for name, _, text in table}
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    tile_px: Annotated[int, "side of a tile, 50% of it"] = 17
+    scale: Annotated[float | None, "how much larger (as it is)"] = None
+    kind: Annotated[Literal["a", "b"], "which"] = "b"
+    names: Annotated[tuple[str, ...], "some"] = ()
+    size: Annotated[tuple[int, int], "rows and columns"] = (3, 5)
+    strict: Annotated[bool, "be strict"] = False
+    check: Annotated[bool | None, "compare"] = None
+    inner: int = 11
 
 
-def as_in_help(value: object) -> str:
-    return "none" if value in (None, "") else str(value).lower().strip("()")
+def test_every_field_with_a_help_text_is_an_option_with_its_default():
+    parser = argparse.ArgumentParser(prog="x")
+    arguments.add_fields(parser, Settings, prefix="rig_", without=("names",))
+    told = re.sub(r"\s+", " ", parser.format_help())
+    assert "--rig-tile-px N side of a tile, 50% of it (17) " in told
+    assert "--rig-scale X how much larger (as it is) " in told
+    assert "--rig-kind {a,b} which (b) " in told
+    assert "--rig-size N N rows and columns (3, 5) " in told
+    assert "--rig-strict be strict --rig-check, --no-rig-check compare" in told
+    assert "names" not in told and "inner" not in told
 
 
-def test_the_defaults_in_the_help_are_the_true_ones():
-    from spikevrt.restore.restorer import RestoreOptions
-    from spikevrt.simulate.setup import CameraConfig, RigConfig, SensorConfig, SimulateOptions
+def test_what_is_not_given_is_left_to_the_dataclass():
+    parser = argparse.ArgumentParser()
+    arguments.add_fields(parser, Settings)
+    assert arguments.chosen(Settings, parser.parse_args([])) == {}
+    line = "--tile-px 0 --scale 2 --kind a --names x y --size 7 11 --strict --no-check"
+    given = Settings(**arguments.chosen(Settings, parser.parse_args(line.split())))
+    assert given == Settings(0, 2.0, "a", ("x", "y"), (7, 11), True, False)
 
-    for table, defaults in (
-        (simulate.SIMULATE, SimulateOptions()),
-        (simulate.SENSOR, SensorConfig()),
-        (simulate.CAMERA, CameraConfig()),
-        (simulate.RIG, RigConfig()),
-        (options.RESTORE, RestoreOptions()),
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("tile_px: 7; allowed: 8", "--tile-px: 7; allowed: 8"),
+        ("rig.scale: 3; allowed", "--rig-scale: 3; allowed"),
+        ("--bits: 9", "--bits: 9"),
+        ("scale, bits: both", "--scale, --bits: both"),
+        ("bits: 1, and less than tile_px 7", "--bits: 1, and less than --tile-px 7"),
+        ("a/b: 2 frames from tile_px 3 on", "a/b: 2 frames from --tile-px 3 on"),
+        ("frames: no such folder", "frames: no such folder"),  # typed, so a path
+        ("a: x/tile_px/y, tile_px.png, scale", "a: x/tile_px/y, tile_px.png, scale"),
+        ("other_word: 3", "other_word: 3"),
+    ],
+)
+def test_a_field_in_a_message_is_told_as_the_option_that_the_user_knows(message: str, told: str):
+    parser = argparse.ArgumentParser()
+    for option in ("--tile-px", "--scale", "--rig-scale", "--bits", "--frames"):
+        parser.add_argument(option)
+    assert arguments.spelled(message, parser, ["frames", "--out", "x"]) == told
+
+
+def test_every_setting_of_a_stage_is_an_option():
+    parser = cli.build_parser()
+    for verb, kinds, inner in (
+        ("simulate", (SimulateOptions, SensorConfig, CameraConfig, RigConfig), {"sensor", "camera", "rig"}),
+        ("restore", (RestoreOptions, Output, VideoFormat, LayoutOptions), {"format"}),
+        ("export", (ExportOptions,), set()),
     ):
-        true = {name: as_in_help(getattr(defaults, name)) for name, _, _ in table}
-        assert defaults_in_help(table) == true
+        found = parser.parse_args([verb, "x", "--out", "y"])
+        for kind in kinds:
+            prefix = "rig_" if kind is RigConfig else ""
+            names = {field.name for field in dataclasses.fields(kind)} - inner
+            assert not [name for name in names if not hasattr(found, prefix + name)], kind
 
 
-def test_every_option_of_a_stage_can_be_given():
-    from spikevrt.restore.restorer import RestoreOptions
-    from spikevrt.simulate.setup import CameraConfig, RigConfig, SensorConfig, SimulateOptions
-
-    def names(kind: Any) -> set[str]:
-        return {field.name for field in dataclasses.fields(kind)}
-
-    assert {name for name, _, _ in simulate.SENSOR} == names(SensorConfig)
-    assert {name for name, _, _ in simulate.SIMULATE} == names(SimulateOptions) - {"sensor", "camera", "rig"}
-    assert {name for name, _, _ in simulate.CAMERA} == names(CameraConfig)
-    assert {name for name, _, _ in simulate.RIG} == names(RigConfig)
-    assert {name for name, _, _ in options.RESTORE} | {
-        "device",
-        "precision",
-        "ignore_health",
-        "without_spikes",
-        "strict",
-    } == names(RestoreOptions)
+def test_every_verb_names_the_same_default_weights(capsys: pytest.CaptureFixture[str]):
+    for verb in ("restore", "evaluate", "bench"):
+        with pytest.raises(SystemExit):
+            cli.main([verb, "--help"])
+        assert "spikefold_tiny" in capsys.readouterr().out.split("--weights")[2].split("--")[0], verb
 
 
 # --- mistakes in the command itself ---
@@ -162,13 +200,13 @@ def test_every_option_of_a_stage_can_be_given():
         (["simulate", "a", "b", "--out", "y"], "SOURCE: 2 given; allowed: one, or several with --count"),
         (["simulate", "a", "--out", "y", "--workers", "2"], "--workers: only with --count"),
         (["simulate", "a", "--out", "y", "--engine", "ray"], "--engine: only with --count"),
-        (["simulate", "a", "--out", "y", "--sensor", "dim"], "sensor: dim; must be one of ideal, bright, lowlight"),
-        (["simulate", "a", "--out", "y", "--bits", "9"], "camera.bits: 9; must be from 1 to 8"),
-        (["simulate", "a", "--out", "y", "--rig-scale", "3"], "rig.scale: 3.0; must be 0.5 to 2"),
-        (["simulate", "a", "--out", "y", "--interpolate", "3"], "interpolate: 3; must be a power of two: 1, 2, 4, 8"),
+        (["simulate", "a", "--out", "y", "--sensor", "dim"], "--sensor: dim; must be one of ideal, bright, lowlight"),
+        (["simulate", "a", "--out", "y", "--bits", "9"], "--bits: 9; must be from 1 to 8"),
+        (["simulate", "a", "--out", "y", "--rig-scale", "3"], "--rig-scale: 3.0; must be 0.5 to 2"),
+        (["simulate", "a", "--out", "y", "--interpolate", "3"], "--interpolate: 3; must be a power of two: 1, 2, 4, 8"),
         (["simulate", "a", "--out", "y", "--count", "2", "--layer-photos", "b"], "--layer-photos: not with --count"),
-        (["simulate", "a", "--out", "y", "--frames", "0"], "frames: 0; must be 1 or more"),
-        (["simulate", "a", "--out", "y", "--width", "81"], "width: 81; must be a multiple of ratio = 2"),
+        (["simulate", "a", "--out", "y", "--frames", "0"], "--frames: 0; must be 1 or more"),
+        (["simulate", "a", "--out", "y", "--width", "81"], "--width: 81; must be a multiple of ratio = 2"),
         (["prepare", "a", "--out", "y", "--val", "b", "--val-fraction", "0.5"], "--val-fraction: not with --val"),
         (["prepare", "a", "--out", "y", "--val", "b", "--seed", "5"], "--seed: not with --val"),
         (["restore", "x", "--out", "y", "--tile-px", "0", "--overlap-px", "16"], "--overlap-px: not with --tile-px 0"),
@@ -176,7 +214,7 @@ def test_every_option_of_a_stage_can_be_given():
         (["restore", "x", "--out", "y.mp4", "--video"], "--video: not with --out y.mp4, which is a video"),
         (["train", "x.yaml", "--out", "y", "--dry-run", "--resume"], "--resume: not with --dry-run"),
         (["train", "x.yaml", "--out", "y", "--dry-run", "--overwrite"], "--overwrite: not with --dry-run"),
-        (["evaluate", "a", "--out", "y", "--clip-frames", "1"], "clip_frames: 1; allowed: 0 (the whole recording)"),
+        (["evaluate", "a", "--out", "y", "--clip-frames", "1"], "--clip-frames: 1; allowed: 0 (the whole recording)"),
         (["train", "none.yaml", "--out", "y"], "none.yaml: no such config file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -200,7 +238,7 @@ def test_a_mistake_exits_with_status_two_and_no_traceback():
         ("waves/sharp", ["--num-layers", "0"], "--num-layers: for photographs; not for "),
         ("waves/sharp", ["--layer-photos", "photo.png"], "--layer-photos: for photographs; not for "),
         ("photo.png", ["--ticks-per-frame", "3"], "--ticks-per-frame: for videos and folders of frames; not for "),
-        ("photo.png", ["--count", "2", "--engine", "dask"], "engine: dask; must be one of processes, ray"),
+        ("photo.png", ["--count", "2", "--engine", "dask"], "--engine: dask; must be one of processes, ray"),
         ("photo.png", ["--interpolate", "2"], "--interpolate: for videos and folders of frames; not for "),
         ("photo.png", ["--start-frame", "0"], "--start-frame: for videos and folders of frames; not for "),
         ("photo.png", ["--start-frame", "0", "--count", "2"], "--start-frame: for videos and folders of frames; not "),
@@ -270,17 +308,17 @@ def test_a_dataset_that_does_not_tell_its_sensor_opens_with_the_size_that_the_us
     told = capsys.readouterr().out
     assert told.startswith(f"{root}: dataset of layout reference\n") and "14 x 10 spikes" in told
     message = refused(capsys, tmp_path, "inspect", root, "--spike-width", 14)
-    assert message == "spike_width, spike_height: one is missing; allowed: both or none"
+    assert message == "--spike-width, --spike-height: one is missing; allowed: both or none"
 
 
 def test_evaluate_reads_a_dataset_folder_as_it_is_told_to(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     root = make_reference(tmp_path / "set", voxels=False)
     weights = tmp_path / "none.safetensors"
-    arguments = ["evaluate", root, "--weights", weights, "--out", tmp_path / "out"]
+    arguments = ["evaluate", root, "--out", tmp_path / "out"]
     message = refused(capsys, tmp_path, *arguments)
     assert message.endswith("does not tell the size of its spikes; pass --spike-width, --spike-height")
     size = ["--spike-width", 14, "--spike-height", 10, "--ignore-health", "orientation"]
-    assert cli.main([str(one) for one in [*arguments, *size]]) == 2
+    assert cli.main([str(one) for one in [*arguments, *size, "--weights", weights]]) == 2
     assert f"spikevrt: {weights}: no such weights file; allowed" in capsys.readouterr().err
 
 
@@ -303,19 +341,24 @@ def test_a_dataset_that_fits_several_layouts_opens_as_the_one_that_is_named(
     [
         ("inspect", "waves", ["--layout", "rsb"], "waves: no folders of layout rsb; docs/datasets.md draws"),
         ("inspect", "waves", ["--blur", "33"], "waves: blur is for dataset folders of a known layout; this is none"),
-        ("inspect", "waves/spikes.dat", ["--exposure-ticks", "9"], "waves/spikes.dat: exposure_ticks is for dataset"),
+        ("inspect", "waves/spikes.dat", ["--exposure-ticks", "9"], "waves/spikes.dat: --exposure-ticks is for dataset"),
         ("inspect", ".", ["--blur", "33"], ".: blur is for dataset folders of a known layout; this is none"),
         ("restore", "waves", ["--layout", "rsb"], "--layout: only with a dataset folder; waves is none"),
         ("restore", "waves/blur", ["--blur", "33"], "--blur: only with a dataset folder; waves/blur is none"),
         ("restore", "waves", ["--spike-width", "40"], "--spike-width: only with --spikes or a dataset folder"),
         ("restore", "set", ["--tick-rate-hz", "1000"], "--tick-rate-hz: only with --spikes; set is a dataset folder"),
-        ("restore", "set", ["--blur", "33"], "blur: '33'; allowed for spk-gopro: blur_gamma, blur"),
-        ("prepare", "waves", ["--ignore-health", "colour"], "ignore: 'colour'; allowed: spikes, dead pixels, "),
+        ("restore", "set", ["--blur", "33"], "--blur: '33'; allowed for spk-gopro: blur_gamma, blur"),
+        (
+            "prepare",
+            "waves",
+            ["--ignore-health", "colour"],
+            "--ignore-health: 'colour'; allowed: spikes, dead pixels, ",
+        ),
         (
             "prepare",
             "set",
             ["--val", "waves"],
-            "val: waves, but set brings its own split; allowed: none with a dataset",
+            "--val: waves, but set brings its own split; allowed: none with a dataset",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -348,8 +391,9 @@ def test_a_video_is_restored_by_its_own_timestamps(
 ):
     from fractions import Fraction
 
-    from spikevrt.mux.encode import VideoFormat, VideoTags, write_segment
+    from spikevrt.mux.encode import VideoTags, write_segment
     from spikevrt.recording.frames import list_images, read_image
+    from spikevrt.recording.media import VideoFormat
 
     images = [read_image(path) for path in list_images(recording_folder / "blur")]
     video, out = tmp_path / "a.mkv", tmp_path / "out"
@@ -364,7 +408,7 @@ def test_a_video_is_restored_by_its_own_timestamps(
     spikes = ["--spikes", recording_folder / "spikes.dat", "--spike-width", 40, "--spike-height", 32]
     arguments = ["restore", video, *spikes, "--weights", micro_weights, "--out", out, "--device", "cpu"]
     assert refused(capsys, tmp_path, *arguments, "--exposure-ticks", 17).startswith(
-        "exposure_ticks: 17; allowed: 1 to 16"
+        "--exposure-ticks: 17; allowed: 1 to 16"
     )
     assert cli.main([str(one) for one in arguments]) == 0
     assert len(list(out.glob("*.png"))) == 3
@@ -378,7 +422,7 @@ def test_options_of_loose_files_are_refused_where_nothing_obeys_them(
     assert message == "--by-timestamps: only with --spikes"
     spikes = ["--spikes", recording_folder / "spikes.dat", "--spike-width", 40, "--spike-height", 32]
     message = refused(capsys, tmp_path, "restore", blur, *spikes, "--by-timestamps", *out)
-    assert message == f"by_timestamps: {blur} is a folder of images, without timestamps; allowed: a video"
+    assert message == f"--by-timestamps: {blur} is a folder of images, without timestamps; allowed: a video"
     message = refused(capsys, tmp_path, "restore", recording_folder, "--linear", *out)
     assert message == f"--linear: only with a folder of images; {recording_folder} is none"
     root = make_spk_gopro(tmp_path / "set")
@@ -603,7 +647,7 @@ def test_convert_cuts_and_says_what_it_made(capsys: pytest.CaptureFixture[str], 
 def test_convert_says_what_of_a_raw_file_it_left_out(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     import numpy as np
 
-    from spikevrt.recording.sps100 import pack_sps100
+    from spikevrt.recording.stream import pack_sps100
 
     (tmp_path / "a.dat").write_bytes(pack_sps100(np.zeros((3, 4, 1000), dtype=np.uint8))[64:-16])
     stated = ["--kind", "sps100", "--width", "1000", "--height", "4"]
@@ -651,13 +695,6 @@ def test_convert_refuses_a_size_that_a_sidecar_contradicts_and_a_stream_whose_ch
     assert refused(capsys, tmp_path, "convert", a, recording_folder / "spikes.dat", "--overwrite").endswith(
         "recording.json names it as its spikes; choose another name"
     )
-
-
-def test_the_variants_in_the_help_are_the_true_ones():
-    from spikevrt.recording.spike_formats import KINDS
-    from spikevrt.verbs import convert
-
-    assert convert.KINDS == KINDS
 
 
 # --- settings ---

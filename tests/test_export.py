@@ -20,12 +20,14 @@ from spikevrt import cli, export
 from spikevrt.checkpoint import WeightsInfo, save_weights
 from spikevrt.config import Config
 from spikevrt.export import ExportOptions, describe, export_network, open_program
-from spikevrt.model.blocks import TMSAG
-from spikevrt.model.build import build_network
+from spikevrt.model.blocks import TMSAG, BlockSettings
 from spikevrt.model.flow import SpyNet
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.spike_vrt import SpikeVRT
+from spikevrt.model.weights import build_network
 from tests.conftest import MICRO_SPIKES, MICRO_VRT
 from tests.test_cli import refused
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
 EIGHT = {"depths": [1] * 8, "dims": [8] * 8, "num_heads": [2] * 8}  # the fewest stages that a VRT has
@@ -116,7 +118,7 @@ def onnx_of(module: nn.Module, example: tuple[torch.Tensor, ...], free: Any, pat
 def test_onnxruntime_runs_shifted_windows_at_sizes_they_were_not_traced_at(tmp_path: Path, mutual: bool):
     pytest.importorskip("onnxruntime")
     torch.manual_seed(3)
-    blocks = TMSAG(8, 2, (2 if mutual else 3, 4, 4), 2, 2.0, mutual, [0.0, 0.0], ()).eval()
+    blocks = TMSAG(BlockSettings(8, (2 if mutual else 3, 4, 4), 2, 2.0, mutual=mutual), [0.0, 0.0]).eval()
     free = ({axis: Dim(f"n{axis}", min=lowest, max=64) for axis, lowest in ((1, 2), (2, 5), (3, 5))},)
     run = onnx_of(blocks, (torch.randn(1, 5, 8, 12, 8),), free, tmp_path / "blocks.onnx")
     for size in ((5, 8, 12), (2, 5, 8), (3, 13, 9), (7, 20, 5)):
@@ -223,6 +225,47 @@ def test_one_clip_that_reads_another_pixel_is_no_difference_but_nan_is(vrt_weigh
     assert export.largest_difference(lambda blur: blur * float("nan"), network, size) == float("inf")
 
 
+# --- the U-Net ---
+
+
+@pytest.fixture
+def fold_weights(tmp_path: Path) -> Path:
+    """A U-Net like the one that ships: folded, relit, reading profiles; its last layer drawn at random."""
+    spikes = {"num_bins": 5, "split": "fractional", "representation": "profile", "relight": True}
+    unet = {"width": 6, "growth": 2, "depth": 1, "blocks": 1, "unshuffle": 2, "neighbours": 0}
+    config = Config.from_dict({"model": {"unet": unet, "spikes": spikes}}).model
+    torch.manual_seed(7)
+    network = build_network(config)
+    nn.init.normal_(network.last.weight, std=0.02)
+    save_weights(tmp_path / "fold.safetensors", network.state_dict(), WeightsInfo(config, 0.0, 1.0, {}))
+    return tmp_path / "fold.safetensors"
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx", pytest.param(".aoti.pt2", marks=pytest.mark.slow)])
+def test_a_folded_unet_becomes_a_program_of_any_size(fold_weights: Path, tmp_path: Path, suffix: str):
+    if suffix == ".onnx":
+        pytest.importorskip("onnxruntime")
+    out = tmp_path / f"fold{suffix}"
+    assert export_network(fold_weights, out, ExportOptions(check=True))["max_difference"] < 1e-6
+    about = json.loads((tmp_path / f"fold{suffix}.json").read_text())
+    assert about["network"] == "U-Net, folded, relit"
+    assert about["free_sizes"]["height"] == {"min": 64, "max": 8192, "multiple": 4}
+    blur, spikes = about["inputs"]
+    assert blur["values"].startswith("the frame lit as its spikes say")
+    assert spikes["values"].startswith("2 log((r + 0.004) / (m + 0.004))")
+    told = {name: spikes[name] for name in ("num_bins", "split", "normalize", "representation", "relight")}
+    assert told == {
+        "num_bins": 5, "split": "fractional", "normalize": "none", "representation": "profile", "relight": True,
+    }  # fmt: skip
+
+
+def test_a_unet_without_its_spikes_is_exported_on_blurry_frames(fold_weights: Path, tmp_path: Path):
+    options = ExportOptions(frames=2, height=64, width=68, without_spikes=True)
+    assert export_network(fold_weights, tmp_path / "rgb.pt2", options)["max_difference"] < 1e-6
+    about = json.loads((tmp_path / "rgb.pt2.json").read_text())
+    assert [one["values"] for one in about["inputs"]] == ["the blurry frame, RGB as displayed (sRGB), 0 to 1"]
+
+
 # --- mistakes ---
 
 
@@ -269,14 +312,6 @@ def test_only_networks_that_deblur_are_exported(tmp_path: Path, capsys: pytest.C
     weights = make_weights(tmp_path / "interpolation.safetensors", None, pa_frames=0)
     message = refused(capsys, tmp_path, "export", weights, "--out", tmp_path / "a.pt2")
     assert message.endswith("only networks that deblur are exported (pa_frames above 0, upscale 1, RGB)")
-
-
-def test_a_unet_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    config = Config.from_dict({"model": {"unet": {"width": 5, "depth": 2, "blocks": 1}, "spikes": None}}).model
-    weights = tmp_path / "unet.safetensors"
-    save_weights(weights, build_network(config).state_dict(), WeightsInfo(config, 0.0, 1.0, {}))
-    message = refused(capsys, tmp_path, "export", weights, "--out", tmp_path / "a.pt2")
-    assert message == f"{weights}: a U-Net; allowed: weights of SpikeVRT or its twin, which alone are exported"
 
 
 def test_a_clip_too_short_for_the_network_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from spikevrt import __version__
 from spikevrt.verbs import add_verbs
-from spikevrt.verbs.options import LAYOUT
+from spikevrt.verbs.arguments import HELP_LAYOUT, spelled
 
 TCACHE = "glibc.malloc.tcache_count"
 USER_ERROR = 2
@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Restore sharp colour video from a blurry colour camera and a spike camera.",
         epilog="The verbs stand in the order of the data flow. `spikevrt VERB --help` shows one.",
         allow_abbrev=False,
-        formatter_class=LAYOUT,
+        formatter_class=HELP_LAYOUT,
     )
     parser.add_argument("--version", action="version", version=f"spikevrt {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
@@ -60,8 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit status: 0 or the verb's own, 2 after a user's mistake, 130 when interrupted."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
+    parser = build_parser()
     try:
-        parsed = build_parser().parse_args(arguments)
+        parsed = parser.parse_args(arguments)
+        parser = parsed.parser
         if arguments is None and parsed.computes:
             restart_with_tuned_allocator()
         status: int | None = parsed.run(parsed)
@@ -75,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("SPIKEVRT_TRACEBACK"):
             raise
-        print(f"spikevrt: {_one_line(error)}", file=sys.stderr)
+        typed = sys.argv[1:] if arguments is None else arguments
+        print(f"spikevrt: {spelled(_one_line(error), parser, typed)}", file=sys.stderr)
         return USER_ERROR
     return status or 0
 

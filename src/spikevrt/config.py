@@ -139,6 +139,23 @@ class ModelConfig:
     checkpoint: tuple[str, ...] = ()  # parts recomputed in the backward pass to save memory
     checkpoint_stages: tuple[int, ...] = STAGES  # VRT's stages where they are; fusion and spikes: scales 1 to 4
 
+    @property
+    def name(self) -> str:
+        """The network in words, for tables and captions: SpikeVRT, VRT, U-Net; then what is special about it."""
+        words = ["U-Net" if self.unet is not None else "VRT" if self.spikes is None else "SpikeVRT"]
+        if self.unet is not None and self.unet.unshuffle > 1:
+            words.append("folded")
+        if self.unet is not None and self.spikes is None:
+            words.append("without spikes")
+        if self.spikes is not None and self.spikes.relight:
+            words.append("relit")
+        return ", ".join(words)
+
+    @property
+    def frame_by_frame(self) -> bool:
+        """Whether each frame is restored from itself and its own spikes alone."""
+        return self.unet is not None and self.unet.neighbours == 0
+
     def __post_init__(self) -> None:
         if self.unet is not None:
             _refuse_beside_unet(self)

@@ -22,62 +22,43 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from spikevrt import runtime
 from spikevrt.atomic import complete_or_absent
 from spikevrt.checkpoint import WeightsInfo, load_weights
-from spikevrt.model.network import SpikeVRT
-from spikevrt.model.weights import load_strict
+from spikevrt.config import SpikeInputs
+from spikevrt.model.network import Network
+from spikevrt.model.weights import build_network, load_strict
+from spikevrt.settings import MAX_FRAMES, SUFFIXES, ExportOptions, Format
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
     from torch.export import ExportedProgram
 
-Format = Literal["torch", "onnx", "aoti"]
-SUFFIXES: dict[Format, str] = {"aoti": ".aoti.pt2", "torch": ".pt2", "onnx": ".onnx"}  # the first that fits counts
 TOLERANCE = 1e-4  # largest difference to the network, of values in [0, 1]
 OPSET = 20  # the first of ONNX whose GridSample knows all that we sample
-MIN_VOXEL_PX = 8  # the encoder halves the voxels three times
-MAX_FRAMES, MAX_PX = 256, 8192
+MIN_VOXEL_PX = 8  # SpikeVRT's encoder halves the voxels three times
+MAX_PX = 8192
 CHECKED_CLIPS = 3  # see `largest_difference`
 METADATA_KEY = "spikevrt"
-VOXEL_VALUES = {  # represent.voxel.normalise, in words
-    "none": "(log1p(n) - mean) / std of the number n of spikes of a pixel in each of num_bins parts of an exposure",
-    "density": "(log1p(n) * mean / d - mean) / std of the number n of spikes of a pixel in each of num_bins parts of "
-    "an exposure; d: the mean of log1p(n) over that exposure's whole frame",
+COUNTS = "the number n of spikes of a pixel in each of num_bins parts of an exposure"
+SPIKE_VALUES = {  # what `represent.inputs` makes, in words, by representation and normalize
+    ("counts", "none"): f"(log1p(n) - mean) / std of {COUNTS}",
+    ("counts", "density"): f"(log1p(n) * mean / d - mean) / std of {COUNTS}; d: the mean of log1p(n) over that "
+    "exposure's whole frame",
+    (
+        "profile",
+        "none",
+    ): "2 log((r + 0.004) / (m + 0.004)) of the rate r, in spikes per tick from the intervals "
+    "between spikes, of a pixel in each of num_bins parts of an exposure; m: its mean over the exposure",
 }
+BLURRY = "the blurry frame, RGB as displayed (sRGB), 0 to 1"
+RELIT = "the frame lit as its spikes say (spikevrt.represent.inputs), RGB as displayed (sRGB), 0 to 1"
 Run = Callable[..., "Tensor"]
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What becomes of a network. `format` None is told by the file's suffix.
-
-    `frames` fixes the length of a clip, `height` and `width` (both or none) the size of the pictures, and with them
-    that of the voxels: `spike_ratio` pixels to one. What is None stays free. `check` None compares where it can.
-    """
-
-    format: Format | None = None
-    frames: int | None = None
-    height: int | None = None
-    width: int | None = None
-    spike_ratio: int = 2
-    without_spikes: bool = False
-    check: bool | None = None
-
-    def __post_init__(self) -> None:
-        if self.format is not None and self.format not in SUFFIXES:
-            raise ValueError(f"format: {self.format!r}; allowed: {', '.join(SUFFIXES)}")
-        if (self.height is None) != (self.width is None):
-            raise ValueError(f"height, width: {self.height}, {self.width}; allowed: both, or none for any size")
-        if self.frames is not None and not 2 <= self.frames <= MAX_FRAMES:
-            raise ValueError(f"frames: {self.frames}; allowed: 2 to {MAX_FRAMES}, or none for any number")
-        if self.spike_ratio < 1:
-            raise ValueError(f"spike_ratio: {self.spike_ratio}; allowed: 1 or more")
 
 
 @dataclass(frozen=True)
@@ -124,18 +105,18 @@ def export_network(weights: Path, out: Path, options: ExportOptions, *, overwrit
     return {"format": kind, "bytes": out.stat().st_size, "max_difference": difference}
 
 
-def trace(network: SpikeVRT, size: ClipSize, options: ExportOptions) -> ExportedProgram:
+def trace(network: Network, size: ClipSize, options: ExportOptions) -> ExportedProgram:
     """The network as a graph, for one sample. `size` stands for every size where the options leave it free."""
     from torch.export import Dim
     from torch.fx.experimental import _config as symbols
 
-    min_frames, min_px = _least(network, is_free=options.height is None)
-    frames = Dim.STATIC if options.frames else Dim("frames", min=min_frames, max=MAX_FRAMES)
+    min_px, multiple = network.min_free_px, network.pad_multiple
+    frames = Dim.STATIC if options.frames else Dim("frames", min=_min_frames(network), max=MAX_FRAMES)
     blur: dict[int, Any] = {1: frames}
     voxels: dict[int, Any] = {1: frames}
     if options.height is None:
         for axis, name in ((3, "height"), (4, "width")):
-            blur[axis] = 8 * Dim(f"{name}_8", min=min_px // 8, max=MAX_PX // 8)
+            blur[axis] = multiple * Dim(f"{name}_{multiple}", min=-(-min_px // multiple), max=MAX_PX // multiple)
             voxels[axis] = Dim(f"spike_{name}", min=MIN_VOXEL_PX, max=MAX_PX)
     clip = random_clip(network, size, seed=0)
     # Without size-oblivious reasoning a count of windows that is 1 in the example would be 1 for good.
@@ -144,20 +125,19 @@ def trace(network: SpikeVRT, size: ClipSize, options: ExportOptions) -> Exported
 
 
 def describe(
-    kind: Format, weights: Path, network: SpikeVRT, info: WeightsInfo, options: ExportOptions
+    kind: Format, weights: Path, network: Network, info: WeightsInfo, options: ExportOptions
 ) -> dict[str, Any]:
     """What a user of the file has to know: inputs, outputs, sizes, settings, and where it comes from. Plain values."""
     size = _sizes(network, options)[0]
     axes: dict[str, Any] = {"frames": size.frames, "height": size.height, "width": size.width}
-    spikes = _spikes(network, options)
+    spikes = network.config.spikes
     if spikes is not None:
         axes |= {"spike_height": size.spike_height, "spike_width": size.spike_width}
-    min_frames, min_px = _least(network, is_free=options.height is None)
     free: dict[str, dict[str, int]] = {}
     if options.frames is None:
-        free["frames"] = {"min": min_frames, "max": MAX_FRAMES, "multiple": 1}
+        free["frames"] = {"min": _min_frames(network), "max": MAX_FRAMES, "multiple": 1}
     if options.height is None:
-        pixels = {"min": min_px, "max": MAX_PX, "multiple": 8}
+        pixels = {"min": network.min_free_px, "max": MAX_PX, "multiple": network.pad_multiple}
         free |= {"height": pixels, "width": pixels}
         if spikes is not None:
             voxels = {"min": MIN_VOXEL_PX, "max": MAX_PX, "multiple": 1}
@@ -165,7 +145,7 @@ def describe(
     shape = {name: name if name in free else length for name, length in axes.items()}
     picture = [1, shape["frames"], 3, shape["height"], shape["width"]]
     inputs: list[dict[str, Any]] = [
-        {"name": "blur", "dtype": "float32", "shape": picture, "values": "RGB as displayed (sRGB), 0 to 1"}
+        {"name": "blur", "dtype": "float32", "shape": picture, "values": RELIT if spikes and spikes.relight else BLURRY}
     ]
     if spikes is not None:
         inputs.append(
@@ -173,10 +153,9 @@ def describe(
                 "name": "spike_vox",
                 "dtype": "float32",
                 "shape": [1, shape["frames"], spikes.num_bins, shape["spike_height"], shape["spike_width"]],
-                "values": VOXEL_VALUES[spikes.normalize] + "; first row on top, the same field of view as blur",
-                "num_bins": spikes.num_bins,
-                "split": spikes.split,
-                "normalize": spikes.normalize,
+                "values": SPIKE_VALUES[spikes.representation, spikes.normalize]
+                + "; first row on top, the same field of view as blur",
+                **{field.name: getattr(spikes, field.name) for field in dataclasses.fields(SpikeInputs)},
                 "mean": info.voxel_mean,
                 "std": info.voxel_std,
             }
@@ -188,6 +167,8 @@ def describe(
         "inputs": inputs,
         "outputs": [{"name": "sharp", "dtype": "float32", "shape": picture, "values": "as blur, not clamped"}],
         "free_sizes": free,
+        "network": network.config.name,
+        "reach_px": network.reach_px,  # null: no bound
         "model": dataclasses.asdict(info.model),
         "weights": {"file": weights.name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()},
         "versions": runtime.versions() | _versions("onnx", "onnxscript"),
@@ -222,7 +203,7 @@ def open_program(kind: Format, path: Path) -> Run:
     return run
 
 
-def random_clip(network: SpikeVRT, size: ClipSize, *, seed: int) -> tuple[Tensor, ...]:
+def random_clip(network: Network, size: ClipSize, *, seed: int) -> tuple[Tensor, ...]:
     """Blurry frames and, for a network with spikes, voxels, drawn at random."""
     generator = torch.Generator().manual_seed(seed)
     blur: Float[Tensor, "1 T 3 H W"] = torch.rand(1, size.frames, 3, size.height, size.width, generator=generator)
@@ -233,7 +214,7 @@ def random_clip(network: SpikeVRT, size: ClipSize, *, seed: int) -> tuple[Tensor
     return blur, torch.randn(shape, generator=generator)
 
 
-def largest_difference(run: Run, network: SpikeVRT, size: ClipSize) -> float:
+def largest_difference(run: Run, network: Network, size: ClipSize) -> float:
     """Between the program and the network, over one random clip; the least of `CHECKED_CLIPS` where it is too large.
 
     The input is aligned by whole pixels (`flow.nearest4`). Where a flow ends within rounding of a whole pixel, two
@@ -248,7 +229,7 @@ def largest_difference(run: Run, network: SpikeVRT, size: ClipSize) -> float:
     return min(differences)
 
 
-def _compare(kind: Format, path: Path, network: SpikeVRT, sizes: list[ClipSize]) -> float | None:
+def _compare(kind: Format, path: Path, network: Network, sizes: list[ClipSize]) -> float | None:
     if kind == "onnx" and importlib.util.find_spec("onnxruntime") is None:
         return None  # `check` True was refused before
     run = open_program(kind, path)
@@ -308,60 +289,46 @@ def _check_tools(kind: Format, options: ExportOptions) -> None:
             raise ValueError("format: aoti needs a C++ compiler (g++, or the one that CXX names)") from None
 
 
-def _load(weights: Path, options: ExportOptions) -> tuple[SpikeVRT, WeightsInfo]:
+def _load(weights: Path, options: ExportOptions) -> tuple[Network, WeightsInfo]:
     state, info = load_weights(weights)
     if options.without_spikes and info.model.spikes is None:
         raise ValueError(f"without_spikes: {weights} is a network without spikes")
-    spikes = info.model.spikes
-    if spikes and (spikes.relight or spikes.representation != "counts") and not options.without_spikes:
-        raise ValueError(
-            f"{weights}: reads lit frames or profiles (model.spikes), which exported programs are not described for; "
-            "allowed: weights that read counts"
-        )
-    if info.model.unet is not None:
-        raise ValueError(f"{weights}: a U-Net; allowed: weights of SpikeVRT or its twin, which alone are exported")
-    if info.model.vrt.pa_frames == 0 or info.model.vrt.upscale != 1 or info.model.vrt.in_channels != 3:
-        raise ValueError(f"{weights}: only networks that deblur are exported (pa_frames above 0, upscale 1, RGB)")
-    network = SpikeVRT(info.model)
+    network = build_network(info.model)
     load_strict(network, state, str(weights))
     if options.without_spikes:
-        alone = SpikeVRT(dataclasses.replace(info.model, spikes=None, checkpoint=()))
-        alone.vrt = network.vrt
-        network = alone
-    min_frames, min_px = _least(network, is_free=options.height is None)
+        network = build_network(dataclasses.replace(info.model, spikes=None, checkpoint=()))
+        load_strict(network, {name: state[name] for name in network.state_dict()}, str(weights))
+    try:
+        network.check_exportable()
+    except ValueError as error:
+        raise ValueError(f"{weights}: {error}") from None
+    min_frames = _min_frames(network)
     if options.frames is not None and options.frames < min_frames:
         raise ValueError(f"frames: {options.frames}; this network needs {min_frames} or more")
-    multiple = 8 * options.spike_ratio if network.config.spikes is not None else 8
+    multiple = network.pad_multiple * (1 if network.config.spikes is None else options.spike_ratio)
     for name, value in (("height", options.height), ("width", options.width)):
-        if value is not None and (value % multiple or not min_px <= value <= MAX_PX):
-            raise ValueError(f"{name}: {value}; allowed: multiples of {multiple} from {min_px} to {MAX_PX}")
+        if value is not None and (value % multiple or not network.min_size_px <= value <= MAX_PX):
+            raise ValueError(
+                f"{name}: {value}; allowed: multiples of {multiple} from {network.min_size_px} to {MAX_PX}"
+            )
     return network.eval(), info
 
 
-def _least(network: SpikeVRT, *, is_free: bool) -> tuple[int, int]:
-    """The fewest frames and pixels a side. Free sides must hold more than one window at 1/8 of the resolution: torch
-    traces one window and several as two different programs."""
-    vrt = network.config.vrt
-    min_px = network.min_size_px
-    return max(2, 1 + vrt.pa_frames // 2), max(min_px, 8 * (max(vrt.window[1:]) + 1)) if is_free else min_px
+def _min_frames(network: Network) -> int:
+    return max(2, network.min_frames)  # torch traces a size of 1 as another program
 
 
-def _spikes(network: SpikeVRT, options: ExportOptions) -> Any:
-    return None if options.without_spikes else network.config.spikes
-
-
-def _sizes(network: SpikeVRT, options: ExportOptions) -> list[ClipSize]:
+def _sizes(network: Network, options: ExportOptions) -> list[ClipSize]:
     """The size to trace at, and two others to compare at; equal where the options fix them.
 
     The others differ in the number of windows, odd ones included, and in whether a clip is longer than a window.
     """
-    min_frames, min_px = _least(network, is_free=options.height is None)
-    depth = network.config.vrt.window[0]
+    least_px, least_frames, step = network.min_free_px, _min_frames(network), network.pad_multiple
+    together, ratio = network.window_frames, options.spike_ratio
     sizes = []
-    for frames, height, width in ((5, 24, 8), (depth + 1, 0, 40), (depth - 1, 40, 16)):
-        frames = options.frames or max(frames, min_frames)
-        height, width = options.height or min_px + height, options.width or min_px + width
-        ratio = options.spike_ratio
+    for frames, more_rows, more_columns in ((5, 3, 1), (together + 1, 0, 5), (together - 1, 5, 2)):
+        frames = options.frames or max(frames, least_frames)
+        height, width = options.height or least_px + more_rows * step, options.width or least_px + more_columns * step
         sizes.append(ClipSize(frames, height, width, height // ratio, width // ratio))
     return sizes if options.frames is None or options.height is None else sizes[:2]
 

@@ -126,8 +126,15 @@ def one_line(error: Exception) -> str:
 
 def _look_through(values: Any, kind: Any, name: str, closed: bool, finite: bool) -> None:
     """Refuse what msgspec lets pass, or tells less of: unknown keys, numbers that are not finite, other literals."""
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
+    if kind in (int, str, bool, Any):
+        return
+    origin, inner = _parts(kind)
+    if kind is float:
+        if isinstance(values, int | float):
+            is_sound = abs(values) < 1 << 63 if isinstance(values, int) else values == values
+            allowed = "a finite float" if finite else "float"
+            require(is_sound and not (finite and math.isinf(values)), name, values, allowed)
+    elif origin in (typing.Union, types.UnionType):
         others = [one for one in inner if one is not types.NoneType]
         if values is not None and len(others) == 1:
             _look_through(values, others[0], name, closed, finite)
@@ -139,7 +146,8 @@ def _look_through(values: Any, kind: Any, name: str, closed: bool, finite: bool)
             elif closed:
                 near = difflib.get_close_matches(str(key), fields, n=1)
                 advice = f"did you mean {_joined(name, near[0])}?" if near else f"allowed: {', '.join(fields)}"
-                raise ValueError(f"unknown key {_joined(name, str(key))[:MAX_SHOWN]}; {advice}")
+                unknown = _joined(name, key if isinstance(key, str) and key.isprintable() else ascii(key))
+                raise ValueError(f"unknown key {unknown[:MAX_SHOWN]}; {advice}")
     elif origin is tuple and isinstance(values, list | tuple):
         for index, value in enumerate(values):
             one = inner[0 if inner[-1] is ... else min(index, len(inner) - 1)]
@@ -153,14 +161,17 @@ def _look_through(values: Any, kind: Any, name: str, closed: bool, finite: bool)
         require(
             any(values == one and type(values) is type(one) for one in inner), name, values, ", ".join(map(str, inner))
         )
-    elif kind is float and isinstance(values, int | float):
-        is_sound = abs(values) < 1 << 63 if isinstance(values, int) else values == values
-        require(is_sound and not (finite and math.isinf(values)), name, values, "a finite float" if finite else "float")
+
+
+@functools.cache
+def _parts(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    return typing.get_origin(kind), typing.get_args(kind)
 
 
 @functools.cache
 def _fields(kind: type) -> dict[str, Any]:
-    return {field.name: typing.get_type_hints(kind)[field.name] for field in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def _joined(name: str, key: str) -> str:

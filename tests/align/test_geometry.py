@@ -16,7 +16,7 @@ from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import image_size, write_image
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter, sha256_file
 from spikevrt.recording.spike_formats import StreamFormat, open_stream
-from spikevrt.recording.sps100 import pack_sps100
+from spikevrt.recording.stream import pack_sps100
 
 
 def _light(height: int, width: int, seed: int = 0) -> np.ndarray:

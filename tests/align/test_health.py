@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from spikevrt.align.findings import VERDICTS
-from spikevrt.align.health import NAMES, TRUSTED_FIT, HealthReport, check_health, gate
+from spikevrt.align.health import NAMES, TRUSTED_FIT, HealthReport, admit, check_health
 from spikevrt.align.pairing import linear_light, to_luminance
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.exposure import Exposure
@@ -109,7 +109,7 @@ def test_a_sound_recording_passes_with_all_in_order(clean: dict[str, Path], phot
     assert _odd(report) == {} and report.verdict == "ok"
     assert tuple(finding.name for finding in report.findings) == NAMES
     assert report.finding("orientation").numbers["upright"] > 0.9
-    assert gate(recording) is recording
+    assert admit(recording) is recording
 
 
 def test_a_dead_block_is_found_pixel_by_pixel_and_marked_for_repair(clean: dict[str, Path], tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_dead_block_is_found_pixel_by_pixel_and_marked_for_repair(clean: dict[
     assert _odd(report) == {"dead pixels": "repaired"}
     dead = {(row, column) for row in range(20, 25) for column in range(28, 35)}
     assert set(report.bad_pixels) == dead and report.finding("dead pixels").numbers["num_pixels"] == 35
-    passed = gate(recording)
+    passed = admit(recording)
     mask = passed.bad_mask()
     assert mask is not None and int(mask.sum()) == 35 and recording.bad_pixels == ()
     assert _odd(check_health(passed)) == {}  # what is known is not found again
@@ -162,8 +162,8 @@ def test_a_flipped_stream_is_refused_with_the_flip_named(
     finding = check_health(recording).finding("orientation")
     assert finding.verdict == "refused" and f"with {name}" in finding.sentence
     with pytest.raises(ValueError, match=f"broken: orientation: the spikes fit the frames with {name} .*ignore"):
-        gate(recording)
-    assert gate(recording, ignore=["orientation"]) is recording
+        admit(recording)
+    assert admit(recording, ignore=["orientation"]) is recording
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_a_doubled_gain_is_a_warning_that_names_density(clean: dict[str, Path], 
     assert _odd(report) == {"gain": "warning"}
     assert abs(report.finding("gain").numbers["spikes_per_tick_at_full_light"] - 2) < 0.15
     assert "normalize: density" in report.finding("gain").sentence
-    assert gate(open_recording(root)).bad_pixels == ()
+    assert admit(open_recording(root)).bad_pixels == ()
 
 
 def test_a_density_that_drifts_between_frames_is_a_warning(clean: dict[str, Path], tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_a_stream_of_one_value_is_refused(clean: dict[str, Path], tmp_path: Path
     report = check_health(recording)
     assert report.finding("spikes").verdict == "refused" and words in report.finding("spikes").sentence
     with pytest.raises(ValueError, match="broken: spikes: "):
-        gate(recording)
+        admit(recording)
 
 
 @pytest.mark.parametrize("num_ticks", [1, 2, 7])
@@ -354,12 +354,12 @@ def test_scenes_of_hardly_any_tone_are_judged_without_a_warning(tmp_path: Path, 
 def test_frames_without_spikes_are_refused(tmp_path: Path) -> None:
     write_image_in(tmp_path / "blur" / "0.png", np.zeros((8, 8, 3), dtype=np.uint8))
     with pytest.raises(ValueError, match="no spikes in this recording; allowed: a recording with spikes"):
-        gate(loose_recording(tmp_path / "blur", None))
+        admit(loose_recording(tmp_path / "blur", None))
 
 
 def test_an_unknown_finding_to_ignore_is_refused(clean: dict[str, Path]) -> None:
     with pytest.raises(ValueError, match="^ignore: 'gravity'; allowed: spikes, dead pixels, "):
-        gate(open_recording(clean[PHOTOS[0]]), ignore=["gravity"])
+        admit(open_recording(clean[PHOTOS[0]]), ignore=["gravity"])
 
 
 def test_a_registered_recording_is_compared_where_its_homography_says(clean: dict[str, Path], tmp_path: Path) -> None:
@@ -394,6 +394,6 @@ def test_the_recording_and_its_files_are_untouched(clean: dict[str, Path]) -> No
     root = clean[PHOTOS[0]]
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     recording = open_recording(root)
-    gate(recording)
+    admit(recording)
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     assert recording == open_recording(root)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spikevrt.align.pairing import (
-    LUMINANCE,
+    LUMINANCE_3,
     ORIENTATIONS,
     Pairs,
     colour_evidence,
@@ -32,7 +32,7 @@ def _scene(height: int = 60, width: int = 60, seed: int = 0) -> np.ndarray:
     return np.stack([0.1 + 0.7 * (w - w.min()) / (w.max() - w.min()) for w in waves], axis=-1).astype(np.float32)
 
 
-def _pairs(light: np.ndarray, weights: np.ndarray = LUMINANCE, gain: float = 0.5) -> Pairs:
+def _pairs(light: np.ndarray, weights: np.ndarray = LUMINANCE_3, gain: float = 0.5) -> Pairs:
     return Pairs((0,), gain * (light @ weights)[None], light[None], np.zeros((1, *light.shape[:2]), dtype=np.float32))
 
 
@@ -64,7 +64,7 @@ def test_a_flat_picture_has_no_orientation() -> None:
 def test_red_minus_blue_weighs_plus_one_minus_one_and_nothing() -> None:
     light = _scene()
     known = colour_evidence(_pairs(light))
-    exchanged = colour_evidence(_pairs(light, LUMINANCE[::-1].copy()))
+    exchanged = colour_evidence(_pairs(light, LUMINANCE_3[::-1].copy()))
     flat = colour_evidence(_pairs(light, np.array([1, 1, 1], dtype=np.float32) / 3))
     assert known is not None and exchanged is not None and flat is not None
     assert abs(known.ratio - 1) < 0.05 and abs(exchanged.ratio + 1) < 0.05 and abs(flat.ratio) < 0.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spikevrt.align.pixels import find_dead, find_hot, find_shown, find_stuck
+from spikevrt.align.defects import find_dead, find_hot, find_shown, find_stuck
 
 NUM_TICKS = 61
 

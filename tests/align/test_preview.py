@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikevrt.align.preview import LABEL_PX, SHEET_PX, draw_readings
+from spikevrt.align.describe import LABEL_PX, SHEET_PX, draw_readings
 from spikevrt.recording.frames import read_image
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikevrt.align.ticks import find_breaks_in, scan
+from spikevrt.align.defects import find_breaks_in, scan
 from spikevrt.recording.stream import count_slices
 
 
@@ -48,8 +48,8 @@ def test_a_scan_adds_up_to_the_stream_whatever_the_chunks(monkeypatch: pytest.Mo
     spikes = _steady(101)
     spikes[[7, 50]] = 0
     whole = scan(_Stream(spikes), [(0, 101)])
-    monkeypatch.setattr("spikevrt.align.ticks.CHUNK_BITS", 13 * 31 * 37)
-    monkeypatch.setattr("spikevrt.align.ticks.SEARCH_TICKS", 40)
+    monkeypatch.setattr("spikevrt.align.defects.CHUNK_BITS", 13 * 31 * 37)
+    monkeypatch.setattr("spikevrt.align.defects.SEARCH_TICKS", 40)
     pieces = scan(_Stream(spikes), [(0, 101)])
     for found in (whole, pieces):
         assert np.array_equal(found.counts, spikes.sum(axis=0))
@@ -73,8 +73,8 @@ def test_a_missing_stretch_is_found_at_its_tick(num_missing: int) -> None:
 
 
 def test_a_break_is_found_once_though_two_searches_overlap_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spikevrt.align.ticks.SEARCH_TICKS", 200)
-    monkeypatch.setattr("spikevrt.align.ticks.CHUNK_BITS", 50 * 31 * 37)
+    monkeypatch.setattr("spikevrt.align.defects.SEARCH_TICKS", 200)
+    monkeypatch.setattr("spikevrt.align.defects.CHUNK_BITS", 50 * 31 * 37)
     spikes = _steady(900)
     for first in (60, 140, 190, 200, 205, 330):
         cut = np.concatenate([spikes[:first], spikes[first + 11 :]])

@@ -407,7 +407,7 @@ def test_a_recording_without_sharp_frames_is_refused(make_recording: MakeRecordi
         ({"frames": "jpg"}, "frames: 'jpg'; allowed: npy, png"),
         ({"split": "half"}, "split: 'half'; allowed: whole, fractional"),
         ({"num_bins": 0}, "num_bins: 0; allowed: 1 or more"),
-        ({"ignore_health": ["colour"]}, "ignore: 'colour'; allowed: spikes, dead pixels, "),
+        ({"ignore_health": ["colour"]}, "ignore_health: 'colour'; allowed: spikes, dead pixels, "),
         ({"layout": LayoutOptions(blur="blur")}, "a: a recording tells all by itself; allowed: options of layouts for"),
     ],
 )

@@ -63,7 +63,7 @@ def test_what_is_written_reads_back_through_its_sidecar(tmp_path: Path, name: st
         tmp_path / name,
         open_stream(tmp_path / "source.npy"),
         FORMATS[name],
-        start_tick=3,
+        ticks=(3, None),
         tick_rate_hz=20000.0,
         progress=lambda done, total: steps.append((done, total)),
     )
@@ -102,8 +102,8 @@ def test_a_file_is_replaced_only_when_told_and_its_sidecar_with_it(tmp_path: Pat
     source = open_stream(tmp_path / "source.npy")
     write_stream(tmp_path / "a.dat", source, StreamFormat())
     with pytest.raises(FileExistsError, match=r"a\.dat: exists; choose another name or pass --overwrite"):
-        write_stream(tmp_path / "a.dat", source, StreamFormat(), stop_tick=5)
-    write_stream(tmp_path / "a.dat", source, StreamFormat(), stop_tick=5, overwrite=True)
+        write_stream(tmp_path / "a.dat", source, StreamFormat(), ticks=(0, 5))
+    write_stream(tmp_path / "a.dat", source, StreamFormat(), ticks=(0, 5), overwrite=True)
     assert (
         open_stream(tmp_path / "a.dat").num_ticks == json.loads((tmp_path / "a.dat.json").read_text())["num_ticks"] == 5
     )
@@ -128,8 +128,8 @@ def test_a_source_that_breaks_off_leaves_what_was_there(tmp_path: Path, name: st
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"start_tick": 5, "stop_tick": 5}, r"source\.npy: ticks \[5, 5\) are none; allowed: one or more"),
-        ({"stop_tick": 38}, r"source\.npy: ticks \[0, 38\) asked for; allowed: inside \[0, 37\)"),
+        ({"ticks": (5, 5)}, r"source\.npy: ticks \[5, 5\) are none; allowed: one or more"),
+        ({"ticks": (0, 38)}, r"source\.npy: ticks \[0, 38\) asked for; allowed: inside \[0, 37\)"),
         ({"format": StreamFormat(width=14)}, r"14x7 is stated, but the spikes have 13x7"),
         ({"format": StreamFormat("sps100")}, "sps100: 13x7; allowed: 1000 columns"),
         ({"format": StreamFormat("h5", axes="HWT")}, "axes: 'HWT'; allowed for writing h5: 'THW'"),
@@ -207,7 +207,7 @@ def test_a_source_whose_checksum_differs_is_refused_where_all_of_it_is_asked_for
     with pytest.raises(ValueError, match=r"source\.npy: sha256 [0-9a-f]{12}\.\.\., but 000000000000\.\.\. is written"):
         write_stream(tmp_path / "b.dat", stream, StreamFormat(), source_sha256="0" * 64)
     assert not (tmp_path / "b.dat").exists()
-    write_stream(tmp_path / "c.dat", stream, StreamFormat(), stop_tick=36, source_sha256="0" * 64)
+    write_stream(tmp_path / "c.dat", stream, StreamFormat(), ticks=(0, 36), source_sha256="0" * 64)
 
 
 def test_a_sidecar_of_the_file_before_is_gone_when_the_new_one_fails(
@@ -222,5 +222,5 @@ def test_a_sidecar_of_the_file_before_is_gone_when_the_new_one_fails(
 
     monkeypatch.setattr(convert, "write_stream_sidecar", fails)
     with pytest.raises(OSError, match="no space left"):
-        write_stream(tmp_path / "a.dat", source, StreamFormat(), stop_tick=5, overwrite=True)
+        write_stream(tmp_path / "a.dat", source, StreamFormat(), ticks=(0, 5), overwrite=True)
     assert {path.name for path in tmp_path.iterdir()} == {"source.npy", "a.dat"}

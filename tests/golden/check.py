@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from spikevrt.config import VrtConfig
-from spikevrt.model.deform import DeformAlign
+from spikevrt.model.deformable_alignment import DeformAlign
 from spikevrt.model.flow import Flows, clip_flows
 from spikevrt.model.vrt import VRT
 from spikevrt.model.weights import load_strict

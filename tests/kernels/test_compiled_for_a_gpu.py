@@ -10,7 +10,7 @@ import os
 import pytest
 import torch
 
-from spikevrt.kernels.frame_attention import TemporalWeights
+from spikevrt.kernels.operators import TemporalWeights
 
 SHARED_MEMORY_BYTES = 227 * 1024  # what one program may use on an H100 or H200
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spikevrt.kernels.deform_conv import deform_op, deform_triton
-from spikevrt.model.deform import deform_conv
+from spikevrt.kernels.operators import deform_op, deform_triton
+from spikevrt.model.deformable_alignment import deform_conv
 
 # convolution groups, deformable groups, input channels of a convolution group, output channels
 CASES = {

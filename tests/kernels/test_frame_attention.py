@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spikevrt.kernels import frame_attention as temporal
-from spikevrt.kernels.frame_attention import TemporalWeights, temporal_op, temporal_plain, temporal_triton
-from spikevrt.model.fusion import TemporalCrossAttnFuse
-from spikevrt.model.spike_encoder import SpikeTemporalSA
+from spikevrt.kernels import operators
+from spikevrt.kernels.operators import TemporalWeights, temporal_op, temporal_plain, temporal_triton
+from spikevrt.model.spike_branch import SpikeTemporalSA, TemporalCrossAttnFuse
 
 SAMPLES, PIXELS, CHANNELS, HEADS = 2, 17, 96, 4  # at 5 frames a program takes 12 pixels, at 7 it takes 9
 
@@ -75,7 +74,7 @@ def test_the_plain_twin_computes_what_the_layers_of_the_network_do(kind):
 
 @pytest.mark.parametrize(("kind", "frames"), [("self", 7), ("cross", 5), ("cross with time bias", 7)])
 def test_kernel_and_plain_twin_agree_in_value_and_gradient(device, monkeypatch, kind, frames):
-    monkeypatch.setattr(temporal, "BACKWARD_TOKENS", SAMPLES * frames * 7)  # 17 pixels are three chunks
+    monkeypatch.setattr(operators, "BACKWARD_TOKENS", SAMPLES * frames * 7)  # 17 pixels are three chunks
     block, inputs = block_of(kind).to(device), [t.to(device) for t in features(kind, frames)]
     expected = value_and_gradients(temporal_plain, block, inputs)
     for name, value in value_and_gradients(temporal_triton, block, inputs).items():

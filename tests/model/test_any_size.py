@@ -6,8 +6,16 @@ import pytest
 import torch
 from torch.export import Dim
 
-from spikevrt.model.any_size import crop_and_roll_back, masked_pairs, pad_and_roll, symbolic_windows
-from spikevrt.model.blocks import TMSA, effective_window, shift_mask
+from spikevrt.model.blocks import (
+    TMSA,
+    BlockSettings,
+    crop_and_roll_back,
+    effective_window,
+    masked_pairs,
+    pad_and_roll,
+    shift_mask,
+    symbolic_windows,
+)
 
 SIZES = [(5, 7, 11), (2, 4, 4), (3, 8, 4), (6, 4, 13), (7, 9, 8)]  # shorter and longer than windows, equal, odd
 WINDOW, SHIFT = (3, 4, 4), (1, 2, 2)
@@ -40,11 +48,12 @@ def test_a_row_is_padded_shifted_and_brought_back():
     assert torch.equal(crop_and_roll_back(rolled, (1, 1, 3), (0, 0, 2)), x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutual", [False, True])
 def test_a_block_exported_at_one_size_is_the_block_at_every_other(mutual: bool):
     window = (2, 4, 4) if mutual else WINDOW
     torch.manual_seed(3)
-    block = TMSA(8, window, (1, 2, 2), 2, 2.0, mutual, 0.0, ()).eval()
+    block = TMSA(BlockSettings(8, window, 2, 2.0, mutual=mutual), (1, 2, 2), 0.0).eval()
     torch.nn.init.normal_(block.attn.relative_position_bias_table)
     # a size that may be one window only, and may not, is refused by torch.export: rows and columns begin above it
     free = {axis: Dim(name, min=lowest, max=64) for axis, name, lowest in ((1, "d", 2), (2, "h", 5), (3, "w", 5))}

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spikevrt.model import deform
-from spikevrt.model.deform import DeformAlign, deform_conv
+from spikevrt.model import deformable_alignment
+from spikevrt.model.deformable_alignment import DeformAlign, deform_conv
 from spikevrt.model.flow import SpyNet, flow_warp
 
 
@@ -77,7 +77,7 @@ def align(pa_frames, plain):
 @pytest.mark.parametrize("samples", [1, 1 << 22])
 @pytest.mark.parametrize("pa_frames", [2, 4])
 def test_alignment_in_pieces_equals_its_plain_twin_in_value_and_gradient(monkeypatch, pa_frames, samples):
-    monkeypatch.setattr(deform, "CPU_SAMPLES", samples)
+    monkeypatch.setattr(deformable_alignment, "CPU_SAMPLES", samples)
     results = []
     for plain in (False, True):
         generator = torch.Generator().manual_seed(3)

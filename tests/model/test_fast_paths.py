@@ -8,12 +8,10 @@ import pytest
 import torch
 
 from spikevrt.config import ModelConfig, SpikeConfig, VrtConfig
-from spikevrt.model import feed_forward
-from spikevrt.model import frame_attention_plain as temporal
-from spikevrt.model.feed_forward import Geglu
-from spikevrt.model.frame_attention_plain import attend_over_time, over_pixels
-from spikevrt.model.linear import Linear, as_published
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model import linear, spike_branch
+from spikevrt.model.linear import Geglu, Linear, as_published
+from spikevrt.model.spike_branch import attend_over_time, over_pixels
+from spikevrt.model.spike_vrt import SpikeVRT
 
 
 def both_ways(make, *inputs, tolerance=1e-5):
@@ -50,7 +48,7 @@ def test_a_linear_layer_as_a_convolution():
 
 @pytest.mark.parametrize("tokens_per_piece", [1, 5, 8192])
 def test_the_feed_forward_layer_in_pieces(monkeypatch, tokens_per_piece):
-    monkeypatch.setattr(feed_forward, "TOKENS_PER_PIECE", tokens_per_piece)
+    monkeypatch.setattr(linear, "TOKENS_PER_PIECE", tokens_per_piece)
     both_ways(lambda: seeded(Geglu(6, 10, 4)), noise(2, 3, 2, 6))
 
 
@@ -64,7 +62,7 @@ class NormAndGeglu(torch.nn.Module):
 
 
 def test_the_feed_forward_layer_with_its_norm(monkeypatch):
-    monkeypatch.setattr(feed_forward, "TOKENS_PER_PIECE", 5)
+    monkeypatch.setattr(linear, "TOKENS_PER_PIECE", 5)
     both_ways(lambda: seeded(NormAndGeglu()), noise(2, 3, 2, 6), tolerance=1e-4)  # sums of 12 divided by their spread
 
 
@@ -84,7 +82,7 @@ def test_pieces_of_pixels_are_as_large_as_a_budget_of_bytes_allows(monkeypatch):
         return x
 
     x = noise(1, 5, 8, 3, 4)
-    monkeypatch.setattr(temporal, "BYTES_PER_PIECE", 3 * (5 * 3 * 4 * 4))  # three rows: 5 frames, 3 columns, 4 floats
+    monkeypatch.setattr(spike_branch, "BYTES_PER_PIECE", 3 * (5 * 3 * 4 * 4))  # three rows of 5 frames
     assert torch.equal(over_pixels(look, x, max_tokens=1 << 30), x)
     assert sizes == [9, 9, 6]
 

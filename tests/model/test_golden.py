@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from spikevrt.model.attention import WindowAttention, WindowMask, relative_position_index, sine_position_code
-from spikevrt.model.blocks import RTMSA, TMSAG, Geglu, shift_mask
-from spikevrt.model.deform import DeformAlign
+from spikevrt.model.blocks import RTMSA, TMSAG, BlockSettings, Geglu, shift_mask
+from spikevrt.model.deformable_alignment import DeformAlign
 from spikevrt.model.flow import Flows, flow_warp, nearest4
 from spikevrt.model.stage import Stage
 from spikevrt.model.vrt import Upsample
@@ -52,6 +52,7 @@ CHANGED = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", CHANGED)
 def test_a_changed_tensor_is_noticed(tmp_path, key):
     data = dict(np.load(GOLDEN / "dev_f_deblur_w344_d8.npz", allow_pickle=False))
@@ -109,7 +110,7 @@ def test_transformer_groups(key):
     depth = 1 + max(int(k.split("blocks.")[1].split(".")[0]) for k in MODULES if k.startswith(f"{name}/sd/"))
     frames = (table.shape[0] // 49 + 1) // 2
     ratio = MODULES[f"{name}/sd/blocks.0.mlp.fc11.weight"].shape[0] / 8
-    group = TMSAG(8, depth, (frames, 4, 4), table.shape[1], ratio, mutual, [0.0] * depth, ())
+    group = TMSAG(BlockSettings(8, (frames, 4, 4), table.shape[1], ratio, mutual=mutual), [0.0] * depth)
     load_golden(group, name)
     y = group(golden(key).permute(0, 2, 3, 4, 1)).permute(0, 4, 1, 2, 3)
     assert_near(y, key.replace("/x_", "/y_"))
@@ -119,7 +120,7 @@ def test_residual_group_of_single_frame_windows():
     table = MODULES["rtmsa_win144/sd/residual_group.blocks.0.attn.relative_position_bias_table"]
     keys = [k for k in MODULES if k.startswith("rtmsa_win144/sd/residual_group.blocks.")]
     depth = 1 + max(int(k.split("blocks.")[1].split(".")[0]) for k in keys)
-    group = RTMSA(8, depth, (1, 4, 4), table.shape[1], 2.0, [0.0] * depth, ())
+    group = RTMSA(BlockSettings(8, (1, 4, 4), table.shape[1], 2.0), [0.0] * depth)
     load_golden(group, "rtmsa_win144")
     y = group(golden("rtmsa_win144/x").permute(0, 2, 3, 4, 1)).permute(0, 4, 1, 2, 3)
     assert_near(y, "rtmsa_win144/y")
@@ -163,8 +164,8 @@ def test_stages(name):
     errors = []
     for scale in (1, 2, 4, 8):  # sets the limit of the learned offsets, which the file does not tell
         stage = Stage(
-            x.shape[-1], y.shape[-1], depth, reshape, scale, window, table.shape[1], depths[1] / depth, 2.0,
-            [0.0] * depth, pa_frames, groups, (),
+            x.shape[-1], BlockSettings(y.shape[-1], window, table.shape[1], 2.0), [0.0] * depth, reshape=reshape,
+            scale=scale, mutual_ratio=depths[1] / depth, pa_frames=pa_frames, deform_groups=groups,
         )  # fmt: skip
         load_golden(stage, name)
         with torch.no_grad():

@@ -9,10 +9,8 @@ import pytest
 import torch
 
 from spikevrt.config import CHECKPOINT_PARTS, ModelConfig, SpikeConfig, VrtConfig, load_config
-from spikevrt.model.frame_attention_plain import over_pixels
-from spikevrt.model.fusion import TemporalCrossAttnFuse, resize_features
-from spikevrt.model.network import SpikeVRT
-from spikevrt.model.spike_encoder import SpikeTemporalSA
+from spikevrt.model.spike_branch import SpikeTemporalSA, TemporalCrossAttnFuse, over_pixels, resize_features
+from spikevrt.model.spike_vrt import SpikeVRT
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 VRT_CONFIG = VrtConfig(

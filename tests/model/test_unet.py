@@ -9,9 +9,9 @@ import torch
 
 from spikevrt.checkpoint import WeightsInfo, save_weights
 from spikevrt.config import ModelConfig, SpikeConfig, UnetConfig, load_config
-from spikevrt.model.build import build_network
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.model.unet import Unet, with_neighbours
+from spikevrt.model.weights import build_network
 from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip
 from spikevrt.restore.work import ClipWork
 
@@ -272,3 +272,34 @@ def test_a_folded_unet_of_no_halvings_sees_a_few_cells_around_a_pixel_and_no_mor
     rows, columns = changed.nonzero().T
     # four 3x3 convolutions at half the size reach 4 cells of 2x2 pixels to each side of the cell (6, 10)
     assert (int(rows.min()), int(rows.max())) == (4, 21) and (int(columns.min()), int(columns.max())) == (12, 29)
+
+
+def test_no_pixel_counts_beyond_the_reach_and_some_near_its_end_does():
+    unet = UnetConfig(width=3, growth=1, depth=2, blocks=1, unshuffle=2, neighbours=0)
+    torch.manual_seed(5)
+    network = Unet(ModelConfig(unet=unet, spikes=None)).double()
+    torch.nn.init.normal_(network.last.weight)
+    reach, side = network.reach_px, 256
+    assert reach is not None
+    farthest = 0
+    for place in (124, 127, 128, 131):  # other corners of the blocks of 8 pixels that become one
+        blur = torch.full((1, 1, 3, side, side), 0.5, dtype=torch.float64)
+        other = blur.clone()
+        other[..., place, place] += 1
+        with torch.no_grad():
+            changed = (network(blur) - network(other)).abs().amax((0, 1, 2)).nonzero()
+        farthest = max(farthest, int((changed - place).abs().max()))
+    assert reach - 2 * network.pad_multiple <= farthest <= reach
+
+
+def test_networks_are_told_apart_by_name():
+    relit = SpikeConfig(representation="profile", relight=True)
+    models = {
+        "SpikeVRT": ModelConfig(),
+        "VRT": ModelConfig(spikes=None),
+        "SpikeVRT, relit": ModelConfig(spikes=relit),
+        "U-Net": ModelConfig(unet=UnetConfig()),
+        "U-Net, without spikes": ModelConfig(unet=UnetConfig(), spikes=None),
+        "U-Net, folded, relit": ModelConfig(unet=UnetConfig(unshuffle=2), spikes=relit),
+    }
+    assert {name: model.name for name, model in models.items()} == {name: name for name in models}

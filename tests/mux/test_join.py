@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikevrt.mux.encode import CONTAINERS, VideoFormat, VideoTags, tags_of, write_segment
+from spikevrt.mux.encode import VideoTags, tags_of, write_segment
 from spikevrt.mux.join import join_segments
+from spikevrt.recording.media import CONTAINERS, VideoFormat
 from spikevrt.recording.video import iter_video, probe_video
 
 BASE = Fraction(1, 90000)

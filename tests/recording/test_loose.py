@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikevrt.mux.encode import VideoFormat, VideoTags, write_segment
+from spikevrt.mux.encode import VideoTags, write_segment
 from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.loose import loose_recording
+from spikevrt.recording.media import VideoFormat
 from spikevrt.recording.spike_file import SpikeGeometry
 from spikevrt.recording.stream import PackedStream
 from tests.recording.conftest import SPIKES

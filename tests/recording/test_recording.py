@@ -14,11 +14,12 @@ import torch
 
 from spikevrt.formats.convert import write_stream
 from spikevrt.light import linear_to_srgb
-from spikevrt.mux.encode import VideoFormat, VideoTags, write_segment
+from spikevrt.mux.encode import VideoTags, write_segment
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import to_float, write_pixels
 from spikevrt.recording.loose import loose_recording
+from spikevrt.recording.media import VideoFormat
 from spikevrt.recording.recording import find_recordings, open_recording, with_alignment, write_sidecar
 from spikevrt.recording.spike_file import SpikeWriter
 from spikevrt.recording.spike_formats import StreamFormat, open_stream

@@ -16,12 +16,12 @@ import pytest
 
 from spikevrt.recording.arrays import InflatedArray, MappedArray
 from spikevrt.recording.recording import open_recording
+from spikevrt.recording.sidecar import read_spikecv_config
 from spikevrt.recording.spike_formats import (
     StreamFormat,
     find_format,
     find_stated,
     open_stream,
-    read_spikecv_config,
     stream_sidecar_path,
     write_stream_sidecar,
 )

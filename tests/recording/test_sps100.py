@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spikevrt.recording.spike_formats import StreamFormat, open_stream
-from spikevrt.recording.sps100 import Sps100Stream, pack_sps100
+from spikevrt.recording.stream import Sps100Stream, pack_sps100
 
 # Four rows, so lines 1 and 2. The last two bytes of a half-row, little-endian: channel << 14 | line << 4 | the pixels
 # 496 to 499 (bits 0 to 3).

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikevrt.mux.encode import VideoFormat, VideoTags, tags_of, write_segment
+from spikevrt.mux.encode import VideoTags, tags_of, write_segment
 from spikevrt.mux.join import write_video
+from spikevrt.recording.media import VideoFormat
 from spikevrt.recording.video import VideoReader, iter_video, probe_video
 
 

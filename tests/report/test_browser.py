@@ -28,7 +28,10 @@ QUIET = (
 )  # fmt: skip
 PHONE_PX = 360
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
+pytestmark = [
+    pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on the PATH"),
+    pytest.mark.slow,
+]
 
 
 @pytest.fixture(scope="module")

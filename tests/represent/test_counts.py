@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from spikevrt.bilinear import read_at
 from spikevrt.represent.counts import exposure_counts, exposure_intervals, place_counts, window_intervals
 from spikevrt.represent.repair import repair
-from spikevrt.represent.warp import warp
 
 SPIKES = np.random.default_rng(5).integers(0, 2, (13, 5, 7), dtype=np.uint8)
 
@@ -37,7 +37,7 @@ def test_bad_pixels_are_filled_before_the_registration_reads_them():
     bad[2, 3] = True
     positions = centres(4, 6) + 0.5  # between four pixels each
     counts = torch.from_numpy(count([0, 13]).astype(np.float32))
-    expected = warp(repair(counts, torch.from_numpy(bad)), torch.from_numpy(positions)).half().float()
+    expected = read_at(repair(counts, torch.from_numpy(bad)), torch.from_numpy(positions)).half().float()
     assert torch.equal(place_counts(counts, bad=bad, positions=positions), expected)
     assert not torch.equal(place_counts(counts, positions=positions), expected)
 

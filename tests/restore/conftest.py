@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import ModelConfig, SpikeConfig
 from spikevrt.model.flow import Flows
-from spikevrt.mux.encode import VideoFormat, VideoTags, write_segment
+from spikevrt.model.network import Network
+from spikevrt.mux.encode import VideoTags, write_segment
 from spikevrt.mux.join import join_segments
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
+from spikevrt.recording.media import VideoFormat
 from spikevrt.recording.recording import Recording, open_recording, write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 
@@ -26,21 +28,29 @@ RGB = ModelConfig(spikes=None)
 SPIKES = ModelConfig(spikes=SpikeConfig(num_bins=NUM_BINS))
 
 
-class FakeNetwork(nn.Module):
+class FakeNetwork(Network):
     """Returns `answer(blur, spike_vox)` and remembers what it was given."""
 
     pad_multiple = 8
     min_size_px = 16
+    min_frames = 2
+    shares_flows = True
 
     def __init__(self, config: ModelConfig, answer: Callable[[Tensor, Tensor | None], Tensor]) -> None:
-        super().__init__()
-        self.config, self.answer = config, answer
+        super().__init__(config)
+        self.answer = answer
         self.calls: list[tuple[Tensor, Tensor | None]] = []
         self.flows: list[Flows | None] = []
         self.flow_calls = 0
         self.eval()
 
-    def clip_flows(self, blur: Tensor, max_pixels: int | None = None) -> Flows:
+    def bytes_per_pixel(self) -> float:
+        return 1.0
+
+    def flow_bytes(self, num_frames: int, height_px: int, width_px: int) -> int:
+        return 0
+
+    def clip_flows(self, blur: Tensor) -> Flows:
         """At every scale, where each pixel lies: x and y in pixels of the picture."""
         self.flow_calls += 1
         assert blur.ndim == 5 and blur.shape[-1] % 8 == blur.shape[-2] % 8 == 0

@@ -105,7 +105,7 @@ def test_a_finding_can_be_ignored(flipped: Recording):
 
 
 def test_an_unknown_finding_is_refused_with_those_there_are(recording_folder: Path):
-    with pytest.raises(ValueError, match="ignore: 'colour'; allowed: spikes, dead pixels, "):
+    with pytest.raises(ValueError, match="ignore_health: 'colour'; allowed: spikes, dead pixels, "):
         admit(open_recording(recording_folder), ("colour",))
 
 
@@ -146,7 +146,7 @@ def test_strict_refuses_a_clock_that_is_wrong(tmp_path: Path):
 def test_strict_is_refused_where_no_spikes_are_looked_at(recording_folder: Path, tmp_path: Path):
     with pytest.raises(ValueError, match=r"^strict: true; allowed with without_spikes: false"):
         RestoreOptions(strict=True, without_spikes=True)
-    shipped = PHOTO.parents[2] / "weights" / "vrt_tiny.safetensors"
+    shipped = PHOTO.parents[1] / "weights" / "vrt_tiny.safetensors"
     options = RestoreOptions(device="cpu", strict=True)
     with pytest.raises(ValueError, match=r"^strict: true; allowed for .*vrt_tiny.*, a network without spikes: false$"):
         restore_recording(shipped, open_recording(recording_folder), tmp_path / "out", options)

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from spikevrt.align.health import NAMES
-from spikevrt.mux.encode import VideoFormat
 from spikevrt.recording.alignment import Alignment, write_alignment
 from spikevrt.recording.frames import list_images, read_image
 from spikevrt.recording.loose import loose_recording
+from spikevrt.recording.media import VideoFormat
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.video import iter_video, probe_video
 from spikevrt.restore import job as job_module
@@ -287,6 +287,7 @@ def start(recording: Path, out: Path, seconds: float) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_killed_job_leaves_nothing_under_the_final_name_lets_nobody_in_while_it_runs_and_goes_on(
     make_recording, tmp_path
 ):

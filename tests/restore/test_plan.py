@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from spikevrt.config import ModelConfig, SpikeConfig, UnetConfig, VrtConfig
-from spikevrt.model.build import build_network
+from spikevrt.model.network import Network
+from spikevrt.model.weights import build_network
 from spikevrt.restore import plan
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.plan import Needs, Plan, choose, is_out_of_memory, measure_needs, parse_bytes, plan_tiles
@@ -15,18 +16,23 @@ from tests.restore.conftest import identity
 MB = 10**6
 
 
-def test_several_tiles_share_flows_and_a_single_one_does_not():
-    plans = {width: plan_tiles(ModelConfig(), 5, 256, width, tile_px=256) for width in (256, 512)}
+@pytest.fixture(scope="module")
+def reference() -> Network:
+    return build_network(ModelConfig())
+
+
+def test_several_tiles_share_flows_and_a_single_one_does_not(reference: Network):
+    plans = {width: plan_tiles(reference, 5, 256, width, tile_px=256) for width in (256, 512)}
     assert plans == {256: Plan(256, False), 512: Plan(256, True)}
 
 
 def test_a_network_without_flow_shares_none():
     for model in (ModelConfig(vrt=VrtConfig(pa_frames=0), spikes=None), ModelConfig(unet=UnetConfig())):
-        assert plan_tiles(model, 6, 256, 512, tile_px=256) == Plan(256, False)
+        assert plan_tiles(build_network(model), 6, 256, 512, tile_px=256) == Plan(256, False)
 
 
-def test_flows_that_take_more_than_a_tile_are_not_shared():
-    assert plan_tiles(ModelConfig(), 5, 256, 40_000, tile_px=64) == Plan(64, False)
+def test_flows_that_take_more_than_a_tile_are_not_shared(reference: Network):
+    assert plan_tiles(reference, 5, 256, 40_000, tile_px=64) == Plan(64, False)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from spikevrt.config import Config
 from spikevrt.losses import charbonnier
 from spikevrt.model.blocks import kept_shift_mask
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.train import forecast as fc
 from spikevrt.train.forecast import CountedStep, Forecast, LinearCost, LiveBytes, Size, count_step, random_batch
 from tests.train.conftest import small_config

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from spikevrt.checkpoint import WeightsInfo, digest, load_state, load_weights, read_info, save_weights
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.train import loop
 from spikevrt.train.journal import read_journal
 from spikevrt.train.loop import train

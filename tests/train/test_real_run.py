@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spikevrt.checkpoint import load_weights
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.restore.restorer import load_network
 from spikevrt.train import loop
 from spikevrt.train.journal import read_journal

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from spikevrt.checkpoint import digest, load_state, load_weights
 from spikevrt.config import CHECKPOINT_PARTS, OptimConfig
-from spikevrt.model import deform, flow
-from spikevrt.model.blocks import TMSA
+from spikevrt.model import deformable_alignment, flow
+from spikevrt.model.blocks import TMSA, BlockSettings
 from spikevrt.train import distributed, loop
 from spikevrt.train.journal import read_journal
 from spikevrt.train.loop import train
@@ -89,7 +89,7 @@ def test_the_network_trains_sampled_by_index_as_a_gpu_does_it_in_the_determinist
     dataset: Path, default: tuple[list[float], str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(flow, "sample", flow.sample_by_index)
-    monkeypatch.setattr(deform, "sample", flow.sample_by_index)
+    monkeypatch.setattr(deformable_alignment, "sample", flow.sample_by_index)
     assert steps(dataset)[0] == pytest.approx(default[0], rel=1e-5)
 
 
@@ -252,7 +252,7 @@ def test_the_8_bit_optimiser_without_torchao_is_refused(monkeypatch: pytest.Monk
 def blocks() -> nn.Sequential:
     torch.manual_seed(5)
     plain, shifted = ((0, 0, 0), (1, 2, 2))
-    return nn.Sequential(*(TMSA(8, (2, 4, 4), shift, 2, 2.0, False, 0.0, ()) for shift in (plain, shifted)))
+    return nn.Sequential(*(TMSA(BlockSettings(8, (2, 4, 4), 2, 2.0), shift, 0.0) for shift in (plain, shifted)))
 
 
 def loss(network: nn.Module) -> Tensor:

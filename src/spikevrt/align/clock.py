@@ -8,7 +8,7 @@ Dimension key: N frames, K knots in time, H and W rows and columns of a frame, h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -142,20 +142,30 @@ def fit_clock(
     max_offset_ticks: int,
     space: bool = True,
     root: bool = True,
+    progress: Callable[[int, int], None] | None = None,
 ) -> ClockFit | None:
     """The offset within +-`max_offset_ticks`, and with `space` the homography, from coarse to fine.
 
-    None where no two frames can be compared over a range of offsets.
+    `progress` is called with (fits done, fits in all). None where no two frames can be compared over a range of
+    offsets.
     """
     search = _Search(cameras, light, rates, exposure_ticks / SCAN_STEPS, max_offset_ticks, space, root)
-    scanned = search.scan()
+    second = max(0, num_levels(cameras) - 2)
+    num_offsets = len(search.offsets)
+    total = num_offsets + STARTS + second + len(light)
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            progress(min(done, total), total)
+
+    scanned = search.scan(tell)
     if not scanned:
         return None
     scan = tuple((offset, loss) for loss, offset, _ in scanned)
-    second = max(0, num_levels(cameras) - 2)
     fits = []
-    for _, offset, p in sorted(scanned, key=lambda one: one[0])[:STARTS]:
+    for number, (_, offset, p) in enumerate(sorted(scanned, key=lambda one: one[0])[:STARTS], 1):
         reached = search.climb(second, p, offset)
+        tell(num_offsets + number)
         if reached is not None:
             fits.append(reached)
     if not fits:
@@ -166,6 +176,7 @@ def fit_clock(
         if finer is None:
             return None
         fit, frames = finer
+        tell(total - len(light) - number)
     level = min(1, second)
     return ClockFit(
         fit, tuple(frames), search.jackknife(level, fit, frames), search.sharpness(second, fit, frames), scan
@@ -182,22 +193,27 @@ class _Search:
     space: bool
     root: bool
 
-    def scan(self) -> list[tuple[float, float, np.ndarray]]:
+    @property
+    def offsets(self) -> list[float]:
+        """The grid on which the coarse search looks."""
+        reach = int(np.ceil(self.max_offset_ticks / self.step_ticks))
+        most = self.max_offset_ticks
+        return [float(np.clip(k * self.step_ticks, -most, most)) for k in range(-reach, reach + 1)]
+
+    def scan(self, tell: Callable[[int], None]) -> list[tuple[float, float, np.ndarray]]:
         """(loss, offset, p) on a grid of offsets, at the coarsest level.
 
         Frames at the ends of the stream are not there at every offset, so a frame's correlation is judged against its
         own best.
         """
         level = self._level(num_levels(self.cameras) - 1)
-        reach = int(np.ceil(self.max_offset_ticks / self.step_ticks))
-        offsets = [float(np.clip(k * self.step_ticks, -self.max_offset_ticks, self.max_offset_ticks))
-                   for k in range(-reach, reach + 1)]  # fmt: skip
         start = begin(level, 0.0) if self.space else np.zeros(8)
         found = []
-        for offset in offsets:
+        for number, offset in enumerate(self.offsets, 1):
             frames = self.rates.usable(offset, offset)
             if len(frames) >= 2:
                 found.append((offset, frames, level.fit(start, offset, space=self.space, frames=frames)))
+            tell(number)
         best: dict[int, float] = {}
         for _, frames, fit in found:
             for frame, value in zip(frames, fit.correlation, strict=True):

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from spikevrt.align.registration import Cameras, features, resized
+from spikevrt.bilinear import read_at
+from spikevrt.light import LUMINANCE, image_to_linear
 from spikevrt.recording.alignment import apply_homography
 from spikevrt.recording.frames import write_image
-from spikevrt.represent.warp import warp
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
@@ -28,14 +29,12 @@ BROAD_SIGMA_PX = 4.0  # slower than this is shading, not structure
 MIN_RESPONSE = 0.08  # of a patch's phase correlation; below it nothing was recognised
 FLOW_STEP_PX = 8  # cells of the displacement field, in pixels of the registered grid
 FLOW_SIGMA = 1 / 16  # of the grid's longer side: how smooth the field is
-LUMINANCE = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)  # of linear RGB (ITU-R BT.709)
+LUMINANCE_3 = np.array(LUMINANCE, dtype=np.float32)
 
 
 def linear_luminance(image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W"]:
     """The light of an sRGB picture (IEC 61966-2-1), in [0, 1]: what a sensor without colour filter would see."""
-    srgb = np.arange(256) / 255
-    table = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4).astype(np.float32)
-    return np.asarray(table[image] @ LUMINANCE)
+    return np.asarray(image_to_linear(image).permute(1, 2, 0).contiguous().numpy() @ LUMINANCE_3)
 
 
 def grid_positions(
@@ -56,7 +55,7 @@ def registered(
     brightness: Float[np.ndarray, "N h w"], positions: Float[np.ndarray, "h w 2"]
 ) -> Float[np.ndarray, "N h w"]:
     """The sensor's pictures on the grid."""
-    return warp(torch.from_numpy(brightness.astype(np.float32)), torch.from_numpy(positions)).numpy()
+    return read_at(torch.from_numpy(brightness.astype(np.float32)), torch.from_numpy(positions)).numpy()
 
 
 @dataclass(frozen=True)

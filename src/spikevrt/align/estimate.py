@@ -16,6 +16,7 @@ from spikevrt.align.clock import ExposureRates, fit_clock
 from spikevrt.align.compare import Residual, grid_positions, linear_luminance, residual_px, smooth_flow, write_overlay
 from spikevrt.align.registration import Cameras, Level, fit_homography, resized
 from spikevrt.atomic import complete_or_absent
+from spikevrt.progress import progress_bar
 from spikevrt.recording.alignment import Alignment, write_alignment
 from spikevrt.recording.recording import Recording, with_alignment
 
@@ -140,9 +141,11 @@ def estimate_alignment(recording: Recording, options: AlignOptions, *, preview: 
     lines = [f"{recording.root}: {num_used} of {recording.num_frames} frames, {exposure_ticks} ticks each"]
     offset, p = 0.0, None
     if options.time:
-        found = fit_clock(
-            cameras, light, rates, exposure_ticks=exposure_ticks, max_offset_ticks=most, space=options.space, root=root
-        )
+        with progress_bar(f"{recording.name}: fits") as tell:
+            found = fit_clock(
+                cameras, light, rates, exposure_ticks=exposure_ticks, max_offset_ticks=most, space=options.space,
+                root=root, progress=tell,
+            )  # fmt: skip
         sigma = float("inf") if found is None else found.offset_sigma_ticks
         quality["offset_sigma_ticks"] = round(sigma, 3) if np.isfinite(sigma) else None
         sharpness = 1.0 if found is None else found.sharpness

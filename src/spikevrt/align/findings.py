@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from spikevrt.align.defects import Scan
 from spikevrt.align.offset import OffsetHint
 from spikevrt.align.pairing import ORIENTATIONS, ColourEvidence
-from spikevrt.align.ticks import Scan
 from spikevrt.recording.exposure import Exposure
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from spikevrt.align.pairing import ORIENTATIONS, correlation, detail, linear_lig
 from spikevrt.recording.frames import IMAGE_SUFFIXES, list_images, read_image
 from spikevrt.recording.spike_file import SpikeGeometry, read_spikes
 from spikevrt.recording.spike_formats import StreamFormat, open_stream
+from spikevrt.recording.spike_kinds import HEADERLESS, SPIKE_KINDS
 from spikevrt.recording.video import VideoReader, probe_video
 
 if TYPE_CHECKING:
@@ -115,18 +116,17 @@ def list_readings(
 
 def fitting_formats(path: Path, sizes: Sequence[tuple[int, int]] = ()) -> list[tuple[StreamFormat, int]]:
     """The formats, with their number of ticks, in a fixed order: known sizes first, those of the user behind them."""
-    formats = [StreamFormat("sps100", 1000, 1000)]
+    formats = [StreamFormat(name, *kind.size) for name, kind in SPIKE_KINDS.items() if kind.size is not None]
+    guessed = [name for name in HEADERLESS if SPIKE_KINDS[name].size is None]
     own = [size for size in dict.fromkeys(sizes) if size not in KNOWN_SIZES]
     for known in (KNOWN_SIZES, own):
-        for width, height in known:
-            for bottom_up in (True, False):
-                formats.append(StreamFormat("packed", width, height, bottom_up))
-        if known is KNOWN_SIZES:
-            for width, height, tag_bits in TAGGED_SIZES:
-                formats += [StreamFormat("packed", width, height, order, tag_bits) for order in (True, False)]
-        if _is_binary(path):
-            for width, height in known:
-                formats += [StreamFormat("bytes", width, height, order) for order in (False, True)]
+        for name in guessed:
+            if name == "bytes" and not _is_binary(path):
+                continue
+            usual = SPIKE_KINDS[name].bottom_up
+            tagged = TAGGED_SIZES if known is KNOWN_SIZES and SPIKE_KINDS[name].has_tags else ()
+            for width, height, tag_bits in (*((*size, 0) for size in known), *tagged):
+                formats += [StreamFormat(name, width, height, order, tag_bits) for order in (usual, not usual)]
     found = []
     for form in formats:
         num_ticks = _num_ticks(path, form)
@@ -153,18 +153,13 @@ def row_correlation(picture: np.ndarray) -> float:
 
 def _num_ticks(path: Path, form: StreamFormat) -> int:
     """0 where the file is no whole number of ticks, or has no half-row addresses of that kind."""
-    num_bytes = path.stat().st_size
-    assert form.width is not None and form.height is not None
     if form.kind == "sps100":
         try:
             return open_stream(path, form).num_ticks
         except ValueError:
             return 0
-    if form.kind == "packed":
-        bytes_per_tick = SpikeGeometry(form.width, form.height, True, form.tag_bits).bytes_per_tick
-    else:
-        bytes_per_tick = form.width * form.height
-    return 0 if num_bytes % bytes_per_tick else num_bytes // bytes_per_tick
+    num_ticks, rest = divmod(path.stat().st_size, form.bytes_per_tick)
+    return 0 if rest else num_ticks
 
 
 def _is_binary(path: Path) -> bool:

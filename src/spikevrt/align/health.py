@@ -12,11 +12,11 @@ import dataclasses
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spikevrt.align.defects import Scan, find_dead, find_hot, find_shown, find_stuck, scan
 from spikevrt.align.findings import (
     FULL_RATE,
     VERDICTS,
@@ -44,8 +44,7 @@ from spikevrt.align.pairing import (
     registered,
     steadiness,
 )
-from spikevrt.align.pixels import find_dead, find_hot, find_shown, find_stuck
-from spikevrt.align.ticks import Scan, scan
+from spikevrt.progress import progress_bar
 from spikevrt.recording.recording import Recording
 
 if TYPE_CHECKING:
@@ -92,34 +91,38 @@ class HealthReport:
         return next(finding for finding in self.findings if finding.name == name)
 
 
-def gate(recording: Recording, *, ignore: Collection[str] = (), strict: bool = False) -> Recording:
-    """The recording with its broken pixels marked, so that they are filled from their neighbours; or a refusal.
+def admit(recording: Recording, *, ignore: Collection[str] = (), strict: bool = False) -> Recording:
+    """The health gate: the recording with its broken pixels marked, to be filled from their neighbours; or a refusal.
 
-    `ignore` names findings (NAMES) that shall not refuse. With `strict` warnings refuse too.
+    `ignore` names findings (NAMES) that shall not refuse. With `strict` warnings refuse too. On stderr one line for the
+    pixels that were marked now and one for each warning that nothing overrules, but for "gain": `restore` tells a spike
+    density that its weights do not know; `inspect` tells all.
 
     Raises:
         ValueError: a finding refuses (the line names it and the remedy), an unknown name in `ignore`, or no spikes.
     """
-    return _passed(recording, ignore, strict)[0]
-
-
-def admit(recording: Recording, *, ignore: Collection[str] = (), strict: bool = False) -> Recording:
-    """`gate`, and on stderr one line for the pixels that it marked and one for each warning that nothing overrules.
-
-    Left out is the warning "gain": `restore` tells a spike density that its weights do not know; `inspect` tells all.
-    With `strict` it refuses as any other.
-    """
-    passed, report = _passed(recording, ignore, strict)
-    num_new = len(passed.bad_pixels) - len(recording.bad_pixels)
+    check_names(ignore)
+    report = check_health(recording)
+    told = [finding for finding in report.findings if finding.name not in ignore]
+    for finding in told:
+        if finding.verdict == "refused":
+            raise ValueError(
+                f"{recording.root}: {finding.name}: {finding.sentence}; allowed: a recording that passes, or to ignore "
+                f"{finding.name!r}"
+            )
+    warnings = [finding for finding in told if finding.verdict == "warning"]
+    if strict and warnings:
+        named = "; ".join(f"{finding.name} ({finding.sentence})" for finding in warnings)
+        raise ValueError(
+            f"{recording.root}: strict: {named}; allowed: no warning, or those to ignore by name; "
+            f"to look: spikevrt inspect {recording.root} --report health.html"
+        )
+    num_new = len(report.bad_pixels) - len(recording.bad_pixels)
     lines = [f"{num_new} bad spike pixels, filled from their neighbours (see `inspect`)"] if num_new else []
-    lines += [
-        f"warning: {finding.name}: {finding.sentence}"
-        for finding in report.findings
-        if finding.verdict == "warning" and finding.name not in (*UNTOLD, *ignore)
-    ]
+    lines += [f"warning: {finding.name}: {finding.sentence}" for finding in warnings if finding.name not in UNTOLD]
     for line in lines:
         print(f"spikevrt: {recording.root}: {line}", file=sys.stderr)
-    return passed
+    return dataclasses.replace(recording, bad_pixels=report.bad_pixels) if num_new else recording
 
 
 def admit_readable(recording: Recording, *, ignore: Collection[str] = (), strict: bool = False) -> Recording:
@@ -129,11 +132,7 @@ def admit_readable(recording: Recording, *, ignore: Collection[str] = (), strict
         kept = [index for index in range(seen.num_frames) if index not in damaged]
         if not kept:
             return recording  # nothing of it will be kept, and that is told with the reason
-        seen = dataclasses.replace(
-            seen,
-            exposures=tuple(seen.exposures[index] for index in kept),
-            blur=seen.blur if isinstance(seen.blur, Path) else tuple(seen.blur[index] for index in kept),
-        )
+        seen = seen.chosen(kept)
     return dataclasses.replace(recording, bad_pixels=admit(seen, ignore=ignore, strict=strict).bad_pixels)
 
 
@@ -149,32 +148,11 @@ def check_names(ignore: Collection[str]) -> None:
     """Raises ValueError for a name that is no finding's."""
     for name in ignore:
         if name not in NAMES:
-            raise ValueError(f"ignore: {name!r}; allowed: {', '.join(NAMES)}")
-
-
-def _passed(recording: Recording, ignore: Collection[str], strict: bool) -> tuple[Recording, HealthReport]:
-    check_names(ignore)
-    report = check_health(recording)
-    told = [finding for finding in report.findings if finding.name not in ignore]
-    for finding in told:
-        if finding.verdict == "refused":
-            raise ValueError(
-                f"{recording.root}: {finding.name}: {finding.sentence}; allowed: a recording that passes, or to ignore "
-                f"{finding.name!r}"
-            )
-    warnings = [f"{finding.name} ({finding.sentence})" for finding in told if finding.verdict == "warning"]
-    if strict and warnings:
-        raise ValueError(
-            f"{recording.root}: strict: {'; '.join(warnings)}; allowed: no warning, or those to ignore by name; "
-            f"to look: spikevrt inspect {recording.root} --report health.html"
-        )
-    if report.bad_pixels == recording.bad_pixels:
-        return recording, report
-    return dataclasses.replace(recording, bad_pixels=report.bad_pixels), report
+            raise ValueError(f"ignore_health: {name!r}; allowed: {', '.join(NAMES)}")
 
 
 def check_health(recording: Recording) -> HealthReport:
-    """Look at pixels, ticks, and whether the spikes show what the frames show.
+    """Look at pixels, ticks, and whether the spikes show what the frames show; on stderr how far that is.
 
     Raises:
         ValueError: the recording has no spikes, or a file of it is damaged.
@@ -182,7 +160,8 @@ def check_health(recording: Recording) -> HealthReport:
     if recording.spikes is None:
         raise ValueError(f"{recording.root}: no spikes in this recording; allowed: a recording with spikes")
     frames = sampled_frames(recording.num_frames)
-    found = scan(recording.spikes, _windows(recording, frames))
+    with progress_bar(f"{recording.name}: ticks") as tell:
+        found = scan(recording.spikes, _windows(recording, frames), tell)
     slices = np.stack([_slices(recording, index) for index in frames])
     lengths = np.array([recording.exposures[index].num_ticks for index in frames], dtype=np.float32)
     rates = (slices.sum(axis=1, dtype=np.int64) / lengths[:, None, None]).astype(np.float32)

@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spikevrt.align.contents import (
+from spikevrt.align.defects import Scan, find_dead, find_hot, scan
+from spikevrt.align.describe import (
     STATED,
+    draw_preview,
+    draw_readings,
     exposure_words,
     folder_lines,
     footage_lines,
@@ -26,17 +29,14 @@ from spikevrt.align.contents import (
 )
 from spikevrt.align.geometry import Reading, list_readings, read_frame, row_correlation
 from spikevrt.align.health import HealthReport, check_health
-from spikevrt.align.pixels import find_dead, find_hot
-from spikevrt.align.preview import draw_preview, draw_readings
-from spikevrt.align.ticks import Scan, scan
 from spikevrt.formats.layouts import NO_OPTIONS, LayoutOptions, find_layout
+from spikevrt.progress import progress_bar
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import IMAGE_SUFFIXES
 from spikevrt.recording.recording import Recording, open_recording, recordings_in
-from spikevrt.recording.sidecar import SIDECAR
+from spikevrt.recording.sidecar import SIDECAR, SPIKECV_CONFIG
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.recording.spike_formats import (
-    SPIKECV_CONFIG,
     Found,
     StreamFormat,
     find_format,
@@ -45,8 +45,7 @@ from spikevrt.recording.spike_formats import (
     stream_sidecar_path,
     write_stream_sidecar,
 )
-from spikevrt.recording.sps100 import Sps100Stream
-from spikevrt.recording.stream import PackedStream, SpikeStream
+from spikevrt.recording.stream import PackedStream, SpikeStream, Sps100Stream
 from spikevrt.recording.video import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
@@ -246,7 +245,8 @@ def _tell_stream(path: Path, found: Found, options: InspectOptions) -> list[str]
         raise ValueError(f"{path}: no spikes in it, {stream.num_ticks} ticks of {stream.width} x {stream.height}")
     lines = [stream_line(path, stream, found)]
     lines += stream.notes if isinstance(stream, Sps100Stream) else []
-    health = scan(stream, [(0, stream.num_ticks)])
+    with progress_bar(f"{path.name}: ticks") as tell:
+        health = scan(stream, [(0, stream.num_ticks)], tell)
     lines += _rate_lines(health, found.tick_rate_hz)
     dead, hot = int(find_dead(health.counts).sum()), int(find_hot(health.counts).sum())
     lines += _pixel_lines(health, f"{dead} dead, {hot} hot") + _tick_lines(health)

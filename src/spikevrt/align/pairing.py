@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from spikevrt.align.compare import LUMINANCE
+from spikevrt.align.compare import LUMINANCE_3
+from spikevrt.bilinear import read_at
 from spikevrt.recording.recording import Recording
-from spikevrt.represent.warp import warp
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8
+    from jaxtyping import Float, Shaped, UInt8
 
 DISPLAY_GAMMA = 2.2  # the camera's curve is not known; near enough to compare, not to simulate
 SQUARE_PX = 48  # orientations are compared on a square of this side: errors of registration of 3 % stay below 2 cells
@@ -74,7 +74,7 @@ def registered(recording: Recording, maps: np.ndarray) -> Float[np.ndarray, "F H
     positions = recording.sensor_positions
     if positions is None:
         return maps
-    return warp(torch.from_numpy(maps)[:, None], torch.from_numpy(positions))[:, 0].numpy()
+    return read_at(torch.from_numpy(maps)[:, None], torch.from_numpy(positions))[:, 0].numpy()
 
 
 def linear_light(image: UInt8[np.ndarray, "H2 W2 3"], size: tuple[int, ...]) -> Float[np.ndarray, "H W 3"]:
@@ -85,7 +85,7 @@ def linear_light(image: UInt8[np.ndarray, "H2 W2 3"], size: tuple[int, ...]) -> 
 
 def to_luminance(light: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:
     """0.2126 R + 0.7152 G + 0.0722 B of linear light."""
-    return light @ LUMINANCE
+    return light @ LUMINANCE_3
 
 
 def orientation_scores(rate: Float[np.ndarray, "F H W"], light: Float[np.ndarray, "F H W"]) -> Float[np.ndarray, "F 8"]:
@@ -110,7 +110,7 @@ def steadiness(one: Float[np.ndarray, "F H W"], other: Float[np.ndarray, "F H W"
     return float(scores.mean()) if np.isfinite(scores).all() else FIT_UNKNOWN
 
 
-def orientations(square: Float[np.ndarray, "S S"]) -> list[Float[np.ndarray, "S S"]]:
+def orientations(square: Shaped[np.ndarray, "S S"]) -> list[Shaped[np.ndarray, "S S"]]:
     """The picture turned in the eight ways of ORIENTATIONS, in their order."""
     return [
         *(square, square[::-1], square[:, ::-1], square[::-1, ::-1]),
@@ -135,9 +135,9 @@ def colour_evidence(pairs: Pairs) -> ColourEvidence | None:
     standard error is a jackknife over parts of the picture, since neighbouring cells are no independent evidence.
     """
     rate, light, clipped = _coarse(pairs)
-    edge = (LUMINANCE[0] + LUMINANCE[2]) / 2
-    middle = light @ np.array([edge, LUMINANCE[1], edge], dtype=np.float32)
-    red_blue = (light[..., 0] - light[..., 2]) * (LUMINANCE[0] - LUMINANCE[2]) / 2
+    edge = (LUMINANCE_3[0] + LUMINANCE_3[2]) / 2
+    middle = light @ np.array([edge, LUMINANCE_3[1], edge], dtype=np.float32)
+    red_blue = (light[..., 0] - light[..., 2]) * (LUMINANCE_3[0] - LUMINANCE_3[2]) / 2
     green = light[..., 1] - (light[..., 0] + light[..., 2]) / 2
     usable = (clipped < 0.05) & (middle > 0.01) & (rate > 0) & (rate < 0.9)
     num_cells = int(usable.sum())

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from spikevrt import shipped
+from spikevrt.align.describe import draw_preview
 from spikevrt.align.health import HealthReport, check_health
 from spikevrt.align.inspect import HALF_WINDOW_TICKS
-from spikevrt.align.preview import draw_preview
 from spikevrt.app.uploads import Stated, open_upload
 from spikevrt.atomic import complete_or_absent
 from spikevrt.bench.demo import ASSETS, OPTIONS, PHOTOS, VIDEO

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikevrt.bilinear import read_at
 from spikevrt.evaluate.metrics import eight_bit
 from spikevrt.light import LUMINANCE
 from spikevrt.losses import dis_flow, frame_motion
@@ -175,13 +176,7 @@ def _crossing(rows: Float[np.ndarray, "N P"], place: np.ndarray, level: Float[np
 
 
 def _read(image: Float[np.ndarray, "H W"], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The picture at any places, bilinear; beyond the border, the border's value."""
-    height, width = image.shape
-    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
-    left, top = x.astype(np.int64), y.astype(np.int64)
-    right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
-    share_x, share_y = x - left, y - top
-    upper = image[top, left] * (1 - share_x) + image[top, right] * share_x
-    lower = image[bottom, left] * (1 - share_x) + image[bottom, right] * share_x
-    value: np.ndarray = upper * (1 - share_y) + lower * share_y
+    """The picture at any places, counted from the centre of its first pixel; beyond the border, the border's value."""
+    positions = torch.from_numpy(np.stack([x + 0.5, y + 0.5], axis=-1))
+    value: np.ndarray = read_at(torch.from_numpy(image).double()[None], positions)[0].numpy()
     return value

@@ -87,7 +87,7 @@ class PerFrame:
         return {}
 
 
-class Network:
+class OurNetwork:
     """Weights of ours, through the restorer."""
 
     def __init__(self, path: Path, options: RestoreOptions) -> None:
@@ -161,7 +161,7 @@ def interval_ratio_method() -> Method:
 
 def network_method(name: str, path: Path, options: RestoreOptions, *, uses_spikes: bool) -> Method:
     """Weights of ours."""
-    return Method(name, uses_spikes, partial(Network, path, options), may_go_without=True)
+    return Method(name, uses_spikes, partial(OurNetwork, path, options), may_go_without=True)
 
 
 def other_method(text: str) -> Method:

@@ -24,18 +24,13 @@ from spikevrt.atomic import complete_or_absent
 from spikevrt.recording.arrays import load_h5py
 from spikevrt.recording.spike_file import SpikeGeometry, pack, sha256_file
 from spikevrt.recording.spike_formats import (
-    H5_KEY,
-    KEY_AXES,
-    LENGTH_KEY,
-    NPZ_KEYS,
-    TIME_PACKED_KEY,
     StreamFormat,
     refuse_named_by_recording,
     stream_sidecar_path,
     write_stream_sidecar,
 )
-from spikevrt.recording.sps100 import check_sps100_size, pack_sps100
-from spikevrt.recording.stream import SpikeStream, check_window
+from spikevrt.recording.spike_kinds import KEY_AXES, LENGTH_KEY, SPIKE_KINDS
+from spikevrt.recording.stream import SpikeStream, check_sps100_size, check_window, pack_sps100
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -61,14 +56,13 @@ def write_stream(
     stream: SpikeStream,
     format: StreamFormat,
     *,
-    start_tick: int = 0,
-    stop_tick: int | None = None,
+    ticks: tuple[int, int | None] = (0, None),
     tick_rate_hz: float | None = None,
     source_sha256: str | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Written:
-    """Write ticks [start_tick, stop_tick) of a stream in another format, and its sidecar.
+    """Write `ticks` [start, stop) of a stream (None: to its end) in another format, and its sidecar.
 
     `progress` is called with (ticks done, ticks in all). The width and height of `format` are those of the stream;
     stated, they must be equal. `source_sha256` is what the stream's one file had when it was written; it is compared
@@ -80,7 +74,7 @@ def write_stream(
         OSError: no space for it.
     """
     path = Path(path)
-    stop_tick = stream.num_ticks if stop_tick is None else stop_tick
+    start_tick, stop_tick = ticks[0], stream.num_ticks if ticks[1] is None else ticks[1]
     check_window(str(stream.files[0]), start_tick, stop_tick, stream.num_ticks)
     if start_tick == stop_tick:
         raise ValueError(f"{stream.files[0]}: ticks [{start_tick}, {stop_tick}) are none; allowed: one or more")
@@ -123,16 +117,15 @@ def _check_sha256(stream: SpikeStream, stated: str) -> None:
 
 def _complete(format: StreamFormat) -> StreamFormat:
     """With the names and axes that its readers expect where none were stated."""
-    if format.kind == "packed-time":
-        return replace(format, key=format.key or TIME_PACKED_KEY)
-    if format.kind == "h5":
-        if format.axes == "HWT":
-            raise ValueError("axes: 'HWT'; allowed for writing h5: 'THW'")
-        return replace(format, key=format.key or H5_KEY, axes="THW")
-    if format.kind == "npz":
-        axes = format.axes or KEY_AXES.get(format.key or "", "THW")
-        return replace(format, axes=axes, key=format.key or NPZ_KEYS[axes])
-    return replace(format, axes=format.axes or "THW") if format.kind == "npy" else format
+    keys = SPIKE_KINDS[format.kind].keys
+    if format.kind == "h5" and format.axes == "HWT":
+        raise ValueError("axes: 'HWT'; allowed for writing h5: 'THW'")
+    axes = format.axes or KEY_AXES.get(format.key or "", "THW") if format.kind != "h5" else "THW"
+    return replace(
+        format,
+        key=(format.key or keys[axes]) if keys else None,
+        axes=axes if SPIKE_KINDS[format.kind].axes else None,
+    )
 
 
 def _pieces(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 Part = Literal["train", "val"]
 GOPRO_TICKS = {"07": 56, "11": 88, "13": 104}  # by the frames averaged, which the clip's name tells: 8 ticks a frame
@@ -107,17 +107,13 @@ NEEDS_SPIKES = ("s-sdm", "rsb", "reference")  # their other folders' names are t
 
 @dataclass(frozen=True)
 class LayoutOptions:
-    """What the user may say about a dataset folder; None: what the layout has.
+    """What the user may say about a dataset folder, as options of verbs that read one; None: what the layout has."""
 
-    layout: its name. blur: which blurry frames. exposure_ticks: as many ticks from the middle of each file.
-    spike_width, spike_height: of the sensor, where the tree does not tell (reference).
-    """
-
-    layout: str | None = None
-    blur: str | None = None
-    exposure_ticks: int | None = None
-    spike_width: int | None = None
-    spike_height: int | None = None
+    layout: Annotated[str | None, "of a dataset folder (told from its folders)"] = None
+    blur: Annotated[str | None, "which blurry frames, where a dataset has several (blur_gamma, 33)"] = None
+    exposure_ticks: Annotated[int | None, "ticks in the middle of each spike file (the layout's)"] = None
+    spike_width: Annotated[int | None, "columns of the sensor, where the dataset does not tell"] = None
+    spike_height: Annotated[int | None, "rows of the sensor"] = None
 
     def __post_init__(self) -> None:
         names = [layout.name for layout in LAYOUTS]

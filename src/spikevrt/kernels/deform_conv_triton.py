@@ -1,4 +1,6 @@
-"""The Triton kernels of `deform.py`. Imported inside functions only, because Triton reads TRITON_INTERPRET when it is.
+"""The Triton kernels of the deformable convolution in `operators.py`.
+
+Imported inside functions only, because Triton reads TRITON_INTERPRET when it is.
 
 A block is (pixels, deformable groups, channels of a group): positions are worked out once a group, corners are read
 with channels next to each other, and the block, its last two axes joined, is the left matrix of a product with the

@@ -1,4 +1,6 @@
-"""The Triton kernel of `temporal.py`. Imported inside functions only, because Triton reads TRITON_INTERPRET when it is.
+"""The Triton kernel of attention over time in `operators.py`.
+
+Imported inside functions only, because Triton reads TRITON_INTERPRET when it is.
 
 One program takes R // T pixels with all their frames as the rows of its matrices. Attention is one product over all
 rows with every pair of different pixels masked: at R 64 and T 12 that is 13 % more products than the whole needs, and
@@ -20,7 +22,7 @@ from torch import Tensor
 from spikevrt.kernels.choice import dot_precision, interpreted
 
 if TYPE_CHECKING:
-    from spikevrt.kernels.frame_attention import TemporalWeights
+    from spikevrt.kernels.operators import TemporalWeights
 
 HALF_ROWS, FULL_ROWS, HIDDEN_BLOCK = 64, 32, 64  # rows of bf16 or fp16, and of float32, which fill the chip's memory
 

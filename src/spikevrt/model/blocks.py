@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,13 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
-from spikevrt.model.any_size import crop_and_roll_back, masked_pairs, pad_and_roll, symbolic_windows
 from spikevrt.model.attention import WindowAttention, WindowMask
-from spikevrt.model.feed_forward import Geglu
-from spikevrt.model.linear import Linear
+from spikevrt.model.linear import Geglu, Linear
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float, Int, Shaped
 
 Window = tuple[int, int, int]
 
@@ -50,7 +49,7 @@ def effective_window(size: Window, window: Window, shift: Window) -> tuple[Windo
     return (pairs[0][0], pairs[1][0], pairs[2][0]), (pairs[0][1], pairs[1][1], pairs[2][1])
 
 
-def partition(x: Float[Tensor, "B D H W C"], window: Window) -> Float[Tensor, "M N C"]:
+def partition(x: Shaped[Tensor, "B D H W C"], window: Window) -> Shaped[Tensor, "M N C"]:
     """Cut into windows; the size is a multiple of the window."""
     b, d, h, w, c = x.shape
     wd, wh, ww = window
@@ -105,30 +104,104 @@ def shift_mask(size: Window, window: Window, shift: Window, device: torch.device
 kept_shift_mask = functools.lru_cache(maxsize=64)(shift_mask)
 
 
+# --- Shifted windows for a picture whose size is a symbol: what `torch.export` traces in place of `shift_mask`.
+#
+# Eager code looks at numbers: is an axis longer than the window, is it to be padded, which windows have a masked pair.
+# An exported program runs at sizes that nobody has named yet, so here the same follows by arithmetic alone: whole
+# numbers that may be symbols, no branch, nothing cached. With plain numbers the results are equal.
+
+
+def symbolic_windows(size: Window, window: Window, shift: Window) -> tuple[Window, Window, Window]:
+    """The window, the shift and the number of windows of every axis; an axis no longer than the window is one window,
+    and nothing is shifted along it."""
+    axes = []
+    for length, w, s in zip(size, window, shift, strict=True):
+        own = min(length, w) if isinstance(length, int) else w
+        axes.append((own, s * is_longer(length, w), (length + own - 1) // own))
+    windows, shifts, counts = zip(*axes, strict=True)
+    return windows, shifts, counts
+
+
+def is_longer(length: int, w: int) -> int:
+    """1 where the axis is longer than the window, else 0."""
+    return torch.sym_min((length - 1) // w, 1)
+
+
+def pad_and_roll(x: Float[Tensor, "B D H W C"], size: Window, shift: Window) -> Float[Tensor, "B d h w C"]:
+    """Zeros at the end of the axes D, H, W up to `size`, then a cyclic shift towards their start."""
+    for axis, (length, padded, s) in enumerate(zip(x.shape[1:4], size, shift, strict=True), start=1):
+        if moves(length, padded, s):
+            position = wrapped(torch.arange(padded, device=x.device) + s, padded)
+            inside = position < length
+            x = x.index_select(axis, torch.where(inside, position, 0))
+            x = x * inside.to(x.dtype).view(-1, *(1,) * (x.ndim - axis - 1))
+    return x
+
+
+def crop_and_roll_back(x: Float[Tensor, "B d h w C"], size: Window, shift: Window) -> Float[Tensor, "B D H W C"]:
+    """The inverse of `pad_and_roll`; `size` is that of the result."""
+    for axis, (padded, length, s) in enumerate(zip(x.shape[1:4], size, shift, strict=True), start=1):
+        if moves(length, padded, s):
+            x = x.index_select(axis, wrapped(torch.arange(length, device=x.device) + (padded - s), padded))
+    return x
+
+
+def moves(length: int, padded: int, s: int) -> bool:
+    """Whether an axis is padded or shifted, or may be."""
+    return not all(isinstance(n, int) for n in (length, padded, s)) or length != padded or s != 0
+
+
+def wrapped(position: Int[Tensor, " L"], length: int) -> Int[Tensor, " L"]:
+    """Positions below twice the length, brought below it."""
+    return torch.where(position >= length, position - length, position)
+
+
+def masked_pairs(
+    size: Window, counts: Window, window: Window, shift: Window, device: torch.device
+) -> Bool[Tensor, "M N N"]:
+    """Which pairs of tokens of a window are no neighbours in the picture: the cyclic shift brought them together from
+    its opposite ends, or one of them is padding on an axis that is shorter than the window."""
+    region = torch.zeros((), dtype=torch.long, device=device)
+    for axis, (length, count, w, s) in enumerate(zip(size, counts, window, shift, strict=True)):
+        position = torch.arange(count * w, device=device)
+        edges = (count * w - w, count * w - s, length + count * w * is_longer(length, w))
+        label = torch.stack([position >= edge for edge in edges]).sum(0)
+        shape = [1, 1, 1, 1, 1, 1]
+        shape[axis], shape[axis + 3] = count, w
+        region = region * 4 + label.view(shape)
+    region_MN = region.reshape(counts[0] * counts[1] * counts[2], window[0] * window[1] * window[2])
+    return region_MN[:, :, None] != region_MN[:, None, :]
+
+
+# --- The blocks.
+
+
+@dataclass(frozen=True)
+class BlockSettings:
+    """What the blocks of a group have in common."""
+
+    dim: int
+    window: Window
+    num_heads: int
+    mlp_ratio: float
+    checkpoint: tuple[str, ...] = ()  # parts recomputed in the backward pass: attention, mlp
+    mutual: bool = False  # attention of each of the window's two frames to the other one, too
+
+
 class TMSA(nn.Module):
     """One transformer block: window attention and feed-forward, each behind a norm and with a residual."""
 
     plain = False  # draw the mask on the whole picture, at every call
 
-    def __init__(
-        self,
-        dim: int,
-        window: Window,
-        shift: Window,
-        num_heads: int,
-        mlp_ratio: float,
-        mutual: bool,
-        drop_path_rate: float,
-        checkpoint: tuple[str, ...],
-    ) -> None:
+    def __init__(self, settings: BlockSettings, shift: Window, drop_path_rate: float) -> None:
         super().__init__()
-        self.window, self.shift = window, shift
+        dim, self.window, self.shift = settings.dim, settings.window, shift
         self.drop_path_rate = drop_path_rate
-        self.recompute_attention, self.recompute_mlp = "attention" in checkpoint, "mlp" in checkpoint
+        self.recompute_attention, self.recompute_mlp = "attention" in settings.checkpoint, "mlp" in settings.checkpoint
         self.norm1 = nn.LayerNorm(dim)
-        self.attn = WindowAttention(dim, window, num_heads, mutual)
+        self.attn = WindowAttention(dim, self.window, settings.num_heads, settings.mutual)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Geglu(dim, int(dim * mlp_ratio), dim)
+        self.mlp = Geglu(dim, int(dim * settings.mlp_ratio), dim)
 
     def forward(self, x: Float[Tensor, "B D H W C"]) -> Float[Tensor, "B D H W C"]:
         x = x + drop_path(
@@ -180,27 +253,13 @@ class TMSA(nn.Module):
 
 
 class TMSAG(nn.Module):
-    """A group of blocks; every second one works on windows shifted by half their size."""
+    """A group of blocks, one for each drop rate; every second one works on windows shifted by half their size."""
 
-    def __init__(
-        self,
-        dim: int,
-        depth: int,
-        window: Window,
-        num_heads: int,
-        mlp_ratio: float,
-        mutual: bool,
-        drop_path_rates: list[float],
-        checkpoint: tuple[str, ...],
-    ) -> None:
+    def __init__(self, settings: BlockSettings, drop_path_rates: Sequence[float]) -> None:
         super().__init__()
-        half = (window[0] // 2, window[1] // 2, window[2] // 2)
-        self.blocks = nn.ModuleList(
-            TMSA(
-                dim, window, half if i % 2 else (0, 0, 0), num_heads, mlp_ratio, mutual, drop_path_rates[i], checkpoint
-            )
-            for i in range(depth)
-        )
+        depth, height, width = settings.window
+        shifts = ((0, 0, 0), (depth // 2, height // 2, width // 2))
+        self.blocks = nn.ModuleList(TMSA(settings, shifts[i % 2], rate) for i, rate in enumerate(drop_path_rates))
 
     def forward(self, x: Float[Tensor, "B D H W C"]) -> Float[Tensor, "B D H W C"]:
         for block in self.blocks:
@@ -211,19 +270,10 @@ class TMSAG(nn.Module):
 class RTMSA(nn.Module):
     """A self-attention group with a linear layer and a residual; stage 8 is a list of these."""
 
-    def __init__(
-        self,
-        dim: int,
-        depth: int,
-        window: Window,
-        num_heads: int,
-        mlp_ratio: float,
-        drop_path_rates: list[float],
-        checkpoint: tuple[str, ...],
-    ) -> None:
+    def __init__(self, settings: BlockSettings, drop_path_rates: Sequence[float]) -> None:
         super().__init__()
-        self.residual_group = TMSAG(dim, depth, window, num_heads, mlp_ratio, False, drop_path_rates, checkpoint)
-        self.linear = Linear(dim, dim)
+        self.residual_group = TMSAG(settings, drop_path_rates)
+        self.linear = Linear(settings.dim, settings.dim)
 
     def forward(self, x: Float[Tensor, "B D H W C"]) -> Float[Tensor, "B D H W C"]:
         return x + self.linear(self.residual_group(x))

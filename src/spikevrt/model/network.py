@@ -1,4 +1,4 @@
-"""SpikeVRT: a VRT whose four encoder stages are fused with a spike pyramid by cross-attention over time.
+"""What every network is to the rest of the package: SpikeVRT (and its twin VRT) and the U-Net stand behind this.
 
 Dimension key: B samples, T frames, K bins, H x W pixels of the colour camera, h x w pixels of the spike camera.
 """
@@ -7,60 +7,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from spikevrt.config import ModelConfig, SpikeConfig
-from spikevrt.model.flow import Flows, SpyNetLevel
-from spikevrt.model.frame_attention_plain import over_pixels
-from spikevrt.model.fusion import TemporalCrossAttnFuse, resize_features
-from spikevrt.model.spike_encoder import SpikeEncoder3D, SpikeTemporalSA
-from spikevrt.model.vrt import VRT
+from spikevrt.model.flow import Flows
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
-FLOW_MIN_SIZE_PX = 64  # SpyNet needs more than 32 pixels
 
+class Network(nn.Module):
+    """A network that restores a clip. `config.spikes` (`SpikeInputs`) says what enters it, `config.name` how it is
+    called; the other attributes say what tiling, planning and export have to know of it."""
 
-class SpikeVRT(nn.Module):
-    """The network of `config`. Without a spike branch (`config.spikes` None) it is its spike-less twin, VRT alone."""
+    pad_multiple: int  # H and W of the input must be multiples of this
+    min_size_px: int  # the smallest H and W
+    min_frames: int  # the shortest clip
+    window_frames = 1  # frames that are worked on together, to which a shorter clip is padded inside
+    min_free_px: int  # the smallest H and W of an exported program that takes any
+    reach_px: int | None = None  # how far off, at most, a pixel of the input counts; None: there is no bound
+    shares_flows = False  # whether tiles can share the optical flow of the whole picture (`clip_flows`)
+    probe_scale = 1  # memory is measured on tiles of so many times the smallest size, and twice that
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.vrt = VRT(config.vrt, config.checkpoint, config.checkpoint_stages)
-        spikes = config.spikes
-        if spikes is not None:
-            recomputed = tuple(self._recomputes("spikes", index) for index in range(len(spikes.dims)))
-            self.spike_encoder = SpikeEncoder3D(spikes.num_bins, spikes.dims, spikes.num_blocks, recomputed)
-            self.spike_attention = nn.ModuleList(
-                SpikeTemporalSA(dim, spikes.attention_heads, spikes.attention_mlp_ratio) for dim in spikes.dims
-            )
-            self.fusion = nn.ModuleList(
-                TemporalCrossAttnFuse(dim, spikes.fusion_heads, spikes.fusion_mlp_ratio, spikes.fusion_time_bias)
-                for dim in spikes.dims
-            )
-
-    @property
-    def pad_multiple(self) -> int:
-        """H and W of the input must be multiples of this."""
-        return 8
-
-    @property
-    def min_size_px(self) -> int:
-        """The smallest H and W: one window at 1/8 of the resolution, and what the optical flow needs."""
-        return max(FLOW_MIN_SIZE_PX, 8 * max(self.config.vrt.window[1:]))
-
-    def start_at_identity(self) -> None:
-        """For training from scratch: the restored clip starts as the blurry one, the optical flow as no motion.
-
-        A random last convolution costs hundreds of steps, and a random flow misaligns what it should align.
-        """
-        levels = [module for module in self.vrt.modules() if isinstance(module, SpyNetLevel)]
-        for end in (self.vrt.conv_last, *(level.basic_module[-1] for level in levels)):
-            for parameter in end.parameters():
-                nn.init.zeros_(parameter)
 
     def forward(
         self,
@@ -69,46 +40,34 @@ class SpikeVRT(nn.Module):
         spikes_present: Bool[Tensor, " B"] | None = None,
         flows: Flows | None = None,
     ) -> Float[Tensor, "B T 3 H W"]:
-        """Restore a clip with values in [0, 1]; the output is not clamped. Without spikes it runs as VRT.
+        """Restore a clip of what `represent.inputs` makes of frames and spikes: values in [0, 1], not clamped after.
 
-        A sample whose `spikes_present` is False runs as VRT too, whatever its voxels; None: all samples have spikes.
-        `flows` stand in for those that the network would compute from `blur` (`clip_flows`).
+        Without `spike_vox`, and for a sample whose `spikes_present` is False, the spikes add nothing. `flows` stand in
+        for those that the network would compute.
 
         Raises:
-            ValueError: spikes for a network without a spike branch, or voxels of another shape than it reads.
+            ValueError: sizes that the network cannot take; voxels of another shape than it reads.
         """
-        if spike_vox is None:
-            return self.vrt(blur, flows=flows)
-        pyramid = self._spike_pyramid(blur, spike_vox)
+        raise NotImplementedError
 
-        def fuse(index: int, rgb: Tensor) -> Tensor:
-            fused = self._fuse(index, rgb, pyramid[index])
-            if spikes_present is None:
-                return fused
-            return torch.where(spikes_present.view(-1, 1, 1, 1, 1), fused, rgb)
+    def start_at_identity(self) -> None:
+        """For training from scratch: the restored clip starts as the one that entered."""
+        raise NotImplementedError
 
-        return self.vrt(blur, fuse=fuse, flows=flows)
+    def bytes_per_pixel(self) -> float:
+        """Memory that restoring a tile takes at its peak, at most, for each pixel of each frame."""
+        raise NotImplementedError
 
-    def clip_flows(self, blur: Float[Tensor, "B T 3 H W"], max_pixels: int | None = None) -> Flows:
-        """The optical flows of a clip, SpyNet at work on `max_pixels` at a time (None: on all of them)."""
-        return self.vrt.clip_flows(blur, max_pixels)
+    def clip_flows(self, blur: Float[Tensor, "B T 3 H W"]) -> Flows:
+        """The optical flows of a clip of whole pictures, in bounded memory; where `shares_flows`."""
+        raise NotImplementedError
 
-    def _recomputes(self, part: str, index: int) -> bool:
-        return part in self.config.checkpoint and index + 1 in self.config.checkpoint_stages
+    def flow_bytes(self, num_frames: int, height_px: int, width_px: int) -> int:
+        """What computing the flows of a clip of whole pictures adds to a process, in bytes; where `shares_flows`."""
+        raise NotImplementedError
 
-    def _spike_pyramid(self, blur: Tensor, spike_vox: Tensor) -> list[Tensor]:
-        spikes = check_voxels(self.config.spikes, blur, spike_vox)
-        max_tokens, scales = spikes.max_tokens, zip(self.spike_attention, self.spike_encoder(spike_vox), strict=True)
-        return [
-            over_pixels(attention, features, max_tokens=max_tokens, recomputed=self._recomputes("spikes", index))
-            for index, (attention, features) in enumerate(scales)
-        ]
-
-    def _fuse(self, index: int, rgb: Tensor, spikes: Tensor) -> Tensor:
-        assert self.config.spikes is not None
-        spikes = resize_features(spikes, rgb.shape[2], rgb.shape[3])
-        max_tokens, recomputed = self.config.spikes.max_tokens, self._recomputes("fusion", index)
-        return over_pixels(self.fusion[index], rgb, spikes, max_tokens=max_tokens, recomputed=recomputed)
+    def check_exportable(self) -> None:
+        """Raises ValueError where this network cannot become a program (`export`)."""
 
 
 def check_voxels(spikes: SpikeConfig | None, blur: Tensor, spike_vox: Tensor) -> SpikeConfig:

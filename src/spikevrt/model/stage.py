@@ -6,16 +6,17 @@ Source: Liang et al., VRT, 2022, sections 3.1 and 3.4.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
-from spikevrt.model.blocks import TMSAG, Window, recompute
-from spikevrt.model.deform import DeformAlign
-from spikevrt.model.feed_forward import Geglu
+from spikevrt.model.blocks import TMSAG, BlockSettings, recompute
+from spikevrt.model.deformable_alignment import DeformAlign
 from spikevrt.model.flow import Flows, flow_warp
-from spikevrt.model.linear import Linear
+from spikevrt.model.linear import Geglu, Linear
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -56,41 +57,34 @@ class Stage(nn.Module):
     def __init__(
         self,
         dim_in: int,
-        dim: int,
-        depth: int,
+        settings: BlockSettings,
+        drop_path_rates: Sequence[float],
+        *,
         reshape: Literal["none", "down", "up"],
         scale: int,
-        window: Window,
-        num_heads: int,
         mutual_ratio: float,
-        mlp_ratio: float,
-        drop_path_rates: list[float],
         pa_frames: int,
         deform_groups: int,
-        checkpoint: tuple[str, ...],
     ) -> None:
         super().__init__()
+        dim = settings.dim
         if reshape == "none":
             self.reshape = nn.Sequential(nn.Identity(), nn.LayerNorm(dim))
         elif reshape == "down":
             self.reshape = nn.Sequential(SpaceToDepth(), nn.LayerNorm(4 * dim_in), Linear(4 * dim_in, dim))
         else:
             self.reshape = nn.Sequential(DepthToSpace(), nn.LayerNorm(dim_in // 4), Linear(dim_in // 4, dim))
-        num_mutual = int(mutual_ratio * depth)
-        mutual_window = (2, window[1], window[2])
+        num_mutual = int(mutual_ratio * len(drop_path_rates))
+        pairs = replace(settings, window=(2, *settings.window[1:]), mutual=True)
         # both groups take their drop rates from the start of the stage's list, as the published network does
-        self.residual_group1 = TMSAG(
-            dim, num_mutual, mutual_window, num_heads, mlp_ratio, True, drop_path_rates, checkpoint
-        )
+        self.residual_group1 = TMSAG(pairs, drop_path_rates[:num_mutual])
         self.linear1 = Linear(dim, dim)
-        self.residual_group2 = TMSAG(
-            dim, depth - num_mutual, window, num_heads, mlp_ratio, False, drop_path_rates, checkpoint
-        )
+        self.residual_group2 = TMSAG(settings, drop_path_rates[: len(drop_path_rates) - num_mutual])
         self.linear2 = Linear(dim, dim)
         self.scale_index = scale.bit_length() - 1
         self.pa_frames = pa_frames
         if pa_frames:
-            self.recompute_align = "deform" in checkpoint
+            self.recompute_align = "deform" in settings.checkpoint
             self.pa_deform = DeformAlign(dim, pa_frames, deform_groups, 10.0 / scale)
             self.pa_fuse = Geglu(3 * dim, 3 * dim, dim)
 
@@ -106,7 +100,7 @@ class Stage(nn.Module):
             x = self.pa_fuse(torch.cat((x, aligned), -1))
         return x
 
-    def _align(self, x: Tensor, *flows: Tensor) -> Float[Tensor, "B D H W 2*C"]:
+    def _align(self, x: Float[Tensor, "B D H W C"], *flows: Tensor) -> Float[Tensor, "B D H W 2*C"]:
         """Features of the following and of the preceding frames, aligned to each frame; zeros where there is none.
 
         `flows` are those backward to a frame from one, two, ... frames ahead, then those forward. All frames and both
@@ -131,7 +125,7 @@ class Stage(nn.Module):
         nothing = x.new_zeros(x[:, :1].shape)
         return torch.cat((torch.cat((from_following, nothing), 1), torch.cat((nothing, from_preceding), 1)), -1)
 
-    def _align_plain(self, x: Tensor, *flows: Tensor) -> Float[Tensor, "B D H W 2*C"]:
+    def _align_plain(self, x: Float[Tensor, "B D H W C"], *flows: Tensor) -> Float[Tensor, "B D H W 2*C"]:
         """Equal to `_align`: frame by frame, one direction after the other."""
         num_frames, reach = x.shape[1], self.pa_frames // 2
         directions = []

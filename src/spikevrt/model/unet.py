@@ -1,7 +1,8 @@
-"""A plain U-Net over a few frames and their voxels: the baseline that SpikeVRT is held against.
+"""The U-Net: every frame is restored from itself and its neighbours, stacked as channels, and what their spikes tell.
 
-Every frame is restored from itself and its neighbours, stacked as channels. There is no attention, no optical flow and
-no alignment: 3x3 convolutions in residual blocks, halved and doubled again, with skip connections.
+There is no attention, no optical flow and no alignment: 3x3 convolutions in residual blocks, halved and doubled again,
+with skip connections. Folded (`unshuffle` above 1), each s x s pixels of a frame enter and leave as channels of one.
+What ships as spikefold_tiny is a U-Net, folded 2 x 2, that looks at one frame at a time, relit, and its profile.
 
 Dimension key: B samples, T frames, K bins, H x W pixels of the colour camera, h x w pixels of the spike camera, N = B T
 pictures, C channels, s = `unshuffle`. Channels of level i (resolution 1/(s 2^i)): width + i growth.
@@ -16,13 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spikevrt.config import ModelConfig
-from spikevrt.model.network import check_voxels
+from spikevrt.config import ModelConfig, UnetConfig
+from spikevrt.model.flow import Flows
+from spikevrt.model.network import Network, check_voxels
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
 MIN_SIZE_PX = 64  # SpikeVRT's least too, so that both see the same crops and tiles
+BYTES_PER_PIXEL_AND_CHANNEL = 56  # of restoring a tile, for each channel at the widest level, at most
 
 
 class ResidualBlock(nn.Module):
@@ -37,7 +40,7 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(F.gelu(self.conv1(x)))
 
 
-class Unet(nn.Module):
+class Unet(Network):
     """The U-Net of `config.unet`; it reads voxels where `config.spikes` is not None.
 
     Frames and voxels have a first convolution each, at their own resolution. The features of the voxels, after one more
@@ -48,11 +51,17 @@ class Unet(nn.Module):
     size, that of the spikes where they are s times smaller.
     """
 
+    min_frames = 2  # as SpikeVRT: a single frame is doubled, whose bits are those of before
+    probe_scale = 2  # smaller tiles are done too soon to show what memory they take
+
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         unet, spikes = config.unet, config.spikes
         assert unet is not None
-        self.config, self.neighbours, self.depth, self.unshuffle = config, unet.neighbours, unet.depth, unet.unshuffle
+        self.neighbours, self.depth, self.unshuffle = unet.neighbours, unet.depth, unet.unshuffle
+        self.pad_multiple = unet.unshuffle * 2**unet.depth
+        self.min_size_px = self.min_free_px = max(MIN_SIZE_PX, self.pad_multiple)
+        self.reach_px = reach_px(unet)
         num_read = 1 + 2 * unet.neighbours
         widths = [unet.width + level * unet.growth for level in range(unet.depth + 1)]
         pairs = list(zip(widths, widths[1:], strict=False))
@@ -76,16 +85,6 @@ class Unet(nn.Module):
         self.last = nn.Conv2d(widths[0], colours, 3, padding=1)
         self.start_at_identity()
 
-    @property
-    def pad_multiple(self) -> int:
-        """H and W of the input must be multiples of this."""
-        return int(self.unshuffle * 2**self.depth)
-
-    @property
-    def min_size_px(self) -> int:
-        """The smallest H and W that crops and tiles have."""
-        return max(MIN_SIZE_PX, self.pad_multiple)
-
     def start_at_identity(self) -> None:
         """The restored clip is the blurry one until the last convolution has learnt something."""
         for parameter in self.last.parameters():
@@ -96,7 +95,7 @@ class Unet(nn.Module):
         blur: Float[Tensor, "B T 3 H W"],
         spike_vox: Float[Tensor, "B T K h w"] | None = None,
         spikes_present: Bool[Tensor, " B"] | None = None,
-        flows: None = None,
+        flows: Flows | None = None,
     ) -> Float[Tensor, "B T 3 H W"]:
         """Restore a clip of any length with values in [0, 1]; the output is not clamped.
 
@@ -117,6 +116,14 @@ class Unet(nn.Module):
             x = x + self._spike_features(folded, spike_vox, spikes_present)
         change = F.pixel_shuffle(self.last(self._body(x)), self.unshuffle)
         return blur + change.unflatten(0, blur.shape[:2])
+
+    def bytes_per_pixel(self) -> float:
+        unet, spikes = self.config.unet, self.config.spikes
+        assert unet is not None
+        widths = ((unet.width + i * unet.growth) / (unet.unshuffle**2 * 4**i) for i in range(unet.depth + 1))
+        voxels = 0 if spikes is None else (1 + 2 * unet.neighbours) * spikes.num_bins
+        widest = max(*widths, 0 if spikes is None else unet.width / unet.unshuffle)
+        return BYTES_PER_PIXEL_AND_CHANNEL * widest + 4 * voxels
 
     def _spike_features(self, folded: Tensor, spike_vox: Tensor, present: Tensor | None) -> Float[Tensor, "N C H W"]:
         check_voxels(self.config.spikes, folded, spike_vox)
@@ -142,3 +149,10 @@ def with_neighbours(clip: Float[Tensor, "B T C H W"], num: int) -> Float[Tensor,
     num_frames = clip.shape[1]
     longer = torch.cat([clip[:, :1]] * num + [clip] + [clip[:, -1:]] * num, 1)
     return torch.cat([longer[:, start : start + num_frames] for start in range(1 + 2 * num)], 2).flatten(0, 1)
+
+
+def reach_px(unet: UnetConfig) -> int:
+    """How far off, at most, a pixel of a frame counts: convolutions of 3x3 at each level, there and back again, and the
+    corners of the blocks of pixels that become one."""
+    convolutions = 2 + sum(2**level * (4 * unet.blocks + 1) for level in range(unet.depth))
+    return unet.unshuffle * (convolutions + 2**unet.depth * (2 * unet.blocks + 1)) - 1

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikevrt.config import STAGES, VrtConfig
-from spikevrt.model.blocks import RTMSA
+from spikevrt.model.blocks import RTMSA, BlockSettings, Window
 from spikevrt.model.flow import Flows, SpyNet, align_neighbours, at_least_float32, clip_flows, full_precision
 from spikevrt.model.linear import Linear
 from spikevrt.model.stage import Stage, as_features, as_pictures
@@ -55,37 +55,28 @@ class VRT(nn.Module):
         self.conv_first = nn.Conv3d(config.in_channels + aligned + noise_map, dims[0], (1, 3, 3), padding=(0, 1, 1))
         if config.pa_frames:
             self.spynet = SpyNet(config.flow_widths)
+
+        def settings(index: int, window: Window) -> BlockSettings:
+            stage = min(index + 1, LAST_STAGE)
+            parts = checkpoint if stage in checkpoint_stages else ()
+            return BlockSettings(dims[index], window, config.num_heads[index], config.mlp_ratio, parts)
+
         for index in range(7):
             stage = Stage(
                 dims[max(index - 1, 0)],
-                dims[index],
-                depths[index],
-                "none" if index == 0 else "down" if index < NUM_ENCODER_STAGES else "up",
-                SCALES[index],
-                config.window,
-                config.num_heads[index],
-                config.mutual_ratio,
-                config.mlp_ratio,
+                settings(index, config.window),
                 drop_rates(index),
-                config.pa_frames,
-                config.deform_groups,
-                checkpoint if index + 1 in checkpoint_stages else (),
+                reshape="none" if index == 0 else "down" if index < NUM_ENCODER_STAGES else "up",
+                scale=SCALES[index],
+                mutual_ratio=config.mutual_ratio,
+                pa_frames=config.pa_frames,
+                deform_groups=config.deform_groups,
             )
             self.add_module(f"stage{index + 1}", stage)
         last: list[nn.Module] = [nn.Sequential(nn.Identity(), nn.LayerNorm(dims[6]), Linear(dims[6], dims[7]))]
         for index in range(7, len(depths)):
             window = (1, *config.window[1:]) if index in config.independent else config.window
-            last.append(
-                RTMSA(
-                    dims[index],
-                    depths[index],
-                    window,
-                    config.num_heads[index],
-                    config.mlp_ratio,
-                    drop_rates(index),
-                    checkpoint if LAST_STAGE in checkpoint_stages else (),
-                )
-            )
+            last.append(RTMSA(settings(index, window), drop_rates(index)))
         self.stage8 = nn.ModuleList(last)
         self.norm = nn.LayerNorm(dims[-1])
         self.conv_after_body = Linear(dims[-1], dims[0])
@@ -139,7 +130,9 @@ class VRT(nn.Module):
         with full_precision(rgb.device):
             return clip_flows(self.spynet, at_least_float32(rgb), self.config.pa_frames, max_pixels)
 
-    def body(self, x: Float[Tensor, "B D H W C"], flows: Flows | None, fuse: Fuse | None) -> Float[Tensor, "B D H W C"]:
+    def body(
+        self, x: Float[Tensor, "B D H W C"], flows: Flows | None, fuse: Fuse | None
+    ) -> Float[Tensor, "B D H W C_out"]:
         """Stages 1 to 8 with their skip connections, before the last norm."""
         skips = []
         for index in range(NUM_ENCODER_STAGES):

@@ -1,4 +1,4 @@
-"""Strict loading of weights: every key used exactly once, or a refusal that names the keys.
+"""The network that a config describes, and strict loading of its weights: every key used exactly once, or a refusal.
 
 Published VRT checkpoints (`*.pth`, possibly wrapped under `params`) load unchanged, as do safetensors files.
 """
@@ -11,7 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikevrt.config import ModelConfig
+from spikevrt.model.network import Network
+from spikevrt.model.spike_vrt import SpikeVRT
+from spikevrt.model.unet import Unet
+
 SHOWN_KEYS = 5
+
+
+def build_network(config: ModelConfig) -> Network:
+    """The network of `config`, with fresh weights."""
+    return SpikeVRT(config) if config.unet is None else Unet(config)
 
 
 def load_strict(module: nn.Module, state: dict[str, Tensor], source: str = "weights") -> None:

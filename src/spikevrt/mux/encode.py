@@ -22,53 +22,25 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from spikevrt.atomic import complete_or_absent
-from spikevrt.recording.media import BT709, BT2020, EXACT_COLOURS, FULL_RANGE, LIMITED_RANGE, RGB
+from spikevrt.recording.media import (
+    BT709,
+    BT2020,
+    DEFAULT_CRF,
+    EXACT_COLOURS,
+    FULL_RANGE,
+    LIMITED_RANGE,
+    RGB,
+    VideoFormat,
+)
 from spikevrt.recording.video import VideoInfo
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8, UInt16
 
-CODECS = ("h264", "hevc", "av1", "ffv1")
-CONTAINERS = {".mp4": ("h264", "hevc", "av1"), ".mov": ("h264", "hevc"), ".mkv": CODECS}
-DEFAULT_CRF = {"h264": 16, "hevc": 16, "av1": 18}
-MAX_CRF = {"h264": 51, "hevc": 51, "av1": 63}
 MIN_SIDE_PX = {"hevc": 64, "av1": 64}  # x265 writes outside its memory for pictures below 50 columns; SVT-AV1 fails
 NUM_THREADS = 4  # of an encoder, on every machine: H.264's bytes depend on it
 GOP_FRAMES = 250
 MAX_TIMESCALE = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class VideoFormat:
-    """How video is encoded. `crf` (quality, lower is better) is of lossy video; ffv1 is lossless whatever is said.
-
-    Raises:
-        ValueError: a value or a combination that no encoder here has, with what is allowed.
-    """
-
-    codec: str = "h264"
-    lossless: bool = False
-    bits: int = 8
-    crf: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.codec not in CODECS:
-            raise ValueError(f"codec: {self.codec!r}; allowed: {', '.join(CODECS)}")
-        if self.bits not in (8, 10):
-            raise ValueError(f"bits: {self.bits}; allowed: 8, 10")
-        if self.lossless and self.codec == "av1":
-            raise ValueError("lossless: not with codec av1, whose encoder has no RGB; allowed: h264, hevc, ffv1")
-        if self.lossless and self.codec == "h264" and self.bits == 10:
-            raise ValueError("bits: 10 with lossless h264, whose encoder has RGB of 8 bits only; allowed: hevc, ffv1")
-        if self.crf is not None and self.is_lossless:
-            raise ValueError(f"crf: {self.crf} with lossless video; allowed: none")
-        if self.crf is not None and not 0 < self.crf <= MAX_CRF[self.codec]:
-            raise ValueError(f"crf: {self.crf}; allowed with {self.codec}: 1 to {MAX_CRF[self.codec]}")
-
-    @property
-    def is_lossless(self) -> bool:
-        """Whether RGB of `bits` bits comes back as it went in."""
-        return self.lossless or self.codec == "ffv1"
 
 
 @dataclass(frozen=True)
@@ -86,16 +58,6 @@ class VideoTags:
 def tags_of(info: VideoInfo) -> VideoTags:
     """The tags of a video that was measured."""
     return VideoTags(info.sample_aspect, info.primaries, info.transfer)
-
-
-def check_container(path: Path, format: VideoFormat) -> None:
-    """Raises ValueError unless the suffix of `path` is a container that can hold the format."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in CONTAINERS:
-        raise ValueError(f"{path}: cannot write {suffix or 'a video without suffix'}; allowed: {', '.join(CONTAINERS)}")
-    if format.codec not in CONTAINERS[suffix]:
-        fitting = [name for name, codecs in CONTAINERS.items() if format.codec in codecs]
-        raise ValueError(f"{path}: {suffix} does not hold {format.codec}; allowed: {', '.join(fitting)}")
 
 
 def check_size(height: int, width: int, format: VideoFormat) -> None:

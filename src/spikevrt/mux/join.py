@@ -11,13 +11,14 @@ import heapq
 import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikevrt.atomic import complete_or_absent
-from spikevrt.mux.encode import MAX_TIMESCALE, VideoFormat, VideoTags, check_container, rate, write_segment
-from spikevrt.recording.media import main_video, open_media
+from spikevrt.mux.encode import MAX_TIMESCALE, VideoTags, rate, write_segment
+from spikevrt.recording.media import VideoFormat, check_container, main_video, open_media
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,12 +63,12 @@ def join_segments(
     paths, words = [Path(segment) for segment in segments], dict(metadata or {})
     with complete_or_absent(out) as partial:
         try:
-            return _join(paths, out, partial, rate(fps), format, tags, source, words, COPIED_TYPES)
+            return _join(paths, out, partial, rate(fps), format, tags, _Beside(source, words, COPIED_TYPES))
         except FFmpegError as error:
             if source is None or not isinstance(error, ValueError):  # the others are the system's: a full disk
                 raise
             why = f"{out.name}: sound and subtitles are not carried over: they cannot be written ({error.strerror})"
-        return why, *_join(paths, out, partial, rate(fps), format, tags, source, words, ())
+        return why, *_join(paths, out, partial, rate(fps), format, tags, _Beside(source, words, ()))
 
 
 def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: float, crf: int = 16) -> None:
@@ -89,6 +90,15 @@ def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: f
         segment.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True)
+class _Beside:
+    """What goes into the video beside its pictures: streams of these types of the source, its words and these."""
+
+    source: Path | None
+    words: Mapping[str, str]
+    copied_types: Sequence[str]
+
+
 def _join(
     segments: Sequence[Path],
     out: Path,
@@ -96,9 +106,7 @@ def _join(
     frame_rate: Fraction,
     format: VideoFormat,
     tags: VideoTags,
-    source: Path | None,
-    metadata: Mapping[str, str],
-    copied_types: Sequence[str],
+    beside: _Beside,
 ) -> tuple[str, ...]:
     import av
 
@@ -106,9 +114,9 @@ def _join(
     notes: list[str] = []
     with open_media(segments[0]) as first:
         video_base: Fraction = main_video(first).time_base
-        found = open_media(source) if source is not None else None
+        found = open_media(beside.source) if beside.source is not None else None
         try:
-            copied = [] if found is None else _copied_streams(found, muxer, out, copied_types, notes)
+            copied = [] if found is None else _copied_streams(found, muxer, out, beside.copied_types, notes)
             options = {"fflags": "+bitexact"}
             if muxer != "matroska":
                 bases = [video_base, *(stream.time_base for stream in copied if stream.type == "audio")]
@@ -119,7 +127,7 @@ def _join(
                 video = _add_video(container, first, muxer, frame_rate, format, tags)
                 if found is not None:
                     _carry_words(found, container, video)
-                container.metadata.update(metadata)
+                container.metadata.update(beside.words)
                 outputs = {stream.index: _add_copy(container, stream) for stream in copied}
                 packets = [_video_packets(segments, out, muxer, notes)]
                 if found is not None and any(stream.type != "attachment" for stream in copied):
@@ -129,7 +137,7 @@ def _join(
                     container.mux(packet)
             if muxer == "matroska" and tags.sample_aspect != 1 and format.codec in ("av1", "ffv1"):
                 notes.append(f"{out.name}: pixel aspect {tags.sample_aspect} is not stored with {format.codec} in .mkv")
-            notes += _lost_words({} if found is None else found.metadata, partial, out, metadata)
+            notes += _lost_words({} if found is None else found.metadata, partial, out, beside.words)
         finally:
             if found is not None:
                 found.close()

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
+from spikevrt.bilinear import read_at
 from spikevrt.recording.arrays import read_npy_float32
 from spikevrt.recording.sidecar import FORMAT, SIDECAR, VERSION, write_json
 from spikevrt.typed import load_json, require_file_name
@@ -139,7 +141,9 @@ def sensor_positions(
     if alignment.flow is not None:
         flow_2rc = _read_flow(alignment.flow)
         rows, columns = flow_2rc.shape[1:]
-        positions_hw2 = positions_hw2 + _bilinear(flow_2rc, y / height * rows - 0.5, x / width * columns - 0.5)
+        cells_hw2 = np.stack(np.meshgrid(x / width * columns, y / height * rows), axis=-1)
+        shift_2hw = read_at(torch.from_numpy(flow_2rc.astype(np.float64)), torch.from_numpy(cells_hw2)).numpy()
+        positions_hw2 = positions_hw2 + np.moveaxis(shift_2hw, 0, -1)
     return positions_hw2.astype(np.float32)
 
 
@@ -153,19 +157,3 @@ def _read_flow(path: Path) -> Float[np.ndarray, "2 r c"]:
     if flow.ndim != 3 or flow.shape[0] != 2 or not flow.size or not np.isfinite(flow).all():
         raise ValueError(f"{path}: not a displacement field; allowed: float32 (2, rows, columns), finite")
     return flow
-
-
-def _bilinear(
-    field_2rc: Float[np.ndarray, "2 r c"], rows_h: Float[np.ndarray, " h"], columns_w: Float[np.ndarray, " w"]
-) -> Float[np.ndarray, "h w 2"]:
-    """Read a field at rows x columns (indices of cell centres, fractional, clamped)."""
-
-    def weights(index: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        index = np.clip(index, 0, size - 1)
-        low = np.minimum(index.astype(np.int64), max(size - 2, 0))
-        return low, np.minimum(low + 1, size - 1), index - low
-
-    top, bottom, down_h = weights(rows_h, field_2rc.shape[1])
-    left, right, along_w = weights(columns_w, field_2rc.shape[2])
-    by_row = field_2rc[:, top] * (1 - down_h)[:, None] + field_2rc[:, bottom] * down_h[:, None]
-    return np.moveaxis(by_row[:, :, left] * (1 - along_w) + by_row[:, :, right] * along_w, 0, -1)

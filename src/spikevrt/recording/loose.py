@@ -16,7 +16,8 @@ from typing import Any
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import check_size, image_size, list_images
 from spikevrt.recording.recording import Recording
-from spikevrt.recording.spike_formats import SUFFIX_KINDS, StreamFormat, find_format, is_headerless, open_stream
+from spikevrt.recording.spike_formats import StreamFormat, find_format, is_headerless, open_stream
+from spikevrt.recording.spike_kinds import kind_of
 from spikevrt.recording.stream import SpikeStream
 from spikevrt.recording.video import VideoInfo, probe_video
 
@@ -48,8 +49,7 @@ def open_beside(
     if given:
         if is_headerless(spikes) and (spike_width is None or spike_height is None):
             raise ValueError(f"{given[0]}: only with both spike_width and spike_height")
-        kind = SUFFIX_KINDS.get(spikes.suffix.lower(), "packed")
-        form = StreamFormat(kind, spike_width, spike_height, bottom_up=False if top_down else None)
+        form = StreamFormat(kind_of(spikes.suffix), spike_width, spike_height, bottom_up=False if top_down else None)
     elif tick_rate_hz is None:
         tick_rate_hz = find_format(spikes).tick_rate_hz
     stream = open_stream(spikes) if form is None else open_stream(spikes, form)

@@ -8,7 +8,7 @@ Dimension key: T ticks, H sensor rows, W sensor columns.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,36 +31,46 @@ from spikevrt.recording.sidecar import (
     FORMAT,
     ROWS,
     SIDECAR,
+    SPIKECV_CONFIG,
     STREAM_FORMAT,
     STREAM_VERSION,
     VERSION,
     Rows,
+    read_spikecv_config,
     write_json,
 )
 from spikevrt.recording.spike_file import SpikeGeometry
-from spikevrt.recording.sps100 import HEIGHT, WIDTH, Sps100Stream, check_sps100_size
-from spikevrt.recording.stream import PackedStream, SpikeStream
+from spikevrt.recording.spike_kinds import (
+    AXES,
+    HEADERLESS,
+    KEY_AXES,
+    KEYED,
+    KINDS,
+    LENGTH_KEY,
+    SPIKE_KINDS,
+    SUFFIX_KINDS,
+    TIME_PACKED_KEY,
+    WITH_AXES,
+    kind_of,
+)
+from spikevrt.recording.stream import (
+    SPS100_HEIGHT,
+    SPS100_WIDTH,
+    PackedStream,
+    SpikeStream,
+    Sps100Stream,
+    check_sps100_size,
+)
 from spikevrt.typed import convert, load_json, naming, require, require_file_name
-
-KINDS = ("packed", "sps100", "bytes", "npy", "npz", "packed-time", "h5")
-HEADERLESS = ("packed", "sps100", "bytes")
-AXES = ("THW", "HWT")
-SUFFIX_KINDS = {".npy": "npy", ".npz": "npz", ".h5": "h5", ".hdf5": "h5"}
-ARRAY_SUFFIXES = tuple(SUFFIX_KINDS)
-KEY_AXES = {"spk": "THW", "arr_0": "HWT", "raw_spike": "THW"}  # what the datasets that use these names mean
-NPZ_KEYS = {"THW": "spk", "HWT": "arr_0"}
-TIME_PACKED_KEY, LENGTH_KEY, H5_KEY = "seq", "length", "raw_spike"
-SPIKECV_CONFIG, MAX_CONFIG_BYTES = "config.yaml", 1 << 14
 
 
 @dataclass(frozen=True)
 class StreamFormat:
     """One description of a spike file's bytes.
 
-    kind: "packed" (one bit per pixel, ticks of whole bytes), "sps100" (half-rows with line tags), "bytes" (one byte per
-        pixel, no header), "npy", "npz" and "h5" (arrays of one byte per pixel), "packed-time" (.npz, one bit per tick).
+    kind: one of `spike_kinds.SPIKE_KINDS`.
     width, height: pixels; must be known for files without a header, are compared with what the others say.
-    bottom_up: whether the bottom row is stored first; None: as usual for the kind (packed: yes, all others: no).
+    bottom_up: whether the bottom row is stored first; None: as usual for the kind.
     tag_bits: packed only; bits behind the pixels of each row (16 in 416-wide rows of 400 pixels).
     key: npz, packed-time and h5; the array. None: the names that are known, or the only one.
     axes: arrays; "THW" or "HWT". None: as the known names mean it; .npy and .h5: THW.
@@ -81,26 +91,36 @@ class StreamFormat:
             if value is not None and value < 1:
                 raise ValueError(f"{name}: {value}; allowed: 1 or more")
         if self.kind == "sps100":
-            check_sps100_size(self.width or WIDTH, self.height or HEIGHT)
+            check_sps100_size(self.width or SPS100_WIDTH, self.height or SPS100_HEIGHT)
             if self.bottom_up:
                 raise ValueError("rows: bottom-up; allowed for sps100: top-down")
-        if self.tag_bits and self.kind != "packed" or self.tag_bits < 0:
+        if (self.tag_bits and not SPIKE_KINDS[self.kind].has_tags) or self.tag_bits < 0:
             raise ValueError(f"tag_bits: {self.tag_bits}; allowed: 0, for packed streams 0 or more")
-        if self.key is not None and self.kind not in ("npz", "packed-time", "h5"):
-            raise ValueError(f"key: {self.key!r}; allowed: only for npz, packed-time and h5")
+        if self.key is not None and self.kind not in KEYED:
+            raise ValueError(f"key: {self.key!r}; allowed: only for {_listed(KEYED)}")
         if self.key is not None and not (self.key and self.key.isprintable()):
             raise ValueError(f"key: {self.key[:80]!r}; allowed: the name of an array")
-        if self.axes is not None and (self.axes not in AXES or self.kind not in ("npy", "npz", "h5")):
-            raise ValueError(f"axes: {self.axes!r}; allowed: {', '.join(AXES)}, only for npy, npz and h5")
+        if self.axes is not None and (self.axes not in AXES or self.kind not in WITH_AXES):
+            raise ValueError(f"axes: {self.axes!r}; allowed: {', '.join(AXES)}, only for {_listed(WITH_AXES)}")
 
     @property
     def is_bottom_up(self) -> bool:
-        return self.kind == "packed" if self.bottom_up is None else self.bottom_up
+        return SPIKE_KINDS[self.kind].bottom_up if self.bottom_up is None else self.bottom_up
+
+    @property
+    def bytes_per_tick(self) -> int:
+        """Of a kind without header, whose width and height are known."""
+        assert self.kind in HEADERLESS and self.width is not None and self.height is not None, self
+        if self.kind == "sps100":
+            return Sps100Stream(Path(), self.width, self.height).bytes_per_tick
+        if self.kind == "bytes":
+            return self.width * self.height
+        return SpikeGeometry(self.width, self.height, self.is_bottom_up, self.tag_bits).bytes_per_tick
 
     def values(self) -> dict[str, Any]:
         """What a sidecar holds of it."""
         found = {"kind": self.kind, "width": self.width, "height": self.height, "rows": ROWS[self.is_bottom_up]}
-        if self.kind in ("packed", "sps100", "packed-time"):
+        if SPIKE_KINDS[self.kind].in_bits:
             found["bit_order"] = BIT_ORDER
         found |= {"tag_bits": self.tag_bits} if self.tag_bits else {}
         return found | {name: value for name, value in (("key", self.key), ("axes", self.axes)) if value is not None}
@@ -168,9 +188,13 @@ class Found:
     sha256: str | None = None
 
 
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
 def is_headerless(path: Path) -> bool:
     """Whether a file of that suffix does not tell its geometry."""
-    return Path(path).suffix.lower() not in ARRAY_SUFFIXES
+    return Path(path).suffix.lower() not in SUFFIX_KINDS
 
 
 def stream_sidecar_path(path: Path) -> Path:
@@ -216,7 +240,7 @@ def find_stated(path: Path, stated: dict[str, Any]) -> Found:
     else:
         found = Found(StreamFormat(), "what was stated")
     known = {"width": found.format.width, "height": found.format.height} | stated
-    return Found(StreamFormat(**{"kind": SUFFIX_KINDS.get(path.suffix.lower(), "packed"), **known}), "what was stated")
+    return Found(StreamFormat(**{"kind": kind_of(path.suffix), **known}), "what was stated")
 
 
 def refuse_named_by_recording(path: Path) -> None:
@@ -256,29 +280,6 @@ def write_stream_sidecar(
     return sidecar
 
 
-def read_spikecv_config(path: Path) -> tuple[int, int]:
-    """(width, height) of a SpikeCV dataset's config.yaml: the lines `spike_w: N` and `spike_h: N`.
-
-    Only these lines are looked at: such a config is flat, and a YAML parser would follow whatever else stands there
-    (PyYAML takes minutes for 16 kB of brackets). Raises ValueError when it does not say each of them once.
-    """
-    with open(path, "rb") as file:
-        text = file.read(MAX_CONFIG_BYTES + 1)
-    if len(text) > MAX_CONFIG_BYTES:
-        raise ValueError(f"{path}: more than {MAX_CONFIG_BYTES} bytes; allowed: a SpikeCV config of fewer")
-    width, height = (_whole_number(path, text, key) for key in ("spike_w", "spike_h"))
-    return width, height
-
-
-def _whole_number(path: Path, text: bytes, key: str) -> int:
-    lines = re.findall(rf"^{key}[ \t]*:(.*)$", text.decode("utf-8", "replace"), re.MULTILINE)
-    values = [re.fullmatch(r"[ \t]+([1-9][0-9]{0,6})[ \t]*(#.*)?\r?", line) for line in lines]
-    if len(values) != 1 or values[0] is None:
-        said = f"{lines[0].strip()[:80]!r}" if len(lines) == 1 else f"{len(lines)} lines of it"
-        raise ValueError(f"{path}: {key}: {said}; allowed: one line with a whole number of pixels")
-    return int(values[0][1])
-
-
 def _tellers(path: Path) -> list[Found]:
     """Everybody who tells something of a file, the one who is believed first."""
     tellers = []
@@ -290,7 +291,7 @@ def _tellers(path: Path) -> list[Found]:
     if spikes is not None:
         tellers.append(_found(spikes, SIDECAR))
     if not is_headerless(path):
-        tellers.append(Found(StreamFormat(SUFFIX_KINDS[path.suffix.lower()]), "the file itself"))
+        tellers.append(Found(StreamFormat(kind_of(path.suffix)), "the file itself"))
     elif config.is_file():
         try:
             width, height = read_spikecv_config(config)
@@ -340,16 +341,16 @@ def _found(entry: StreamEntry, source: str) -> Found:
 
 def _open(path: Path, format: StreamFormat) -> SpikeStream:
     if format.kind == "sps100":
-        return Sps100Stream(path, format.width or WIDTH, format.height or HEIGHT)
+        return Sps100Stream(path, format.width or SPS100_WIDTH, format.height or SPS100_HEIGHT)
     if format.kind in HEADERLESS:
         if format.width is None or format.height is None:
             raise ValueError(f"{path}: width and height are needed, for a {format.kind} file does not know its size")
         geometry = SpikeGeometry(format.width, format.height, format.is_bottom_up, format.tag_bits)
         if format.kind == "packed":
             return PackedStream(path, geometry)
-        return ArrayStream(_raw_bytes(path, geometry), bottom_up=format.is_bottom_up)
+        return ArrayStream(_raw_bytes(path, geometry, format.bytes_per_tick), bottom_up=format.is_bottom_up)
     if format.kind == "npy":
-        return ArrayStream(open_npy(path), format.axes or "THW", format.is_bottom_up)
+        return ArrayStream(open_npy(path), format.axes or AXES[0], format.is_bottom_up)
     key = format.key or _known_key(path, format)
     if format.kind == "packed-time" or (format.kind == "npz" and key == TIME_PACKED_KEY):
         return _time_packed(path, key, format.is_bottom_up)
@@ -360,8 +361,8 @@ def _open(path: Path, format: StreamFormat) -> SpikeStream:
     return ArrayStream(array, axes, format.is_bottom_up)
 
 
-def _raw_bytes(path: Path, geometry: SpikeGeometry) -> MappedArray:
-    tick, num_bytes = geometry.width * geometry.height, path.stat().st_size
+def _raw_bytes(path: Path, geometry: SpikeGeometry, tick: int) -> MappedArray:
+    num_bytes = path.stat().st_size
     if num_bytes == 0 or num_bytes % tick:
         raise ValueError(
             f"{path}: {num_bytes} bytes are no whole number of ticks of {geometry} ({tick} bytes each, one a pixel)"

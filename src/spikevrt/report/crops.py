@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
+from spikevrt.bilinear import read_at
 from spikevrt.evaluate.pictures import frame_path, picture_path, restored_column, video_path, worst_box
 from spikevrt.evaluate.results import Results, ScoredMethod, ScoredRecording
 from spikevrt.light import image_to_linear, luminance
@@ -210,7 +212,8 @@ def edge_profile(images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> EdgeProfile:
     length = float(strength[y, x])
     dx, dy = (float(along[y, x]) / length, float(down[y, x]) / length) if length > 0 else (1.0, 0.0)
     offsets = np.arange(-reach, reach + STEP_PX / 2, STEP_PX)
-    values = tuple(_read(light, y + offsets * dy, x + offsets * dx) for light in lights)
+    line = torch.from_numpy(np.stack([x + offsets * dx, y + offsets * dy], axis=-1) + 0.5)
+    values = tuple(read_at(torch.from_numpy(light)[None], line)[0].numpy() for light in lights)
     ends = [(float(x + t * dx), float(y + t * dy)) for t in (-reach, reach)]
     return EdgeProfile(ends[0], ends[1], offsets, values)
 
@@ -295,16 +298,6 @@ def _sensor_cells(recording: Recording, top: int, left: int, rows: int, columns:
         x, y = (np.floor(cells[..., k]).astype(np.int64) for k in (0, 1))
     is_inside = (x >= 0) & (y >= 0) & (x < recording.spikes.width) & (y < recording.spikes.height)
     return np.where(is_inside, y, OUTSIDE), np.where(is_inside, x, OUTSIDE)
-
-
-def _read(light: Float[np.ndarray, "h w"], y: Float[np.ndarray, " N"], x: Float[np.ndarray, " N"]) -> np.ndarray:
-    """Bilinear, at points inside the picture."""
-    top = np.clip(np.floor(y).astype(np.int64), 0, light.shape[0] - 2)
-    left = np.clip(np.floor(x).astype(np.int64), 0, light.shape[1] - 2)
-    down, along = y - top, x - left
-    upper = light[top, left] * (1 - along) + light[top, left + 1] * along
-    lower = light[top + 1, left] * (1 - along) + light[top + 1, left + 1] * along
-    return upper * (1 - down) + lower * down
 
 
 def _base64(data: bytes) -> str:

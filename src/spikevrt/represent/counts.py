@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikevrt.bilinear import read_at
 from spikevrt.represent.profile import expected_counts
 from spikevrt.represent.repair import repair
 from spikevrt.represent.voxel import Split, count_bins
-from spikevrt.represent.warp import warp
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Integer, UInt8
@@ -40,7 +40,7 @@ def exposure_counts(
     two, the values are those of `count_bins`.
 
     Raises:
-        ValueError: as `count_bins`, `repair` and `warp` do.
+        ValueError: as `count_bins`, `repair` and `bilinear.read_at` do.
     """
     return place_counts(count_bins(count, num_ticks, num_bins=num_bins, split=split), bad=bad, positions=positions)
 
@@ -98,5 +98,5 @@ def place_counts(
     if bad is not None:
         counts = repair(counts, torch.from_numpy(bad))
     if positions is not None:
-        counts = warp(counts, torch.from_numpy(positions))
+        counts = read_at(counts, torch.from_numpy(positions))
     return counts.to(torch.float16).to(torch.float32)

@@ -39,7 +39,7 @@ from spikevrt.restore.slow_motion import middle_frames, slow_motion
 from spikevrt.restore.work import ClipWork, tiles_in_all
 
 if TYPE_CHECKING:
-    from spikevrt.model.build import Network
+    from spikevrt.model.network import Network
 
 JOB_FILE, JOB_FORMAT, JOB_VERSION = "job.json", "spikevrt-restore-job", 1
 WRITE_BEHIND = 8  # finished frames that may wait to be written

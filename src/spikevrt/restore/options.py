@@ -1,4 +1,6 @@
-"""How footage is cut up, and on what it runs: the settings of a restoration.
+"""The settings of a restoration: how footage is cut up, on what it runs, and what is written.
+
+A field with a help text (`Annotated`) is an option of the verbs that restore, so nothing here loads torch or NumPy.
 
 Dimension key: T frames, H W frame rows and columns.
 """
@@ -6,34 +8,38 @@ Dimension key: T frames, H W frame rows and columns.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
 
+from spikevrt.recording.media import CONTAINERS, VideoFormat, check_container
+
+FRAME_KINDS = {"png": ".png", "png16": ".png", "tiff16": ".tiff", "exr": ".exr"}
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
 class RestoreOptions:
-    """How footage is cut up. Tiles are at most `tile_px` a side (rounded down to what the network and the spike ratio
-    can divide) and share `overlap_px` or more; clips have `clip_frames` frames and share `overlap_frames` or more.
+    """How footage is cut up, and on what it runs. Tiles are rounded down to what the network and the spike ratio can
+    divide; what tiles and clips share may be more than asked for.
 
-    0 for `tile_px` or `clip_frames` takes the whole picture or recording at once. `ignore_health` names findings of the
-    health gate (`align.health.NAMES`) that shall not refuse a recording; with `strict` its warnings refuse too.
-    `without_spikes` runs a network that reads spikes on the frames alone, as one trained with `data.spike_dropout` has
-    learnt to. `skip_sharp` leaves a tile of a clip as it is where its spikes' activity (`represent.activity`: 1 for a
-    still scene) is below it; None: it runs everywhere.
+    `ignore_health` names findings of the health gate (`align.health.NAMES`). `without_spikes` needs a network trained
+    with `data.spike_dropout`. `skip_sharp` compares the activity of a tile's spikes (`represent.activity`: 1 for a
+    still scene); None: the network runs everywhere.
     """
 
-    tile_px: int = 256
-    overlap_px: int = 32
-    clip_frames: int = 5
-    overlap_frames: int = 1
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Precision = "fp32"
-    ignore_health: tuple[str, ...] = ()
-    without_spikes: bool = False
-    skip_sharp: float | None = None
-    strict: bool = False
+    tile_px: Annotated[int, "side of a spatial tile, 0: the whole picture"] = 256
+    overlap_px: Annotated[int, "overlap of spatial tiles"] = 32
+    clip_frames: Annotated[int, "frames restored together, 0: all"] = 5
+    overlap_frames: Annotated[int, "frames that two clips share"] = 1
+    device: Annotated[Literal["auto", "cpu", "cuda"], "auto takes a GPU where there is one"] = "auto"
+    precision: Annotated[Precision, "of the network's arithmetic"] = "fp32"
+    ignore_health: Annotated[tuple[str, ...], "findings of `inspect` that shall not refuse (none)"] = ()
+    without_spikes: Annotated[bool, "run a network that reads spikes on the frames alone"] = False
+    skip_sharp: Annotated[
+        float | None, "leave tiles where little moves: activity below X, about 1 where nothing does (none)"
+    ] = None
+    strict: Annotated[bool, "warnings of the health gate refuse a recording too"] = False
 
     def __post_init__(self) -> None:
         if self.tile_px < 0:
@@ -57,3 +63,31 @@ class RestoreOptions:
             raise ValueError(
                 f"skip_sharp: {self.skip_sharp}; allowed with without_spikes: none (spikes tell what moves)"
             )
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is written: `frames` is of `FRAME_KINDS`; with `video` also a video beside the frames; `format` is of
+    any video."""
+
+    frames: Annotated[str, "png, png16, tiff16 or exr"] = "png"
+    video: Annotated[bool, "beside the frames, a video of them"] = False
+    format: VideoFormat = field(default_factory=VideoFormat)
+
+    def __post_init__(self) -> None:
+        if self.frames not in FRAME_KINDS:
+            raise ValueError(f"frames: {self.frames!r}; allowed: {', '.join(FRAME_KINDS)}")
+
+    def check(self, out: Path) -> None:
+        """Raises ValueError where `out` cannot be what is asked for."""
+        if is_video(out):
+            if self.video:
+                raise ValueError(f"video: {out} is the video already; allowed: false, or a folder for frames")
+            check_container(out, self.format)
+        elif self.video:
+            check_container(Path("restored.mp4"), self.format)
+
+
+def is_video(out: Path) -> bool:
+    """Whether that name is a video's, by its suffix; else it is a folder of frames."""
+    return out.suffix.lower() in CONTAINERS

@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from spikevrt.atomic import refuse_existing
-from spikevrt.mux.encode import CONTAINERS, VideoFormat, VideoTags, check_container, rate, tags_of
+from spikevrt.mux.encode import VideoTags, rate, tags_of
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.video import probe_video
-from spikevrt.restore.parts import FRAME_KINDS, FrameFiles, VideoParts
+from spikevrt.restore.options import Output, is_video
+from spikevrt.restore.parts import FrameFiles, VideoParts
 from spikevrt.restore.slow_motion import frame_times
 
 SUMMARY_FILE = "restored.json"  # marks a folder as ours
-
-
-@dataclass(frozen=True)
-class Output:
-    """What is written: `frames` is of `parts.FRAME_KINDS`; with `video` also a video beside the frames; `format` is of
-    any video."""
-
-    frames: str = "png"
-    video: bool = False
-    format: VideoFormat = field(default_factory=VideoFormat)
-
-    def __post_init__(self) -> None:
-        if self.frames not in FRAME_KINDS:
-            raise ValueError(f"frames: {self.frames!r}; allowed: {', '.join(FRAME_KINDS)}")
-
-    def check(self, out: Path) -> None:
-        """Raises ValueError where `out` cannot be what is asked for."""
-        if is_video(out):
-            if self.video:
-                raise ValueError(f"video: {out} is the video already; allowed: false, or a folder for frames")
-            check_container(out, self.format)
-        elif self.video:
-            check_container(Path("restored.mp4"), self.format)
-
-
-def is_video(out: Path) -> bool:
-    """Whether that name is a video's, by its suffix; else it is a folder of frames."""
-    return out.suffix.lower() in CONTAINERS
 
 
 def summary_path(out: Path, place: Path) -> Path:

@@ -18,15 +18,16 @@ import numpy as np
 from torch import Tensor
 
 from spikevrt.light import linear_to_srgb, srgb_to_linear
-from spikevrt.mux.encode import VideoFormat, VideoTags, write_segment
+from spikevrt.mux.encode import VideoTags, write_segment
 from spikevrt.mux.join import join_segments
 from spikevrt.recording.frames import read_pixels, to_float, to_uint8, to_uint16, write_pixels
+from spikevrt.recording.media import VideoFormat
+from spikevrt.restore.options import FRAME_KINDS
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float32, UInt8, UInt16
 
 SEGMENT_FRAMES = 32
-FRAME_KINDS = {"png": ".png", "png16": ".png", "tiff16": ".tiff", "exr": ".exr"}
 
 
 @dataclass(frozen=True)

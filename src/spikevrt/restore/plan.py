@@ -2,12 +2,7 @@
 
 What a tile takes is measured: the network is run on two small tiles, and a straight line through their peaks tells any
 other (`measure_needs`; benchmarks/plan_cpu_*.md has the errors). Whether tiles share the optical flow of the whole
-picture needs no more than the size of things: that is counted, with constants above what was measured.
-
-Flows of a whole picture, five frames, MB measured (counted), the larger of both allocators:
-
-    tiny        512 x 768   220  (268)   720 x 1280  454  (529)
-    reference   512 x 768   443  (495)   720 x 1280  634  (755)
+picture needs no more than the size of things: that the network counts (`Network.flow_bytes`).
 """
 
 from __future__ import annotations
@@ -22,21 +17,14 @@ import torch
 
 from spikevrt import runtime
 from spikevrt.checkpoint import WeightsInfo
-from spikevrt.config import ModelConfig
 from spikevrt.recording.recording import Recording, nearest_ratio
 from spikevrt.restore.options import Precision, RestoreOptions
 from spikevrt.restore.tiling import padded_size
 
 if TYPE_CHECKING:
-    from spikevrt.model.build import Network
+    from spikevrt.model.network import Network
 
-BYTES_PER_PIXEL_AND_CHANNEL = 260  # activations of a tile at the peak, for each channel of VRT's widest stage, at most
-UNET_BYTES_PER_PIXEL_AND_CHANNEL = 56  # of a U-Net, for each channel at its widest level
 FIXED_BYTES = 300_000_000  # code of the kernels, and their work space, which is the same for any tile
-FLOW_MAX_PIXELS = 1 << 18  # the optical flow of a whole picture is computed on so many pixels at a time
-FLOW_BYTES_PER_PIXEL = 320  # pyramids of two pictures, warped ones, positions
-FLOW_BYTES_PER_PIXEL_AND_CHANNEL = 12  # inside SpyNet, for each channel of two neighbouring layers
-FLOW_BYTES_PER_PAIR = 22  # both directions of two frames, x and y, float32, scales 1 to 1/8; for each pixel
 MARGIN = 0.1  # share of the free memory that is left alone
 WARM_RUNS = 2  # of each small tile: the second shows what the allocator keeps
 LEAST_TILE_PX = 128  # smaller tiles are mostly overlap: a shorter clip comes first
@@ -51,29 +39,14 @@ class Plan:
     shares_flows: bool
 
 
-def stored_flow_bytes(model: ModelConfig, num_frames: int, height_px: int, width_px: int) -> int:
-    """The flows of a clip, kept while its tiles are restored."""
-    pairs = sum(max(0, num_frames - distance) for distance in range(1, model.vrt.pa_frames // 2 + 1))
-    return FLOW_BYTES_PER_PAIR * pairs * height_px * width_px
-
-
-def predict_flow_bytes(model: ModelConfig, num_frames: int, height_px: int, width_px: int) -> int:
-    """What computing the flows of a clip of whole pictures adds to a process, in bytes."""
-    widths = model.vrt.flow_widths
-    channels = max(a + b for a, b in zip(widths, widths[1:], strict=False))
-    at_work = FLOW_BYTES_PER_PIXEL * height_px * width_px + FLOW_BYTES_PER_PIXEL_AND_CHANNEL * channels * min(
-        FLOW_MAX_PIXELS, 2 * num_frames * height_px * width_px
-    )
-    return at_work + 2 * stored_flow_bytes(model, num_frames, height_px, width_px)  # in parts, then put together
-
-
-def plan_tiles(model: ModelConfig, num_frames: int, height_px: int, width_px: int, *, tile_px: int) -> Plan:
+def plan_tiles(network: Network, num_frames: int, height_px: int, width_px: int, *, tile_px: int) -> Plan:
     """Tiles of at most `tile_px` a side. Several share flows, unless to compute these takes more than a tile does."""
     whole_px = max(height_px, width_px)
     tile_px = min(tile_px, whole_px)
-    at_work = BYTES_PER_PIXEL_AND_CHANNEL * max(model.vrt.dims) * num_frames * tile_px**2
-    can_share = model.unet is None and model.vrt.pa_frames > 0 and tile_px < whole_px
-    return Plan(tile_px, can_share and predict_flow_bytes(model, num_frames, height_px, width_px) <= at_work)
+    if not network.shares_flows or tile_px == whole_px:
+        return Plan(tile_px, False)
+    at_work = network.bytes_per_pixel() * num_frames * tile_px**2
+    return Plan(tile_px, network.flow_bytes(num_frames, height_px, width_px) <= at_work)
 
 
 @dataclass(frozen=True)
@@ -91,15 +64,14 @@ class Needs:
 
 
 def measure_needs(network: Network, *, ratio: int, num_frames: int, precision: Precision) -> Needs:
-    """Run the network on two small tiles of noise and take the peaks: where a U-Net works, larger ones, for its
-    seconds.
+    """Run the network on two small tiles (`Network.probe_scale`) and take the peaks.
 
     `ratio`: frame pixels per spike pixel. The process grows to the larger peak, which a restoration then uses.
     """
     device = next(network.parameters()).device
     multiple = network.pad_multiple * ratio
     small_px = padded_size(1, multiple=multiple, minimum=network.min_size_px)
-    small_px *= 1 if network.config.unet is None else 2
+    small_px *= network.probe_scale
     held, peaks = runtime.held_bytes(device), list[tuple[int, int]]()
     for side_px in (small_px, 2 * small_px):
         frames, voxels = torch.full((1, num_frames, 3, side_px, side_px), 0.5, device=device), None
@@ -199,7 +171,7 @@ def fit_into_memory(
     size = {"num_frames": recording.num_frames, "height_px": recording.height, "width_px": recording.width}
     if memory is None:
         side = min(options.tile_px or sys.maxsize, max(recording.height, recording.width))
-        most = most_bytes(info.model, min(options.clip_frames or recording.num_frames, recording.num_frames), side)
+        most = most_bytes(network, min(options.clip_frames or recording.num_frames, recording.num_frames), side)
         if runtime.held_bytes(device) + most + clip_bytes(options, voxel_bytes=voxel_bytes, **size) <= budget:
             return options, None
     precisions: list[Precision] = [options.precision]
@@ -210,17 +182,9 @@ def fit_into_memory(
     )
 
 
-def most_bytes(model: ModelConfig, num_frames: int, tile_px: int) -> int:
+def most_bytes(network: Network, num_frames: int, tile_px: int) -> int:
     """More than a tile of a clip was ever seen to take."""
-    if model.unet is None:
-        per_pixel: float = BYTES_PER_PIXEL_AND_CHANNEL * max(model.vrt.dims)
-    else:
-        unet = model.unet
-        widths = ((unet.width + i * unet.growth) / (unet.unshuffle**2 * 4**i) for i in range(unet.depth + 1))
-        voxels = 0 if model.spikes is None else (1 + 2 * unet.neighbours) * model.spikes.num_bins
-        widest = max(*widths, 0 if model.spikes is None else unet.width / unet.unshuffle)
-        per_pixel = UNET_BYTES_PER_PIXEL_AND_CHANNEL * widest + 4 * voxels
-    return FIXED_BYTES + round(per_pixel * max(2, num_frames) * tile_px**2)
+    return FIXED_BYTES + round(network.bytes_per_pixel() * max(2, num_frames) * tile_px**2)
 
 
 def memory_budget(text: str | None, device: torch.device) -> int | None:

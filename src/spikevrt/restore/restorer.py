@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from spikevrt.restore.clips import Clip, cut_clips
 from spikevrt.restore.inputs import network_inputs, reads_spikes
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.pipeline import ahead
-from spikevrt.restore.plan import FLOW_MAX_PIXELS, Plan, is_out_of_memory, plan_tiles
+from spikevrt.restore.plan import Plan, is_out_of_memory, plan_tiles
 from spikevrt.restore.slow_motion import check_slow_motion
 from spikevrt.restore.tiling import (
     cut_flows,
@@ -42,8 +42,7 @@ from spikevrt.restore.work import ClipWork
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-    from spikevrt.model.build import Network
-    from spikevrt.model.network import SpikeVRT
+    from spikevrt.model.network import Network
 
 
 READ_AHEAD = 1  # clips whose frames and spikes are read while the network works on the one before
@@ -57,8 +56,7 @@ def load_network(weights: Path, device: torch.device) -> tuple[Network, WeightsI
     Raises:
         FileNotFoundError, ValueError: as `load_weights`, and tensors that do not fit the file's own settings.
     """
-    from spikevrt.model.build import build_network
-    from spikevrt.model.weights import load_strict
+    from spikevrt.model.weights import build_network, load_strict
 
     if device.type == "cpu":
         runtime.tune_allocator()
@@ -100,7 +98,7 @@ def restore_clip(
         multiple *= ratio  # so that the voxels, too, can be halved as often as the frames
     padded_height = padded_size(height, multiple=multiple, minimum=network.min_size_px)
     padded_width = padded_size(width, multiple=multiple, minimum=network.min_size_px)
-    min_frames = max(2, 1 + network.config.vrt.pa_frames // 2)
+    min_frames = network.min_frames
     frames = _lengthened(pad_mirrored(frames, padded_height, padded_width), min_frames)
     if voxels is not None:
         voxels = _lengthened(pad_mirrored(voxels, padded_height // ratio, padded_width // ratio), min_frames)
@@ -147,8 +145,7 @@ def _restore_tiles(
     flows = None
     if plan.shares_flows and num_pixels > padded_height * padded_width:  # else the tiles' own are less work
         with torch.no_grad():
-            spikevrt = cast("SpikeVRT", network)  # of no other network does a plan share flows
-            flows = spikevrt.clip_flows(frames[None].to(device), FLOW_MAX_PIXELS)
+            flows = network.clip_flows(frames[None].to(device))
     blended = torch.zeros(num_frames, 3, padded_height, padded_width, device=frames.device)
     for tile, skip in zip(tiles, is_sharp, strict=True):
         tile_frames = frames[None, :, :, tile.rows, tile.columns]
@@ -309,4 +306,4 @@ def _plan(network: Network, options: RestoreOptions, frames: Tensor, multiple: i
     if options.tile_px and options.tile_px < smallest_px:
         raise ValueError(f"tile_px: {options.tile_px}; this network needs {smallest_px} or more (0: the whole picture)")
     tile_px = options.tile_px // multiple * multiple or sys.maxsize
-    return plan_tiles(network.config, len(frames), frames.shape[-2], frames.shape[-1], tile_px=tile_px)
+    return plan_tiles(network, len(frames), frames.shape[-2], frames.shape[-1], tile_px=tile_px)

@@ -86,8 +86,8 @@ def check_slow_motion(info: WeightsInfo, recording: Recording, *, without_spikes
     """
     if not any(exposure.shift_ticks for exposure in recording.exposures):
         return None
-    spikes, unet = info.model.spikes, info.model.unet
-    if without_spikes or spikes is None or spikes.representation != "profile" or unet is None or unet.neighbours:
+    spikes = info.model.spikes
+    if without_spikes or spikes is None or spikes.representation != "profile" or not info.model.frame_by_frame:
         raise ValueError(
             f"{recording.root}: sharp frames off the middle of their exposures; allowed: weights that read profiles "
             "(with spikes) and look at one frame at a time, as spikefold_tiny"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import UInt8
 
-    from spikevrt.model.build import Network
+    from spikevrt.model.network import Network
 
 
 @dataclass(frozen=True)

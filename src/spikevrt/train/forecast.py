@@ -35,7 +35,7 @@ from spikevrt.train.validation import validate
 
 if TYPE_CHECKING:
     from spikevrt.config import Config
-    from spikevrt.model.build import Network
+    from spikevrt.model.network import Network
     from spikevrt.train.loop import Run
 
 GB = 1e9

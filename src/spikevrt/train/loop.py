@@ -22,7 +22,8 @@ from spikevrt import runtime
 from spikevrt.config import Config
 from spikevrt.data.dataset import ClipDataset, DatasetInfo, collate
 from spikevrt.losses import Losses, dis_flow, exposure_duty
-from spikevrt.model.build import Network, build_network
+from spikevrt.model.network import Network
+from spikevrt.model.weights import build_network
 from spikevrt.progress import Progress, clock
 from spikevrt.restore.restorer import RestoreOptions
 from spikevrt.train import folder

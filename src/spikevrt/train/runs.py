@@ -18,6 +18,8 @@ from spikevrt.train.journal import JOURNAL_FILE, read_journal, score_name, serie
 from spikevrt.typed import load_yaml
 
 SHORT_HASH = 12  # characters
+MAX_VALUE_CHARS = 60  # of one value in the lines of a comparison
+HEAD = ("run", "score", "best dB", "at step", "blur dB", "steps", "last loss", "state", "data", "commit", "device")
 NO_SETTING = ("config", "command")  # of run.json, told elsewhere or different in every run
 
 
@@ -224,3 +226,65 @@ def _short(value: Any) -> str | None:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def listed(runs: Sequence[RunSummary]) -> list[str]:
+    """A table of the runs that can be read, and a line for each that cannot."""
+    sound = [_line(run) for run in runs if run.problem is None]
+    lines = _table([HEAD, *sound], right=(2, 3, 4, 5, 6)) if sound else []
+    return lines + [f"{run.folder}: damaged: {run.problem}" for run in runs if run.problem is not None]
+
+
+def _line(run: RunSummary) -> list[str]:
+    return [
+        str(run.folder), _or_dash(run.score), _or_dash(run.best_db, ".2f"), _or_dash(run.best_step),
+        _or_dash(run.blur_db, ".2f"), f"{run.steps_done}/{run.steps}", _or_dash(run.last_loss, ".4f"), run.state,
+        _or_dash(run.data_hash), _or_dash(run.commit), _or_dash(run.device),
+    ]  # fmt: skip
+
+
+def told(comparison: Comparison) -> list[str]:
+    """The comparison in lines: what differs, then the scores step by step."""
+    a, b = comparison.a, comparison.b
+    lines = [f"a: {a.folder}", f"b: {b.folder}"]
+    for title, rows in (("settings", comparison.settings), ("environment", comparison.environment)):
+        lines_of = [[title, "a", "b"], *([name, _shown(x), _shown(y)] for name, x, y in rows)]
+        lines += ["", *(_table(lines_of, right=()) if rows else [f"{title}: the same"])]
+    lines.append("")
+    if a.data_hash != b.data_hash:
+        lines.append("the data differ (data_hash): the scores are of different pictures")
+    if comparison.score is None:
+        return [*lines, f"scores: not comparable (a: {_or_dash(a.score)}, b: {_or_dash(b.score)})"]
+    if not comparison.scores:
+        lines.append("no step at which both were validated")
+    else:
+        head = ["step", f"{comparison.score} a, dB", "b, dB", "b - a, dB"]
+        scores = [[str(step), f"{x:.2f}", f"{y:.2f}", f"{y - x:+.2f}"] for step, x, y in comparison.scores]
+        lines += _table([head, *scores], right=range(4))
+    if comparison.best_gain_db is not None:
+        best = f"{a.best_db:.2f} (step {a.best_step}) and {b.best_db:.2f} (step {b.best_step})"
+        lines.append(f"best: {best}, {comparison.best_gain_db:+.2f} dB")
+    if comparison.last_gain_db is not None:
+        lines.append(f"last step of both, {comparison.scores[-1][0]}: {comparison.last_gain_db:+.2f} dB")
+    return lines
+
+
+def _shown(value: Any) -> str:
+    text = "-" if value is None else value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= MAX_VALUE_CHARS else text[: MAX_VALUE_CHARS - 3] + "..."
+
+
+def _or_dash(value: Any, spec: str = "") -> str:
+    return "-" if value is None else format(value, spec)
+
+
+def _table(rows: Sequence[Sequence[str]], *, right: Sequence[int]) -> list[str]:
+    """Columns of equal width; those of `right` (numbers) end together, the others start together."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            text.rjust(width) if column in right else text.ljust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

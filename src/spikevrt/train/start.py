@@ -21,7 +21,7 @@ from spikevrt.train.optim import PARTS, check_optim, lr_factor
 from spikevrt.typed import require
 
 if TYPE_CHECKING:
-    from spikevrt.model.build import Network
+    from spikevrt.model.network import Network
 
 
 def check_config(config: Config, *, world: int) -> None:

@@ -19,13 +19,13 @@ from torch import Tensor
 from spikevrt.evaluate.metrics import psnr_rgb
 from spikevrt.evaluate.pictures import write_three_columns
 from spikevrt.losses import Flow, exposure_duty, frame_motion, reblur
-from spikevrt.model.network import SpikeVRT
+from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.restore.restorer import RestoreOptions, restore_clip
 from spikevrt.train.distributed import Ranks
 
 if TYPE_CHECKING:
     from spikevrt.data.sample import Sample
-    from spikevrt.model.build import Network
+    from spikevrt.model.network import Network
 
 LEAST_MOTION_PX = 0.1
 NUM_PICTURES = 3  # sequences that get a three-column picture

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spikevrt.represent.warp import warp
+from spikevrt.bilinear import read_at
 
 
 def _values(*leading: int, height: int = 11, width: int = 13) -> torch.Tensor:
@@ -47,20 +47,20 @@ def test_the_centres_of_the_pixels_return_the_picture_bit_for_bit(
 ) -> None:
     values = _values(3, height=height, width=width).to(device)
     before = values.clone()
-    assert torch.equal(warp(values, _centres(height, width)), values)
+    assert torch.equal(read_at(values, _centres(height, width)), values)
     assert torch.equal(values, before)
 
 
 def test_half_a_pixel_to_the_right_is_the_mean_of_two_and_the_border_repeats() -> None:
     values = torch.tensor([[[0.0, 2.0, 6.0]]])
     positions = torch.tensor([[[1.0, 0.5], [2.0, 0.5], [3.0, 0.5], [-40.0, 9.0], [1.25, 0.5]]])
-    assert warp(values, positions).flatten().tolist() == [1.0, 4.0, 6.0, 0.0, 1.5]
+    assert read_at(values, positions).flatten().tolist() == [1.0, 4.0, 6.0, 0.0, 1.5]
 
 
 def test_every_position_is_read_as_the_loop_over_corners_reads_it() -> None:
     values, positions = _values(3), _anywhere(17, 19)
     torch.testing.assert_close(
-        warp(values, positions).double(), _four_corners(values, positions), rtol=0, atol=2e-7
+        read_at(values, positions).double(), _four_corners(values, positions), rtol=0, atol=2e-7
     )  # a few roundings of numbers below 1
 
 
@@ -68,28 +68,28 @@ def test_grid_sample_reads_the_same_to_within_its_rounding_of_positions(device: 
     values, positions = _values(3).to(device), _anywhere(17, 19).to(device)
     grid = (2 * positions / torch.tensor([13, 11], device=device) - 1).float()[None]
     expected = F.grid_sample(values[None], grid, padding_mode="border", align_corners=False)[0]
-    torch.testing.assert_close(warp(values, positions), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(read_at(values, positions), expected, rtol=0, atol=1e-5)
 
 
 def test_leading_axes_are_read_alike() -> None:
     values, positions = _values(2, 5, 3), _anywhere(17, 19)
-    warped = warp(values, positions)
+    warped = read_at(values, positions)
     assert warped.shape == (2, 5, 3, 17, 19)
-    assert torch.equal(warped[1, 4], warp(values[1, 4], positions))
+    assert torch.equal(warped[1, 4], read_at(values[1, 4], positions))
 
 
 def test_a_crop_of_the_positions_reads_the_crop_of_the_result() -> None:
     values, positions = _values(3), _anywhere(17, 19)
-    assert torch.equal(warp(values, positions[2:9, 4:15]), warp(values, positions)[:, 2:9, 4:15])
+    assert torch.equal(read_at(values, positions[2:9, 4:15]), read_at(values, positions)[:, 2:9, 4:15])
 
 
 def test_a_constant_stays_constant_everywhere() -> None:
-    assert torch.equal(warp(torch.full((1, 11, 13), 0.7), _anywhere(17, 19)), torch.full((1, 17, 19), 0.7))
+    assert torch.equal(read_at(torch.full((1, 11, 13), 0.7), _anywhere(17, 19)), torch.full((1, 17, 19), 0.7))
 
 
 def test_gradients_reach_the_values_and_sum_to_the_number_of_readings() -> None:
     values = _values(1).double().requires_grad_()
-    warp(values, _anywhere(17, 19)).sum().backward()
+    read_at(values, _anywhere(17, 19)).sum().backward()
     assert values.grad is not None and values.grad.sum().item() == pytest.approx(17 * 19)
 
 
@@ -97,4 +97,4 @@ def test_positions_that_are_no_numbers_are_refused() -> None:
     positions = _centres(11, 13)
     positions[3, 4, 1] = math.nan
     with pytest.raises(ValueError, match="positions: holds NaN; allowed: numbers"):
-        warp(_values(1), positions)
+        read_at(_values(1), positions)

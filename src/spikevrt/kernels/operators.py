@@ -1,10 +1,16 @@
-"""Attention over the T frames of each pixel, with its norms, projections and feed-forward layer, in one kernel.
+"""The operators around the Triton kernels, with their gradients: attention over time, and deformable convolution.
 
-The kernel reads features where they lie, C fastest, writes the result, and keeps everything between on the chip: 4 C
-bytes of bf16 a token for self-attention, 6 C for cross-attention, where operations one by one move some twenty times as
-much (benchmarks/bench_kernels.py counts). Its backward pass recomputes with `temporal_plain`.
+Attention over the T frames of each pixel comes with its norms, projections and feed-forward layer in one kernel, which
+reads features where they lie, C fastest, writes the result, and keeps everything between on the chip: 4 C bytes of bf16
+a token for self-attention, 6 C for cross-attention, where operations one by one move some twenty times as much
+(benchmarks/bench_kernels.py counts). Its backward pass recomputes with its plain twin, `temporal_plain`.
 
-Dimension key: B samples, T frames, P pixels of a frame, C channels, G heads of E channels, F hidden channels.
+Modulated deformable convolution, 3x3, is a gather fused with its matrix product, forward and backward. No sampled value
+(9 x channels a pixel) is ever stored: both read the picture at the offsets anew, and the backward pass keeps input,
+offset, mask and weight alone. Its plain twin is `model/deformable_alignment.py` `deform_conv`.
+
+Dimension key: B samples, T frames, P pixels of a frame, C channels, G heads, F hidden channels; of the convolution: N
+pictures, k convolution groups of C channels, G deformable groups, P = 9 taps, H rows, W columns, O output channels.
 """
 
 from __future__ import annotations
@@ -165,12 +171,12 @@ def _(grad, x, memory, time_bias, weights, num_heads):  # type: ignore[no-untype
     return [t.new_empty(t.shape) for t in (x, memory, time_bias, *weights) if t is not None]
 
 
-def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+def _temporal_save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     x, memory, time_bias, weights, ctx.num_heads = inputs
     ctx.save_for_backward(x, memory, time_bias, *weights)
 
 
-def _backward(ctx, grad):  # type: ignore[no-untyped-def]
+def _temporal_backward(ctx, grad):  # type: ignore[no-untyped-def]
     x, memory, time_bias, *weights = ctx.saved_tensors
     gradients = list(temporal_backward(grad, x, memory, time_bias, weights, ctx.num_heads))
     of_x = gradients.pop(0)
@@ -179,4 +185,85 @@ def _backward(ctx, grad):  # type: ignore[no-untyped-def]
     return of_x, of_memory, of_bias, gradients, None
 
 
-temporal_op.register_autograd(_backward, setup_context=_save)
+temporal_op.register_autograd(_temporal_backward, setup_context=_temporal_save)
+
+
+MAX_OUTPUTS = 256  # of one convolution group; a block of the kernel holds them all
+
+
+def deform_triton(
+    x: Float[Tensor, "N kC H W"],
+    offset: Float[Tensor, "N G P 2 H W"],
+    mask: Float[Tensor, "N G P H W"],
+    weight: Float[Tensor, "O C 3 3"],
+    bias: Float[Tensor, " O"],
+) -> Float[Tensor, "N O H W"]:
+    """3x3 convolution whose tap (i, j) of pixel (y, z) reads at (y + i - 1 + dy, z + j - 1 + dz), times its mask.
+
+    Bilinear, zero outside the picture. Group g of the offsets serves input channels [g*kC/G, (g+1)*kC/G).
+    Input and result lie in channels_last memory (another input is copied).
+
+    Products are of x's dtype, positions and sums float32. Its gradient of x is added in any order.
+
+    Raises:
+        ValueError: a convolution group with more output channels than the kernel holds.
+    """
+    per_group = weight.shape[0] * weight.shape[1] // x.shape[1]
+    if per_group > MAX_OUTPUTS:
+        raise ValueError(f"{per_group} output channels of a group: the Triton kernel takes at most {MAX_OUTPUTS}")
+    result: Tensor = deform_op(x, offset, mask, weight, bias)
+    return result
+
+
+@torch.library.custom_op(
+    "spikevrt::deform",
+    mutates_args=(),
+    schema="(Tensor x, Tensor offset, Tensor mask, Tensor weight, Tensor bias) -> Tensor",
+)
+def deform_op(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    from spikevrt.kernels import deform_conv_triton as kernel
+
+    return kernel.forward(x, offset, mask, weight, bias)
+
+
+@deform_op.register_fake
+def _(x, offset, mask, weight, bias):  # type: ignore[no-untyped-def]
+    n, _, height, width = x.shape
+    return x.new_empty(n, height, width, weight.shape[0]).permute(0, 3, 1, 2)
+
+
+@torch.library.custom_op(
+    "spikevrt::deform_backward",
+    mutates_args=(),
+    schema="(Tensor grad, Tensor x, Tensor offset, Tensor mask, Tensor weight) -> (Tensor, Tensor, Tensor, Tensor)",
+)
+def deform_backward(
+    grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, offset, mask and weight."""
+    from spikevrt.kernels import deform_conv_triton as kernel
+
+    return (
+        *kernel.backward_input(grad, x, offset, mask, weight),
+        kernel.backward_weight(grad, x, offset, mask, weight),
+    )
+
+
+@deform_backward.register_fake
+def _(grad, x, offset, mask, weight):  # type: ignore[no-untyped-def]
+    n, channels, height, width = x.shape
+    of_x = x.new_empty(n, height, width, channels).permute(0, 3, 1, 2)
+    return of_x, offset.new_empty(offset.shape), mask.new_empty(mask.shape), weight.new_empty(weight.shape)
+
+
+def _deform_save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    *saved, bias = inputs
+    ctx.bias_dtype = bias.dtype
+    ctx.save_for_backward(*saved)
+
+
+def _deform_backward(ctx, grad):  # type: ignore[no-untyped-def]
+    return *deform_backward(grad, *ctx.saved_tensors), grad.sum((0, 2, 3), dtype=torch.float32).to(ctx.bias_dtype)
+
+
+deform_op.register_autograd(_deform_backward, setup_context=_deform_save)

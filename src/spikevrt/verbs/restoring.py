@@ -1,0 +1,270 @@
+"""Verbs that put a network to use: `restore`, `export`, `demo`, `app`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spikevrt import shipped
+from spikevrt.formats.dataset_trees import LayoutOptions
+from spikevrt.recording.media import VideoFormat
+from spikevrt.restore.options import Output, RestoreOptions, is_video
+from spikevrt.settings import ExportOptions
+from spikevrt.verbs.arguments import (
+    add_fields,
+    add_out,
+    add_verb,
+    chosen,
+    given,
+    layout_options,
+    refuse,
+    restore_options,
+    say_made,
+)
+
+if TYPE_CHECKING:
+    from spikevrt.recording.recording import Recording
+
+ABOUT_MANY = ("workers", "engine", "ray_address")
+ABOUT_DATASETS = ("exposure_ticks", "spike_width", "spike_height")  # of dataset folders, and of spikes beside frames
+ABOUT_SPIKES = (*ABOUT_DATASETS, "top_down", "tick_rate_hz", "first_tick", "period_ticks", "by_timestamps")
+
+
+def add_restore(verbs: Any) -> None:
+    parser = add_verb(verbs, "restore", _restore, "spikevrt restore recordings/street --out out/street", computes=True)
+    parser.add_argument(
+        "recording", type=Path, help="recording, folder of them, dataset folder, or frames or a video with --spikes"
+    )
+    add_out(parser, "folder of frames, or a file that ends in .mp4, .mkv or .mov; of many, the folder of their folders")
+    text = (
+        f"network: the name of one that ships, or a file ({shipped.DEFAULT}; {shipped.TWIN} where there are no spikes)"
+    )
+    parser.add_argument("--weights", metavar="WEIGHTS", help=text)
+    parser.add_argument("--fps-factor", type=int, metavar="N", help="slow motion: N sharp frames for one (1)")
+    parser.add_argument("--memory", metavar="SIZE", help="of this process at most, as 6GiB (what is free)")
+    parser.add_argument("--restart", action="store_true", help="throw away what an unfinished job has")
+    written = parser.add_argument_group("what is written")
+    add_fields(written, Output)
+    add_fields(written, VideoFormat)
+    parser.add_argument("--clip", metavar="NAME", help="of a dataset folder of a known layout (docs/datasets.md)")
+    add_fields(parser, LayoutOptions, only=("layout", "blur"))
+    spikes = parser.add_argument_group("frames and spikes that are no recording; * of a dataset folder, too")
+    spikes.add_argument("--spikes", type=Path, metavar="FILE", help="spike file beside RECORDING's frames")
+    spikes.add_argument("--spike-width", type=int, metavar="N", help="* spike columns (a packed file does not tell)")
+    spikes.add_argument("--spike-height", type=int, metavar="N", help="* spike rows")
+    spikes.add_argument("--top-down", action="store_true", help="the first stored row is the top one")
+    spikes.add_argument("--tick-rate-hz", type=float, metavar="HZ", help="spike read-outs per second (20000)")
+    spikes.add_argument("--first-tick", type=int, metavar="N", help="tick at which the first exposure starts (0)")
+    spikes.add_argument(
+        "--exposure-ticks", type=int, metavar="N", help="* exposure of a frame (the period; the layout's)"
+    )
+    spikes.add_argument("--period-ticks", type=int, metavar="N", help="from frame to frame (all ticks over all frames)")
+    spikes.add_argument("--by-timestamps", action="store_true", help="a video's own times say when exposures start")
+    parser.add_argument(
+        "--linear", action="store_true", help="images of more than 8 bits hold linear light (EXR: always)"
+    )
+    many = parser.add_argument_group("a folder of recordings")
+    many.add_argument("--workers", type=int, metavar="N", help="recordings at a time (one a GPU; without any, 1)")
+    many.add_argument("--engine", metavar="NAME", help="processes, or ray (processes)")
+    many.add_argument("--ray-address", metavar="HOST:PORT", help="with --engine ray: a cluster that shares the files")
+    add_fields(parser, RestoreOptions)
+
+
+def _restore(parsed: argparse.Namespace) -> int:
+    """Restore a recording, many of them, or frames plus a spike file, to sharp frames or video."""
+    from spikevrt.checkpoint import read_info
+    from spikevrt.recording.recording import recordings_in
+    from spikevrt.recording.sidecar import SIDECAR
+    from spikevrt.restore.job import restore_recording
+
+    output = _output(parsed)
+    if parsed.recording.is_dir() and not (parsed.recording / SIDECAR).is_file() and recordings_in(parsed.recording):
+        return _restore_many(parsed, output)
+    refuse(parsed, ABOUT_MANY, f"only with a folder of recordings, which {parsed.recording} is not")
+    options = restore_options(parsed)
+    recording = _open_footage(parsed)
+    weights = shipped.find(parsed.weights or (_default_weights(options) if recording.spikes else shipped.TWIN))
+    if parsed.spikes is not None and options.without_spikes:
+        raise ValueError("--spikes: not with --without-spikes")
+    if parsed.spikes is not None and read_info(weights).model.spikes is None:
+        raise ValueError(
+            f"--spikes: {weights} is a network without spikes; leave --spikes out or choose other --weights"
+        )
+    summary = restore_recording(
+        weights, recording, parsed.out, options, overwrite=parsed.overwrite, output=output, restart=parsed.restart,
+        **given(parsed, ("fps_factor", "memory")),
+    )  # fmt: skip
+    for note in summary["notes"]:
+        print(f"spikevrt: {note}", file=sys.stderr)
+    more = [f"peak {summary['peak_bytes'] / 1e9:.1f} GB"]
+    if options.skip_sharp is not None:
+        more.append(f"{summary['tiles']['skipped']} of {summary['tiles']['num']} tiles skipped")
+    if summary["without_spikes"]:
+        more.append(f"{len(summary['without_spikes'])} frames without spikes")
+    print(f"{summary['num_frames']} frames -> {parsed.out} ({summary['seconds']:.1f} s, {', '.join(more)})")
+    return 0
+
+
+def _default_weights(options: RestoreOptions) -> str:
+    return shipped.DEFAULT if options.skip_sharp is None else shipped.REFERENCE  # which can leave tiles out
+
+
+def _output(parsed: argparse.Namespace) -> Output:
+    """What is to be written. Options that nothing would obey are refused."""
+    format = chosen(VideoFormat, parsed)
+    if is_video(parsed.out):
+        refuse(parsed, ("video", "frames"), f"not with --out {parsed.out}, which is a video")
+    elif not parsed.video:
+        refuse(parsed, format, "of a video; allowed with --video, or an --out that is one")
+    return Output(format=VideoFormat(**format), **chosen(Output, parsed))
+
+
+def _restore_many(parsed: argparse.Namespace, output: Output) -> int:
+    """A table and a last line; status 1 where a recording failed."""
+    from spikevrt.progress import progress_bar
+    from spikevrt.recording.sidecar import SIDECAR
+    from spikevrt.restore.batch import BATCH_FILE, Outcome, restore_many
+
+    names = ("clip", "linear", "layout", "blur", "spikes", *ABOUT_SPIKES)
+    refuse(parsed, names, f"not with {parsed.recording}, a folder of recordings")
+    if is_video(parsed.out):
+        raise ValueError(f"--out: {parsed.out}; allowed for a folder of recordings: a folder (--video adds videos)")
+    others = [path.name for path in sorted(parsed.recording.iterdir()) if path.is_dir() and path.name[0] != "."]
+    others = [name for name in others if not (parsed.recording / name / SIDECAR).is_file()]
+    if others:
+        named = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+        print(f"spikevrt: {parsed.recording}: left out, for they have no {SIDECAR}: {named}", file=sys.stderr)
+    start_s = time.perf_counter()
+    options = restore_options(parsed)
+    weights = shipped.find(parsed.weights or _default_weights(options))
+    with progress_bar("recordings") as progress:
+
+        def tell(outcome: Outcome, done: int, total: int) -> None:
+            sys.stderr.write(outcome.told)
+            if outcome.error is not None:
+                print(f"spikevrt: {outcome.name}: {outcome.error}", file=sys.stderr)
+            progress(done, total)
+
+        outcomes = restore_many(
+            weights, parsed.recording, parsed.out, options,
+            overwrite=parsed.overwrite, output=output, restart=parsed.restart, tell=tell,
+            **given(parsed, ("fps_factor", "memory", *ABOUT_MANY)),
+        )  # fmt: skip
+    longest = max(len("recording"), *(len(one.name) for one in outcomes))
+    print(f"{'recording':{longest}}  frames  seconds  status")
+    for one in outcomes:
+        frames = "-" if one.num_frames is None else one.num_frames
+        print(f"{one.name:{longest}}  {frames:>6}  {one.seconds:7.1f}  {one.status}")
+    counts = Counter(one.status for one in outcomes)
+    parts = ", ".join(f"{counts[status]} {status}" for status in ("restored", "kept", "failed") if counts[status])
+    print(f"{len(outcomes)} recordings: {parts} -> {parsed.out} ({time.perf_counter() - start_s:.1f} s)", end="")
+    failed = [one for one in outcomes if one.error is not None]
+    if failed:
+        more = f"; and {len(failed) - 1} more in {parsed.out / BATCH_FILE}" if len(failed) > 1 else ""
+        print(f"; {failed[0].name}: {failed[0].error}{more}", end="")
+    print()
+    return 1 if failed else 0
+
+
+def _open_footage(parsed: argparse.Namespace) -> Recording:
+    """The recording at the given path, or one made up from loose frames and what the user said of the spikes."""
+    from spikevrt.formats.layouts import find_layout
+    from spikevrt.recording.loose import loose_recording, open_beside
+    from spikevrt.recording.recording import open_recording
+    from spikevrt.recording.sidecar import SIDECAR
+
+    path = parsed.recording
+    is_recording = not path.exists() or (path / SIDECAR).is_file()
+    if not is_recording and parsed.spikes is None and find_layout(path, layout_options(parsed)) is not None:
+        refuse(parsed, ABOUT_SPIKES[3:], f"only with --spikes; {path} is a dataset folder")
+        refuse(parsed, ("linear",), f"only with a folder of images; {path} is a dataset folder")
+        return _chosen_clip(path, parsed.clip, layout_options(parsed))
+    if parsed.spikes is None:
+        refuse(parsed, ABOUT_DATASETS, "only with --spikes or a dataset folder")
+        refuse(parsed, ABOUT_SPIKES, "only with --spikes")
+    refuse(parsed, ("layout", "blur"), f"only with a dataset folder; {path} is none, or is given --spikes")
+    if is_recording:
+        refuse(parsed, ("linear",), f"only with a folder of images; {path} is none")
+        recording = open_recording(path, keep_outside=True)
+        refuse(parsed, ("clip",), f"{path} is a recording, one clip")
+        refuse(parsed, ("spikes",), f"{path} is a recording, with spikes of its own")
+        return recording
+    refuse(parsed, ("clip",), f"{path} is no dataset folder of a known layout")
+    if parsed.spikes is None:
+        return loose_recording(path, None, linear=parsed.linear)
+    return open_beside(path, parsed.spikes, **given(parsed, (*ABOUT_SPIKES, "linear")))
+
+
+def _chosen_clip(root: Path, name: str | None, layout: LayoutOptions) -> Recording:
+    from spikevrt.formats.layouts import open_recordings
+
+    clips = {clip.name: clip for clip in open_recordings([root], layout)}
+    if name is None and len(clips) == 1:
+        return next(iter(clips.values()))
+    if name not in clips:
+        what = "a dataset folder; name one of its clips with --clip" if name is None else f"no clip {name!r}"
+        raise ValueError(f"{root}: {what}; allowed: {', '.join(list(clips)[:20])}{', ...' if len(clips) > 20 else ''}")
+    return clips[name]
+
+
+def add_export(verbs: Any) -> None:
+    parser = add_verb(verbs, "export", _export, f"spikevrt export --out {shipped.DEFAULT}.onnx")
+    text = f"network: the name of one that ships, or a file ({shipped.DEFAULT})"
+    parser.add_argument("weights", nargs="?", help=text)
+    add_out(parser, "file that ends in .pt2 (torch.export), .onnx or .aoti.pt2 (AOTInductor)")
+    add_fields(parser, ExportOptions)
+
+
+def _export(parsed: argparse.Namespace) -> None:
+    """Write the network as a file that runs without SpikeVRT: torch.export, ONNX or AOTInductor."""
+    if parsed.height is None:
+        refuse(parsed, ("spike_ratio",), "only with --height and --width; otherwise the voxels may have any size")
+    options = ExportOptions(**chosen(ExportOptions, parsed))
+    from spikevrt.export import export_network
+
+    start_s = time.perf_counter()
+    weights = shipped.find(parsed.weights or shipped.DEFAULT)
+    summary = export_network(weights, parsed.out, options, overwrite=parsed.overwrite)
+    difference = summary["max_difference"]
+    checked = "not compared" if difference is None else f"largest difference to the network {difference:.1e}"
+    seconds, megabytes = time.perf_counter() - start_s, summary["bytes"] / 1e6
+    print(f"{summary['format']} program, {checked} -> {parsed.out} ({seconds:.1f} s, {megabytes:.1f} MB)")
+
+
+def add_demo(verbs: Any) -> None:
+    parser = add_verb(verbs, "demo", _demo, "spikevrt demo --out out/demo", computes=True)
+    parser.add_argument("--out", type=Path, default=Path("out/demo"), metavar="PATH", help="folder (%(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
+
+
+def _demo(parsed: argparse.Namespace) -> None:
+    """The main job on shipped footage: simulate, restore, measure, and write a report to look at."""
+    from spikevrt.bench.demo import run_demo
+
+    start_s = time.perf_counter()
+    out = run_demo(parsed.out, overwrite=parsed.overwrite)
+    say_made("report", out / "report.html", start_s)
+
+
+def add_app(verbs: Any) -> None:
+    parser = add_verb(verbs, "app", _app, "spikevrt app --open", computes=True)
+    parser.add_argument(
+        "--folder", type=Path, default=Path("out/app"), metavar="PATH", help="for uploads and results (%(default)s)"
+    )
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="where it listens (%(default)s)")
+    parser.add_argument("--port", type=int, default=7860, metavar="N", help="0: any that is free (%(default)s)")
+    parser.add_argument("--max-upload-mb", type=int, default=2000, metavar="MB", help="largest upload (%(default)s)")
+    parser.add_argument("--open", action="store_true", help="open it in the browser of this machine")
+
+
+def _app(parsed: argparse.Namespace) -> None:
+    """The web page: upload footage or choose an example, look at it, restore it, compare, download."""
+    from spikevrt.app.serve import serve
+
+    serve(
+        parsed.folder, host=parsed.host, port=parsed.port, max_upload_mb=parsed.max_upload_mb, open_browser=parsed.open
+    )

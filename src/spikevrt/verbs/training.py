@@ -1,0 +1,244 @@
+"""Verbs on the way to weights: `prepare`, `config import`, `train`, `runs`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import os
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spikevrt.data.prepare_options import PrepareOptions
+from spikevrt.formats.dataset_trees import LayoutOptions
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.verbs.arguments import (
+    HELP_LAYOUT,
+    add_fields,
+    add_out,
+    add_recordings,
+    add_verb,
+    chosen,
+    layout_options,
+    refuse,
+    say_made,
+)
+
+if TYPE_CHECKING:
+    from spikevrt.migrate.config_file import Imported
+
+DEFAULT_FOLDER = Path("runs")
+
+
+def add(verbs: Any) -> None:
+    _add_prepare(verbs)
+    about = "Convert configs of the reference system."
+    parser = verbs.add_parser("config", help=about, description=about, allow_abbrev=False, formatter_class=HELP_LAYOUT)
+    parser.set_defaults(parser=parser)
+    _add_import(parser.add_subparsers(title="actions", metavar="ACTION", required=True))
+    _add_train(verbs)
+    _add_runs(verbs)
+
+
+def _add_prepare(verbs: Any) -> None:
+    parser = add_verb(verbs, "prepare", _prepare, "spikevrt prepare recordings --out data/dataset")
+    add_recordings(parser)
+    add_out(parser, "the dataset's folder")
+    add_fields(parser, PrepareOptions)
+    parser.add_argument("--val", nargs="+", type=Path, metavar="RECORDING", help="exactly these for validation instead")
+    add_fields(parser, RestoreOptions, only=("ignore_health",))
+    add_fields(parser, LayoutOptions)
+
+
+def _prepare(parsed: argparse.Namespace) -> None:
+    """Turn recordings into a training set: voxels, alignment log, mean and standard deviation."""
+    if parsed.val is not None:
+        refuse(parsed, ("val_fraction", "seed"), "not with --val, which says what is for validation")
+    from spikevrt.align.health import admit_readable, check_names
+    from spikevrt.data.dataset import open_dataset
+    from spikevrt.data.prepare import prepare
+    from spikevrt.formats.layouts import open_sources
+    from spikevrt.progress import progress_bar
+
+    start_s = time.perf_counter()
+    options, ignore = PrepareOptions(**chosen(PrepareOptions, parsed)), parsed.ignore_health or ()
+    check_names(ignore)
+    sources = open_sources(parsed.recordings, parsed.val or (), layout_options(parsed), options)
+    admit = functools.partial(admit_readable, ignore=ignore)
+    with progress_bar("recordings") as progress:
+        root = prepare(sources, parsed.out, options, admit=admit, overwrite=parsed.overwrite, progress=progress)
+    info = open_dataset(root)
+    dropped = f", {info.num_dropped} dropped (each sequence's dropped.log says why)" if info.num_dropped else ""
+    lacking = [part for part in ("train", "val") if any(not s.has_sharp for s in info.sequences(part))]
+    without = f", without sharp frames: {' and '.join(lacking)}" if lacking else ""
+    say_made(f"{info.num_frames} frames{without}{dropped}", root, start_s)
+
+
+def _add_import(actions: Any) -> None:
+    parser = add_verb(actions, "import", _import, "spikevrt config import OLD.yaml --out configs/new.yaml")
+    parser.add_argument("old", type=Path, metavar="OLD.yaml", help="upper-case YAML of the reference system")
+    parser.add_argument("--out", type=Path, metavar="YAML", help="write the new config (only tell)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
+    parser.add_argument("--partial", action="store_true", help="write it without the refused keys, which it names")
+
+
+def _import(parsed: argparse.Namespace) -> None:
+    """Tell what becomes of every key of an upper-case config; write the config that it makes."""
+    from spikevrt.migrate.config_file import import_config, read_old_config
+
+    out: Path | None = parsed.out
+    if out is None:
+        refuse(parsed, ("overwrite", "partial"), "only with --out")
+    elif out.exists() and parsed.old.exists() and out.samefile(parsed.old):
+        raise ValueError(f"{out}: is the old config itself; choose another --out")
+    _refuse_existing_file(parsed, "out")
+    imported = import_config(read_old_config(parsed.old))
+    for line in imported.lines:
+        print(line)
+    count = f"{len(imported.refused)} of {len(imported.lines)} keys refused"
+    if imported.refused and not parsed.partial:
+        partial = ", or pass --partial to write it without them" if out is not None else ""
+        raise ValueError(f"{parsed.old}: {count} (listed above); change or remove them{partial}")
+    for command in imported.commands:
+        print(f"to be given to the command: {command}")
+    if out is None:
+        print(f"{len(imported.lines)} keys, none refused")
+        return
+    _write(out, parsed.old, imported)
+    print(f"{count}; all that is not named has its default -> {out}")
+
+
+def _write(out: Path, old: Path, imported: Imported) -> None:
+    import yaml
+
+    from spikevrt.atomic import write_text
+
+    head = [f"From {old.name}, by `spikevrt config import`."]
+    head += [f"Give to the command: {command}" for command in imported.commands]
+    head += [f"Not in it: {line}" for line in imported.refused]
+    text = "".join(f"# {' '.join(line.split())}\n" for line in head)
+    text += yaml.safe_dump(imported.config.to_dict(), sort_keys=False, allow_unicode=True)
+    write_text(out, text)
+
+
+def _refuse_existing_file(parsed: argparse.Namespace, option: str) -> None:
+    """A file that exists is replaced where --overwrite is given; what is no file, never."""
+    path: Path | None = getattr(parsed, option)
+    if path is not None and path.exists() and not (parsed.overwrite and path.is_file()):
+        hint = " or pass --overwrite" if path.is_file() else ""
+        raise FileExistsError(f"{path}: exists; choose another --{option}{hint}")
+
+
+def _add_train(verbs: Any) -> None:
+    example = "spikevrt train configs/tiny.yaml --out runs/tiny --set data.root=data/dataset optim.steps=2000"
+    parser = add_verb(verbs, "train", _train, example, computes=True)
+    parser.add_argument("config", type=Path, help="YAML file; its keys are those of spikevrt.config")
+    add_out(parser, "the run's folder")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override settings")
+    parser.add_argument(
+        "--resume", nargs="?", const=True, default=False, choices=(True, "auto"), metavar="auto",
+        help="go on from the state in --out; auto: start where there is none yet, as a scheduler needs",
+    )  # fmt: skip
+    parser.add_argument("--parallel", choices=("ddp", "fsdp"), help="under torchrun: train.parallel (ddp)")
+    text = "no sharp frames, the re-blur term alone: train.self_supervised"
+    parser.add_argument("--self-supervised", action="store_true", help=text)
+    parser.add_argument("--dry-run", action="store_true", help="build all, run one step, report, write nothing")
+
+
+def _train(parsed: argparse.Namespace) -> None:
+    """Train a network from a config; under torchrun, on several devices."""
+    from spikevrt.config import load_config
+
+    if parsed.dry_run:
+        refuse(parsed, ("resume", "overwrite"), "not with --dry-run, which reads and writes nothing in --out")
+    settings: list[str] = []
+    if parsed.parallel is not None:
+        settings.append(f"train.parallel={parsed.parallel}")
+    if parsed.self_supervised:
+        settings += ["train.self_supervised=true", "loss.perceptual_weight=0", "loss.reblur_weight=1"]
+    config = load_config(parsed.config, settings + parsed.set)  # before torch is loaded: a typing error answers at once
+    from spikevrt.report.curves import draw_run
+    from spikevrt.train.loop import train
+
+    start_s = time.perf_counter()
+    best = train(
+        config, parsed.out, resume=parsed.resume, dry_run=parsed.dry_run, overwrite=parsed.overwrite,
+        resume_command=_resume_command(parsed), after_validation=draw_run,
+    )  # fmt: skip
+    if best is not None and os.environ.get("RANK", "0") == "0":
+        say_made("weights", best, start_s)
+
+
+def _resume_command(parsed: argparse.Namespace) -> str:
+    """What to type to go on with this run."""
+    words = ["spikevrt", "train", str(parsed.config), "--out", str(parsed.out)]
+    words += ["--set", *parsed.set] if parsed.set else []
+    words += ["--parallel", parsed.parallel] if parsed.parallel else []
+    words += ["--self-supervised"] if parsed.self_supervised else []
+    words += ["--resume", *(["auto"] if parsed.resume == "auto" else [])]
+    world, local = os.environ.get("WORLD_SIZE", "1"), os.environ.get("LOCAL_WORLD_SIZE", "1")
+    if world != "1":
+        words[:1] = ["torchrun", f"--nproc-per-node={local}", "-m", "spikevrt"]
+    return shlex.join(words)
+
+
+def _add_runs(verbs: Any) -> None:
+    parser = add_verb(verbs, "runs", _runs, "spikevrt runs --compare runs/tiny runs/tiny_rgb --plot curves.png")
+    text = f"run, or folder of runs ({DEFAULT_FOLDER})"
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help=text)
+    parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="two runs instead of a list")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="with --compare: draw the curves of both")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is at --plot")
+    parser.add_argument("--json", action="store_true", help="print the same as JSON")
+
+
+def _runs(parsed: argparse.Namespace) -> None:
+    """List training runs, the best first; or compare two: settings, environment, scores, curves."""
+    if parsed.compare is None:
+        refuse(parsed, ("plot",), "only with --compare A B")
+    elif parsed.folders:
+        raise ValueError(f"{parsed.folders[0]}: no folder besides the two of --compare")
+    if parsed.plot is None:
+        refuse(parsed, ("overwrite",), "only with --plot")
+    _refuse_existing_file(parsed, "plot")
+    if parsed.plot is not None and parsed.plot.suffix.lower() != ".png":
+        raise ValueError(f"--plot: {parsed.plot}; allowed: a name that ends in .png")
+    if parsed.compare is None:
+        _list(parsed.folders or [DEFAULT_FOLDER], as_json=parsed.json)
+    else:
+        _compare(parsed.compare[0], parsed.compare[1], parsed.plot, as_json=parsed.json)
+
+
+def _list(folders: Sequence[Path], *, as_json: bool) -> None:
+    from spikevrt.train.runs import list_runs, listed
+
+    runs = list_runs(folders)
+    if as_json:
+        print(json.dumps({"runs": [dataclasses.asdict(run) for run in runs]}, indent=2, default=str))
+    else:
+        print("\n".join(listed(runs)) if runs else f"no runs in {', '.join(map(str, folders))}")
+
+
+def _compare(a: Path, b: Path, plot: Path | None, *, as_json: bool) -> None:
+    from spikevrt.train.runs import compare, told
+
+    comparison = compare(a, b)
+    if plot is not None:
+        from spikevrt.report.curves import draw_comparison
+        from spikevrt.train.journal import read_journal
+
+        plot.parent.mkdir(parents=True, exist_ok=True)
+        draw_comparison([(str(path), read_journal(path)) for path in (a, b)], plot)
+    if as_json:
+        plain = dataclasses.asdict(comparison)
+        for key, names in (("settings", "name"), ("environment", "name"), ("scores", "step")):
+            plain[key] = [dict(zip((names, "a", "b"), row, strict=True)) for row in plain[key]]
+        print(json.dumps(plain, indent=2, default=str))
+        return
+    print("\n".join(told(comparison)))
+    if plot is not None:
+        print(f"curves -> {plot}")

@@ -19,7 +19,7 @@ import pytest
 
 from spikevrt.evaluate.results import read_results
 from spikevrt.recording.recording import open_recording
-from spikevrt.report import html as page
+from spikevrt.report import results_page as page
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = (

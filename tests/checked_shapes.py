@@ -4,7 +4,8 @@ The package imports jaxtyping under TYPE_CHECKING only, so that it runs without 
 reads annotations when a function is defined, sees none of them. This hook puts a decorator on every function (and
 dataclass) with a shape in its signature as its module is imported. At the first call the decorator evaluates those
 annotations, the imports under TYPE_CHECKING among them; after each call beartype compares arguments and result with
-them, one set of axis sizes for all. A call that raises has refused its arguments by itself and is not looked at, so
+them, one set of axis sizes for all; of a generator, each item as it is
+taken. A call that raises has refused its arguments by itself and is not looked at, so
 tests of wrong arguments see the function's own message. Nothing is checked while torch compiles or exports, nor in
 processes that a test starts.
 """
@@ -14,8 +15,9 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType
@@ -28,9 +30,9 @@ import torch
 PACKAGE = "spikevrt"
 DECORATOR = "_checks_shapes"
 RESULT = "result_"
+COMPUTED = re.compile(r"\w[*+/-]")
 
-checked: dict[str, int] = {}  # function or dataclass in full -> how many shapes of its signature are checked
-called: set[str] = set()  # those of them that were called, and so were compared
+checked: dict[str, Callable[..., Any]] = {}  # function or dataclass in full -> what is decorated
 _type_imports: dict[str, CodeType] = {}  # module -> the body of its `if TYPE_CHECKING:`
 
 
@@ -74,14 +76,13 @@ class _Decorate(ast.NodeTransformer):
 
     def _decorate(self, node: Any, found: int, at_the_top: bool) -> ast.AST:
         if found:
-            call = ast.Call(ast.Name(DECORATOR, ast.Load()), [ast.Constant(found)], [])
             position = 0 if at_the_top else len(node.decorator_list)
-            node.decorator_list.insert(position, ast.copy_location(call, node))
+            node.decorator_list.insert(position, ast.copy_location(ast.Name(DECORATOR, ast.Load()), node))
             self.num_decorated += 1
         return node
 
 
-class _Loader(SourceFileLoader):
+class Loader(SourceFileLoader):
     """Compiles the decorated source; no .pyc is read or written."""
 
     def get_code(self, fullname: str) -> CodeType:
@@ -110,7 +111,7 @@ class _Finder(MetaPathFinder):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and type(spec.loader) is SourceFileLoader:
-            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+            spec.loader = Loader(spec.loader.name, spec.loader.path)
         return spec
 
 
@@ -120,18 +121,15 @@ def install() -> None:
     sys.meta_path.insert(0, _Finder())
 
 
-def checks_shapes(num_shapes: int) -> Callable[[Any], Any]:
-    """The decorator: `num_shapes` is how many shapes the signature holds."""
-
-    def decorate(decorated: Any) -> Any:
-        name = f"{decorated.__module__}.{decorated.__qualname__}"
-        checked[name] = num_shapes
-        if isinstance(decorated, type):
-            decorated.__init__ = _checking(decorated.__init__, name, decorated.__module__)
-            return decorated
-        return _checking(decorated, name, decorated.__module__)
-
-    return decorate
+def checks_shapes(decorated: Any) -> Any:
+    """The decorator of a function or a dataclass."""
+    name = f"{decorated.__module__}.{decorated.__qualname__}"
+    if isinstance(decorated, type):
+        checked[name] = decorated.__init__
+        decorated.__init__ = _checking(decorated.__init__, name, decorated.__module__)  # type: ignore[misc]
+        return decorated
+    checked[name] = decorated
+    return _checking(decorated, name, decorated.__module__)
 
 
 def _checking(function: Callable[..., Any], name: str, module: str) -> Callable[..., Any]:
@@ -145,7 +143,6 @@ def _checking(function: Callable[..., Any], name: str, module: str) -> Callable[
 
     @functools.cache
     def compare() -> Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]:
-        called.add(name)
         return _comparison(function, name, module)
 
     return wrapper
@@ -156,13 +153,19 @@ def _comparison(
 ) -> Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]:
     """A function of (result, args, kwargs) that returns the result, or raises ShapeError where a shape is not so."""
     signature = inspect.signature(function)
-    hints = _hints(function, module)
-    result_hint = hints.pop("return", None)
+    hints = shape_hints(function, module)
+    is_generator = inspect.isgeneratorfunction(function)  # looks at its arguments when the first item is taken
+    # A size such as 3*G or T-1 is computed from axes that are bound before.
+    ordered = sorted(hints.items(), key=lambda item: bool(COMPUTED.search(str(item[1]))))
 
     def compare(**values: Any) -> None:
         __tracebackhide__ = True
-        for key, hint in [*hints.items(), (RESULT, result_hint)]:
-            if hint is not None and not beartype.door.is_bearable(values[key], hint):
+        for key, hint in ordered:
+            try:
+                is_so = beartype.door.is_bearable(values[key], hint)
+            except jaxtyping.AnnotationError as error:
+                raise ShapeError(f"{name}: {key}: {hint}: {error}") from None
+            if not is_so:
                 raise ShapeError(f"{name}: {key}: {hint}, not {_described(values[key])}")
 
     # jaxtyped reads sizes such as {num_bins} from the arguments by name.
@@ -176,22 +179,35 @@ def _comparison(
         __tracebackhide__ = True
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        with_sizes(**bound.arguments, **{RESULT: result})
-        return result
+        if isinstance(result, Iterator) and not is_generator:
+            return result  # it may refuse its arguments when it is read
+        if not is_generator:
+            with_sizes(**bound.arguments, **{RESULT: result})
+            return result
+        return _each_checked(result, lambda item: with_sizes(**bound.arguments, **{RESULT: item}))
 
     return check
 
 
-def _hints(function: Callable[..., Any], module: str) -> dict[str, Any]:
+def _each_checked(items: Iterator[Any], check: Callable[[Any], None]) -> Iterator[Any]:
+    for item in items:
+        check(item)
+        yield item
+
+
+def shape_hints(function: Callable[..., Any], module: str) -> dict[str, Any]:
     """The annotations that hold a shape, evaluated; a name in them that does not exist is an error."""
     names = dict(vars(sys.modules[module]))
     exec(_type_imports[module], names)
+    parameters = inspect.signature(function).parameters
     hints = {}
     for key, text in function.__annotations__.items():
         if isinstance(text, str) and num_shapes(ast.parse(text.strip(), mode="eval")):
-            hints[key] = eval(text.strip(), names)
-    if inspect.isgeneratorfunction(function):
-        hints.pop("return", None)  # what a generator yields is not looked at
+            is_variadic = key in parameters and parameters[key].kind is inspect.Parameter.VAR_POSITIONAL
+            hint = eval(text.strip(), names)
+            hints[RESULT if key == "return" else key] = tuple[hint, ...] if is_variadic else hint
+    if inspect.isgeneratorfunction(function) and RESULT in hints:
+        hints[RESULT] = hints[RESULT].__args__[0]  # what it yields
     return hints
 
 

@@ -13,6 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests import checked_shapes
+
+checked_shapes.install()
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # The smallest network with every part in it: eleven stages of one block, two channels a head.

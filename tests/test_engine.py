@@ -36,6 +36,7 @@ def lost(job: int) -> str:
     return f"lost {job}"
 
 
+@pytest.mark.slow
 def test_workers_share_the_gpus_and_their_results_come_back():
     found = list(run_jobs(look, range(6), Engine(workers=2, threads=3, gpus=["4", "7"])))
     assert sorted(job for job, *_ in found) == list(range(6))
@@ -44,17 +45,20 @@ def test_workers_share_the_gpus_and_their_results_come_back():
     assert len(pids) == 2 and os.getpid() not in pids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_process_that_dies_loses_its_own_job_alone(workers: int):
     found = list(run_jobs(die_at_two, range(5), Engine(workers=workers), lost=lost))
     assert sorted(found) == ["done 0", "done 1", "done 3", "done 4", "lost 2"]
 
 
+@pytest.mark.slow
 def test_without_a_word_for_lost_jobs_a_process_that_dies_is_an_error():
     with pytest.raises(RuntimeError, match=r"^a worker process died \(exit code -9\)$"):
         list(run_jobs(die_at_two, range(5), Engine(workers=2)))
 
 
+@pytest.mark.slow
 def test_the_first_error_ends_it_once_what_has_begun_is_done(tmp_path: Path):
     jobs = [(2, tmp_path), (0, tmp_path), (1, tmp_path)]
     with pytest.raises(ValueError, match=r"^two\n") as error:

@@ -27,6 +27,8 @@ from spikevrt.model.weights import build_network
 from tests.conftest import MICRO_SPIKES, MICRO_VRT
 from tests.test_cli import refused
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 EIGHT = {"depths": [1] * 8, "dims": [8] * 8, "num_heads": [2] * 8}  # the fewest stages that a VRT has
 

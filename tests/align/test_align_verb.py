@@ -50,6 +50,7 @@ def _corner_error_px(root: Path, alignment: Alignment) -> float:
     return cameras.corner_gap_px(found, np.array(recording.provenance["rig"]["homography"]))
 
 
+@pytest.mark.slow
 def test_the_rig_is_found_written_applied_found_again_and_taken_out(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,6 +112,7 @@ def test_registered_cameras_get_an_offset_and_no_homography(tmp_path: Path) -> N
     assert estimate.alignment.homography is None
 
 
+@pytest.mark.slow
 def test_a_still_scene_is_registered_and_keeps_its_clock(tmp_path: Path) -> None:
     options = SimulateOptions(
         frames=3, width=192, height=128, exposure_ticks=32, period_ticks=40, motion_px=0.0, num_layers=0,

@@ -169,6 +169,7 @@ def test_an_offset_is_found_to_a_quarter_tick_and_called_certain() -> None:
     assert CAMERAS.corner_gap_px(CAMERAS.homography(found.fit.p), CAMERAS.homography(np.zeros(8))) < 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("speed", [0.0, 0.25], ids=["still", "even"])
 def test_without_motion_or_with_an_even_one_the_offset_is_not_called_certain(speed: float) -> None:
     """An even motion by one pixel more is a sensor that stands one pixel aside."""

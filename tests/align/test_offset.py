@@ -54,7 +54,7 @@ def test_without_ticks_beyond_the_exposures_it_cannot_be_told(recording: Recordi
 
 
 def hint(*ticks: float, correlation: float = 0.9, at_0: float = 0.89) -> OffsetHint:
-    return OffsetHint(np.array(ticks), 128, correlation, at_0)
+    return OffsetHint(np.array(ticks, float), 128, correlation, at_0)
 
 
 def test_frames_that_do_not_agree_tell_no_offset():

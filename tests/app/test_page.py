@@ -42,7 +42,10 @@ QUIET = (
 SOON_MS, START_S = 120_000, 180  # a machine may be busy with other things
 PHONE = {"width": 360, "height": 740}
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
+pytestmark = [
+    pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on the PATH"),
+    pytest.mark.slow,
+]
 
 
 class Server:

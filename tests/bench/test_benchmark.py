@@ -64,6 +64,7 @@ def test_a_recording_made_here_has_the_digest_that_it_must_have(filmed: dict[str
     assert content_digest(filmed[name]) == digests()[f"{name}/{CHELSEA.name}"]
 
 
+@pytest.mark.slow
 def test_other_kernels_make_the_same_recording(tmp_path: Path):
     script = (
         "import sys, pathlib; from spikevrt.bench import benchmark as b; "

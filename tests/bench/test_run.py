@@ -122,6 +122,7 @@ def test_a_method_that_fails_is_one_line_and_leaves_no_frames(recordings: Path, 
     assert not (tmp_path / "out" / "results.json").exists()
 
 
+@pytest.mark.slow
 def test_a_function_is_found_in_the_folder_where_the_command_is_given(tmp_path: Path):
     (tmp_path / "mine_alone.py").write_text("def restore(recording):\n    return []\n")
     script = "from spikevrt.evaluate.methods import other_method; print(other_method('a=mine_alone:restore').name)"

@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="this is that process")
 @pytest.mark.parametrize("name", ["test_temporal.py", "test_deform.py"])
 def test_the_kernels_pass_their_tests_in_the_interpreter(name: str):

@@ -48,6 +48,7 @@ def test_a_row_is_padded_shifted_and_brought_back():
     assert torch.equal(crop_and_roll_back(rolled, (1, 1, 3), (0, 0, 2)), x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutual", [False, True])
 def test_a_block_exported_at_one_size_is_the_block_at_every_other(mutual: bool):
     window = (2, 4, 4) if mutual else WINDOW

@@ -52,6 +52,7 @@ CHANGED = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", CHANGED)
 def test_a_changed_tensor_is_noticed(tmp_path, key):
     data = dict(np.load(GOLDEN / "dev_f_deblur_w344_d8.npz", allow_pickle=False))

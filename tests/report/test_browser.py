@@ -19,7 +19,7 @@ import pytest
 
 from spikevrt.evaluate.results import read_results
 from spikevrt.recording.recording import open_recording
-from spikevrt.report import html as page
+from spikevrt.report import results_page as page
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = (
@@ -28,7 +28,10 @@ QUIET = (
 )  # fmt: skip
 PHONE_PX = 360
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
+pytestmark = [
+    pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on the PATH"),
+    pytest.mark.slow,
+]
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import read_image
 from spikevrt.recording.recording import open_recording
 from spikevrt.report import crops
+from spikevrt.report.template import data_uri
 from tests.evaluate.made_results import EXPOSURE, HEIGHT, PERIOD, WIDTH
 
 
@@ -185,9 +186,9 @@ def test_a_lossless_picture_is_exact_and_a_whole_frame_no_wider_than_asked_for(m
         return Image.open(io.BytesIO(base64.b64decode(uri.split(",", 1)[1])))
 
     noise = np.random.default_rng(5).integers(0, 256, (23, 29, 3), dtype=np.uint8)
-    assert (np.asarray(opened(crops.data_uri(noise, lossless=True)).convert("RGB")) == noise).all()
-    assert opened(crops.data_uri(noise, lossless=False, max_width=17)).size == (17, 13)
-    assert opened(crops.data_uri(noise, lossless=False, max_width=37)).size == (29, 23)
+    assert (np.asarray(opened(data_uri(noise, lossless=True)).convert("RGB")) == noise).all()
+    assert opened(data_uri(noise, lossless=False, max_width=17)).size == (17, 13)
+    assert opened(data_uri(noise, lossless=False, max_width=37)).size == (29, 23)
 
 
 def test_the_recording_is_not_changed(made):

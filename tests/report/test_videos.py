@@ -7,7 +7,7 @@ import pytest
 from spikevrt.evaluate.pictures import video_path
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.video import probe_video
-from spikevrt.report.html import write_videos
+from spikevrt.report.results_page import write_videos
 from spikevrt.restore.restorer import RestoreOptions
 from tests.evaluate.conftest import evaluate, write_recording
 

@@ -46,6 +46,7 @@ def said(outcomes: list[Outcome]) -> list[tuple[str, str]]:
     return [(one.name, one.status) for one in outcomes]
 
 
+@pytest.mark.slow
 def test_all_are_restored_by_two_workers_as_each_would_be_alone(
     folder: Path, micro_weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
@@ -116,6 +117,7 @@ def test_what_was_restored_otherwise_is_refused_or_on_demand_replaced(
     assert said(restore_many(micro_weights, folder, out, options, JobOptions(overwrite=True))) == [("a", "kept")]
 
 
+@pytest.mark.slow
 def test_a_batch_that_was_killed_goes_on_where_it_was(folder: Path, micro_weights: Path, tmp_path: Path):
     out = tmp_path / "out"
     arguments = ["restore", str(folder), "--weights", str(micro_weights), "--device", "cpu", "--out", str(out)]
@@ -151,6 +153,7 @@ def is_alive(pid: str) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_ray_restores_what_processes_restore(folder: Path, micro_weights: Path, tmp_path: Path):
     pytest.importorskip("ray")
     spoil(folder / "b")

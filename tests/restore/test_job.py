@@ -283,6 +283,7 @@ def start(recording: Path, out: Path, seconds: float) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_killed_job_leaves_nothing_under_the_final_name_lets_nobody_in_while_it_runs_and_goes_on(
     make_recording, tmp_path
 ):

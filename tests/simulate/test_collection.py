@@ -37,6 +37,7 @@ def test_many_take_sources_in_turn_and_repeat_to_the_same_bytes(
     assert [fingerprint(path) for path in made] == [fingerprint(path) for path in again]
 
 
+@pytest.mark.slow
 def test_several_workers_make_what_one_makes(photo: Path, tmp_path: Path):
     one = simulate_many([photo], tmp_path / "one", OPTIONS, count=2)
     two = simulate_many([photo], tmp_path / "two", OPTIONS, count=2, engine=Engine(workers=2))
@@ -119,6 +120,7 @@ def test_what_already_stands_is_decided_only_once_nobody_else_is_at_work(
     assert simulate_many([photo], out, OPTIONS, count=1) == [out / "photo_000"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["processes", "ray"])
 def test_an_error_in_one_recording_leaves_no_half_of_another(photo: Path, tmp_path: Path, engine: str):
     if engine == "ray":
@@ -143,6 +145,7 @@ def test_many_without_sources_or_count_is_refused(photo: Path, tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_ray_makes_what_one_process_makes(photo: Path, tmp_path: Path):
     pytest.importorskip("ray")
     one = simulate_many([photo], tmp_path / "one", OPTIONS, count=3)
@@ -156,6 +159,7 @@ def test_ray_makes_what_one_process_makes(photo: Path, tmp_path: Path):
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("address", "message"),
     [
@@ -185,6 +189,7 @@ def test_an_engine_that_does_not_exist_is_refused():
         Engine(ray_address="10.0.0.1:6379")
 
 
+@pytest.mark.slow
 def test_a_batch_that_was_killed_and_started_again_equals_one_that_was_not(photo: Path, tmp_path: Path):
     arguments = [str(photo), "--count", "6", "--workers", "2", "--width", "160", "--height", "96"]
     environment = {**os.environ, "PYTHONPATH": str(SOURCE_ROOT), "OMP_NUM_THREADS": "1"}

@@ -68,6 +68,7 @@ def _silent_rank(port: int) -> None:
         time.sleep(600)
 
 
+@pytest.mark.slow
 def test_a_rank_that_does_not_answer_ends_the_others_with_one_line(monkeypatch: pytest.MonkeyPatch):
     port = free_port()
     other = mp.get_context("spawn").Process(target=_silent_rank, args=(port,), daemon=True)
@@ -114,6 +115,7 @@ def _second_rank(port: int, out: Path) -> None:
     train(TWO_RANKS, out)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fakes")
 def test_two_ranks_take_the_steps_of_one_and_share_the_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     port = free_port()

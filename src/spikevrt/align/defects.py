@@ -18,7 +18,7 @@ import numpy as np
 from spikevrt.recording.stream import SpikeStream
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int, UInt8
+    from jaxtyping import Bool, Float, Int, Integer, UInt8
 
 FEW_SPIKES = 10  # what the neighbourhood must fire before silence counts as death, and a hot pixel's least excess
 LIT_SPIKES = 5  # what the frames must promise around a silent pixel, else it may be a dark line or dot
@@ -30,7 +30,7 @@ VARIED_SPIKES = 8  # spikes by which the neighbours must vary between slices bef
 
 
 def find_dead(
-    counts: Int[np.ndarray, "h w"], expected: Float[np.ndarray, "h w"] | None = None
+    counts: Integer[np.ndarray, "h w"], expected: Float[np.ndarray, "h w"] | None = None
 ) -> Bool[np.ndarray, "h w"]:
     """Pixels that never fire where they should.
 
@@ -47,7 +47,7 @@ def find_dead(
 
 
 def find_hot(
-    counts: Int[np.ndarray, "h w"], expected: Float[np.ndarray, "h w"] | None = None
+    counts: Integer[np.ndarray, "h w"], expected: Float[np.ndarray, "h w"] | None = None
 ) -> Bool[np.ndarray, "h w"]:
     """Pixels that fire 3 times as often, and 10 spikes more, than all but one of their 8 neighbours, and of the 8 that
     lie two pixels away (of its own colour, were this a Bayer sensor), and 2 times as often as the frames promise
@@ -59,8 +59,8 @@ def find_hot(
 
 
 def find_stuck(
-    counts: Int[np.ndarray, "h w"],
-    slices: Int[np.ndarray, "S h w"],
+    counts: Integer[np.ndarray, "h w"],
+    slices: Integer[np.ndarray, "S h w"],
     num_ticks: int,
     expected: Float[np.ndarray, "h w"] | None = None,
     expected_span: Float[np.ndarray, "h w"] | None = None,

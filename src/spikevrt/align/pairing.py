@@ -21,7 +21,7 @@ from spikevrt.bilinear import read_at
 from spikevrt.recording.recording import Recording
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8
+    from jaxtyping import Float, Shaped, UInt8
 
 DISPLAY_GAMMA = 2.2  # the camera's curve is not known; near enough to compare, not to simulate
 SQUARE_PX = 48  # orientations are compared on a square of this side: errors of registration of 3 % stay below 2 cells
@@ -110,7 +110,7 @@ def steadiness(one: Float[np.ndarray, "F H W"], other: Float[np.ndarray, "F H W"
     return float(scores.mean()) if np.isfinite(scores).all() else FIT_UNKNOWN
 
 
-def orientations(square: Float[np.ndarray, "S S"]) -> list[Float[np.ndarray, "S S"]]:
+def orientations(square: Shaped[np.ndarray, "S S"]) -> list[Shaped[np.ndarray, "S S"]]:
     """The picture turned in the eight ways of ORIENTATIONS, in their order."""
     return [
         *(square, square[::-1], square[:, ::-1], square[::-1, ::-1]),

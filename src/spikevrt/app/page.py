@@ -18,7 +18,7 @@ from spikevrt.app import session
 from spikevrt.app.session import Footage, Place, Result
 from spikevrt.app.turns import Progress, Ticket, Turns
 from spikevrt.app.uploads import read_stated
-from spikevrt.report.summary import findings_table, restored_words
+from spikevrt.report.recording_pages import findings_table, restored_words
 
 POLL_S = 0.2  # between two looks at a job
 WEIGHTS = {

@@ -34,8 +34,7 @@ from spikevrt.mux.join import write_video
 from spikevrt.mux.restored import video_parts
 from spikevrt.recording.frames import list_images, read_image, write_image
 from spikevrt.recording.recording import Recording, open_recording
-from spikevrt.report.health_page import write_health_page
-from spikevrt.report.summary import write_summary
+from spikevrt.report.recording_pages import write_health_page, write_restored_page
 from spikevrt.restore.job import restore_recording
 from spikevrt.restore.options import JobOptions, Output, RestoreOptions
 from spikevrt.restore.writer import SUMMARY_FILE
@@ -230,7 +229,7 @@ def restore(
         may_stop()
         _write_archive(partial / "frames.zip", [*pictures, frames / SUMMARY_FILE])
         may_stop()
-        write_summary(partial / "report.html", recording, pictures, footage.report, summary, footage.credit)
+        write_restored_page(partial / "report.html", recording, pictures, footage.report, summary, footage.credit)
         may_stop()
     film = out / "frames" / "restored.mp4"
     return Result(

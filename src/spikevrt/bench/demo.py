@@ -16,7 +16,7 @@ from spikevrt.align.health import admit
 from spikevrt.evaluate.runner import results_folder, write_results
 from spikevrt.evaluate.scores import score_table
 from spikevrt.recording.recording import open_recording
-from spikevrt.report.html import write_page, write_videos
+from spikevrt.report.results_page import write_page, write_videos
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording

@@ -24,7 +24,7 @@ from spikevrt.data.sample import Sample
 from spikevrt.represent.voxel import bin_bounds
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8
+    from jaxtyping import Float, Real, UInt8
 
     from spikevrt.represent.voxel import Split
 
@@ -151,7 +151,7 @@ def draw_degradation(config: DegradeConfig, ratio: int, generator: torch.Generat
 
 
 def degrade(
-    counts: Float[Tensor, "K h w"], how: Degradation, *, num_ticks: int, split: Split, generator: torch.Generator
+    counts: Real[Tensor, "K h w"], how: Degradation, *, num_ticks: int, split: Split, generator: torch.Generator
 ) -> Float[Tensor, "K h w"]:
     """The counts of one exposure of `num_ticks` ticks as the worse stream would have given them, float32.
 

@@ -192,7 +192,7 @@ MAX_OUTPUTS = 256  # of one convolution group; a block of the kernel holds them 
 
 
 def deform_triton(
-    x: Float[Tensor, "N k*C H W"],
+    x: Float[Tensor, "N kC H W"],
     offset: Float[Tensor, "N G P 2 H W"],
     mask: Float[Tensor, "N G P H W"],
     weight: Float[Tensor, "O C 3 3"],

@@ -173,7 +173,7 @@ class AttendInPieces(torch.autograd.Function):
 
 def _softmax_in_pieces(
     qkv: Float[Tensor, "3 M G N E"], bias: Float[Tensor, "G N N"] | None, mask: WindowMask | None, swap: bool
-) -> Iterator[tuple[slice, slice, Float[Tensor, "m*G N N"]]]:
+) -> Iterator[tuple[slice, slice, Float[Tensor, "mG N N"]]]:
     """(windows, the windows whose queries ask them, softmax of the logits) piece by piece, all in the same memory."""
     _, num_windows, num_heads, num_tokens, size = qkv.shape
     sections = ((0, num_windows // 2), (num_windows // 2, num_windows)) if swap else ((0, num_windows),)

@@ -22,7 +22,7 @@ from spikevrt.model.attention import WindowAttention, WindowMask
 from spikevrt.model.linear import Geglu, Linear
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Bool, Float, Int, Shaped
 
 Window = tuple[int, int, int]
 
@@ -49,7 +49,7 @@ def effective_window(size: Window, window: Window, shift: Window) -> tuple[Windo
     return (pairs[0][0], pairs[1][0], pairs[2][0]), (pairs[0][1], pairs[1][1], pairs[2][1])
 
 
-def partition(x: Float[Tensor, "B D H W C"], window: Window) -> Float[Tensor, "M N C"]:
+def partition(x: Shaped[Tensor, "B D H W C"], window: Window) -> Shaped[Tensor, "M N C"]:
     """Cut into windows; the size is a multiple of the window."""
     b, d, h, w, c = x.shape
     wd, wh, ww = window

@@ -1,6 +1,7 @@
 """Modulated deformable convolution and the flow-guided alignment that VRT builds on it (parallel warping).
 
-Dimension key: N pictures, C channels, G deformable groups, P = 9 taps of a 3x3 kernel, H rows, W columns, k neighbours.
+Dimension key: N pictures, C channels, G deformable groups, P = 9 taps of a 3x3 kernel, H rows, W columns, k neighbours;
+kC, CP and HW are products.
 Sources: Zhu et al., Deformable ConvNets v2, CVPR 2019; Liang et al., VRT, 2022, section 3.4.
 """
 
@@ -26,7 +27,7 @@ CPU_SAMPLES, GPU_SAMPLES = 1 << 22, 1 << 26  # sampled values held at a time
 
 
 def deform_conv(
-    x: Float[Tensor, "N k*C H W"],
+    x: Float[Tensor, "N kC H W"],
     offset: Float[Tensor, "N G P 2 H W"],
     mask: Float[Tensor, "N G P H W"],
     weight: Float[Tensor, "O C 3 3"],
@@ -45,12 +46,12 @@ def deform_conv(
 
 
 def read_taps(
-    x: Float[Tensor, "N k*C H W"],
+    x: Float[Tensor, "N kC H W"],
     offset: Float[Tensor, "N G P 2 H W"],
     mask: Float[Tensor, "N G P H W"],
     conv_channels: int,
     plain: bool = False,
-) -> Float[Tensor, "N k C*P H*W"]:
+) -> Float[Tensor, "N k CP HW"]:
     """What the taps read, times the mask; C is `conv_channels`."""
     n, channels, h, w = x.shape
     groups = offset.shape[1]
@@ -66,7 +67,7 @@ def read_taps(
     return values.view(n, -1, conv_channels * TAPS, h * w)
 
 
-def kernels(weight: Float[Tensor, "O C 3 3"], values: Float[Tensor, "N k C*P H*W"]) -> Float[Tensor, "k O/k C*P"]:
+def kernels(weight: Float[Tensor, "O C 3 3"], values: Float[Tensor, "N k CP HW"]) -> Float[Tensor, "k O/k CP"]:
     """The weight as a matrix for every convolution group, in the type of `values`."""
     return weight.reshape(values.shape[1], -1, values.shape[2]).to(values.dtype)
 

@@ -100,7 +100,7 @@ class Stage(nn.Module):
             x = self.pa_fuse(torch.cat((x, aligned), -1))
         return x
 
-    def _align(self, x: Tensor, *flows: Tensor) -> Float[Tensor, "B D H W 2*C"]:
+    def _align(self, x: Float[Tensor, "B D H W C"], *flows: Tensor) -> Float[Tensor, "B D H W 2*C"]:
         """Features of the following and of the preceding frames, aligned to each frame; zeros where there is none.
 
         `flows` are those backward to a frame from one, two, ... frames ahead, then those forward. All frames and both
@@ -125,7 +125,7 @@ class Stage(nn.Module):
         nothing = x.new_zeros(x[:, :1].shape)
         return torch.cat((torch.cat((from_following, nothing), 1), torch.cat((nothing, from_preceding), 1)), -1)
 
-    def _align_plain(self, x: Tensor, *flows: Tensor) -> Float[Tensor, "B D H W 2*C"]:
+    def _align_plain(self, x: Float[Tensor, "B D H W C"], *flows: Tensor) -> Float[Tensor, "B D H W 2*C"]:
         """Equal to `_align`: frame by frame, one direction after the other."""
         num_frames, reach = x.shape[1], self.pa_frames // 2
         directions = []

@@ -130,7 +130,9 @@ class VRT(nn.Module):
         with full_precision(rgb.device):
             return clip_flows(self.spynet, at_least_float32(rgb), self.config.pa_frames, max_pixels)
 
-    def body(self, x: Float[Tensor, "B D H W C"], flows: Flows | None, fuse: Fuse | None) -> Float[Tensor, "B D H W C"]:
+    def body(
+        self, x: Float[Tensor, "B D H W C"], flows: Flows | None, fuse: Fuse | None
+    ) -> Float[Tensor, "B D H W C_out"]:
         """Stages 1 to 8 with their skip connections, before the last norm."""
         skips = []
         for index in range(NUM_ENCODER_STAGES):

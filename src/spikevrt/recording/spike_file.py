@@ -24,7 +24,7 @@ import numpy as np
 from spikevrt.atomic import complete_or_absent
 
 if TYPE_CHECKING:
-    from jaxtyping import UInt, UInt8
+    from jaxtyping import Bool, UInt, UInt8
 
 MAX_ADDED = 255  # ticks whose sum fits a byte
 LONG_SLICE = 64  # ticks from which adding packed bits is the faster way (benchmarks/bench_unpack.py)
@@ -58,7 +58,7 @@ class SpikeGeometry:
         return f"{self.width}x{self.height}{tags}"
 
 
-def pack(spikes: UInt8[np.ndarray, "T H W"], geometry: SpikeGeometry) -> bytes:
+def pack(spikes: UInt8[np.ndarray, "T H W"] | Bool[np.ndarray, "T H W"], geometry: SpikeGeometry) -> bytes:
     """Upright 0/1 spikes to the bytes on disk.
 
     Raises:
@@ -224,7 +224,7 @@ class SpikeWriter:
         self._file = self._stack.enter_context(open(partial, "wb"))
         return self
 
-    def append(self, spikes: UInt8[np.ndarray, "T H W"]) -> None:
+    def append(self, spikes: UInt8[np.ndarray, "T H W"] | Bool[np.ndarray, "T H W"]) -> None:
         """Add upright ticks at the end. Raises ValueError as `pack` does."""
         assert self._file is not None, "append is for inside the with block"
         data = pack(spikes, self.geometry)

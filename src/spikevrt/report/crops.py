@@ -1,4 +1,5 @@
-"""The pictures of the report page: the same crop of every method, how far it is from the truth, one edge, some spikes.
+"""The pictures of the results page: the same crop of every method, how far it is from the truth, one edge, some
+spikes, and the videos that were kept.
 
 Dimension key: H and W rows and columns of a frame, h and w those of a crop, N points of a profile, R and C rows and
 columns of a patch of sensor cells, T ticks.
@@ -7,7 +8,6 @@ columns of a patch of sensor cells, T ticks.
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,16 +16,19 @@ import numpy as np
 import torch
 
 from spikevrt.bilinear import read_at
-from spikevrt.evaluate.pictures import frame_path, picture_path, restored_column, worst_box
-from spikevrt.evaluate.results import ScoredMethod, ScoredRecording
+from spikevrt.evaluate.pictures import frame_path, picture_path, restored_column, video_path, worst_box
+from spikevrt.evaluate.results import Results, ScoredMethod, ScoredRecording
 from spikevrt.light import image_to_linear, luminance
 from spikevrt.recording.frames import check_size, read_image
 from spikevrt.recording.recording import Recording, nearest_ratio, open_recording
+from spikevrt.report.charts import Chart, Curve, line_chart
+from spikevrt.report.template import data_of, data_uri, render
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
 
 CROP_PX = 128
+WHOLE_PX = 520  # the widest that a whole frame is stored
 ERROR_LEVELS = 64  # an error of so many of 255 levels is shown white
 HEAT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))  # the colours of rising error
 REACH_PX, STEP_PX = 12, 0.5  # of the edge's profile to either side, and between its points
@@ -47,6 +50,89 @@ class Crops:
     whole: UInt8[np.ndarray, "H W 3"]
     images: tuple[tuple[str, UInt8[np.ndarray, "h w 3"]], ...]
     without: tuple[str, ...]
+
+
+def gallery(
+    results: Results,
+    entry: ScoredRecording,
+    index: int,
+    frames: Chart,
+    ranking: Sequence[str],
+    recording: Recording | None = None,
+) -> str:
+    """The HTML of one recording, the page's `index`-th; the slider opens on the blurry input and the best method of
+    `ranking`. Where the recording cannot be opened, or differs, a line says why.
+    """
+    try:
+        crops = read_crops(entry, results.methods, recording)
+        patch = spike_patch(crops)
+    except (ValueError, OSError) as error:
+        problem = " ".join(str(error).split())
+        return render("gallery.html", name=entry.name, problem=problem, frames=frames)
+    labels, sharp = [label for label, _ in crops.images], crops.images[-1][1]
+    top, left, height, width = crops.box
+    rows, num_columns = crops.whole.shape[:2]
+    profile = edge_profile([image for _, image in crops.images])
+    names = [method.name for method in results.methods]
+    curves = [
+        Curve(label, None if k == len(labels) - 1 else names.index(label) if label in names else 0,
+              tuple(zip(profile.offsets_px.tolist(), profile.values[k].tolist(), strict=True)))
+        for k, label in enumerate(labels)
+    ]  # fmt: skip
+    views = []
+    for label, image in crops.images:
+        errors, mean_error = error_map(image, sharp)
+        views.append({"label": label, "picture": data_uri(image, lossless=True),
+                      "error": data_uri(errors, lossless=True), "mean_error": mean_error})  # fmt: skip
+    (x0, y0), (x1, y1) = ([value + 0.5 for value in point] for point in (profile.start, profile.stop))
+    videos = [video_path(method.folder, "side_by_side", entry.name) for method in results.methods]
+    video = next((path for path in videos if path.is_file()), None)
+    return render(
+        "gallery.html",
+        name=entry.name, problem=None, frames=frames, index=index,
+        intro=_intro(entry, crops.frame, crops.box, crops.without), width=width, height=height, views=views,
+        edge_path=f"M{x0:.2f} {y0:.2f}L{x1:.2f} {y1:.2f}",
+        best=next((labels.index(name) for name in ranking if name in labels[1:]), len(labels) - 1),
+        whole=data_uri(crops.whole, lossless=False, max_width=WHOLE_PX),
+        box=f"left: {100 * left / num_columns:.2f}%; top: {100 * top / rows:.2f}%; "
+            f"width: {100 * width / num_columns:.2f}%; height: {100 * height / rows:.2f}%",
+        edge=line_chart(curves, title="Across the strongest edge, along the yellow line in the crop",
+                        along="px along the line", upward="linear luminance", spec=".3f", marks=False),
+        heat=", ".join(f"rgb{colour}" for colour in HEAT), error_levels=ERROR_LEVELS,
+        video=None if video is None else data_of(video.read_bytes(), "video/mp4"),
+        video_columns=", ".join(["blur", *(m.name for m in results.methods if m.is_network), "sharp"]),
+        patch=None if patch is None else {**patch, "outside": OUTSIDE},
+        patch_box=_patch_box(patch, height, width), shutters=_shutters(patch),
+    )  # fmt: skip
+
+
+def _intro(entry: ScoredRecording, frame: int, box: tuple[int, int, int, int], without: Sequence[str]) -> str:
+    top, left, height, width = box
+    text = f"Frame {frame}, counted from 0, of {entry.num_frames}; its {width} x {height} pixels from column "
+    text += f"{left} and row {top} on, where the blurry frame is furthest from the sharp one."
+    if entry.captured is not None:
+        text += f" Condition {entry.captured.name}: "
+        text += ", ".join(f"{key} {value}" for key, value in entry.captured.values.items()) + "."
+    return text + (f" No frame was kept of {', '.join(without)}." if without else "")
+
+
+def _patch_box(patch: dict[str, Any] | None, height: int, width: int) -> tuple[int, int, int, int] | None:
+    """Where the spikes are, (x, y, width, height) in pixels of the crop; None where that is the whole crop."""
+    if patch is None:
+        return None
+    row, column, rows, num_columns = (value * patch["ratio"] for value in patch["cells"])
+    return None if rows >= height and num_columns >= width else (column, row, num_columns, rows)
+
+
+def _shutters(patch: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The exposures over the ticks of a patch, as shares of its length."""
+    if patch is None:
+        return []
+    start, ticks = patch["start"], patch["ticks"]
+    return [
+        {"left": (a - start) / ticks, "width": (b - a) / ticks, "frame": frame, "is_this": [a, b] == patch["exposure"]}
+        for a, b, frame in patch["exposures"]
+    ]
 
 
 def read_crops(entry: ScoredRecording, methods: Sequence[ScoredMethod], recording: Recording | None = None) -> Crops:
@@ -177,20 +263,6 @@ def spike_patch(crops: Crops) -> dict[str, Any] | None:
         "columns": _base64(columns.astype("<u2").tobytes()),
         "bits": _base64(bits.tobytes()),
     }
-
-
-def data_uri(image: UInt8[np.ndarray, "h w 3"], *, lossless: bool, max_width: int | None = None) -> str:
-    """A picture inside the page: lossless WebP, or JPEG (quality 80) made no wider than `max_width`."""
-    from PIL import Image
-
-    picture, buffer = Image.fromarray(np.ascontiguousarray(image)), io.BytesIO()
-    if max_width is not None and picture.width > max_width:
-        picture = picture.resize((max_width, max(round(picture.height * max_width / picture.width), 1)))
-    if lossless:
-        picture.save(buffer, format="WEBP", lossless=True, quality=100, method=4)
-    else:
-        picture.save(buffer, format="JPEG", quality=80)
-    return f"data:image/{'webp' if lossless else 'jpeg'};base64,{_base64(buffer.getvalue())}"
 
 
 def _restored(

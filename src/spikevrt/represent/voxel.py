@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Float64, Integer, UInt8
+    from jaxtyping import Float, Float64, Integer, Shaped, UInt8
 
 Split = Literal["whole", "fractional"]
 Normalize = Literal["none", "density"]
@@ -154,8 +154,8 @@ def density(counts: Tensor) -> Float64[Tensor, ...]:
 
 
 def normalise(
-    counts: Tensor, stats: VoxelStats, *, density: float | Tensor | None = None
-) -> Float[Tensor, "... K H W"]:
+    counts: Shaped[Tensor, "*KHW"], stats: VoxelStats, *, density: float | Tensor | None = None
+) -> Float[Tensor, "*KHW"]:
     """Raw counts to network input: log1p, then (x - mean) / std. Every loading path goes through here.
 
     With `density`, the frame's own (one number, or one for each of the leading axes), log1p(counts) is first

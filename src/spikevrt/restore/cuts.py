@@ -195,7 +195,7 @@ def structure_correlation(one: UInt8[np.ndarray, "h w 3"], other: UInt8[np.ndarr
     return float((fine * other_fine).sum()) / size if size > 0 else 0.0
 
 
-def _fine(small: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w"]:
+def _fine(small: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "y x"]:
     import cv2
 
     grey = cv2.cvtColor(small_copy(small, STRUCTURE_PX), cv2.COLOR_RGB2GRAY).astype(np.float32)

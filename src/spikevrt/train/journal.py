@@ -30,7 +30,7 @@ SCORES = {  # the first that a run has is its score; its axis in a diagram
 class Journal:
     """Appends rows to `out/journal.jsonl` (each has `step` and `kind`) and their numbers to `out/tensorboard`.
 
-    Rows later than `start_step` are cut off first: a resumed run lives those steps again.
+    Rows later than `start_step` are cut off first: a resumed run takes those steps again.
     """
 
     def __init__(self, out: Path, *, start_step: int) -> None:

@@ -92,7 +92,7 @@ def train(
             folder.create(out, config, run.info, ranks.world, resume=resuming)
         ranks.wait()
         undisturbed = run.loop(out, resume_command, after_validation)
-        del run  # DDP goes before the group of processes that it talks through (ranks.py)
+        del run  # DDP goes before the group of processes that it talks through (distributed.py)
     if not undisturbed:  # status 0 would tell this machine's torchrun that the run is done
         raise InterruptedError(f"{out}: saved and stopped, because another rank was told to stop")
     best = out / folder.BEST_WEIGHTS

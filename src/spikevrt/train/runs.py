@@ -121,7 +121,7 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
 
 
 def _is_run(files: set[str]) -> bool:
-    """Two of the three: one alone may be anybody's."""
+    """At least two of the three: one name alone is no evidence of a run."""
     return len({CONFIG, RUN_INFO, JOURNAL_FILE} & files) >= 2
 
 

@@ -147,7 +147,7 @@ def _inspect(parsed: argparse.Namespace) -> None:
     """Tell what a recording, spike file, dataset, frame folder or video holds, and whether it is sound; draw it."""
     from spikevrt.align.inspect import InspectOptions, inspect
     from spikevrt.recording.recording import open_recording
-    from spikevrt.report.health_page import write_health_page
+    from spikevrt.report.recording_pages import write_health_page
 
     options = InspectOptions(
         stated=_stated(parsed), sizes=tuple(parsed.size or ()), rgb=parsed.rgb, confirm=parsed.confirm,

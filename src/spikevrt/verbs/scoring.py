@@ -78,7 +78,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     from spikevrt.evaluate.runner import results_folder, write_results
     from spikevrt.evaluate.scores import score_table
     from spikevrt.formats.layouts import open_recordings
-    from spikevrt.report.html import write_page, write_videos
+    from spikevrt.report.results_page import write_page, write_videos
 
     start_s = time.perf_counter()
     weights, options = compared_weights(parsed), restore_options(parsed)
@@ -111,7 +111,7 @@ def _bench(parsed: argparse.Namespace) -> None:
 
 def _report(parsed: argparse.Namespace) -> None:
     """Put results on one page that can be sent: tables, stress curves, crops to compare, error maps, spikes."""
-    from spikevrt.report.html import write_page
+    from spikevrt.report.results_page import write_page
 
     start_s = time.perf_counter()
     write_page(parsed.results, parsed.out, num_pictures=parsed.pictures, overwrite=parsed.overwrite)

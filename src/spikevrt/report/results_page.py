@@ -1,17 +1,14 @@
-"""The report page: results of `evaluate`, one file or several of the same data, as one HTML file that needs nothing.
+"""The results page: one file of `evaluate`, or several of the same data, as one HTML file that needs nothing.
 
-Style and script lie beside this file (page.html, page.css, page.js) and are put inside the page, as are all pictures.
-Everything that comes from files is escaped, and the page forbids itself to ask for anything (Content-Security-Policy).
+It opens on the best method, says what each method is, and holds tables, curves over one changed condition, and pictures
+of some recordings: a slider between two methods, error maps, an edge, the spikes of a pixel, the videos that were kept.
 """
 
 from __future__ import annotations
 
-import html
 import shlex
-from collections.abc import Iterator, Sequence
-from importlib import resources
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Any
 
 from spikevrt.atomic import write_text
@@ -35,8 +32,9 @@ from spikevrt.evaluate.results import (
 from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import read_image
 from spikevrt.recording.recording import Recording
-from spikevrt.report.gallery import gallery
-from spikevrt.report.plots import Line, dot_plot, line_plot, table
+from spikevrt.report.charts import Chart, Curve, dot_chart, line_chart
+from spikevrt.report.crops import gallery
+from spikevrt.report.template import render
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,6 +50,12 @@ AXES = (
     ("dropped", "share of dropped ticks"),
 )
 ARROWS = {1: "\N{NO-BREAK SPACE}\N{UPWARDS ARROW}", -1: "\N{NO-BREAK SPACE}\N{DOWNWARDS ARROW}", 0: ""}
+PLAIN = {  # what the methods without a network are
+    "blur": "the blurry frame itself, untouched",
+    "spike_ratio": "no network: the blurry frame, lit as the spikes around its middle say against those of the whole "
+    "exposure; rates from spike counts (TFP)",
+    "interval_ratio": "no network: the same with rates from the intervals between spikes (TFI)",
+}
 
 
 def write_page(
@@ -100,41 +104,44 @@ def page(
     if not results.metrics:
         raise ValueError(f"{results.files[0][0]}: no score of any method; allowed: one or more")
     metric = "psnr_rgb" if "psnr_rgb" in results.metrics else results.metrics[0]
-    sections = [
-        ("summary", "Summary", _summary(results, beside)),
-        ("results", "Results", _main_tables(results)),
-        ("conditions", "Conditions", _condition_tables(results, metric)),
-        ("stress", "Stress", _curves(results, metric)),
-        ("recordings", "Recordings", _recordings(results, metric)),
-        ("pictures", "Pictures", ""),
-        ("protocol", "What the numbers are", _protocol(results)),
-        ("credits", "Credits", f"<pre>{html.escape(credits)}</pre>" if credits else ""),
-    ]
-    size = sum(len(text) for _, _, text in sections) + 40_000  # of the frame: style, script
-    chosen = _chosen(results)[: MAX_PICTURES if num_pictures is None else num_pictures]
-    parts: list[str] = []
-    opened = {recording.name: recording for recording in recordings}
-    for index, entry in enumerate(chosen):
-        part = gallery(results, entry, index, metric, opened.get(entry.name))
-        size += len(part.encode())
-        if parts and num_pictures is None and size > MAX_PAGE_BYTES:
-            break
-        parts.append(part)
-    more = "; --pictures shows more" if len(parts) < len(results.recordings) else ""
-    few = f'<p class="note">{len(parts)} of {len(results.recordings)} recordings{more}.</p>'
-    pictures = "\n".join([few, *parts]) if parts else ""
-    filled = [(name, title, pictures if name == "pictures" else text) for name, title, text in sections]
-    filled = [section for section in filled if section[2]]
     benchmark = _benchmark(results)
-    files = resources.files("spikevrt.report")
-    text = Template((files / "page.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape("SpikeVRT: " + (title or (benchmark[0] if benchmark else "evaluation"))),
-        style=(files / "page.css").read_text(encoding="utf-8"),
-        script=(files / "page.js").read_text(encoding="utf-8"),
-        links="<nav>" + "".join(f'<a href="#{name}">{title}</a> ' for name, title, _ in filled) + "</nav>",
-        body="\n".join(f'<section id="{name}"><h2>{title}</h2>\n{text}</section>' for name, title, text in filled),
-    )
-    return text, chosen[: len(parts)]
+    ranking = _ranking(results, metric)
+    values = {
+        "title": "SpikeVRT: " + (title or (benchmark[0] if benchmark else "evaluation")),
+        "about": _about(results, benchmark, ranking, metric),
+        "methods": _methods(results),
+        "runs": [{"name": str(_named(file, beside)), "rows": _run(run)} for file, run in results.files],
+        "tables": [_main_table(results, *group) for group in base_groups(results)],
+        "conditions": _condition_tables(results, metric),
+        "stress": _stress(results, metric),
+        "dots": _dots(results, metric),
+        "protocol": _protocol(results),
+        "credits": credits,
+        "num_recordings": len(results.recordings),
+    }
+    headings = {
+        "summary": "Summary", "results": "Results", "conditions": "Conditions", "stress": "Stress",
+        "recordings": "Recordings", "pictures": "Pictures", "protocol": "What the numbers are", "credits": "Credits",
+    }  # fmt: skip
+    absent = {name for name in ("conditions", "stress", "credits") if not values[name]}
+    galleries: list[str] = []
+    size = len(render("results.html", **values, galleries=galleries, sections=_without(headings, absent)).encode())
+    opened = {recording.name: recording for recording in recordings}
+    chosen = _chosen(results)[: MAX_PICTURES if num_pictures is None else num_pictures]
+    for index, entry in enumerate(chosen):
+        frames = _frames_chart(results, entry, metric)
+        part = gallery(results, entry, index, frames, ranking, opened.get(entry.name))
+        size += len(part.encode())
+        if galleries and num_pictures is None and size > MAX_PAGE_BYTES:
+            break
+        galleries.append(part)
+    absent |= set() if galleries else {"pictures"}
+    text = render("results.html", **values, galleries=galleries, sections=_without(headings, absent))
+    return text, chosen[: len(galleries)]
+
+
+def _without(headings: dict[str, str], absent: set[str]) -> dict[str, str]:
+    return {name: heading for name, heading in headings.items() if name not in absent}
 
 
 def _chosen(results: Results) -> list[ScoredRecording]:
@@ -151,21 +158,52 @@ def _benchmark(results: Results) -> tuple[str, str] | None:
     return (str(found.get("name")), str(found.get("sha256"))) if isinstance(found, dict) else None
 
 
-def _summary(results: Results, beside: Path | None) -> str:
+def _about(
+    results: Results, benchmark: tuple[str, str] | None, ranking: Sequence[str], metric: str
+) -> list[tuple[str, str]]:
+    best = next(method for method in results.methods if method.name == ranking[0])
+    mean = mean_of(best, [recording for _, group in base_groups(results) for recording in group], metric)[0]
     num_frames = sum(recording.num_frames for recording in results.recordings)
-    benchmark = _benchmark(results)
-    rows = [
-        ("methods", ", ".join(method.name for method in results.methods)),
+    return [
+        ("best method", f"{best.name}, {metric} {shown(mean, metric)} {_unit(metric)}".rstrip()),
         ("recordings", f"{len(results.recordings)}, with {num_frames} frames"),
         *([("benchmark", f"{benchmark[0]}, sha256 {benchmark[1]}")] if benchmark else []),
         ("data", f"sha256 {results.data_sha256}"),
     ]
-    parts = [_list(rows)]
-    for file, values in results.files:
-        run = _run(values)
-        more = f"<details><summary>versions, options, weights</summary>{_list(run[3:])}</details>"
-        parts.append(f"<h3>{html.escape(str(_named(file, beside)))}</h3>{_list(run[:3])}{more}")
-    return "\n".join(parts)
+
+
+def _ranking(results: Results, metric: str) -> list[str]:
+    """The methods by name, the best first: by their means over the recordings of the main tables."""
+    recordings = [recording for _, group in base_groups(results) for recording in group]
+
+    def key(method: ScoredMethod) -> tuple[int, float]:
+        mean, count = mean_of(method, recordings, metric)
+        return -count, 0.0 if mean is None else mean if _better(metric) < 0 else -mean
+
+    return [method.name for method in sorted(results.methods, key=key)]
+
+
+def _methods(results: Results) -> list[tuple[str, str]]:
+    """Each method and what it is, in a line."""
+    entries = {str(entry["name"]): entry for _, values in results.files for entry in values["methods"]}
+    return [(method.name, _what(method, entries[method.name])) for method in results.methods]
+
+
+def _what(method: ScoredMethod, entry: Mapping[str, Any]) -> str:
+    if not method.is_network:
+        return PLAIN.get(method.name, f"another method: {entry.get('source', 'unknown')}")
+    model = entry.get("model")
+    model = model if isinstance(model, dict) else {}
+    kind = (
+        "U-Net" if isinstance(model.get("unet"), dict) else "VRT" if isinstance(model.get("vrt"), dict) else "network"
+    )
+    spikes = model.get("spikes")
+    form = ""
+    if method.reads_spikes and isinstance(spikes, dict):
+        form = f" ({spikes.get('representation', 'counts')}{', frames relit by them' if spikes.get('relight') else ''})"
+    reads = f"reads the spikes{form}" if method.reads_spikes else "reads no spikes"
+    parameters = "" if method.parameters is None else f", {method.parameters:,} parameters"
+    return f"{kind}, {reads}{parameters}; weights {entry['weights']}"
 
 
 def _named(file: Path, beside: Path | None) -> Path:
@@ -193,19 +231,7 @@ def _run(values: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _list(rows: Sequence[tuple[str, str]]) -> str:
-    return "<dl>" + "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in rows) + "</dl>"
-
-
-def _main_tables(results: Results) -> str:
-    parts = ['<p class="note">Means over the recordings; the best of each column in bold.</p>']
-    for title, recordings in base_groups(results):
-        of = f"{len(recordings)} recording" + "s" * (len(recordings) != 1)
-        parts.append(f"<h3>{html.escape(title)}, {of}</h3>{_main_table(results, recordings)}")
-    return "\n".join(parts)
-
-
-def _main_table(results: Results, recordings: Sequence[ScoredRecording]) -> str:
+def _main_table(results: Results, title: str, recordings: Sequence[ScoredRecording]) -> dict[str, Any]:
     metrics = results.metrics
     heads = [" ".join(filter(None, (name, _unit(name)))) + ARROWS[_better(name)] for name in metrics]
     rows = [["method", *heads, "reads spikes", "parameters", "ms/frame", "peak MB"]]
@@ -215,7 +241,8 @@ def _main_table(results: Results, recordings: Sequence[ScoredRecording]) -> str:
     strong = set()
     for column, metric in enumerate(metrics, start=1):
         strong |= {(row, column) for row in _best(results, recordings, metric)}
-    return table(rows, frozenset(strong))
+    of = f"{len(recordings)} recording" + "s" * (len(recordings) != 1)
+    return {"title": f"{title}, {of}", "rows": rows, "strong": strong}
 
 
 def _cost(method: ScoredMethod) -> list[str]:
@@ -253,7 +280,7 @@ def _better(metric: str) -> int:
     return KNOWN.get(metric, ("", 0))[1]
 
 
-def _condition_tables(results: Results, metric: str) -> str:
+def _condition_tables(results: Results, metric: str) -> list[dict[str, Any]]:
     parts = []
     for split, conditions in splits(results).items():
         rows = [["condition", "recordings", *(method.name for method in results.methods)]]
@@ -264,36 +291,27 @@ def _condition_tables(results: Results, metric: str) -> str:
             base = " (base)" if condition is base_of(conditions) else ""
             rows.append([condition.name + base, str(len(recordings)), *cells])
             strong |= {(len(rows) - 1, best + 1) for best in _best(results, recordings, metric)}
-        parts.append(f"<h3>{html.escape(split)}: {html.escape(metric)}</h3>{table(rows, frozenset(strong))}")
-    if parts:
-        note = "A dash: not measured. What reads no spikes is the same under all conditions of one split."
-        parts.insert(0, f'<p class="note">{note}</p>')
-    return "\n".join(parts)
+        parts.append({"title": f"{split}: {metric}", "rows": rows, "strong": strong})
+    return parts
 
 
-def _curves(results: Results, metric: str) -> str:
-    figures = []
+def _stress(results: Results, metric: str) -> list[Chart]:
+    charts = []
     for split, conditions in splits(results).items():
         for axis, along in AXES:
             points = curve_conditions(conditions, axis)
             if len(points) > 1:
-                lines = [_curve(results, method, k, points, metric) for k, method in enumerate(results.methods)]
-                title, unit = f"{split}: {metric} against {along}", _unit(metric)
-                upward = f"{metric}, {unit}" if unit else metric
-                drawn = [line for line in lines if line.points]
-                figures.append(line_plot(drawn, title=title, along=along, upward=upward))
-    if not figures:
-        return ""
-    note = (
-        "One value of the base condition changes, all others stay. Dashed: reads no spikes, measured once. "
-        "Touch a point for its value."
-    )
-    return f'<p class="note">{note}</p><div class="grid">{"".join(figures)}</div>'
+                curves = [_curve(results, method, k, points, metric) for k, method in enumerate(results.methods)]
+                title = f"{split}: {metric} against {along}"
+                charts.append(
+                    line_chart([c for c in curves if c.points], title=title, along=along, upward=_axis(metric))
+                )
+    return charts
 
 
 def _curve(
     results: Results, method: ScoredMethod, index: int, points: Sequence[tuple[float, ScoredCondition]], metric: str
-) -> Line:
+) -> Curve:
     """A method's means where it was measured on every recording of the condition."""
     found = []
     for x, condition in points:
@@ -301,24 +319,38 @@ def _curve(
         mean, count = mean_of(method, recordings, metric)
         if mean is not None and count == len(recordings):
             found.append((x, mean))
-    return Line(method.name, index, tuple(found), is_level=len(found) == 1 and not method.reads_spikes)
+    return Curve(method.name, index, tuple(found), is_level=len(found) == 1 and not method.reads_spikes)
 
 
-def _recordings(results: Results, metric: str) -> str:
-    figures = []
+def _dots(results: Results, metric: str) -> list[Chart]:
+    charts = []
     for title, recordings in base_groups(results):
         rows = []
         for recording in recordings:
             means = [mean_of(method, [recording], metric)[0] for method in results.methods]
             rows.append((recording.name, [(k, mean) for k, mean in enumerate(means) if mean is not None]))
         names = [method.name for method in results.methods]
-        figures.append(dot_plot(rows, names, title=f"{title}: {metric} of each recording"))
-    return f'<div class="grid">{"".join(figures)}</div>'
+        charts.append(dot_chart(rows, names, title=f"{title}: {_axis(metric)} of each recording"))
+    return charts
 
 
-def _protocol(results: Results) -> str:
+def _axis(metric: str) -> str:
+    return f"{metric}, {_unit(metric)}" if _unit(metric) else metric
+
+
+def _protocol(results: Results) -> list[tuple[str, str]]:
     known = [(name, results.protocol[name]) for name in KNOWN if name in results.protocol]
-    return _list(known + [(name, words) for name, words in results.protocol.items() if name not in KNOWN])
+    return known + [(name, words) for name, words in results.protocol.items() if name not in KNOWN]
+
+
+def _frames_chart(results: Results, entry: ScoredRecording, metric: str) -> Chart:
+    curves = []
+    for k, method in enumerate(results.methods):
+        if entry.name in method.scores:
+            frames = method.scores[entry.name].frames
+            points = tuple((float(scores["frame_idx"]), scores[metric]) for scores in frames if metric in scores)
+            curves.append(Curve(method.name, k, points))
+    return line_chart(curves, title=f"{metric} of each frame", along="frame", upward=_axis(metric))
 
 
 def write_videos(folder: Path, recordings: Sequence[Recording]) -> None:

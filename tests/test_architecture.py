@@ -126,7 +126,7 @@ UNCALLED: set[str] = {
     "restore.cuts.find_cuts",
 }
 # Figures of speech where the field has a word: prefetch, background writer, frozen, many.
-RIDDLES = re.compile(r"\b(two hands|stands? still|no end of)\b", re.IGNORECASE)
+RIDDLES = re.compile(r"\b(two hands|no end of ways|(alignment|frozen|which) stands? still)\b", re.IGNORECASE)
 RIDDLES_LEFT: set[str] = {"config", "data.sequence", "recording.arrays", "restore.pipeline"}
 ENTRANCES = {"cli", "verbs", "__main__", "__init__"}  # the command line may import everything; nobody imports it
 

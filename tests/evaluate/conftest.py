@@ -18,6 +18,7 @@ from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import open_recording, write_sidecar
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+from spikevrt.restore import restorer
 from spikevrt.restore.restorer import RestoreOptions
 from tests.evaluate.made_results import write_results
 
@@ -83,8 +84,8 @@ def offset_weights(tmp_path, monkeypatch):
         network = Offset(float(path.read_text()))
         return network.eval(), WeightsInfo(network.config, 0.0, 1.0, {"seed": 5})
 
-    monkeypatch.setattr(methods, "load_network", load)
-    monkeypatch.setattr(runner, "read_info", lambda path: WeightsInfo(ModelConfig(spikes=None), 0.0, 1.0, {"seed": 5}))
+    monkeypatch.setattr(restorer, "load_network", load)
+    monkeypatch.setattr(methods, "read_info", lambda path: WeightsInfo(ModelConfig(spikes=None), 0.0, 1.0, {"seed": 5}))
 
     def write(offset: float, name: str = "offset.safetensors") -> Path:
         path = tmp_path / name

@@ -87,7 +87,7 @@ def test_the_largest_tile_that_fits_is_taken_and_the_next_one_would_not(line):
 
 
 def test_more_memory_never_picks_a_smaller_tile(line):
-    tiles = [fitted(budget)[0].tile_px for budget in (330, 400, 500, 600, 800)]
+    tiles = [fitted(budget)[0].tile_px for budget in (370, 440, 540, 640, 840)]
     assert tiles == sorted(tiles) and tiles[0] < tiles[-1] == 256
 
 

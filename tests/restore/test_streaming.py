@@ -100,6 +100,6 @@ def test_what_cannot_be_opened_or_loaded_is_told_in_a_line(street: Path):
     with pytest.raises(FileNotFoundError, match="nowhere: no such recording"):
         spikevrt.open_recording(street / "nowhere")
     with pytest.raises(ValueError, match="street: a recording says all of itself"):
-        spikevrt.spikevrt.open_recording(street / "recordings" / "street", first_tick=3)
+        spikevrt.open_recording(street / "recordings" / "street", first_tick=3)
     with pytest.raises(ValueError, match=r"spikes\.dat"):
         spikevrt.open_recording(street / "blurry", street / "spikes.dat")

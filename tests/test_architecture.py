@@ -20,7 +20,7 @@ PACKAGE = ROOT / "src" / "spikevrt"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400  # a file
 MAX_PARAMETERS = 8  # a public function or method, without self
-MAX_MODULES_IN_ALL, MAX_LINES_IN_ALL = 197, 29_917  # under src: these only shrink
+MAX_MODULES_IN_ALL, MAX_LINES_IN_ALL = 168, 29_200  # under src: these only shrink
 
 # A part of the package -> the parts that it may import (docs/index.md draws the same). First the core, in the order in
 # which the data flows; then the annexes, which no part of the core imports.
@@ -108,13 +108,11 @@ PENDING: set[tuple[str, str]] = {
 }
 # What the rules about names and parameters do not allow yet: these sets only shrink.
 SAME_STEMS: set[str] = set()
-SAME_CLASSES: set[str] = {"Line", "Restorer", "Scan"}
+SAME_CLASSES: set[str] = {"Restorer", "Scan"}
 MANY_PARAMETERS: set[str] = {
     "data.dataset.ClipDataset.__init__",
     "data.sample.read_sample",
-    "formats.convert.write_stream",
     "recording.loose.loose_recording",
-    "recording.recording.write_sidecar",
     "restore.batch.restore_many",
     "restore.job.restore_recording",
     "restore.plan.choose",
@@ -127,6 +125,9 @@ UNCALLED: set[str] = {
     "restore.cuts.LOOK_AHEAD_FRAMES",
     "restore.cuts.find_cuts",
 }
+# Figures of speech where the field has a word: prefetch, background writer, frozen, many.
+RIDDLES = re.compile(r"\b(two hands|no end of ways|(alignment|frozen|which) stands? still)\b", re.IGNORECASE)
+RIDDLES_LEFT: set[str] = {"config", "data.sequence", "recording.arrays", "restore.pipeline"}
 ENTRANCES = {"cli", "verbs", "__main__", "__init__"}  # the command line may import everything; nobody imports it
 
 CORE = {"torch", "numpy", "yaml", "safetensors"}  # the rest is imported inside the function that needs it
@@ -399,6 +400,11 @@ def test_every_public_name_is_used_by_more_than_tests():
                 if not name.startswith("_") and used[name] <= own_uses:
                     found.add(f"{inner_name(path)}.{name}")
     assert not found - UNCALLED
+
+
+def test_what_has_a_word_in_the_field_is_called_by_it():
+    found = {inner_name(path) for path in FILES if RIDDLES.search(path.read_text(encoding="utf-8"))}
+    assert not found - RIDDLES_LEFT
 
 
 def test_nothing_in_the_repository_names_a_folder_of_one_machine():

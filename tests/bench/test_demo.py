@@ -73,7 +73,9 @@ def test_the_demo_writes_frames_videos_pictures_and_a_page(demo):
             assert probe_video(demo / "videos" / f"{recording}_{video}.mp4").num_frames == SMALL.frames
     page = (demo / "report.html").read_text()
     assert "Sander Klootwijk" in page
-    assert all((demo / source).is_file() for source in re.findall(r'src="([^"]*)"', page))
+    assert all(source.startswith("data:") for source in re.findall(r'src="([^"]*)"', page))
+    assert page.count('class="compare"') == page.count("data:video/mp4") == 4
+    assert f"<dt>{shipped.DEFAULT}</dt><dd>U-Net, reads the spikes (profile, frames relit by them)" in page
 
 
 def test_the_demo_s_recordings_say_where_they_come_from(demo):

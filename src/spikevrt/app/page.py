@@ -18,7 +18,7 @@ from spikevrt.app import session
 from spikevrt.app.session import Footage, Place, Result
 from spikevrt.app.turns import Progress, Ticket, Turns
 from spikevrt.app.uploads import read_stated
-from spikevrt.report.recording_pages import findings_table, restored_words
+from spikevrt.report.recording_pages import findings_table, network_of, restored_words
 
 POLL_S = 0.2  # between two looks at a job
 WEIGHTS = {
@@ -200,7 +200,7 @@ def build_page(place: Place, turns: Turns) -> Any:
             return {
                 result: made,
                 restored: gr.Column(visible=True),
-                slider: _pair(made, 0),
+                slider: gr.ImageSlider(_pair(made, 0), label=f"blurry | restored by {network_of(made.summary)}"),
                 frame: gr.Slider(maximum=max(last, 1), value=0, visible=last > 0),
                 film: gr.Video(value=str(made.watch), label=label),
                 **{button: gr.DownloadButton(value=str(file)) for button, file in zip(downloads, files, strict=True)},

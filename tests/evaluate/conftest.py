@@ -14,6 +14,7 @@ from torch import nn
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import ModelConfig
 from spikevrt.evaluate import methods, runner
+from spikevrt.model.network import Network
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import open_recording, write_sidecar
@@ -61,19 +62,21 @@ def write_recording(
     return root
 
 
-class Offset(nn.Module):
+class Offset(Network):
     """Returns its input plus a constant: 0 is the network that does nothing."""
 
-    pad_multiple, min_size_px = 2, 4
+    pad_multiple, min_size_px, min_frames = 2, 4, 2
 
     def __init__(self, offset: float) -> None:
-        super().__init__()
-        self.config = ModelConfig(spikes=None)
+        super().__init__(ModelConfig(spikes=None))
         self.offset = nn.Parameter(torch.tensor(offset))
 
     def forward(self, blur: torch.Tensor, spike_vox: torch.Tensor | None = None, *, flows: None = None) -> torch.Tensor:
         assert spike_vox is flows is None  # one tile shares nothing
         return blur + self.offset
+
+    def bytes_per_pixel(self) -> float:
+        return 24.0
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from spikevrt.config import Config, DataConfig, ModelConfig, SpikeInputs
 from spikevrt.data.dataset import DatasetInfo
 from spikevrt.data.prepare import Sources, prepare
 from spikevrt.data.prepare_options import PrepareOptions
+from spikevrt.model.network import Network
 from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import to_uint8, write_image
 from spikevrt.recording.recording import Recording
@@ -116,20 +117,22 @@ class FakeClips:
         return sample | ({} if self.spikes is None else {"spike_vox": vox})
 
 
-class FakeNetwork(nn.Module):
+class FakeNetwork(Network):
     """A colour convolution, a spike convolution, dropout (so that random numbers matter) and a residual."""
 
-    min_size_px, pad_multiple = 8, 8
+    min_size_px, pad_multiple, min_frames = 8, 8, 2
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.colour = nn.Conv2d(3, 3, 3, padding=1)
         self.spynet = nn.Conv2d(NUM_BINS, 3, 3, padding=1)
         self.drop = nn.Dropout(config.vrt.drop_path)
 
     def start_at_identity(self) -> None:
         pass
+
+    def bytes_per_pixel(self) -> float:
+        return 60.0
 
     def forward(
         self,

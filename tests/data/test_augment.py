@@ -17,8 +17,10 @@ EVERY = [Augmentation(*choice) for choice in itertools.product([False, True], re
 
 def make_sample(num_frames: int = 3, num_bins: int = 5, size: int = 7) -> Sample:
     generator = torch.Generator().manual_seed(1)
+    blur = torch.rand(num_frames, 3, 2 * size, 2 * size, generator=generator)
     return {
-        "blur": torch.rand(num_frames, 3, 2 * size, 2 * size, generator=generator),
+        "blur": blur,
+        "frames": blur,
         "sharp": torch.rand(num_frames, 3, 2 * size, 2 * size, generator=generator),
         "spike_vox": torch.rand(num_frames, num_bins, size, size, generator=generator),
         "meta": {"seq": "a", "frame_idx": [4, 5, 6], "t0": [0.4, 0.5, 0.6], "t1": [0.45, 0.55, 0.65]},
@@ -91,7 +93,7 @@ def test_a_sample_without_spikes_gets_none():
 def test_a_sample_without_sharp_frames_gets_none():
     sample = make_sample()
     del sample["sharp"]
-    assert set(augment(sample, EVERY[-1])) == {"blur", "spike_vox", "meta"}
+    assert set(augment(sample, EVERY[-1])) == {"blur", "frames", "spike_vox", "meta"}
 
 
 def test_draws_reach_all_sixteen_and_repeat_with_the_seed():

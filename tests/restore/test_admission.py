@@ -104,7 +104,7 @@ def test_a_finding_can_be_ignored(flipped: Recording):
 
 
 def test_an_unknown_finding_is_refused_with_those_there_are(recording_folder: Path):
-    with pytest.raises(ValueError, match="ignore: 'colour'; allowed: spikes, dead pixels, "):
+    with pytest.raises(ValueError, match="ignore_health: 'colour'; allowed: spikes, dead pixels, "):
         admit(open_recording(recording_folder), ignore=("colour",))
 
 

@@ -9,8 +9,9 @@ import torch
 
 from spikevrt.bench.demo import ASSETS
 from spikevrt.recording.recording import Recording
+from spikevrt.restore.clip import restore_clip
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.restorer import Restorer, restore_clip, restore_frames
+from spikevrt.restore.restorer import Restorer
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
 
@@ -30,7 +31,7 @@ def test_tiles_with_the_usual_overlap_differ_from_the_whole_picture_by_less_than
 ):
     restorer = Restorer(name, RestoreOptions(device="cpu"))
     whole, tiled = (
-        torch.stack([f for _, f in restore_frames(restorer.network, restorer.info, recording, options)]).clamp(0, 1)
+        torch.stack(list(restorer.with_options(options).frames(recording))).clamp(0, 1)
         for options in (
             replace(restorer.options, tile_px=0, overlap_px=0),
             replace(restorer.options, tile_px=96, overlap_px=RestoreOptions().overlap_px),

@@ -53,7 +53,7 @@ class FakeRecording(Recording):
 
 
 class FakeStream:
-    """Spikes of 8 x 8 pixels, in every other tick: one a bin."""
+    """Spikes of 8 x 8 pixels, a third of which fire in any tick: two bins of three hold a spike."""
 
     height = width = 8
     files = ()
@@ -62,7 +62,8 @@ class FakeStream:
         self.num_ticks = num_ticks
 
     def read(self, first: int, last: int) -> np.ndarray:
-        return np.stack([np.full((8, 8), tick % 2, np.uint8) for tick in range(first, last)])
+        rows, columns = np.indices((8, 8))
+        return np.stack([((rows + columns + tick) % 3 == 0).astype(np.uint8) for tick in range(first, last)])
 
     def count(self, edges: Sequence[int]) -> np.ndarray:
         return count_slices(self.read(edges[0], edges[-1]), edges)

@@ -237,11 +237,12 @@ def open_recording(path: Path, *, apply_alignment: bool = True, keep_outside: bo
         raise FileNotFoundError(f"{root}: no recording (it has no {SIDECAR})")
     with naming(sidecar):
         read = convert(load_json(sidecar, FORMAT, VERSION), _Sidecar)
-        found = read.spikes
-        find_format(root / found.file)  # refuses what contradicts recording.json
-        stream = open_stream(root / found.file, found.format)
-        if stream.num_ticks != found.num_ticks:
-            raise ValueError(f"{stream.files[0]}: {stream.num_ticks} ticks, but {SIDECAR} says {found.num_ticks}")
+    found = read.spikes
+    find_format(root / found.file)  # refuses what contradicts recording.json
+    stream = open_stream(root / found.file, found.format)
+    if stream.num_ticks != found.num_ticks:
+        raise ValueError(f"{stream.files[0]}: {stream.num_ticks} ticks, but {SIDECAR} says {found.num_ticks}")
+    with naming(sidecar):
         check_exposures(sidecar, read.exposures, stream.num_ticks)
         check_bad_pixels(found.bad_pixels, stream.height, stream.width)
         alignment = placed(read.alignment, root) if read.alignment is not None else None

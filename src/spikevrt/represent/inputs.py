@@ -23,7 +23,7 @@ from spikevrt.represent.voxel import VoxelStats, normalise, voxelise
 from spikevrt.represent.voxel import density as voxel_density
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, UInt8
+    from jaxtyping import Bool, Float, Num, UInt8
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class BinnedSpikes:
     where the window lies elsewhere; None: the bins tell it.
     """
 
-    counts: Float[Tensor, "K h2 w2"]
+    counts: Num[Tensor, "K h2 w2"]
     num_ticks: int
     mean_rate: Float[Tensor, "h2 w2"] | None = None
 

@@ -37,7 +37,7 @@ from spikevrt.data.prepare import prepare
 from spikevrt.data.prepare_options import PrepareOptions
 from spikevrt.data.sample import Sample
 from spikevrt.formats.layouts import open_sources
-from spikevrt.recording.exposure import Exposure
+from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.frames import read_image, to_float, write_image
 from spikevrt.recording.recording import write_sidecar
 from spikevrt.recording.sidecar import BLUR_FOLDER, SHARP_FOLDER, SPIKE_FILE

@@ -1,13 +1,16 @@
-"""The spike camera: what its pixels see, and how each integrates light and fires one bit at the threshold.
+"""The two cameras: the spike camera, whose pixels integrate light and fire one bit at the threshold, and the colour
+camera: light summed over an exposure, then noise, the tone curve and 8-bit levels.
 
 Unit of light: one tick at full scale (linear light 1) is 1; a pixel with linear light g and threshold q fires g / q
-times a tick. The default sensor is ideal: no noise, no spread between pixels. docs/sensor.md has the model equation by
-equation, and where the presets' numbers come from.
+times a tick. Both are ideal by default: a sensor without noise and without spread between pixels; a camera that gives
+the mean of the linear light, the sRGB curve, 8 bits. docs/sensor.md has the model equation by equation, and where the
+presets' numbers come from.
 
 A rig may be misaligned. Its homography maps frame (x, y, 1) to sensor (x, y, 1) in continuous pixels: (0, 0) is the
 top left corner of the picture, pixel centres lie at +0.5; a perfect rig's is diag(1/ratio, 1/ratio, 1).
 
-Dimension key: N ticks, C planes of light, H frame rows, W frame columns, h sensor rows, w sensor columns.
+Dimension key: N ticks, C planes of light, 3 colours (RGB), H frame rows, W frame columns, h sensor rows, w
+sensor columns.
 """
 
 from __future__ import annotations

@@ -37,10 +37,9 @@ from spikevrt.data.prepare import prepare
 from spikevrt.data.prepare_options import PrepareOptions
 from spikevrt.data.sample import Sample
 from spikevrt.formats.layouts import open_sources
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import read_image, to_float, write_image
 from spikevrt.recording.recording import write_sidecar
-from spikevrt.recording.sidecar import BLUR_FOLDER, SHARP_FOLDER, SPIKE_FILE
+from spikevrt.recording.sidecar import BLUR_FOLDER, SHARP_FOLDER, SPIKE_FILE, Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter, read_spikes
 from spikevrt.represent.voxel import normalise, voxelise
 

@@ -14,7 +14,7 @@ from spikevrt.evaluate.perceptual import flip, lpips_network, lpips_scores
 from spikevrt.evaluate.reblur import reblur_psnr
 from spikevrt.evaluate.scores import DEFAULT, METRICS_ALL, NAMES, available, choose, clip_scores, lacking
 from spikevrt.evaluate.vmaf import FFMPEG_VARIABLE
-from spikevrt.recording.exposure import Exposure
+from spikevrt.recording.sidecar import Exposure
 
 HERE = tuple(name for name in NAMES if name not in ("lpips_vgg", "vmaf_neg", "flip"))  # wherever the tests run
 

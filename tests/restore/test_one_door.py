@@ -34,10 +34,10 @@ from spikevrt.mux.encode import VideoTags, write_segment
 from spikevrt.mux.join import join_segments
 from spikevrt.recording.alignment import Alignment, write_alignment
 from spikevrt.recording.frames import list_images, read_image, to_float, to_uint8
-from spikevrt.recording.media import VideoFormat
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.recording.stream import PackedStream
+from spikevrt.recording.video import VideoFormat
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.restorer import Restorer
 from spikevrt.simulate.setup import SimulateOptions

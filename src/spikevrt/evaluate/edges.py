@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikevrt.bilinear import read_at
 from spikevrt.evaluate.metrics import eight_bit
 from spikevrt.light import LUMINANCE
 from spikevrt.losses import dis_flow, frame_motion
+from spikevrt.recording.alignment import read_at
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float

@@ -17,7 +17,7 @@ from spikevrt.losses import dis_flow, exposure_duty, reblur
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-    from spikevrt.recording.exposure import Exposure
+    from spikevrt.recording.sidecar import Exposure
 
 CHUNK_FRAMES = 16  # blurred at a time: memory does not grow with the clip
 

@@ -28,10 +28,9 @@ from spikevrt.formats.dataset_trees import (
     find_layout,
 )
 from spikevrt.recording.arrays import npy_shape
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import IMAGE_SUFFIXES, image_size
 from spikevrt.recording.recording import Recording, find_recordings, open_recording
-from spikevrt.recording.sidecar import SPIKECV_CONFIG, read_spikecv_config
+from spikevrt.recording.sidecar import SPIKECV_CONFIG, Exposure, read_spikecv_config
 from spikevrt.recording.spike_file import SpikeGeometry, count_ticks
 from spikevrt.recording.stream import JoinedStream, PackedStream
 

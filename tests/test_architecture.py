@@ -42,7 +42,7 @@ CORE_ARROWS: dict[str, set[str]] = {
     "represent": {"bilinear", "config", "light", "recording"},
     "model": {"config", "checkpoint", "runtime"},
     "losses": {"config", "light", "lpips"},
-    "data": {"atomic", "config", "progress", "recording", "represent"},
+    "data": {"atomic", "config", "settings", "progress", "recording", "represent"},
     "restore": {
         "atomic",
         "config",
@@ -109,7 +109,6 @@ SAME_CLASSES: set[str] = set()
 MANY_PARAMETERS: set[str] = {"recording.loose.loose_recording"}
 UNCALLED: set[str] = {
     "align.estimate.estimate_registration",
-    "model.linear.as_published",
     "represent.voxel.spike_voxels",
     "restore.cuts.LOOK_AHEAD_FRAMES",
     "restore.cuts.find_cuts",

@@ -26,7 +26,6 @@ from spikevrt.align.health import NAMES, admit
 from spikevrt.bench.run import lenient_gate
 from spikevrt.data.dataset import open_dataset
 from spikevrt.data.prepare import Sources, prepare
-from spikevrt.data.prepare_options import PrepareOptions
 from spikevrt.evaluate.methods import network_method
 from spikevrt.evaluate.metrics import psnr_rgb
 from spikevrt.evaluate.pictures import frame_path
@@ -40,6 +39,7 @@ from spikevrt.recording.spike_file import sha256_file
 from spikevrt.recording.stream import PackedStream
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.restorer import Restorer
+from spikevrt.settings import PrepareOptions
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
 from spikevrt.train.distributed import Ranks

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import get_args
 
 from spikevrt.data.prepare import Sources
-from spikevrt.data.prepare_options import PrepareOptions
 from spikevrt.formats.dataset_trees import (
     GOPRO_TICKS,
     LAYOUTS,
@@ -34,6 +33,7 @@ from spikevrt.recording.recording import Recording, find_recordings, open_record
 from spikevrt.recording.sidecar import SPIKECV_CONFIG, read_spikecv_config
 from spikevrt.recording.spike_file import SpikeGeometry, count_ticks
 from spikevrt.recording.stream import JoinedStream, PackedStream
+from spikevrt.settings import PrepareOptions
 
 TAKES_NONE = "a recording tells all by itself; allowed: options of layouts for dataset folders alone"
 __all__ = ["LayoutOptions", "LayoutRecording", "find_layout", "layout_recordings", "open_recordings", "open_sources"]

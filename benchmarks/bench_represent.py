@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spikevrt.bilinear import read_at
+from spikevrt.recording.alignment import read_at
 from spikevrt.represent.interval import interval_voxels, intervals, tfi
 from spikevrt.represent.rate import tfp
 from spikevrt.represent.repair import repair

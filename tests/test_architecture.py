@@ -20,16 +20,14 @@ PACKAGE = ROOT / "src" / "spikevrt"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400  # a file
 MAX_PARAMETERS = 8  # a public function or method, without self
-MAX_MODULES_IN_ALL, MAX_LINES_IN_ALL = 150, 29_050  # under src: these only shrink
+MAX_MODULES_IN_ALL, MAX_LINES_IN_ALL = 140, 28_900  # under src: these only shrink
 
 # A part of the package -> the parts that it may import (docs/index.md draws the same). First the core, in the order in
 # which the data flows; then the annexes, which no part of the core imports.
 CORE_ARROWS: dict[str, set[str]] = {
     "typed": set(),
     "atomic": set(),
-    "bilinear": set(),
     "config": set(),
-    "settings": set(),
     "runtime": set(),
     "progress": set(),
     "engine": set(),
@@ -37,12 +35,12 @@ CORE_ARROWS: dict[str, set[str]] = {
     "shipped": set(),
     "lpips": {"shipped"},
     "checkpoint": {"atomic", "config"},
-    "recording": {"atomic", "bilinear", "light"},
+    "recording": {"atomic", "light"},
     "simulate": {"atomic", "light", "progress", "engine", "recording"},
-    "represent": {"bilinear", "config", "light", "recording"},
+    "represent": {"config", "light", "recording"},
     "model": {"config", "checkpoint", "runtime"},
     "losses": {"config", "light", "lpips"},
-    "data": {"atomic", "config", "settings", "progress", "recording", "represent"},
+    "data": {"atomic", "config", "progress", "recording", "represent"},
     "restore": {
         "atomic",
         "config",
@@ -58,7 +56,6 @@ CORE_ARROWS: dict[str, set[str]] = {
     },
     "evaluate": {
         "atomic",
-        "bilinear",
         "config",
         "runtime",
         "progress",
@@ -106,7 +103,7 @@ PENDING: set[tuple[str, str]] = set()
 # What the rules about names and parameters do not allow yet: these sets only shrink.
 SAME_STEMS: set[str] = set()
 SAME_CLASSES: set[str] = set()
-MANY_PARAMETERS: set[str] = {"recording.loose.loose_recording"}
+MANY_PARAMETERS: set[str] = set()
 UNCALLED: set[str] = {
     "align.estimate.estimate_registration",
     "represent.voxel.spike_voxels",

@@ -29,10 +29,9 @@ import torch
 from spikevrt import runtime
 from spikevrt.atomic import complete_or_absent
 from spikevrt.checkpoint import WeightsInfo, load_weights
-from spikevrt.config import SpikeInputs
+from spikevrt.config import MAX_FRAMES, SUFFIXES, ExportOptions, Format, SpikeInputs
 from spikevrt.model import build_network, load_strict
 from spikevrt.model.network import Network
-from spikevrt.settings import MAX_FRAMES, SUFFIXES, ExportOptions, Format
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -10,8 +10,8 @@ from spikevrt.evaluate import motion
 from spikevrt.evaluate.metrics import psnr_rgb
 from spikevrt.evaluate.motion import reblur_psnr
 from spikevrt.light import linear_to_srgb, srgb_to_linear
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import read_image, to_float
+from spikevrt.recording.sidecar import Exposure
 
 PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets" / "chelsea.jpg"
 SPEED_PX = 8  # a frame

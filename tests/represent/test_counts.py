@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikevrt.bilinear import read_at
+from spikevrt.recording.alignment import read_at
 from spikevrt.represent.counts import exposure_counts, exposure_intervals, place_counts, window_intervals
 from spikevrt.represent.repair import repair
 

@@ -24,6 +24,7 @@ import spikevrt
 from spikevrt import cli, shipped
 from spikevrt.align.health import NAMES, admit
 from spikevrt.bench.run import lenient_gate
+from spikevrt.config import PrepareOptions
 from spikevrt.data.dataset import open_dataset
 from spikevrt.data.prepare import Sources, prepare
 from spikevrt.evaluate.methods import network_method
@@ -33,13 +34,12 @@ from spikevrt.mux.encode import VideoTags, write_segment
 from spikevrt.mux.join import join_segments
 from spikevrt.recording.alignment import Alignment, write_alignment
 from spikevrt.recording.frames import list_images, read_image, to_float, to_uint8
-from spikevrt.recording.media import VideoFormat
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.recording.stream import PackedStream
+from spikevrt.recording.video import VideoFormat
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.restorer import Restorer
-from spikevrt.settings import PrepareOptions
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
 from spikevrt.train.distributed import Ranks

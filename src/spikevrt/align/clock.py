@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from spikevrt.align.registration import Cameras, Fit, Level, begin, num_levels
-from spikevrt.recording.exposure import Exposure
+from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.stream import SpikeStream
 from spikevrt.represent.repair import repair
 

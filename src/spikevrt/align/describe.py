@@ -22,9 +22,8 @@ from spikevrt.formats.dataset_trees import find_layout
 from spikevrt.formats.layouts import NO_OPTIONS, LayoutOptions, layout_recordings
 from spikevrt.recording.frames import IMAGE_SUFFIXES, image_size, list_images, write_image
 from spikevrt.recording.recording import Recording, open_recording, recordings_in
-from spikevrt.recording.sidecar import ROWS, SPIKECV_CONFIG
+from spikevrt.recording.sidecar import ROWS, SPIKE_KINDS, SPIKECV_CONFIG, SUFFIX_KINDS
 from spikevrt.recording.spike_formats import Found, find_format, open_stream
-from spikevrt.recording.spike_kinds import SPIKE_KINDS, SUFFIX_KINDS
 from spikevrt.recording.stream import PackedStream, SpikeStream
 from spikevrt.recording.video import probe_video
 from spikevrt.represent.interval import tfi

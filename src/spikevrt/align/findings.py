@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from spikevrt.align.defects import Scan
-from spikevrt.align.offset import OffsetHint
-from spikevrt.align.pairing import ORIENTATIONS, ColourEvidence
-from spikevrt.recording.exposure import Exposure
+from spikevrt.align.pairing import ORIENTATIONS, ColourEvidence, OffsetHint
+from spikevrt.recording.sidecar import Exposure
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -17,9 +17,9 @@ import numpy as np
 
 from spikevrt.align.pairing import ORIENTATIONS, correlation, detail, linear_light, orientation_scores, to_luminance
 from spikevrt.recording.frames import IMAGE_SUFFIXES, list_images, read_image
+from spikevrt.recording.sidecar import HEADERLESS, SPIKE_KINDS
 from spikevrt.recording.spike_file import SpikeGeometry, read_spikes
 from spikevrt.recording.spike_formats import StreamFormat, open_stream
-from spikevrt.recording.spike_kinds import HEADERLESS, SPIKE_KINDS
 from spikevrt.recording.video import VideoReader, probe_video
 
 if TYPE_CHECKING:

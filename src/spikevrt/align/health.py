@@ -33,12 +33,12 @@ from spikevrt.align.findings import (
     judge_pixels,
     judge_spikes,
 )
-from spikevrt.align.offset import offset_hint
 from spikevrt.align.pairing import (
     FIT_UNKNOWN,
     Pairs,
     colour_evidence,
     gains,
+    offset_hint,
     orientation_scores,
     read_pairs,
     registered,

@@ -27,13 +27,13 @@ from spikevrt import shipped
 from spikevrt.align.describe import draw_preview
 from spikevrt.align.health import HealthReport, admit, check_health
 from spikevrt.align.inspect import HALF_WINDOW_TICKS
-from spikevrt.app.uploads import Stated, open_upload
+from spikevrt.app.uploads import open_upload
 from spikevrt.atomic import complete_or_absent
 from spikevrt.bench.demo import ASSETS, OPTIONS, PHOTOS, VIDEO
-from spikevrt.mux.join import write_video
-from spikevrt.mux.restored import video_parts
+from spikevrt.mux.join import video_parts, write_video
 from spikevrt.recording.frames import list_images, read_image, write_image
 from spikevrt.recording.recording import Recording, open_recording
+from spikevrt.recording.sidecar import Stated
 from spikevrt.report.recording_pages import write_health_page, write_restored_page
 from spikevrt.restore.job import restore_recording
 from spikevrt.restore.options import JobOptions, Output, RestoreOptions

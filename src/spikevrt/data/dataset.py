@@ -26,7 +26,7 @@ from spikevrt.data.augment import augment as apply_augmentation
 from spikevrt.data.augment import degrade, degrade_ticks, draw_augmentation, draw_degradation
 from spikevrt.data.sample import Crop, Sample, SampleSpec, collate, read_sample
 from spikevrt.data.sequence import PREPARE_AGAIN, PREPARED_VERSION, PreparedSequence, open_sequence
-from spikevrt.recording.exposure import Exposure
+from spikevrt.recording.sidecar import Exposure
 from spikevrt.represent.voxel import Split as BinSplit
 from spikevrt.represent.voxel import VoxelSpec, VoxelStats
 from spikevrt.typed import convert, load_json, naming, require

@@ -24,16 +24,16 @@ import numpy as np
 from torch import Tensor
 
 from spikevrt.atomic import complete_or_absent, refuse_existing
+from spikevrt.config import PrepareOptions
 from spikevrt.data.dataset import DATASET_FILE, DATASET_FORMAT, Split, is_sequence_name
 from spikevrt.data.sample import COUNT_TYPES
 from spikevrt.data.sequence import POSITIONS_FILE, PREPARED_VERSION, FrameKind, PreparedSequence, write_sequence
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import Recording, nearest_ratio
+from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, pack, sha256_file
 from spikevrt.represent.counts import frame_counts
 from spikevrt.represent.voxel import VoxelSpec, density
-from spikevrt.settings import PrepareOptions
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Num, UInt8

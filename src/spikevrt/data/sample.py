@@ -17,8 +17,8 @@ from torch.utils.data import default_collate
 
 from spikevrt.config import SpikeInputs
 from spikevrt.data.sequence import PreparedSequence, check_ticks, map_array
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import check_size, read_image, to_float
+from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.stream import PackedStream
 from spikevrt.represent.counts import exposure_counts
 from spikevrt.represent.inputs import BinnedSpikes, bin_spikes, network_inputs

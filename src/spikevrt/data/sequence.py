@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from spikevrt.recording.exposure import Exposure, check_bad_pixels, exposure_values
 from spikevrt.recording.recording import Recording
-from spikevrt.recording.sidecar import ROWS, Rows
+from spikevrt.recording.sidecar import ROWS, Exposure, Rows, check_bad_pixels, exposure_values
 from spikevrt.recording.spike_file import SpikeGeometry
 from spikevrt.recording.stream import JoinedStream, PackedStream
 from spikevrt.represent.inputs import SensorGrid

@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikevrt.bilinear import read_at
 from spikevrt.evaluate.metrics import eight_bit, psnr_rgb
 from spikevrt.light import LUMINANCE
 from spikevrt.losses import dis_flow, exposure_duty, frame_motion, reblur
+from spikevrt.recording.alignment import read_at
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, UInt8
 
-    from spikevrt.recording.exposure import Exposure
+    from spikevrt.recording.sidecar import Exposure
 
 
 MOTION_STEP_PX = 1.0  # a motion boundary: within 5 x 5 pixels the motion differs by at least this much a frame

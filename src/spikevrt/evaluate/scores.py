@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from spikevrt.recording.exposure import Exposure
+    from spikevrt.recording.sidecar import Exposure
 
 
 @dataclass(frozen=True)

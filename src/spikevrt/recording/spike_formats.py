@@ -27,32 +27,30 @@ from spikevrt.recording.arrays import (
     open_npz,
 )
 from spikevrt.recording.sidecar import (
+    AXES,
     BIT_ORDER,
     FORMAT,
-    ROWS,
-    SIDECAR,
-    SPIKECV_CONFIG,
-    STREAM_FORMAT,
-    STREAM_VERSION,
-    VERSION,
-    Rows,
-    read_spikecv_config,
-    write_json,
-)
-from spikevrt.recording.spike_file import SpikeGeometry
-from spikevrt.recording.spike_kinds import (
-    AXES,
     HEADERLESS,
     KEY_AXES,
     KEYED,
     KINDS,
     LENGTH_KEY,
+    ROWS,
+    SIDECAR,
     SPIKE_KINDS,
+    SPIKECV_CONFIG,
+    STREAM_FORMAT,
+    STREAM_VERSION,
     SUFFIX_KINDS,
     TIME_PACKED_KEY,
+    VERSION,
     WITH_AXES,
+    Rows,
     kind_of,
+    read_spikecv_config,
+    write_json,
 )
+from spikevrt.recording.spike_file import SpikeGeometry
 from spikevrt.recording.stream import (
     SPS100_HEIGHT,
     SPS100_WIDTH,
@@ -68,7 +66,7 @@ from spikevrt.typed import convert, load_json, naming, require, require_file_nam
 class StreamFormat:
     """One description of a spike file's bytes.
 
-    kind: one of `spike_kinds.SPIKE_KINDS`.
+    kind: one of `sidecar.SPIKE_KINDS`.
     width, height: pixels; must be known for files without a header, are compared with what the others say.
     bottom_up: whether the bottom row is stored first; None: as usual for the kind.
     tag_bits: packed only; bits behind the pixels of each row (16 in 416-wide rows of 400 pixels).

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from spikevrt.recording.sidecar import SPIKE_KINDS
 from spikevrt.recording.spike_file import (
     SpikeGeometry,
     count_packed,
@@ -30,7 +31,6 @@ from spikevrt.recording.spike_file import (
     map_ticks,
     read_spikes,
 )
-from spikevrt.recording.spike_kinds import SPIKE_KINDS
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, UInt, UInt8, UInt16

@@ -30,9 +30,9 @@ import torch
 from torch import Tensor
 
 from spikevrt.config import SpikeInputs
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import to_uint8
 from spikevrt.recording.recording import Recording
+from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.stream import live_ticks
 from spikevrt.represent.activity import spike_activity
 from spikevrt.represent.counts import exposure_counts, place_counts

@@ -21,9 +21,9 @@ from spikevrt.data.sequence import PreparedSequence
 from spikevrt.evaluate.metrics import psnr_rgb
 from spikevrt.evaluate.pictures import write_three_columns
 from spikevrt.losses import Flow, exposure_duty, frame_motion, reblur
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import to_float
 from spikevrt.recording.recording import Recording
+from spikevrt.recording.sidecar import Exposure
 from spikevrt.restore.restorer import Restorer
 from spikevrt.train.distributed import Ranks
 

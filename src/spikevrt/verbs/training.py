@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spikevrt.config import PrepareOptions
 from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.settings import PrepareOptions
 from spikevrt.verbs.arguments import (
     DATASET_GROUP,
     HELP_LAYOUT,

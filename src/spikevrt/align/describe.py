@@ -115,7 +115,7 @@ def stream_line(path: Path, stream: SpikeStream, found: Found) -> str:
 
 
 def _needs_no_witness(found: Found) -> bool:
-    """Whether the geometry needs no witness: the user said it, or the file has a header."""
+    """Whether the geometry needs no evidence: the user said it, or the file has a header."""
     return found.source in (STATED, "the file itself")
 
 

@@ -20,10 +20,10 @@ from spikevrt import cli, export
 from spikevrt.checkpoint import WeightsInfo, save_weights
 from spikevrt.config import Config
 from spikevrt.export import ExportOptions, describe, export_network, open_program
+from spikevrt.model import build_network
 from spikevrt.model.blocks import TMSAG, BlockSettings
 from spikevrt.model.flow import SpyNet
 from spikevrt.model.spike_vrt import SpikeVRT
-from spikevrt.model.weights import build_network
 from tests.conftest import MICRO_SPIKES, MICRO_VRT
 from tests.test_cli import refused
 

@@ -30,8 +30,8 @@ from spikevrt import runtime
 from spikevrt.atomic import complete_or_absent
 from spikevrt.checkpoint import WeightsInfo, load_weights
 from spikevrt.config import MAX_FRAMES, SUFFIXES, ExportOptions, Format, SpikeInputs
+from spikevrt.model import build_network, load_strict
 from spikevrt.model.network import Network
-from spikevrt.model.weights import build_network, load_strict
 
 if TYPE_CHECKING:
     from jaxtyping import Float

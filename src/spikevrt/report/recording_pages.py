@@ -19,8 +19,8 @@ from spikevrt.atomic import write_text
 from spikevrt.evaluate.metrics import frame_scores, sequence_mean
 from spikevrt.recording.frames import read_image, to_float
 from spikevrt.recording.recording import Recording
+from spikevrt.report import data_of, data_uri, render
 from spikevrt.report.charts import HEIGHT_PT, Chart, colour_of, new_figure, svg
-from spikevrt.report.template import data_of, data_uri, render
 
 MARKED = {"dead": (66, 165, 245), "hot": (255, 167, 38), "stuck": (239, 83, 80)}
 PICTURE_PX = 480

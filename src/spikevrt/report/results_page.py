@@ -32,9 +32,9 @@ from spikevrt.evaluate.results import (
 from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import read_image
 from spikevrt.recording.recording import Recording
+from spikevrt.report import render
 from spikevrt.report.charts import Chart, Curve, dot_chart, line_chart
 from spikevrt.report.crops import gallery
-from spikevrt.report.template import render
 
 if TYPE_CHECKING:
     import numpy as np

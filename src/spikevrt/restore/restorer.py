@@ -81,7 +81,7 @@ def load_network(weights: Path, device: torch.device) -> tuple[Network, WeightsI
     Raises:
         FileNotFoundError, ValueError: as `load_weights`, and tensors that do not fit the file's own settings.
     """
-    from spikevrt.model.weights import build_network, load_strict
+    from spikevrt.model import build_network, load_strict
 
     if device.type == "cpu":
         runtime.tune_allocator()

@@ -73,6 +73,11 @@ class Evidence:
     hot: Bool[np.ndarray, "h w"]
     stuck: Bool[np.ndarray, "h w"]
 
+    @property
+    def masks(self) -> dict[str, Bool[np.ndarray, "h w"]]:
+        """True where a pixel is broken, by how."""
+        return {"dead": self.dead, "hot": self.hot, "stuck": self.stuck}
+
 
 @dataclass(frozen=True)
 class HealthReport:

@@ -25,6 +25,7 @@ import numpy as np
 from spikevrt.recording.sidecar import SPIKE_KINDS
 from spikevrt.recording.spike_file import (
     SpikeGeometry,
+    check_window,
     count_packed,
     count_ticks,
     counts_dtype,
@@ -197,12 +198,6 @@ def count_slices(spikes: UInt8[np.ndarray, "T h w"], edges: Sequence[int]) -> UI
 
 def check_edges(edges: Sequence[int]) -> None:
     assert len(edges) > 1 and all(a <= b for a, b in itertools.pairwise(edges)), edges
-
-
-def check_window(name: str, start_tick: int, stop_tick: int, num_ticks: int) -> None:
-    """Raises ValueError unless the window lies inside a stream of `num_ticks` ticks."""
-    if not 0 <= start_tick <= stop_tick <= num_ticks:
-        raise ValueError(f"{name}: ticks [{start_tick}, {stop_tick}) asked for; allowed: inside [0, {num_ticks})")
 
 
 _SIZE = SPIKE_KINDS["sps100"].size

@@ -74,13 +74,13 @@ class VrtConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SpikeInputs:
-    """What enters a network of a recording's spikes, and whether they light its frames: all that any network obeys."""
+    """What enters a network of a recording's spikes, and whether its frames are relit: all that any network obeys."""
 
     num_bins: int = 32  # K: temporal bins of one exposure
     split: Literal["whole", "fractional"] = "whole"  # a tick belongs to one bin, or is shared among those it overlaps
     normalize: Literal["none", "density"] = "none"  # density: each exposure's mean log1p count is brought to training's
     representation: Literal["counts", "profile"] = "counts"  # of spikes: log1p counts, or represent/profile.py
-    relight: bool = False  # the frames enter relit as the spikes say (represent/relight.py), not blurry
+    relight: bool = False  # the frames enter relit (represent/relight.py), not blurry
 
     def __post_init__(self) -> None:
         _require_at_least(1, "model.spikes", self, "num_bins")
@@ -174,7 +174,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DegradeConfig:
-    """A worse spike stream than the recorded one, drawn anew for every training sample; `data/degrade.py` says how."""
+    """A worse spike stream than the recorded one, drawn anew for every training sample; `data/augment.py` says how."""
 
     probability: float = 0.0  # share of the samples with spikes that are degraded
     threshold: tuple[float, float] = (1.0, 1.0)  # firing threshold relative to the recorded one, from and to
@@ -231,7 +231,7 @@ class OptimConfig:
     flow_lr_factor: float = 1.0  # SpyNet and the deformable alignment
     spikes_lr_factor: float = 1.0  # spike encoder and its attention over time
     fusion_lr_factor: float = 1.0
-    flow_fixed_steps: int = 0  # steps at the start during which SpyNet and the deformable alignment stand still
+    flow_fixed_steps: int = 0  # steps at the start during which SpyNet and the deformable alignment are frozen
     ema_decay: float = 0.0  # of the averaged weights that are validated and saved; 0: no average
 
 
@@ -334,6 +334,28 @@ def _plain(value: Any) -> Any:
 Format = Literal["torch", "onnx", "aoti"]
 SUFFIXES: dict[Format, str] = {"aoti": ".aoti.pt2", "torch": ".pt2", "onnx": ".onnx"}  # the first that fits counts
 MAX_FRAMES = 256  # of an exported clip
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """How exposures become samples, and which recordings are kept for validation.
+
+    Validation gets whole sources at a time, chosen by `seed` (default 123), until `val_fraction` (default 0.1) of the
+    recordings are there. `without_sharp` also takes recordings without sharp frames; of a split all have them, or none.
+    """
+
+    num_bins: Annotated[int, "temporal bins of one exposure"] = 32
+    split: Annotated[
+        Literal["whole", "fractional"], "of ticks among bins: whole, or a tick shared among the bins it overlaps"
+    ] = "whole"
+    frames: Annotated[Literal["npy", "png"], "npy: only the crop is read; png: smaller, decoded whole"] = "npy"
+    val_fraction: Annotated[float | None, "share of the sources kept for validation (0.1)"] = None
+    seed: Annotated[int | None, "of the choice of sources for validation (123)"] = None
+    without_sharp: Annotated[bool, "take recordings without sharp frames too, for train --self-supervised"] = False
+
+    def __post_init__(self) -> None:
+        if self.frames not in ("npy", "png"):
+            raise ValueError(f"frames: {self.frames!r}; allowed: npy, png")
 
 
 @dataclass(frozen=True)

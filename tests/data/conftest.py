@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from spikevrt.align.health import admit_readable
+from spikevrt.config import PrepareOptions
 from spikevrt.data import prepare as dataset
-from spikevrt.data.prepare_options import PrepareOptions
 from spikevrt.formats.layouts import NO_OPTIONS, LayoutOptions, open_sources
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import write_sidecar

@@ -24,9 +24,9 @@ import spikevrt
 from spikevrt import cli, shipped
 from spikevrt.align.health import NAMES, admit
 from spikevrt.bench.run import lenient_gate
+from spikevrt.config import PrepareOptions
 from spikevrt.data.dataset import open_dataset
 from spikevrt.data.prepare import Sources, prepare
-from spikevrt.data.prepare_options import PrepareOptions
 from spikevrt.evaluate.methods import network_method
 from spikevrt.evaluate.metrics import psnr_rgb
 from spikevrt.evaluate.pictures import frame_path

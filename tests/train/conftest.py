@@ -16,10 +16,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spikevrt.config import Config, DataConfig, ModelConfig, SpikeInputs
+from spikevrt.config import Config, DataConfig, ModelConfig, PrepareOptions, SpikeInputs
 from spikevrt.data.dataset import DatasetInfo
 from spikevrt.data.prepare import Sources, prepare
-from spikevrt.data.prepare_options import PrepareOptions
 from spikevrt.model.network import Network
 from spikevrt.recording.frames import to_uint8, write_image
 from spikevrt.recording.recording import Recording

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from spikevrt.config import PrepareOptions
 from spikevrt.data.prepare import Sources
-from spikevrt.data.prepare_options import PrepareOptions
 from spikevrt.formats.dataset_trees import (
     GOPRO_TICKS,
     LAYOUTS,

@@ -31,16 +31,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from spikevrt.config import DataConfig, SpikeInputs
+from spikevrt.config import DataConfig, PrepareOptions, SpikeInputs
 from spikevrt.data.dataset import ClipDataset, collate, draw_crop, open_dataset
 from spikevrt.data.prepare import prepare
-from spikevrt.data.prepare_options import PrepareOptions
 from spikevrt.data.sample import Sample
 from spikevrt.formats.layouts import open_sources
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import read_image, to_float, write_image
 from spikevrt.recording.recording import write_sidecar
-from spikevrt.recording.sidecar import BLUR_FOLDER, SHARP_FOLDER, SPIKE_FILE
+from spikevrt.recording.sidecar import BLUR_FOLDER, SHARP_FOLDER, SPIKE_FILE, Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter, read_spikes
 from spikevrt.represent.voxel import normalise, voxelise
 

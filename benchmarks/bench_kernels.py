@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -30,7 +32,7 @@ from torch.utils.module_tracker import ModuleTracker
 
 from spikevrt.config import load_config
 from spikevrt.kernels.operators import TemporalWeights, deform_triton, temporal_plain, temporal_triton
-from spikevrt.kernels.window_attention import MaskPatterns, attend_windows
+from spikevrt.kernels.window_attention import MASKED, MaskPatterns, attend_windows
 from spikevrt.model.attention import attend_plain
 from spikevrt.model.blocks import shift_mask
 from spikevrt.model.deformable_alignment import deform_conv
@@ -119,8 +121,21 @@ def window_cases(device: torch.device, dtype: torch.dtype, side: int, heads: int
     def sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         return attend_windows(q, k, v, bias, patterns)
 
+    labels = (~mask.patterns).int().argmax(-1)[torch.tensor(mask.kinds, device=device)]
+    padding = (0, -q.shape[-1] % 8)  # FlexAttention wants head sizes in multiples of eight
+    compiled: Callable[..., Any] = torch.compile(flex_attention) if device.type == "cuda" else flex_attention
+
     def flex(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        return attend_windows(q, k, v, bias, patterns, form="flex")
+        """FlexAttention: a kernel compiled for this bias and mask, in which no mask is stored."""
+        own_bias = bias.to(q.dtype)
+
+        def score(logit: Tensor, window: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            logit = logit + own_bias[head, query, key]
+            own = window % labels.shape[0]
+            return torch.where(labels[own, query] == labels[own, key], logit, logit + MASKED)
+
+        out: Tensor = compiled(*(F.pad(t, padding) for t in (q, k, v)), score_mod=score, scale=1.0)
+        return out[..., : q.shape[-1]]
 
     name = f"window attention, {windows} shifted windows of {tokens} tokens"
     return [

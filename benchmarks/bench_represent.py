@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spikevrt.bilinear import read_at
+from spikevrt.recording.alignment import read_at
 from spikevrt.represent.counts import repair
 from spikevrt.represent.interval import interval_voxels, intervals, tfi, tfp
 from spikevrt.represent.voxel import VoxelStats, density, normalise, voxelise

@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from spikevrt.config import load_config
-from spikevrt.model.weights import build_network
+from spikevrt.model import build_network
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FRAMES, SIZE_PX, RATIO = 5, 256, 2

@@ -30,7 +30,7 @@ from spikevrt.config import Config, load_config
 from spikevrt.losses import charbonnier
 from spikevrt.model.blocks import RTMSA
 from spikevrt.model.spike_vrt import SpikeVRT
-from spikevrt.model.stage import Stage
+from spikevrt.model.vrt import Stage
 from spikevrt.train.distributed import join_ranks
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spikevrt.bilinear import read_at
+from spikevrt.recording.alignment import read_at
 from spikevrt.recording.spike_file import SpikeGeometry, read_spikes
 from spikevrt.represent.counts import repair
 from spikevrt.represent.interval import interval_voxels, intervals, tfi, tfp

@@ -20,16 +20,14 @@ PACKAGE = ROOT / "src" / "spikevrt"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400  # a file
 MAX_PARAMETERS = 8  # a public function or method, without self
-MAX_MODULES_IN_ALL, MAX_LINES_IN_ALL = 168, 29_200  # under src: these only shrink
+MAX_MODULES_IN_ALL, MAX_LINES_IN_ALL = 140, 28_900  # under src: these only shrink
 
 # A part of the package -> the parts that it may import (docs/index.md draws the same). First the core, in the order in
 # which the data flows; then the annexes, which no part of the core imports.
 CORE_ARROWS: dict[str, set[str]] = {
     "typed": set(),
     "atomic": set(),
-    "bilinear": set(),
     "config": set(),
-    "settings": set(),
     "runtime": set(),
     "progress": set(),
     "engine": set(),
@@ -37,9 +35,9 @@ CORE_ARROWS: dict[str, set[str]] = {
     "shipped": set(),
     "lpips": {"shipped"},
     "checkpoint": {"atomic", "config"},
-    "recording": {"atomic", "bilinear", "light"},
+    "recording": {"atomic", "light"},
     "simulate": {"atomic", "light", "progress", "engine", "recording"},
-    "represent": {"bilinear", "config", "light", "recording"},
+    "represent": {"config", "light", "recording"},
     "model": {"config", "checkpoint", "runtime"},
     "losses": {"config", "light", "lpips"},
     "data": {"atomic", "config", "progress", "recording", "represent"},
@@ -58,7 +56,6 @@ CORE_ARROWS: dict[str, set[str]] = {
     },
     "evaluate": {
         "atomic",
-        "bilinear",
         "config",
         "runtime",
         "progress",
@@ -106,17 +103,19 @@ PENDING: set[tuple[str, str]] = set()
 # What the rules about names and parameters do not allow yet: these sets only shrink.
 SAME_STEMS: set[str] = set()
 SAME_CLASSES: set[str] = set()
-MANY_PARAMETERS: set[str] = {"recording.loose.loose_recording"}
+MANY_PARAMETERS: set[str] = set()
 UNCALLED: set[str] = {
     "align.estimate.estimate_registration",
-    "model.linear.as_published",
     "represent.voxel.spike_voxels",
     "restore.cuts.LOOK_AHEAD_FRAMES",
     "restore.cuts.find_cuts",
 }
 # Figures of speech where the field has a word: prefetch, background writer, frozen, many.
-RIDDLES = re.compile(r"\b(two hands|no end of ways|(alignment|frozen|which) stands? still)\b", re.IGNORECASE)
-RIDDLES_LEFT: set[str] = {"config", "data.sequence", "recording.arrays", "restore.pipeline"}
+RIDDLES = re.compile(
+    r"\b(two hands|no end of|dice|(alignment|frozen|which) stands? still|lit as|know nothing of each other)\b",
+    re.IGNORECASE,
+)
+RIDDLES_LEFT: set[str] = set()
 ENTRANCES = {"cli", "verbs", "__main__", "__init__"}  # the command line may import everything; nobody imports it
 
 CORE = {"torch", "numpy", "yaml", "safetensors"}  # the rest is imported inside the function that needs it

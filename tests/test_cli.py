@@ -18,10 +18,10 @@ import pytest
 import yaml
 
 from spikevrt import cli
+from spikevrt.config import ExportOptions
 from spikevrt.formats.dataset_trees import LayoutOptions
-from spikevrt.recording.media import VideoFormat
+from spikevrt.recording.video import VideoFormat
 from spikevrt.restore.options import Output, RestoreOptions
-from spikevrt.settings import ExportOptions
 from spikevrt.simulate.setup import CameraConfig, RigConfig, SensorConfig, SimulateOptions
 from spikevrt.verbs import arguments
 from tests.formats.test_layouts import make_reference, make_s_vrt, make_spk_gopro
@@ -393,7 +393,7 @@ def test_a_video_is_restored_by_its_own_timestamps(
 
     from spikevrt.mux.encode import VideoTags, write_segment
     from spikevrt.recording.frames import list_images, read_image
-    from spikevrt.recording.media import VideoFormat
+    from spikevrt.recording.video import VideoFormat
 
     images = [read_image(path) for path in list_images(recording_folder / "blur")]
     video, out = tmp_path / "a.mkv", tmp_path / "out"

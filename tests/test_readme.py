@@ -1,4 +1,4 @@
-"""The README and the pages of docs say what is so: commands parse, links lead somewhere, the tree is the tree."""
+"""The README and the pages of docs say what is so: commands parse, links lead somewhere, what is named exists."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from spikevrt.cli import build_parser
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "spikevrt"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -45,20 +47,20 @@ def commands(text: str) -> list[str]:
 
 
 def tree() -> list[str]:
-    """The paths of the annotated tree, relative to the repository."""
-    block = next(block for block in blocks(README) if "\nsrc/spikevrt/\n" in block)
-    stack: list[tuple[int, str]] = []
-    paths = []
+    """The folders of the annotated tree, relative to the repository; a line may begin with several."""
+    block = next(block for block in blocks(README) if block.startswith("src/spikevrt/ "))
+    folders = []
     for line in block.splitlines():
-        match = re.match(r"( *)(\S+)", line)
-        assert match is not None, line
-        depth, name = len(match[1]), match[2]
-        while stack and stack[-1][0] >= depth:
-            stack.pop()
-        path = "".join(parent for _, parent in stack) + name
-        stack.append((depth, name))
-        paths.append(path)
-    return paths
+        names = re.match(r" *((?:[\w./]+/ ?)+)", line)
+        assert names is not None, line
+        inside = "src/spikevrt/" if line.startswith(" ") else ""
+        folders += [f"{inside}{name}" for name in names[1].split()]
+    return folders
+
+
+def verbs() -> set[str]:
+    """Every verb of the command line, from its help."""
+    return set(re.findall(r"^    (\w+) ", build_parser().format_help(), flags=re.MULTILINE))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
@@ -67,25 +69,20 @@ def test_every_command_shown_is_one_that_exists(page: Path):
         build_parser().parse_args(shlex.split(command)[1:])
 
 
-def test_the_readme_shows_every_verb():
-    verbs = {command.split()[1] for command in commands(README)}
-    shown_verbs = {
-        "simulate",
-        "inspect",
-        "convert",
-        "align",
-        "prepare",
-        "train",
-        "restore",
-        "evaluate",
-        "report",
-        "bench",
-        "accept",
-        "export",
-        "demo",
-        "app",
+def test_the_readme_names_every_verb():
+    listed = README.partition("## The verbs")[2].partition("\n##")[0]
+    names = {
+        name.split()[0] for line in listed.splitlines() for name in re.findall(r"`([\w ]+)`", line.partition(":")[0])
     }
-    assert verbs == shown_verbs | {"config", "runs"}
+    assert names == verbs() and verbs()
+
+
+def test_the_page_of_commands_shows_every_verb():
+    assert {command.split()[1] for command in commands(COMMANDS)} == verbs()
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 120
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
@@ -109,14 +106,34 @@ def test_the_index_names_every_page():
 
 def test_the_tree_shows_only_what_exists():
     for path in tree():
-        assert (ROOT / path).exists() or (ROOT / f"{path}.py").is_file(), path
+        assert (ROOT / path).is_dir(), path
 
 
-def test_the_tree_shows_every_module():
+def test_the_tree_shows_every_package():
     shown = set(tree())
-    for path in PACKAGE.rglob("*.py"):
-        if path.stem not in ("__init__", "__main__"):
-            assert str(path.relative_to(ROOT).with_suffix("")) in shown, path
+    for path in PACKAGE.iterdir():
+        if path.is_dir() and path.name != "__pycache__":
+            assert f"src/spikevrt/{path.name}/" in shown, path.name
+
+
+def test_the_page_of_the_architecture_names_every_module_of_every_package():
+    sections = dict(re.findall(r"^\*\*(\w+)/\*\*:(.*?)(?=^\*\*|^## |\Z)", ARCHITECTURE, flags=re.MULTILINE | re.DOTALL))
+    sections[""] = ARCHITECTURE.partition("## The foundation")[2].partition("\n## ")[0]
+    for folder, section in sections.items():
+        modules = {path.stem for path in (PACKAGE / folder).glob("*.py")} - {"__init__", "__main__"}
+        named = set(re.findall(r"`(\w+)`", section))
+        rows = re.findall(r"^\| (`.*?) \|", section, flags=re.MULTILINE)
+        in_rows = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+        assert modules <= named, f"{folder}: not named: {sorted(modules - named)}"
+        assert in_rows <= modules | {"__init__"}, f"{folder}: named, but not there: {sorted(in_rows - modules)}"
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert set(sections) == packages | {""}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_file_of_code_that_a_page_names_exists(page: Path):
+    for path in re.findall(r"`(?:spikevrt/)?([\w.]+/[\w./]+\.py)\b", page.read_text(encoding="utf-8")):
+        assert any((base / path).is_file() for base in (ROOT, PACKAGE, PACKAGE.parent)), path
 
 
 def test_the_tree_shows_every_folder_of_the_repository():

@@ -2,7 +2,7 @@
 
 `load` and `open_recording` are enough to restore (docs/python.md). They import what they need when they are called, so
 that `spikevrt --help` answers at once; everything else is imported from its own module, in the order that the data
-flows: recording, simulate, represent, align, data, model, train, restore, evaluate, demo.
+flows (docs/architecture.md).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def open_recording(path: str | Path, spikes: str | Path | None = None, **about: 
     """A recording: its folder; or a folder of images or a video, and the spike file beside it.
 
     A packed spike file without a sidecar needs `width` and `height` in pixels; `top_down=True` says that its first row
-    is the top one. What else is stated goes to `recording.loose.loose_recording`: tick_rate_hz, first_tick,
+    is the top one. What else is stated is that of `recording.sidecar.Stated`: tick_rate_hz, first_tick,
     exposure_ticks, period_ticks, by_timestamps, linear.
 
     Raises:
@@ -46,6 +46,7 @@ def open_recording(path: str | Path, spikes: str | Path | None = None, **about: 
     """
     from spikevrt.recording.loose import loose_recording, open_beside
     from spikevrt.recording.recording import open_recording as open_folder
+    from spikevrt.recording.sidecar import Stated
 
     path = Path(path)
     if (path / "recording.json").is_file() or not path.exists():
@@ -53,6 +54,6 @@ def open_recording(path: str | Path, spikes: str | Path | None = None, **about: 
             raise ValueError(f"{path}: a recording says all of itself; allowed: its folder alone")
         return open_folder(path)
     if spikes is None:
-        return loose_recording(path, None, **about)
-    size = {f"spike_{name}": about.pop(name) for name in ("width", "height") if name in about}
-    return open_beside(path, Path(spikes), **size, **about)
+        return loose_recording(path, None, Stated(**about))
+    about = {f"spike_{name}" if name in ("width", "height") else name: value for name, value in about.items()}
+    return open_beside(path, Path(spikes), Stated(**about))

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from spikevrt.typed import convert, load_yaml, naming, parse_yaml, require
 
@@ -74,13 +74,13 @@ class VrtConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SpikeInputs:
-    """What enters a network of a recording's spikes, and whether they light its frames: all that any network obeys."""
+    """What enters a network of a recording's spikes, and whether its frames are relit: all that any network obeys."""
 
     num_bins: int = 32  # K: temporal bins of one exposure
     split: Literal["whole", "fractional"] = "whole"  # a tick belongs to one bin, or is shared among those it overlaps
     normalize: Literal["none", "density"] = "none"  # density: each exposure's mean log1p count is brought to training's
     representation: Literal["counts", "profile"] = "counts"  # of spikes: log1p counts, or represent/inputs.py
-    relight: bool = False  # the frames enter relit as the spikes say (represent/inputs.py), not blurry
+    relight: bool = False  # the frames enter relit (represent/inputs.py), not blurry
 
     def __post_init__(self) -> None:
         _require_at_least(1, "model.spikes", self, "num_bins")
@@ -174,7 +174,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DegradeConfig:
-    """A worse spike stream than the recorded one, drawn anew for every training sample; `data/degrade.py` says how."""
+    """A worse spike stream than the recorded one, drawn anew for every training sample; `data/augment.py` says how."""
 
     probability: float = 0.0  # share of the samples with spikes that are degraded
     threshold: tuple[float, float] = (1.0, 1.0)  # firing threshold relative to the recorded one, from and to
@@ -231,7 +231,7 @@ class OptimConfig:
     flow_lr_factor: float = 1.0  # SpyNet and the deformable alignment
     spikes_lr_factor: float = 1.0  # spike encoder and its attention over time
     fusion_lr_factor: float = 1.0
-    flow_fixed_steps: int = 0  # steps at the start during which SpyNet and the deformable alignment stand still
+    flow_fixed_steps: int = 0  # steps at the start during which SpyNet and the deformable alignment are frozen
     ema_decay: float = 0.0  # of the averaged weights that are validated and saved; 0: no average
 
 
@@ -329,3 +329,59 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
     return value
+
+
+Format = Literal["torch", "onnx", "aoti"]
+SUFFIXES: dict[Format, str] = {"aoti": ".aoti.pt2", "torch": ".pt2", "onnx": ".onnx"}  # the first that fits counts
+MAX_FRAMES = 256  # of an exported clip
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """How exposures become samples, and which recordings are kept for validation.
+
+    Validation gets whole sources at a time, chosen by `seed` (default 123), until `val_fraction` (default 0.1) of the
+    recordings are there. `without_sharp` also takes recordings without sharp frames; of a split all have them, or none.
+    """
+
+    num_bins: Annotated[int, "temporal bins of one exposure"] = 32
+    split: Annotated[
+        Literal["whole", "fractional"], "of ticks among bins: whole, or a tick shared among the bins it overlaps"
+    ] = "whole"
+    frames: Annotated[Literal["npy", "png"], "npy: only the crop is read; png: smaller, decoded whole"] = "npy"
+    val_fraction: Annotated[float | None, "share of the sources kept for validation (0.1)"] = None
+    seed: Annotated[int | None, "of the choice of sources for validation (123)"] = None
+    without_sharp: Annotated[bool, "take recordings without sharp frames too, for train --self-supervised"] = False
+
+    def __post_init__(self) -> None:
+        if self.frames not in ("npy", "png"):
+            raise ValueError(f"frames: {self.frames!r}; allowed: npy, png")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What becomes of a network (`export`).
+
+    `height` and `width` (both or none) fix the size of the pictures, and with them that of the voxels. What is None
+    stays free; `check` None compares where it can.
+    """
+
+    format: Annotated[Format | None, "of the file (told by its name)"] = None
+    frames: Annotated[int | None, "fix the number of frames of a clip (any)"] = None
+    height: Annotated[int | None, "fix the rows of a picture, with --width (any)"] = None
+    width: Annotated[int | None, "fix the columns"] = None
+    spike_ratio: Annotated[int, "pixels to one of the spike camera, with --height"] = 2
+    without_spikes: Annotated[bool, "the network on the frames alone"] = False
+    check: Annotated[
+        bool | None, "run the file at other sizes and compare it with the network (where onnxruntime is installed)"
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format not in SUFFIXES:
+            raise ValueError(f"format: {self.format!r}; allowed: {', '.join(SUFFIXES)}")
+        if (self.height is None) != (self.width is None):
+            raise ValueError(f"height, width: {self.height}, {self.width}; allowed: both, or none for any size")
+        if self.frames is not None and not 2 <= self.frames <= MAX_FRAMES:
+            raise ValueError(f"frames: {self.frames}; allowed: 2 to {MAX_FRAMES}, or none for any number")
+        if self.spike_ratio < 1:
+            raise ValueError(f"spike_ratio: {self.spike_ratio}; allowed: 1 or more")

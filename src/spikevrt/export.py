@@ -29,10 +29,9 @@ import torch
 from spikevrt import runtime
 from spikevrt.atomic import complete_or_absent
 from spikevrt.checkpoint import WeightsInfo, load_weights
-from spikevrt.config import SpikeInputs
+from spikevrt.config import MAX_FRAMES, SUFFIXES, ExportOptions, Format, SpikeInputs
+from spikevrt.model import build_network, load_strict
 from spikevrt.model.network import Network
-from spikevrt.model.weights import build_network, load_strict
-from spikevrt.settings import MAX_FRAMES, SUFFIXES, ExportOptions, Format
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -57,7 +56,7 @@ SPIKE_VALUES = {  # what `represent.inputs` makes, in words, by representation a
     "between spikes, of a pixel in each of num_bins parts of an exposure; m: its mean over the exposure",
 }
 BLURRY = "the blurry frame, RGB as displayed (sRGB), 0 to 1"
-RELIT = "the frame lit as its spikes say (spikevrt.represent.inputs), RGB as displayed (sRGB), 0 to 1"
+RELIT = "the blurry frame relit by its spikes (spikevrt.represent.inputs), RGB as displayed (sRGB), 0 to 1"
 Run = Callable[..., "Tensor"]
 
 

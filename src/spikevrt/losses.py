@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from spikevrt.config import LossConfig
 from spikevrt.light import LUMINANCE, linear_to_srgb, srgb_to_linear
-from spikevrt.lpips import Lpips
+from spikevrt.lpips import Lpips, load_frozen
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -275,13 +275,15 @@ class VggRelu33(nn.Module):
             else:
                 layers.append(nn.MaxPool2d(2) if index in _POOLS else nn.ReLU())
         self.features = nn.Sequential(*layers)
-        _load_strict(self.features, state, where)
+        needed = self.state_dict().keys()
+        known = {name: value for name, value in state.items() if name in needed or name not in _ALL_KEYS}
+        load_frozen(self, known, where, "VGG-19 weights", "VGG-19")
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
         self.requires_grad_(False)
         self.eval()
 
-    def forward(self, frames: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 256 H/4 W/4"]:
+    def forward(self, frames: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 256 H//4 W//4"]:
         """RGB in [0, 1] to features, a quarter of the size."""
         return self.features((frames - self.mean) / self.std)
 
@@ -317,16 +319,3 @@ def _download() -> dict[str, Tensor]:
             f"{VGG19_URL}: download failed ({type(error).__name__}); "
             "set loss.perceptual_file to a local copy, or loss.perceptual_weight to 0"
         ) from None
-
-
-def _load_strict(features: nn.Sequential, state: dict[str, Tensor], where: str) -> None:
-    needed = {f"features.{name}": value.shape for name, value in features.state_dict().items()}
-    missing = sorted(needed.keys() - state.keys())
-    unknown = sorted(map(str, state.keys() - _ALL_KEYS))
-    if missing or unknown:
-        what = f"lacks {missing[0]}" if missing else f"holds {unknown[0]}"
-        raise ValueError(f"{where}: no VGG-19 weights: {what} ({len(missing)} missing, {len(unknown)} unknown keys)")
-    for name, shape in needed.items():
-        if state[name].shape != shape:
-            raise ValueError(f"{where}: {name} has shape {tuple(state[name].shape)}; VGG-19 has {tuple(shape)}")
-    features.load_state_dict({name.removeprefix("features."): state[name] for name in needed})

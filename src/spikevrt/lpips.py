@@ -11,7 +11,7 @@ Dimension key: N pictures, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -83,7 +83,14 @@ class Lpips(nn.Module):
         )
         self.pool = nn.MaxPool2d(trunk.pool_px, stride=2)
         self.heads = nn.ParameterList(torch.zeros(trunk.convs[index][1]) for index in trunk.compare_after)
-        _load_strict(self, Path(file))
+        path = Path(file)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file (weights of LPIPS)")
+        try:
+            state = load_file(path)
+        except Exception as error:  # safetensors raises many kinds; each means the same to the user
+            raise ValueError(f"{path}: not a safetensors file ({type(error).__name__})") from None
+        load_frozen(self, state, str(path), f"weights of LPIPS with {trunk.name}", trunk.name)
         self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False)
@@ -132,24 +139,18 @@ def _unit(feature: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
     return feature / (torch.linalg.vector_norm(feature, dim=1, keepdim=True) + _NORM_EPS)
 
 
-def _load_strict(network: Lpips, path: Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file (weights of LPIPS)")
-    try:
-        state = load_file(path)
-    except Exception as error:  # safetensors raises many kinds; each means the same to the user
-        raise ValueError(f"{path}: not a safetensors file ({type(error).__name__})") from None
+def load_frozen(network: nn.Module, state: Mapping[str, Tensor], source: str, what: str, of: str) -> None:
+    """Copy weights that others published into `network`, as float32 and strictly. `what` and `of` name them in errors.
+
+    Raises:
+        ValueError: a key is missing, unknown or of a wrong shape.
+    """
     needed = {name: value.shape for name, value in network.state_dict().items()}
-    missing, unknown = sorted(needed.keys() - state.keys()), sorted(state.keys() - needed.keys())
+    missing, unknown = sorted(needed.keys() - state.keys()), sorted(map(str, state.keys() - needed.keys()))
     if missing or unknown:
-        what = f"lacks {missing[0]}" if missing else f"holds {unknown[0]}"
-        raise ValueError(
-            f"{path}: no weights of LPIPS with {network.trunk.name}: {what} "
-            f"({len(missing)} missing, {len(unknown)} unknown keys)"
-        )
+        told = f"lacks {missing[0]}" if missing else f"holds {unknown[0]}"
+        raise ValueError(f"{source}: no {what}: {told} ({len(missing)} missing, {len(unknown)} unknown keys)")
     for name, shape in needed.items():
         if state[name].shape != shape:
-            raise ValueError(
-                f"{path}: {name} has shape {tuple(state[name].shape)}; {network.trunk.name} has {tuple(shape)}"
-            )
+            raise ValueError(f"{source}: {name} has shape {tuple(state[name].shape)}; {of} has {tuple(shape)}")
     network.load_state_dict({name: value.float() for name, value in state.items()})

@@ -12,8 +12,8 @@ import pytest
 from spikevrt.align.clock import READ_TICKS, ExposureRates, fit_clock
 from spikevrt.align.compare import linear_luminance
 from spikevrt.align.registration import Cameras, resized
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import read_image
+from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.stream import count_slices
 
 ASSETS = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets"

@@ -16,10 +16,10 @@ from spikevrt.align.findings import VERDICTS
 from spikevrt.align.health import NAMES, TRUSTED_FIT, HealthReport, admit, check_health
 from spikevrt.align.pairing import linear_light, to_luminance
 from spikevrt.recording.alignment import Alignment
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import read_image, write_image
 from spikevrt.recording.loose import loose_recording
 from spikevrt.recording.recording import Recording, open_recording, write_sidecar
+from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.recording.stream import PackedStream
 from spikevrt.simulate.setup import SimulateOptions
@@ -358,7 +358,7 @@ def test_frames_without_spikes_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_finding_to_ignore_is_refused(clean: dict[str, Path]) -> None:
-    with pytest.raises(ValueError, match="^ignore: 'gravity'; allowed: spikes, dead pixels, "):
+    with pytest.raises(ValueError, match="^ignore_health: 'gravity'; allowed: spikes, dead pixels, "):
         admit(open_recording(clean[PHOTOS[0]]), ignore=["gravity"])
 
 

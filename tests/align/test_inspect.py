@@ -13,9 +13,9 @@ from spikevrt.align.inspect import InspectOptions, inspect
 from spikevrt.formats.convert import write_stream
 from spikevrt.mux.join import write_video
 from spikevrt.recording.alignment import Alignment, write_alignment
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import image_size, read_image, write_image
 from spikevrt.recording.recording import write_sidecar
+from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.recording.spike_formats import StreamFormat, open_stream
 

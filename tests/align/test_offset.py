@@ -10,7 +10,7 @@ import pytest
 
 from spikevrt.align.findings import judge_offset
 from spikevrt.align.health import check_health
-from spikevrt.align.offset import OffsetHint
+from spikevrt.align.pairing import OffsetHint
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.recording import Recording, with_alignment
 from spikevrt.simulate.setup import RigConfig, SimulateOptions

@@ -16,10 +16,10 @@ from spikevrt import shipped
 from spikevrt.align.health import admit
 from spikevrt.app import session
 from spikevrt.app.turns import Cancelled
-from spikevrt.app.uploads import Stated
 from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import list_images, read_image
 from spikevrt.recording.recording import open_recording
+from spikevrt.recording.sidecar import Stated
 from spikevrt.recording.video import probe_video
 from spikevrt.restore.job import restore_recording
 from spikevrt.restore.options import RestoreOptions

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from spikevrt.app.uploads import Stated, open_upload, read_stated, unpack
+from spikevrt.app.uploads import open_upload, read_stated, unpack
 from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import list_images, read_image
 from spikevrt.recording.recording import open_recording
+from spikevrt.recording.sidecar import Stated
 
 MOST = 10_000_000
 TIMING = Stated(exposure_ticks=19, period_ticks=23)  # of `recording_folder`

@@ -14,7 +14,7 @@ from spikevrt import shipped
 from spikevrt.bench import demo as job
 from spikevrt.checkpoint import WeightsInfo, save_weights
 from spikevrt.config import ModelConfig, SpikeConfig, UnetConfig, VrtConfig
-from spikevrt.model.weights import build_network
+from spikevrt.model import build_network
 from spikevrt.recording.frames import image_size, list_images
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.video import probe_video

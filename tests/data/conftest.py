@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 
 from spikevrt.align.health import admit_readable
+from spikevrt.config import PrepareOptions
 from spikevrt.data import prepare as dataset
-from spikevrt.data.prepare_options import PrepareOptions
 from spikevrt.formats.layouts import NO_OPTIONS, LayoutOptions, open_sources
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import write_sidecar
-from spikevrt.recording.sidecar import SPIKE_FILE
+from spikevrt.recording.sidecar import SPIKE_FILE, Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 
 WIDTH, HEIGHT, RATIO, NUM_TICKS, NUM_BINS = 22, 14, 2, 17, 5

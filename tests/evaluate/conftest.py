@@ -15,9 +15,9 @@ from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import ModelConfig
 from spikevrt.evaluate import methods, runner
 from spikevrt.model.network import Network
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import open_recording, write_sidecar
+from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.restore import restorer
 from spikevrt.restore.restorer import RestoreOptions

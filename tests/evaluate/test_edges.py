@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikevrt.evaluate.edges import STEP_PX, edge_rise, motion_boundaries, rise_width_px
+from spikevrt.evaluate.motion import STEP_PX, edge_rise, motion_boundaries, rise_width_px
 
 RISE_OF_SIGMA = 2.563  # 10-90 % of a Gaussian-blurred step is 2 * 1.2816 sigma wide
 

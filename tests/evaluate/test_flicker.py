@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikevrt.evaluate.flicker import tof
+from spikevrt.evaluate.motion import tof
 from spikevrt.recording.frames import read_image, to_float
 
 PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets" / "chelsea.jpg"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikevrt.evaluate.perceptual import PIXELS_PER_DEGREE, flip, lpips_network, lpips_scores
+from spikevrt.evaluate.metrics import PIXELS_PER_DEGREE, flip, lpips_network, lpips_scores
 from spikevrt.lpips import Lpips
 
 

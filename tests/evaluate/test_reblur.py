@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from spikevrt.evaluate import reblur as module
+from spikevrt.evaluate import motion
 from spikevrt.evaluate.metrics import psnr_rgb
-from spikevrt.evaluate.reblur import reblur_psnr
+from spikevrt.evaluate.motion import reblur_psnr
 from spikevrt.light import linear_to_srgb, srgb_to_linear
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import read_image, to_float
+from spikevrt.recording.sidecar import Exposure
 
 PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets" / "chelsea.jpg"
 SPEED_PX = 8  # a frame
@@ -63,7 +63,7 @@ def test_a_still_clip_must_be_its_input():
 def test_a_clip_in_pieces_has_the_same_values(monkeypatch: pytest.MonkeyPatch):
     sharp, blurry = moving(5, 4)
     whole = reblur_psnr(sharp, blurry, exposures(5, 1.0))
-    monkeypatch.setattr(module, "CHUNK_FRAMES", 2)
+    monkeypatch.setattr(motion, "CHUNK_FRAMES", 2)
     assert torch.equal(reblur_psnr(sharp, blurry, exposures(5, 1.0)), whole)
 
 

@@ -8,13 +8,10 @@ import pytest
 import torch
 
 from spikevrt.evaluate import metrics, scores
-from spikevrt.evaluate.edges import edge_rise
-from spikevrt.evaluate.flicker import tof
-from spikevrt.evaluate.perceptual import flip, lpips_network, lpips_scores
-from spikevrt.evaluate.reblur import reblur_psnr
+from spikevrt.evaluate.metrics import FFMPEG_VARIABLE, flip, lpips_network, lpips_scores
+from spikevrt.evaluate.motion import edge_rise, reblur_psnr, tof
 from spikevrt.evaluate.scores import DEFAULT, METRICS_ALL, NAMES, available, choose, clip_scores, lacking
-from spikevrt.evaluate.vmaf import FFMPEG_VARIABLE
-from spikevrt.recording.exposure import Exposure
+from spikevrt.recording.sidecar import Exposure
 
 HERE = tuple(name for name in NAMES if name not in ("lpips_vgg", "vmaf_neg", "flip"))  # wherever the tests run
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from spikevrt.evaluate import vmaf
-from spikevrt.evaluate.vmaf import FFMPEG_VARIABLE, find_ffmpeg, vmaf_neg
+from spikevrt.evaluate import metrics
+from spikevrt.evaluate.metrics import FFMPEG_VARIABLE, find_ffmpeg, vmaf_neg
 
 FRAMES = 3
 
@@ -78,7 +78,7 @@ def test_a_named_program_without_libvmaf_is_refused(tmp_path: Path, monkeypatch:
 def test_where_there_is_none_the_three_places_are_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv(FFMPEG_VARIABLE, raising=False)
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(vmaf.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs an ffmpeg with libvmaf: on PATH, named by SPIKEVRT_FFMPEG, or of the"):
         find_ffmpeg()
 

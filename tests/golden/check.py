@@ -28,10 +28,10 @@ import torch
 from torch import Tensor
 
 from spikevrt.config import VrtConfig
+from spikevrt.model import load_strict
 from spikevrt.model.deformable_alignment import DeformAlign
 from spikevrt.model.flow import Flows, clip_flows
 from spikevrt.model.vrt import VRT
-from spikevrt.model.weights import load_strict
 
 MAX_GRADIENT_OUTLIERS = 1e-3  # share of elements of a sampled gradient that may lie on another piece
 SLACK = 100  # times the tolerance: what an outlier, or a float32 rounding at a kink, may reach at most

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spikevrt.kernels import choice
-from spikevrt.kernels.choice import use_triton
+from spikevrt import kernels
+from spikevrt.kernels import use_triton
 
 X = torch.zeros(2)
 
@@ -28,12 +28,12 @@ class OnGpu:
 )
 def test_on_a_gpu_triton_runs_where_it_is_installed_and_not_forbidden(monkeypatch, value, there, expected):
     monkeypatch.setenv("SPIKEVRT_KERNELS", value)
-    monkeypatch.setattr(choice, "installed", lambda: there)
+    monkeypatch.setattr(kernels, "installed", lambda: there)
     assert use_triton(OnGpu()) is expected
 
 
 def test_on_a_cpu_triton_runs_only_if_demanded_and_interpreted(monkeypatch):
-    monkeypatch.setattr(choice, "installed", lambda: True)
+    monkeypatch.setattr(kernels, "installed", lambda: True)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert not use_triton(X)
     monkeypatch.setenv("SPIKEVRT_KERNELS", "triton")
@@ -42,7 +42,7 @@ def test_on_a_cpu_triton_runs_only_if_demanded_and_interpreted(monkeypatch):
 
 
 def test_under_deterministic_algorithms_a_kernel_that_is_not_repeatable_gives_way(monkeypatch):
-    monkeypatch.setattr(choice, "installed", lambda: True)
+    monkeypatch.setattr(kernels, "installed", lambda: True)
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
     assert use_triton(OnGpu())
     assert not use_triton(OnGpu(), repeatable=False)
@@ -56,14 +56,14 @@ def test_an_unknown_value_is_refused_in_one_line(monkeypatch):
 
 def test_triton_demanded_and_not_installed_is_refused_in_one_line(monkeypatch):
     monkeypatch.setenv("SPIKEVRT_KERNELS", "triton")
-    monkeypatch.setattr(choice, "installed", lambda: False)
+    monkeypatch.setattr(kernels, "installed", lambda: False)
     with pytest.raises(ValueError, match="^SPIKEVRT_KERNELS: 'triton', but triton is not installed here"):
         use_triton(OnGpu())
 
 
 def test_triton_demanded_for_cpu_tensors_is_refused_in_one_line(monkeypatch):
     monkeypatch.setenv("SPIKEVRT_KERNELS", "triton")
-    monkeypatch.setattr(choice, "installed", lambda: True)
+    monkeypatch.setattr(kernels, "installed", lambda: True)
     with pytest.raises(
         ValueError, match="^SPIKEVRT_KERNELS: 'triton', but the tensors are on cpu; allowed here: auto, torch$"
     ):
@@ -72,7 +72,7 @@ def test_triton_demanded_for_cpu_tensors_is_refused_in_one_line(monkeypatch):
 
 def test_triton_demanded_with_deterministic_algorithms_is_refused_in_one_line(monkeypatch):
     monkeypatch.setenv("SPIKEVRT_KERNELS", "triton")
-    monkeypatch.setattr(choice, "installed", lambda: True)
+    monkeypatch.setattr(kernels, "installed", lambda: True)
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
     with pytest.raises(ValueError, match="^SPIKEVRT_KERNELS: 'triton' adds gradients in any order"):
         use_triton(OnGpu(), repeatable=False)

@@ -7,7 +7,7 @@ import torch
 
 from spikevrt.kernels import operators
 from spikevrt.kernels.operators import TemporalWeights, temporal_op, temporal_plain, temporal_triton
-from spikevrt.model.spike_branch import SpikeTemporalSA, TemporalCrossAttnFuse
+from spikevrt.model.spike_vrt import SpikeTemporalSA, TemporalCrossAttnFuse
 
 SAMPLES, PIXELS, CHANNELS, HEADS = 2, 17, 96, 4  # at 5 frames a program takes 12 pixels, at 7 it takes 9
 

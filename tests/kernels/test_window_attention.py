@@ -37,12 +37,11 @@ def plain(q, k, v, bias, mask):
     return attend_plain(q * q.shape[-1] ** 0.5, k, v, bias, mask)
 
 
-def value_and_gradients(function, inputs, mask, gradients=True):
-    leaves = [t.clone().requires_grad_(gradients) for t in inputs]
+def value_and_gradients(function, inputs, mask):
+    leaves = [t.clone().requires_grad_() for t in inputs]
     out = function(*leaves[:3], leaves[3] if len(leaves) > 3 else None, mask)
-    if gradients:
-        out.square().sum().backward()
-    return [out.detach(), *(t.grad for t in leaves if gradients)]
+    out.square().sum().backward()
+    return [out.detach(), *(t.grad for t in leaves)]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -58,27 +57,6 @@ def test_sdpa_equals_the_plain_twin_in_value_and_gradient(device, masked, with_b
         torch.testing.assert_close(value.cpu(), expectation, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("with_bias", [False, True])
-@pytest.mark.parametrize("head_size", [16, 20])
-def test_flex_attention_equals_the_plain_twin(device, masked, with_bias, head_size):
-    gradients = device == "cuda"  # on a CPU torch has no gradient of it
-
-    def flex(*arguments):
-        return attend_windows(*arguments, form="flex")
-
-    inputs = tensors(head_size, with_bias, device)
-    mask = mask_of_two_samples() if masked else None
-    expected = value_and_gradients(plain, tensors(head_size, with_bias), mask, gradients)
-    patterns = None if mask is None else MaskPatterns.of(mask.patterns.to(device), mask.kinds)
-    with torch.set_grad_enabled(gradients):
-        ours = value_and_gradients(flex, inputs, patterns, gradients)
-    for value, expectation in zip(ours, expected, strict=True):
-        torch.testing.assert_close(value.cpu(), expectation, rtol=1e-3, atol=1e-3 if device == "cuda" else 1e-5)
-
-
 def test_windows_of_every_mask_are_found_once_and_put_back():
     mask = mask_of_two_samples()
     pairs = mask.pairs(12)
@@ -89,7 +67,6 @@ def test_windows_of_every_mask_are_found_once_and_put_back():
     for apart, windows in zip(patterns.pairs, patterns.windows, strict=True):
         for index in windows:
             assert torch.equal(pairs[index], torch.zeros_like(pairs[0]) if apart is None else apart)
-    assert torch.equal(patterns.labels[:, :, None] != patterns.labels[:, None, :], pairs)
 
 
 def test_few_windows_at_a_time_make_no_difference(monkeypatch):
@@ -114,9 +91,3 @@ def test_a_compiled_function_has_no_graph_break():
     compiled = torch.compile(lambda *t: attend_windows(*t, patterns), fullgraph=True, backend="aot_eager")
     expected = attend_windows(*inputs, patterns)
     torch.testing.assert_close(compiled(*inputs), expected, rtol=0, atol=1e-6)
-
-
-def test_flex_attention_of_too_many_masked_windows_is_refused_in_one_line(monkeypatch):
-    monkeypatch.setattr(window, "MAX_WINDOWS", 11)
-    with torch.no_grad(), pytest.raises(ValueError, match="12 windows a sample: FlexAttention takes at most 11"):
-        attend_windows(*tensors(16, True), patterns_of_two_samples(), form="flex")

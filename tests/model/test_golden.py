@@ -9,13 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from spikevrt.model import load_strict
 from spikevrt.model.attention import WindowAttention, WindowMask, relative_position_index, sine_position_code
 from spikevrt.model.blocks import RTMSA, TMSAG, BlockSettings, Geglu, shift_mask
 from spikevrt.model.deformable_alignment import DeformAlign
 from spikevrt.model.flow import Flows, flow_warp, nearest4
-from spikevrt.model.stage import Stage
-from spikevrt.model.vrt import Upsample
-from spikevrt.model.weights import load_strict
+from spikevrt.model.vrt import Stage, Upsample
 from tests.golden import check
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from spikevrt.config import CHECKPOINT_PARTS, ModelConfig, SpikeConfig, VrtConfig, load_config
-from spikevrt.model.spike_branch import SpikeTemporalSA, TemporalCrossAttnFuse, over_pixels, resize_features
-from spikevrt.model.spike_vrt import SpikeVRT
+from spikevrt.model.spike_vrt import SpikeTemporalSA, SpikeVRT, TemporalCrossAttnFuse, over_pixels, resize_features
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 VRT_CONFIG = VrtConfig(

@@ -9,9 +9,9 @@ import torch
 
 from spikevrt.checkpoint import WeightsInfo, save_weights
 from spikevrt.config import ModelConfig, SpikeConfig, UnetConfig, load_config
+from spikevrt.model import build_network
 from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.model.unet import Unet, with_neighbours
-from spikevrt.model.weights import build_network
 from spikevrt.restore.clip import ClipWork
 from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip
 

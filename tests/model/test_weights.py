@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikevrt.model.weights import load_strict, load_vrt_checkpoint, read_vrt_checkpoint
+from spikevrt.model import load_strict, load_vrt_checkpoint, read_vrt_checkpoint
 
 
 @pytest.fixture

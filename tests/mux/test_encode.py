@@ -14,8 +14,16 @@ import numpy as np
 import pytest
 
 from spikevrt.mux.encode import VideoTags, rate, tags_of, write_segment
-from spikevrt.recording.media import CODECS, CONTAINERS, VideoFormat, check_container, main_video, open_media
-from spikevrt.recording.video import iter_video, probe_video
+from spikevrt.recording.video import (
+    CODECS,
+    CONTAINERS,
+    VideoFormat,
+    check_container,
+    iter_video,
+    main_video,
+    open_media,
+    probe_video,
+)
 
 LOSSY = [VideoFormat(codec, bits=bits) for codec in CODECS[:3] for bits in (8, 10)]
 LOSSLESS = [
@@ -122,7 +130,7 @@ from fractions import Fraction
 import numpy as np
 from pathlib import Path
 from spikevrt.mux.encode import VideoTags, write_segment
-from spikevrt.recording.media import VideoFormat
+from spikevrt.recording.video import VideoFormat
 rows, columns = np.mgrid[0:64, 0:101]
 wide = np.stack([columns * 600, rows * 900, (rows + columns) * 400], axis=-1).astype(np.uint16)
 frames = ((pts, wide[:, i : i + 96]) for i, pts in enumerate((100, 3103, 6106, 9886, 12000)))

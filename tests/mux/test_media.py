@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikevrt.recording.media import main_video, open_media
+from spikevrt.recording.video import main_video, open_media
 
 
 def test_a_cover_picture_before_the_video_is_not_the_video(tmp_path: Path) -> None:

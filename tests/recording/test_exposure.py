@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spikevrt.recording.exposure import Exposure, check_exposures
+from spikevrt.recording.sidecar import Exposure, check_exposures
 
 GOOD = (Exposure(0, 0, 5, 0.0, 0.5), Exposure(2, 5, 11, 0.5, 1.1))
 

@@ -14,9 +14,10 @@ from spikevrt.mux.encode import VideoTags, write_segment
 from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.loose import loose_recording
-from spikevrt.recording.media import VideoFormat
+from spikevrt.recording.sidecar import Stated
 from spikevrt.recording.spike_file import SpikeGeometry
 from spikevrt.recording.stream import PackedStream
+from spikevrt.recording.video import VideoFormat
 from tests.recording.conftest import SPIKES
 
 
@@ -25,7 +26,7 @@ def packed(root: Path, *, bottom_up: bool = True) -> PackedStream:
 
 
 def test_by_default_the_stream_is_split_equally(root: Path) -> None:
-    recording = loose_recording(root / "blur", packed(root), first_tick=1)
+    recording = loose_recording(root / "blur", packed(root), Stated(first_tick=1))
     assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(1, 13), (13, 25), (25, 37)]
     assert recording.fps == pytest.approx(20000 / 12)
     assert recording.exposures[1].t0_s == 13 / 20000
@@ -33,20 +34,20 @@ def test_by_default_the_stream_is_split_equally(root: Path) -> None:
 
 
 def test_stated_exposures_are_obeyed(root: Path) -> None:
-    recording = loose_recording(root / "blur", packed(root), exposure_ticks=11, period_ticks=13)
+    recording = loose_recording(root / "blur", packed(root), Stated(exposure_ticks=11, period_ticks=13))
     assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(0, 11), (13, 24), (26, 37)]
 
 
 def test_one_frame_has_the_rate_of_its_period_wherever_it_begins(root: Path) -> None:
     for number in (1, 2):
         (root / "blur" / f"{number:06d}.png").unlink()
-    recording = loose_recording(root / "blur", packed(root), first_tick=13, exposure_ticks=8, period_ticks=20)
+    recording = loose_recording(root / "blur", packed(root), Stated(first_tick=13, exposure_ticks=8, period_ticks=20))
     assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(13, 21)]
     assert recording.fps == 20000 / 20
 
 
 def test_rows_stored_top_down_are_obeyed(root: Path) -> None:
-    recording = loose_recording(root / "blur", packed(root, bottom_up=False), first_tick=1)
+    recording = loose_recording(root / "blur", packed(root, bottom_up=False), Stated(first_tick=1))
     packed_flipped = recording.read_exposure_spikes(0)
     assert packed_flipped.shape == (12, 5, 7)
     np.testing.assert_array_equal(packed_flipped, SPIKES[1:13, ::-1])
@@ -66,12 +67,12 @@ def test_rows_stored_top_down_are_obeyed(root: Path) -> None:
 )
 def test_exposures_that_do_not_fit_are_refused(root: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        loose_recording(root / "blur", packed(root), **options)
+        loose_recording(root / "blur", packed(root), Stated(**options))
 
 
 def test_a_video_keeps_its_own_rate_and_frames_are_read_in_any_order(root: Path, tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", [np.full((16, 16, 3), 50 * i, dtype=np.uint8) for i in range(4)], fps=50)
-    recording = loose_recording(tmp_path / "clip.mp4", packed(root), first_tick=1)
+    recording = loose_recording(tmp_path / "clip.mp4", packed(root), Stated(first_tick=1))
     assert (recording.name, recording.num_frames, recording.fps) == ("clip", 4, 50.0)
     assert [round(recording.read_blur(index).mean() / 50) for index in (2, 0, 3)] == [2, 0, 3]
 
@@ -89,19 +90,6 @@ def test_loose_frames_of_different_sizes_are_refused(root: Path) -> None:
         loose_recording(root / "blur", None)
 
 
-def test_frames_before_and_behind_the_stream_are_kept_on_demand(root: Path) -> None:
-    recording = loose_recording(
-        root / "blur", packed(root), first_tick=-6, period_ticks=20, exposure_ticks=19, keep_outside=True
-    )
-    assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(-6, 13), (14, 33), (34, 53)]
-    np.testing.assert_array_equal(recording.read_exposure_spikes(1), SPIKES[14:33])
-    for index in (0, 2):
-        with pytest.raises(ValueError, match=r"ticks \[.*\) asked for; allowed: inside \[0, 37\)"):
-            recording.read_exposure_spikes(index)
-    with pytest.raises(ValueError, match=r"no exposure of 19 ticks from 30 on lies in its 37$"):
-        loose_recording(root / "blur", packed(root), first_tick=30, period_ticks=19, keep_outside=True)
-
-
 def clip(path: Path, pts: Sequence[int], time_base: Fraction = Fraction(1, 1000)) -> Path:
     frames = ((stamp, np.full((10, 14, 3), 20 * i, dtype=np.uint8)) for i, stamp in enumerate(pts))
     write_segment(path, frames, time_base=time_base, fps=25, format=VideoFormat(), tags=VideoTags())
@@ -113,7 +101,7 @@ UNEVEN = (50, 60, 75, 79)  # of 1/1000 s
 
 def test_a_video_of_uneven_rate_meets_the_spikes_by_its_clock(root: Path, tmp_path: Path) -> None:
     video = clip(tmp_path / "a.mp4", UNEVEN)
-    recording = loose_recording(video, packed(root), tick_rate_hz=1000.0, first_tick=2)
+    recording = loose_recording(video, packed(root), Stated(tick_rate_hz=1000.0, first_tick=2))
     # 0, 10, 25 and 29 ms after the first frame; open for as long as the closest two are apart
     assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(2, 6), (12, 16), (27, 31), (31, 35)]
     assert [(e.frame_idx, e.t0_s) for e in recording.exposures] == [(0, 0.002), (1, 0.012), (2, 0.027), (3, 0.031)]
@@ -124,19 +112,19 @@ def test_a_video_of_uneven_rate_meets_the_spikes_by_its_clock(root: Path, tmp_pa
 def test_ticks_are_the_nearest_to_the_timestamps_and_do_not_drift(root: Path, tmp_path: Path) -> None:
     pts = [1001 * i + (100 if i == 9 else 0) for i in range(10)]  # of 1/30000 s
     video = clip(tmp_path / "a.mp4", pts, Fraction(1, 30000))
-    recording = loose_recording(video, packed(root), tick_rate_hz=100.0)
+    recording = loose_recording(video, packed(root), Stated(tick_rate_hz=100.0))
     assert [e.start_tick for e in recording.exposures] == [round(stamp * 100 / 30000) for stamp in pts]
     assert {e.num_ticks for e in recording.exposures} == {3}
 
 
 def test_an_even_video_meets_the_spikes_by_its_clock_when_asked(root: Path, tmp_path: Path) -> None:
     video = clip(tmp_path / "a.mp4", (0, 10, 20))
-    recording = loose_recording(video, packed(root), tick_rate_hz=1000.0, by_timestamps=True, exposure_ticks=7)
+    recording = loose_recording(video, packed(root), Stated(tick_rate_hz=1000.0, by_timestamps=True, exposure_ticks=7))
     assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(0, 7), (10, 17), (20, 27)]
 
 
 def test_a_stated_period_is_obeyed_for_uneven_video_too(root: Path, tmp_path: Path) -> None:
-    recording = loose_recording(clip(tmp_path / "a.mp4", UNEVEN), packed(root), period_ticks=9)
+    recording = loose_recording(clip(tmp_path / "a.mp4", UNEVEN), packed(root), Stated(period_ticks=9))
     assert [e.start_tick for e in recording.exposures] == [0, 9, 18, 27]
 
 
@@ -163,9 +151,9 @@ def test_timestamps_that_do_not_fit_are_refused(
     root: Path, tmp_path: Path, pts: Sequence[int], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        loose_recording(clip(tmp_path / "a.mp4", pts), packed(root), **{"tick_rate_hz": 1000.0, **options})
+        loose_recording(clip(tmp_path / "a.mp4", pts), packed(root), Stated(**{"tick_rate_hz": 1000.0, **options}))
 
 
 def test_a_folder_of_images_has_no_timestamps(root: Path) -> None:
     with pytest.raises(ValueError, match="by_timestamps: .*blur is a folder of images, without timestamps"):
-        loose_recording(root / "blur", packed(root), by_timestamps=True)
+        loose_recording(root / "blur", packed(root), Stated(by_timestamps=True))

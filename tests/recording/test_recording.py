@@ -16,13 +16,13 @@ from spikevrt.formats.convert import write_stream
 from spikevrt.light import linear_to_srgb
 from spikevrt.mux.encode import VideoTags, write_segment
 from spikevrt.recording.alignment import Alignment
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import to_float, write_pixels
 from spikevrt.recording.loose import loose_recording
-from spikevrt.recording.media import VideoFormat
 from spikevrt.recording.recording import find_recordings, open_recording, with_alignment, write_sidecar
+from spikevrt.recording.sidecar import Exposure, Stated
 from spikevrt.recording.spike_file import SpikeWriter
 from spikevrt.recording.spike_formats import StreamFormat, open_stream
+from spikevrt.recording.video import VideoFormat
 from tests.recording.conftest import (
     EXPOSURE_TICKS,
     GEOMETRY,
@@ -223,7 +223,7 @@ def test_16_bits_of_display_values_are_read_at_full_depth(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", ["0.png", "0.tif"])
 def test_linear_light_of_16_bits_becomes_display_values(tmp_path: Path, name: str) -> None:
-    recording = loose_recording(_one_frame(tmp_path / "a", name, SIXTEEN), None, linear=True)
+    recording = loose_recording(_one_frame(tmp_path / "a", name, SIXTEEN), None, Stated(linear=True))
     expected = linear_to_srgb(to_float(SIXTEEN))
     torch.testing.assert_close(recording.read_blur_deep(0), expected, rtol=0, atol=1e-6)
     shown = recording.read_blur(0).astype(float) / 255
@@ -232,7 +232,7 @@ def test_linear_light_of_16_bits_becomes_display_values(tmp_path: Path, name: st
 
 def test_linear_says_nothing_of_images_of_8_bits(tmp_path: Path) -> None:
     eight = (SIXTEEN >> 8).astype(np.uint8)
-    recording = loose_recording(_one_frame(tmp_path / "a", "0.png", eight), None, linear=True)
+    recording = loose_recording(_one_frame(tmp_path / "a", "0.png", eight), None, Stated(linear=True))
     assert torch.equal(recording.read_blur_deep(0), to_float(eight))
     np.testing.assert_array_equal(recording.read_blur(0), eight)
 

@@ -15,8 +15,7 @@ from spikevrt.light import srgb_to_linear
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import read_image
 from spikevrt.recording.recording import open_recording
-from spikevrt.report import crops
-from spikevrt.report.template import data_uri
+from spikevrt.report import crops, data_uri
 from tests.evaluate.made_results import EXPOSURE, HEIGHT, PERIOD, WIDTH
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spikevrt.bilinear import read_at
+from spikevrt.recording.alignment import read_at
 
 
 def _values(*leading: int, height: int = 11, width: int = 13) -> torch.Tensor:

@@ -17,13 +17,12 @@ from spikevrt.config import ModelConfig, SpikeConfig
 from spikevrt.model.flow import Flows
 from spikevrt.model.network import Network
 from spikevrt.mux.encode import VideoTags, write_segment
-from spikevrt.mux.join import join_segments
-from spikevrt.mux.restored import video_parts
-from spikevrt.recording.exposure import Exposure
+from spikevrt.mux.join import join_segments, video_parts
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.media import VideoFormat
 from spikevrt.recording.recording import Recording, open_recording, write_sidecar
+from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+from spikevrt.recording.video import VideoFormat
 from spikevrt.restore import job as job_module
 from spikevrt.restore import restorer as restorer_module
 from spikevrt.restore.options import JobOptions, Output, RestoreOptions

@@ -9,8 +9,8 @@ import torch
 
 from spikevrt import runtime
 from spikevrt.config import ModelConfig, SpikeConfig, UnetConfig, VrtConfig
+from spikevrt.model import build_network
 from spikevrt.model.network import Network
-from spikevrt.model.weights import build_network
 from spikevrt.restore import memory
 from spikevrt.restore.memory import (
     FootageSize,

@@ -24,9 +24,9 @@ import spikevrt
 from spikevrt import cli, shipped
 from spikevrt.align.health import NAMES, admit
 from spikevrt.bench.run import lenient_gate
+from spikevrt.config import PrepareOptions
 from spikevrt.data.dataset import open_dataset
 from spikevrt.data.prepare import Sources, prepare
-from spikevrt.data.prepare_options import PrepareOptions
 from spikevrt.evaluate.methods import network_method
 from spikevrt.evaluate.metrics import psnr_rgb
 from spikevrt.evaluate.pictures import frame_path
@@ -34,10 +34,10 @@ from spikevrt.mux.encode import VideoTags, write_segment
 from spikevrt.mux.join import join_segments
 from spikevrt.recording.alignment import Alignment, write_alignment
 from spikevrt.recording.frames import list_images, read_image, to_float, to_uint8
-from spikevrt.recording.media import VideoFormat
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.recording.stream import PackedStream
+from spikevrt.recording.video import VideoFormat
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.restorer import Restorer
 from spikevrt.simulate.setup import SimulateOptions

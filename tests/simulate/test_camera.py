@@ -9,7 +9,7 @@ import torch
 
 from spikevrt.light import linear_to_srgb
 from spikevrt.recording.frames import to_uint8
-from spikevrt.simulate.camera import FrameExposure, camera_seed, develop, row_delays
+from spikevrt.simulate.sensor import FrameExposure, camera_seed, develop, row_delays
 from spikevrt.simulate.setup import CameraConfig
 
 NOISY = CameraConfig(full_well_electrons=1000.0, read_noise=0.02)

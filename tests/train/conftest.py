@@ -16,14 +16,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spikevrt.config import Config, DataConfig, ModelConfig, SpikeInputs
+from spikevrt.config import Config, DataConfig, ModelConfig, PrepareOptions, SpikeInputs
 from spikevrt.data.dataset import DatasetInfo
 from spikevrt.data.prepare import Sources, prepare
-from spikevrt.data.prepare_options import PrepareOptions
 from spikevrt.model.network import Network
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import to_uint8, write_image
 from spikevrt.recording.recording import Recording
+from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.stream import count_slices
 from spikevrt.represent.voxel import VoxelStats
 from spikevrt.simulate.setup import SimulateOptions

@@ -11,8 +11,8 @@ import torch
 
 from spikevrt.checkpoint import WeightsInfo, load_weights, save_weights
 from spikevrt.config import Config
+from spikevrt.model import build_network
 from spikevrt.model.unet import Unet
-from spikevrt.model.weights import build_network
 from spikevrt.recording.recording import open_recording
 from spikevrt.restore.job import restore_recording
 from spikevrt.restore.restorer import RestoreOptions, load_network

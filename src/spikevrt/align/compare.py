@@ -16,9 +16,8 @@ import numpy as np
 import torch
 
 from spikevrt.align.registration import Cameras, features, resized
-from spikevrt.bilinear import read_at
 from spikevrt.light import LUMINANCE, image_to_linear
-from spikevrt.recording.alignment import apply_homography
+from spikevrt.recording.alignment import apply_homography, read_at
 from spikevrt.recording.frames import write_image
 
 if TYPE_CHECKING:

@@ -22,9 +22,8 @@ from spikevrt.formats.dataset_trees import find_layout
 from spikevrt.formats.layouts import NO_OPTIONS, LayoutOptions, layout_recordings
 from spikevrt.recording.frames import IMAGE_SUFFIXES, image_size, list_images, write_image
 from spikevrt.recording.recording import Recording, open_recording, recordings_in
-from spikevrt.recording.sidecar import ROWS, SPIKECV_CONFIG
+from spikevrt.recording.sidecar import ROWS, SPIKE_KINDS, SPIKECV_CONFIG, SUFFIX_KINDS
 from spikevrt.recording.spike_formats import Found, find_format, open_stream
-from spikevrt.recording.spike_kinds import SPIKE_KINDS, SUFFIX_KINDS
 from spikevrt.recording.stream import PackedStream, SpikeStream
 from spikevrt.recording.video import probe_video
 from spikevrt.represent.interval import tfi, tfp
@@ -106,17 +105,13 @@ def exposure_words(recording: Recording) -> str:
 def stream_line(path: Path, stream: SpikeStream, found: Found) -> str:
     """A spike file's format and size, and who says so."""
     size = f"{stream.width} x {stream.height}"
-    said = "" if _needs_no_witness(found) else f" (says {found.source})"
+    needs_no_witness = found.source in (STATED, "the file itself")  # the user said it, or the file has a header
+    said = "" if needs_no_witness else f" (says {found.source})"
     if isinstance(stream, PackedStream):
         return f"{path}: {packed_words(stream)}{said}"
     if found.format.kind == "sps100":
         return f"{path}: SPS100 half-rows, {size}, line tags right{said}"
     return f"{path}: {'bit' if SPIKE_KINDS[found.format.kind].in_bits else 'un'}packed spike stream, {size}{said}"
-
-
-def _needs_no_witness(found: Found) -> bool:
-    """Whether the geometry needs no witness: the user said it, or the file has a header."""
-    return found.source in (STATED, "the file itself")
 
 
 def packed_words(stream: PackedStream) -> str:

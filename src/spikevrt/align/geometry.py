@@ -17,9 +17,9 @@ import numpy as np
 
 from spikevrt.align.pairing import ORIENTATIONS, correlation, detail, linear_light, orientation_scores, to_luminance
 from spikevrt.recording.frames import IMAGE_SUFFIXES, list_images, read_image
+from spikevrt.recording.sidecar import HEADERLESS, SPIKE_KINDS
 from spikevrt.recording.spike_file import SpikeGeometry, read_spikes
 from spikevrt.recording.spike_formats import StreamFormat, open_stream
-from spikevrt.recording.spike_kinds import HEADERLESS, SPIKE_KINDS
 from spikevrt.recording.video import VideoReader, probe_video
 
 if TYPE_CHECKING:
@@ -180,6 +180,10 @@ def _reading(
     spikes = open_stream(path, form).read(start, start + length)
     picture = spikes.mean(axis=0, dtype=np.float32)
     phases = [spikes[k::PHASES].mean(axis=0, dtype=np.float32) for k in range(min(PHASES, length))]
+    fit = None
+    if frame is not None:
+        light = to_luminance(linear_light(frame, picture.shape))
+        fit = tuple(float(score) for score in orientation_scores(picture[None], light[None])[0])
     steady = [correlation(phases[0], phase) for phase in phases[1:]]
     return Reading(
         number=number,
@@ -190,7 +194,7 @@ def _reading(
         steady=min(steady) if steady else float("nan"),
         copies=_copies(picture),
         tags=_tags(path, form, start, length),
-        fit=None if frame is None else _fit(picture, frame),
+        fit=fit,
         picture=picture,
     )
 
@@ -219,8 +223,3 @@ def _tags(path: Path, form: StreamFormat, start: int, length: int) -> str | None
         if steps.size and counts.max() >= 0.9 * steps.size and values[counts.argmax()]:
             return "count"
     return "look like pixels"
-
-
-def _fit(picture: Float[np.ndarray, "h w"], frame: UInt8[np.ndarray, "H W 3"]) -> tuple[float, ...]:
-    light = to_luminance(linear_light(frame, picture.shape))
-    return tuple(float(score) for score in orientation_scores(picture[None], light[None])[0])

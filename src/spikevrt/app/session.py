@@ -27,13 +27,13 @@ from spikevrt import shipped
 from spikevrt.align.describe import draw_preview
 from spikevrt.align.health import HealthReport, admit, check_health
 from spikevrt.align.inspect import HALF_WINDOW_TICKS
-from spikevrt.app.uploads import Stated, open_upload
+from spikevrt.app.uploads import open_upload
 from spikevrt.atomic import complete_or_absent
 from spikevrt.bench.demo import ASSETS, OPTIONS, PHOTOS, VIDEO
-from spikevrt.mux.join import write_video
-from spikevrt.mux.restored import video_parts
+from spikevrt.mux.join import video_parts, write_video
 from spikevrt.recording.frames import list_images, read_image, write_image
 from spikevrt.recording.recording import Recording, open_recording
+from spikevrt.recording.sidecar import Stated
 from spikevrt.report.recording_pages import write_health_page, write_restored_page
 from spikevrt.restore.job import restore_recording
 from spikevrt.restore.options import JobOptions, Output, RestoreOptions
@@ -227,7 +227,9 @@ def restore(
         if watch_fps < recording.fps:
             write_video(partial / "watch.mp4", map(read_image, pictures), watch_fps)
         may_stop()
-        _write_archive(partial / "frames.zip", [*pictures, frames / SUMMARY_FILE])
+        with zipfile.ZipFile(partial / "frames.zip", "w", zipfile.ZIP_STORED) as archive:  # PNGs are packed already
+            for file in (*pictures, frames / SUMMARY_FILE):
+                archive.write(file, file.name)
         may_stop()
         write_restored_page(partial / "report.html", recording, pictures, footage.report, summary, footage.credit)
         may_stop()
@@ -289,10 +291,3 @@ def _kept(path: Path, folder: Path) -> Path:
     except OSError:
         shutil.copyfile(path, out)
     return out
-
-
-def _write_archive(out: Path, files: Sequence[Path]) -> None:
-    """A zip of files by their names, stored: PNGs are packed already."""
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for file in files:
-            archive.write(file, file.name)

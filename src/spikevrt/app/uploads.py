@@ -10,35 +10,18 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
 from spikevrt.recording.frames import IMAGE_SUFFIXES
 from spikevrt.recording.loose import loose_recording, open_beside
 from spikevrt.recording.recording import Recording, open_recording
-from spikevrt.recording.sidecar import SIDECAR
+from spikevrt.recording.sidecar import SIDECAR, Stated
 from spikevrt.recording.video import VIDEO_SUFFIXES
 
 MAX_ZIP_FILES = 20_000
 PIECE_BYTES = 1 << 20
 BESIDE_SPIKES = (".json", ".yaml")  # a spike file's sidecar, SpikeCV's config.yaml
-
-
-@dataclass(frozen=True)
-class Stated:
-    """What the visitor says of a spike file and of the exposures, as the options of `spikevrt restore`; None: nothing.
-
-    spike_width, spike_height: pixels. top_down: the first stored row is the top one. tick_rate_hz: read-outs a second.
-    first_tick, exposure_ticks, period_ticks: when the first exposure starts, how long each is, from one to the next.
-    """
-
-    spike_width: int | None = None
-    spike_height: int | None = None
-    top_down: bool | None = None
-    tick_rate_hz: float | None = None
-    first_tick: int | None = None
-    exposure_ticks: int | None = None
-    period_ticks: int | None = None
 
 
 def read_stated(texts: Mapping[str, str | None], top_down: bool) -> Stated:
@@ -56,7 +39,7 @@ def read_stated(texts: Mapping[str, str | None], top_down: bool) -> Stated:
         except ValueError:
             kind = "a number" if is_rate else "a whole number"
             raise ValueError(f"{name}: {text.strip()[:40]!r}; allowed: {kind}, or nothing") from None
-    return Stated(**values, top_down=top_down or None)  # type: ignore[arg-type]
+    return Stated(**values, top_down=top_down)  # type: ignore[arg-type]
 
 
 def open_upload(frames: Path, spikes: Sequence[Path], stated: Stated, unpacked: Path, max_bytes: int) -> Recording:
@@ -69,7 +52,7 @@ def open_upload(frames: Path, spikes: Sequence[Path], stated: Stated, unpacked: 
         ValueError, FileNotFoundError: as `loose_recording`, `open_stream` and `open_recording`; or the uploads are of
             another kind; one line says what is allowed.
     """
-    about = {name: value for name, value in asdict(stated).items() if value is not None}
+    about = [name for name, value in asdict(stated).items() if value is not None and value is not False]
     streams = [path for path in spikes if path.suffix.lower() not in BESIDE_SPIKES]
     if spikes and len(streams) != 1:
         raise ValueError(f"spike file: {len(streams)} given; allowed: one, and its .json or config.yaml beside it")
@@ -77,7 +60,7 @@ def open_upload(frames: Path, spikes: Sequence[Path], stated: Stated, unpacked: 
         root = unpack(frames, unpacked / frames.stem, max_bytes)
         if (root / SIDECAR).is_file():
             if spikes or about:
-                what = "a spike file" if spikes else next(iter(about))
+                what = "a spike file" if spikes else about[0]
                 raise ValueError(f"{what}: not with {frames.name}, a recording with spikes of its own")
             return open_recording(root)
         if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in root.iterdir()):
@@ -90,9 +73,9 @@ def open_upload(frames: Path, spikes: Sequence[Path], stated: Stated, unpacked: 
         )
     if not streams:
         if about:
-            raise ValueError(f"{next(iter(about))}: only with a spike file")
+            raise ValueError(f"{about[0]}: only with a spike file")
         return loose_recording(frames, None)
-    return open_beside(frames, streams[0], **about)
+    return open_beside(frames, streams[0], stated)
 
 
 def unpack(archive: Path, out: Path, max_bytes: int, max_files: int = MAX_ZIP_FILES) -> Path:

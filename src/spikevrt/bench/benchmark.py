@@ -23,15 +23,13 @@ import numpy as np
 import torch
 
 from spikevrt.atomic import complete_or_absent, write_text
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import Recording, open_recording, write_sidecar
-from spikevrt.recording.sidecar import SPIKE_FILE
+from spikevrt.recording.sidecar import SPIKE_FILE, Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
-from spikevrt.simulate.camera import FrameExposure
 from spikevrt.simulate.exact import draw, exact_scene, exact_video, grey_light, light_levels
 from spikevrt.simulate.scene import Scene
-from spikevrt.simulate.sensor import SpikeSensor
+from spikevrt.simulate.sensor import FrameExposure, SpikeSensor
 from spikevrt.simulate.setup import CameraConfig, sensor_preset
 
 if TYPE_CHECKING:

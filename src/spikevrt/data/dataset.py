@@ -1,29 +1,32 @@
-"""Read clips from a prepared dataset: what the training loop and validation see.
+"""Read clips from a prepared dataset: what the training loop and validation see, and which clip comes when.
 
 Item i of epoch e is drawn from (seed, e, i) and nothing else: any number of workers, in any order, gives the same clip.
+Training sees an endless stream of seeded permutations of the items, which can be entered at any point.
 
 Dimension key: T frames, K bins, H x W colour pixels, h x w spike pixels.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset, Sampler
 
 from spikevrt.config import DataConfig, SpikeInputs
 from spikevrt.data.augment import augment as apply_augmentation
 from spikevrt.data.augment import degrade, degrade_ticks, draw_augmentation, draw_degradation
 from spikevrt.data.sample import Crop, Sample, SampleSpec, collate, read_sample
 from spikevrt.data.sequence import PREPARE_AGAIN, PREPARED_VERSION, PreparedSequence, open_sequence
-from spikevrt.recording.exposure import Exposure
+from spikevrt.recording.sidecar import Exposure
 from spikevrt.represent.voxel import Split as BinSplit
 from spikevrt.represent.voxel import VoxelSpec, VoxelStats
 from spikevrt.typed import convert, load_json, naming, require
@@ -271,3 +274,65 @@ def draw_crop(sequence: PreparedSequence, crop_px: int, generator: torch.Generat
     top = int(torch.randint((sequence.height - crop_px) // r + 1, (), generator=generator))
     left = int(torch.randint((sequence.width - crop_px) // r + 1, (), generator=generator))
     return Crop(top * r, left * r, crop_px, crop_px)
+
+
+class EpochDataset(Protocol):
+    """A dataset whose item i depends on nothing but (seed, epoch, i)."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, item: int) -> Sample: ...
+    def set_epoch(self, epoch: int) -> None: ...
+
+
+class ClipStream(Sampler[tuple[int, int]]):
+    """Positions `start, start + 1, ...` of the stream as pairs (epoch, item); of several ranks each takes every n-th.
+
+    Position p lies in epoch p // num_items, at place p % num_items of that epoch's permutation. The whole state is the
+    number of samples consumed by all ranks together, so a stopped run goes on exactly where it was.
+    """
+
+    def __init__(self, num_items: int, *, seed: int, start: int, stop: int, rank: int, world: int) -> None:
+        assert num_items > 0 and 0 <= rank < world and start % world == 0
+        self.num_items, self.seed = num_items, seed
+        self.positions = range(start + rank, stop, world)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        current, order = -1, []
+        for position in self.positions:
+            epoch, place = divmod(position, self.num_items)
+            if epoch != current:
+                current, order = epoch, permutation(self.num_items, seed=self.seed, epoch=epoch)
+            yield epoch, order[place]
+
+
+def permutation(num_items: int, *, seed: int, epoch: int) -> list[int]:
+    """The order of one epoch, a function of (seed, epoch)."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(num_items, generator=generator).tolist()
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """What the random numbers of one step on one rank are drawn from."""
+    return ((seed * 1_000_003 + step) * 1_009 + rank) % 2**63
+
+
+class StreamedDataset(Dataset["Sample"]):
+    """Looks up (epoch, item) pairs, so that the epoch reaches every loader worker with the item itself.
+
+    Around the end of an epoch two workers may be in different ones, so each process has a copy of its own.
+    """
+
+    def __init__(self, dataset: EpochDataset) -> None:
+        self.dataset = dataset
+        self._own: EpochDataset | None = None
+        self._pid = -1
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, item = key
+        if self._own is None or self._pid != os.getpid():
+            self._own, self._pid = copy.deepcopy(self.dataset), os.getpid()
+        self._own.set_epoch(epoch)
+        return self._own[item]

@@ -24,13 +24,13 @@ import numpy as np
 from torch import Tensor
 
 from spikevrt.atomic import complete_or_absent, refuse_existing
+from spikevrt.config import PrepareOptions
 from spikevrt.data.dataset import DATASET_FILE, DATASET_FORMAT, Split, is_sequence_name
-from spikevrt.data.prepare_options import PrepareOptions
 from spikevrt.data.sample import COUNT_TYPES
 from spikevrt.data.sequence import POSITIONS_FILE, PREPARED_VERSION, FrameKind, PreparedSequence, write_sequence
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import Recording, nearest_ratio
+from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, pack, sha256_file
 from spikevrt.represent.counts import frame_counts
 from spikevrt.represent.voxel import VoxelSpec, density
@@ -153,7 +153,7 @@ def prepare(
 
 
 def _split(sources: Sources, options: PrepareOptions) -> list[tuple[Recording, Split]]:
-    """Every recording with the part of the dataset that it goes to."""
+    """Every recording with the split that it goes to, train or val."""
     loose = sources.recordings
     if not loose and not sources.presplit:
         raise ValueError("recordings: none given; allowed: one or more")

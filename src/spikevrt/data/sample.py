@@ -17,8 +17,8 @@ from torch.utils.data import default_collate
 
 from spikevrt.config import SpikeInputs
 from spikevrt.data.sequence import PreparedSequence, check_ticks, map_array
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import check_size, read_image, to_float
+from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.stream import PackedStream
 from spikevrt.represent.counts import exposure_counts
 from spikevrt.represent.inputs import BinnedSpikes, bin_spikes, network_inputs
@@ -45,7 +45,7 @@ class Sample(TypedDict):
 
     `spikes_present` stands in samples of a training set with spike dropout: where it is False, the voxels are zeros
     that nothing was read for, and the network must not look at them. `sharp` is absent where none was recorded.
-    `frames` are what enters the network: `blur` itself, or the frames relit as the spikes say.
+    `frames` are what enters the network: `blur` itself, or the relit frames.
     """
 
     blur: Float[Tensor, "T 3 H W"]

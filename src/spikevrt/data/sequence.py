@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from spikevrt.recording.exposure import Exposure, check_bad_pixels, exposure_values
 from spikevrt.recording.recording import Recording
-from spikevrt.recording.sidecar import ROWS, Rows
+from spikevrt.recording.sidecar import ROWS, Exposure, Rows, check_bad_pixels, exposure_values
 from spikevrt.recording.spike_file import SpikeGeometry
 from spikevrt.recording.stream import JoinedStream, PackedStream
 from spikevrt.represent.inputs import SensorGrid
@@ -244,7 +243,7 @@ def map_array(path: Path, shape: tuple[int, ...], dtypes: tuple[type, ...]) -> n
         array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; run `spikevrt prepare` again") from None
-    except Exception as error:  # NumPy has no end of ways to say that a header is damaged
+    except Exception as error:  # NumPy raises many types of error for a damaged header
         told = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path}: damaged array ({told})") from None
     if array.shape != shape or array.dtype not in dtypes or not array.flags.c_contiguous:

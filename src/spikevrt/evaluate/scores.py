@@ -15,17 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from spikevrt.evaluate import metrics
-from spikevrt.evaluate.edges import edge_rise
-from spikevrt.evaluate.flicker import tof
-from spikevrt.evaluate.perceptual import flip, lpips_network, lpips_scores
-from spikevrt.evaluate.reblur import reblur_psnr
-from spikevrt.evaluate.vmaf import find_ffmpeg, vmaf_neg
+from spikevrt.evaluate.metrics import find_ffmpeg, flip, lpips_network, lpips_scores, vmaf_neg
+from spikevrt.evaluate.motion import edge_rise, reblur_psnr, tof
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from spikevrt.recording.exposure import Exposure
+    from spikevrt.recording.sidecar import Exposure
 
 
 @dataclass(frozen=True)

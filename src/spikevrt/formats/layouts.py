@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from spikevrt.config import PrepareOptions
 from spikevrt.data.prepare import Sources
-from spikevrt.data.prepare_options import PrepareOptions
 from spikevrt.formats.dataset_trees import (
     GOPRO_TICKS,
     LAYOUTS,
@@ -28,10 +28,9 @@ from spikevrt.formats.dataset_trees import (
     find_layout,
 )
 from spikevrt.recording.arrays import npy_shape
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import IMAGE_SUFFIXES, image_size
 from spikevrt.recording.recording import Recording, find_recordings, open_recording
-from spikevrt.recording.sidecar import SPIKECV_CONFIG, read_spikecv_config
+from spikevrt.recording.sidecar import SPIKECV_CONFIG, Exposure, read_spikecv_config
 from spikevrt.recording.spike_file import SpikeGeometry, count_ticks
 from spikevrt.recording.stream import JoinedStream, PackedStream
 

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from spikevrt.kernels.choice import dot_precision, interpreted
+from spikevrt.kernels import dot_precision, interpreted
 
 PIXELS, CHANNELS, MOST_OUTPUTS, SPLITS = 64, 32, 128, 64
 

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from spikevrt.kernels.choice import dot_precision, interpreted
+from spikevrt.kernels import dot_precision, interpreted
 
 if TYPE_CHECKING:
     from spikevrt.kernels.operators import TemporalWeights

@@ -1,25 +1,22 @@
 """Window attention with a relative bias and a shift mask by torch's fused kernels. The plain twin is
 `model/attention.py` `attend_plain`.
 
-`sdpa`: torch's scaled_dot_product_attention. It takes one bias for many windows only if it is the same for all of them,
-so windows are sorted by their mask: a cyclic shift leaves at most eight different ones, most windows having none. Its
-kernels want head sizes and rows of the bias in multiples of eight; both are padded with zeros.
-`flex`: torch's FlexAttention, a kernel compiled for this bias and mask, in which no mask is stored.
+torch's scaled_dot_product_attention takes one bias for many windows only if it is the same for all of them, so windows
+are sorted by their mask: a cyclic shift leaves at most eight different ones, most windows having none. Its kernels want
+head sizes and rows of the bias in multiples of eight; both are padded with zeros.
 
 Dimension key: M windows (samples outermost), W windows of a sample, N tokens of a window, G heads of E channels.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import flex_attention
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -34,7 +31,6 @@ LOGITS_PER_CHUNK = 1 << 27  # with a gradient of the bias, which torch writes fo
 class MaskPatterns:
     """The masks of W windows, sorted. Made once per size (it looks at values, which a compiled network cannot)."""
 
-    labels: Int[Tensor, "W N"]  # two tokens of a window see each other if theirs are equal
     pairs: tuple[Bool[Tensor, "N N"] | None, ...]  # each different mask; None: all pairs see each other
     windows: tuple[Int[Tensor, " w"], ...]  # those that have it
     places: Int[Tensor, " W"]  # where each window is, once they are sorted by mask
@@ -45,9 +41,7 @@ class MaskPatterns:
         kind_of = torch.tensor(kinds, device=patterns.device)
         present = sorted(set(kinds))
         windows = tuple((kind_of == kind).nonzero()[:, 0] for kind in present)
-        labels = (~patterns).int().argmax(-1)  # the first token that a token sees stands for its region
         return cls(
-            labels[kind_of],
             tuple(patterns[kind] if patterns[kind].any() else None for kind in present),
             windows,
             torch.cat(windows).argsort(),
@@ -60,18 +54,15 @@ def attend_windows(
     v: Float[Tensor, "M G N E"],
     bias: Float[Tensor, "G N N"] | None,
     mask: MaskPatterns | None,
-    *,
-    form: Literal["sdpa", "flex"] = "sdpa",
 ) -> Float[Tensor, "M G N E"]:
     """softmax(q k^T + bias + mask) v; `q` is already scaled. Window m has the mask of window m % W."""
     size = q.shape[-1]
     q, k, v = (F.pad(t, (0, -size % ALIGNMENT)) for t in (q, k, v))
     bias = None if bias is None else bias.to(q.dtype)
-    out = by_flex(q, k, v, bias, mask) if form == "flex" else by_sdpa(q, k, v, bias, mask)
-    return out[..., :size]
+    return sorted_by_mask(q, k, v, bias, mask)[..., :size]
 
 
-def by_sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: MaskPatterns | None) -> Tensor:
+def sorted_by_mask(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: MaskPatterns | None) -> Tensor:
     """Windows of one mask at a time. The result is put back into the order of the windows."""
     if mask is None:
         return attend_alike(bias, q, k, v)
@@ -104,32 +95,3 @@ def aligned(bias: Float[Tensor, "g N N"]) -> Float[Tensor, "g N N"]:
     tokens = bias.shape[-1]
     padded = F.pad(bias, (0, -tokens % ALIGNMENT))
     return padded.contiguous()[..., :tokens]
-
-
-def by_flex(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: MaskPatterns | None) -> Tensor:
-    """On a GPU the kernel is compiled; on a CPU torch runs the same function unfused, without gradients."""
-    labels = None if mask is None else mask.labels
-    # a chunk holds whole samples, so that every chunk begins with window 0 of one
-    chunk = MAX_WINDOWS if labels is None else MAX_WINDOWS // len(labels) * len(labels)
-    if labels is not None and chunk == 0:
-        raise ValueError(f"{len(labels)} windows a sample: FlexAttention takes at most {MAX_WINDOWS}")
-
-    def score(logit: Tensor, window: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        if bias is not None:
-            logit = logit + bias[head, query, key]
-        if labels is not None:
-            own = window % labels.shape[0]
-            logit = torch.where(labels[own, query] == labels[own, key], logit, logit + MASKED)
-        return logit
-
-    fused = q.is_cuda and not torch.compiler.is_compiling()  # inside a compiled network it is compiled with the rest
-    attend: Any = compiled_flex() if fused else flex_attention
-    parts = zip(q.split(chunk), k.split(chunk), v.split(chunk), strict=True)
-    results = [attend(*part, score_mod=score, scale=1.0) for part in parts]
-    return results[0] if len(results) == 1 else torch.cat(results)
-
-
-@functools.cache
-def compiled_flex() -> Callable[..., Any]:
-    compiled: Callable[..., Any] = torch.compile(flex_attention)
-    return compiled

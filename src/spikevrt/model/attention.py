@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from spikevrt.kernels.choice import chosen
+from spikevrt.kernels import chosen
 from spikevrt.kernels.window_attention import MASKED, MaskPatterns, attend_windows
 from spikevrt.model.linear import Linear, linear, on_cpu
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from spikevrt.kernels.choice import use_triton
+from spikevrt.kernels import use_triton
 from spikevrt.kernels.operators import deform_triton
 from spikevrt.model.flow import at_least_float32, full_precision, sample, sample_by_index
 

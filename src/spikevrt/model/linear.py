@@ -47,15 +47,6 @@ class Linear(nn.Linear):
         return super().forward(x) if self.plain else linear(x, self.weight, self.bias)
 
 
-def as_published(network: nn.Module) -> nn.Module:
-    """Switch every layer that has a plain twin to it, in place: the network computes as the published design is
-    written. For comparisons; slower and larger."""
-    for module in network.modules():
-        if hasattr(module, "plain"):
-            setattr(module, "plain", True)  # noqa: B010 (nn.Module's own annotation admits tensors alone)
-    return network
-
-
 class Geglu(nn.Module):
     """fc2(GELU(fc11 x) * fc12 x), of x or of its norm."""
 

@@ -62,6 +62,11 @@ class Network(nn.Module):
         """The optical flows of a clip of whole pictures, in bounded memory; where `shares_flows`."""
         raise NotImplementedError
 
+    def frame_flow(self, first: Float[Tensor, "N 3 H W"], second: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 2 H W"]:
+        """The optical flow that the network sees, in pixels: the field that brings `second` to `first`. A U-Net has
+        none: training refuses settings that would ask for it (train/start.py)."""
+        raise NotImplementedError
+
     def flow_bytes(self, num_frames: int, height_px: int, width_px: int) -> int:
         """What computing the flows of a clip of whole pictures adds to a process, in bytes; where `shares_flows`."""
         raise NotImplementedError

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from spikevrt.atomic import complete_or_absent
-from spikevrt.recording.media import (
+from spikevrt.recording.video import (
     BT709,
     BT2020,
     DEFAULT_CRF,
@@ -31,8 +31,8 @@ from spikevrt.recording.media import (
     LIMITED_RANGE,
     RGB,
     VideoFormat,
+    VideoInfo,
 )
-from spikevrt.recording.video import VideoInfo
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8, UInt16

@@ -22,21 +22,22 @@ import numpy as np
 from spikevrt.light import linear_to_srgb
 from spikevrt.recording.alignment import Alignment, placed, sensor_positions
 from spikevrt.recording.deep_images import is_deep, is_float
-from spikevrt.recording.exposure import Exposure, check_bad_pixels, check_exposures, exposure_values
 from spikevrt.recording.frames import check_size, image_size, list_images, read_image, read_pixels, to_float, to_uint8
 from spikevrt.recording.sidecar import (
-    BIT_ORDER,
     BLUR_FOLDER,
     FORMAT,
-    ROWS,
     SHARP_FOLDER,
     SIDECAR,
     SPIKE_FILE,
     VERSION,
+    Exposure,
+    check_bad_pixels,
+    check_exposures,
+    exposure_values,
     write_json,
 )
 from spikevrt.recording.spike_file import SpikeWriter
-from spikevrt.recording.spike_formats import RecordedStream, find_format, open_stream
+from spikevrt.recording.spike_formats import RecordedStream, StreamFormat, find_format, open_stream
 from spikevrt.recording.stream import SpikeStream
 from spikevrt.recording.video import VIDEO_SUFFIXES, VideoReader
 from spikevrt.typed import convert, load_json, naming, require
@@ -114,7 +115,7 @@ class Recording:
         """Blurry frame `index`, counted from 0 in this recording, in display values of 8 bits."""
         assert 0 <= index < self.num_frames, index
         if isinstance(self.blur, Path):
-            return self._checked(self._video.read(self.exposures[index].frame_idx), self.blur)
+            return self._checked(self._videos[0].read(self.exposures[index].frame_idx), self.blur)
         path = self.blur[index]
         if is_float(path) or (self.linear and is_deep(path)):
             return to_uint8(self.read_blur_deep(index))
@@ -127,7 +128,7 @@ class Recording:
         """
         assert 0 <= index < self.num_frames, index
         if isinstance(self.blur, Path):
-            return to_float(self._checked(self._deep_video.read(self.exposures[index].frame_idx), self.blur))
+            return to_float(self._checked(self._videos[1].read(self.exposures[index].frame_idx), self.blur))
         path = self.blur[index]
         image = self._checked(read_pixels(path), path)
         frame = to_float(image)
@@ -174,7 +175,7 @@ class Recording:
 
     @cached_property
     def sensor_positions(self) -> Float[np.ndarray, "h2 w2 2"] | None:
-        """Where each cell of the registered grid looks on the sensor (`registration`), in sensor pixels (x, y).
+        """Where each cell of the registered grid looks on the sensor (`recording.alignment`), in sensor pixels (x, y).
 
         None when sensor pixels are cells already: nothing was aligned, and a frame has a whole number of pixels for
         each of them. Raises FileNotFoundError or ValueError when the displacement field is missing or damaged.
@@ -193,14 +194,10 @@ class Recording:
             raise ValueError(f"{self.root / SIDECAR}: {text}" if text.startswith("alignment.") else text) from None
 
     @cached_property
-    def _video(self) -> VideoReader:
+    def _videos(self) -> tuple[VideoReader, VideoReader]:
+        """Of 8 bits, and at the depth that is stored."""
         assert isinstance(self.blur, Path)
-        return VideoReader(self.blur)
-
-    @cached_property
-    def _deep_video(self) -> VideoReader:
-        assert isinstance(self.blur, Path)
-        return VideoReader(self.blur, deep=True)
+        return VideoReader(self.blur), VideoReader(self.blur, deep=True)
 
     def _exposure_with_spikes(self, index: int) -> Exposure:
         if self.spikes is None:
@@ -367,16 +364,13 @@ def write_sidecar(
     """Write root/recording.json; spikes.dat, written by `spikes`, and blur/ (and sharp/) must already lie beside it."""
     root, geometry = Path(root), spikes.geometry
     check_exposures(root / SIDECAR, exposures, spikes.num_ticks)
+    stored = StreamFormat("packed", geometry.width, geometry.height, geometry.bottom_up, geometry.tag_bits)
     values = {
         "format": FORMAT,
         "version": VERSION,
         "spikes": {
             "file": SPIKE_FILE,
-            "width": geometry.width,
-            "height": geometry.height,
-            "rows": ROWS[geometry.bottom_up],
-            "bit_order": BIT_ORDER,
-            **({"tag_bits": geometry.tag_bits} if geometry.tag_bits else {}),
+            **{name: value for name, value in stored.values().items() if name != "kind"},
             "num_ticks": spikes.num_ticks,
             "tick_rate_hz": tick_rate_hz,
             "sha256": spikes.sha256,

@@ -27,32 +27,30 @@ from spikevrt.recording.arrays import (
     open_npz,
 )
 from spikevrt.recording.sidecar import (
+    AXES,
     BIT_ORDER,
     FORMAT,
-    ROWS,
-    SIDECAR,
-    SPIKECV_CONFIG,
-    STREAM_FORMAT,
-    STREAM_VERSION,
-    VERSION,
-    Rows,
-    read_spikecv_config,
-    write_json,
-)
-from spikevrt.recording.spike_file import SpikeGeometry
-from spikevrt.recording.spike_kinds import (
-    AXES,
     HEADERLESS,
     KEY_AXES,
     KEYED,
     KINDS,
     LENGTH_KEY,
+    ROWS,
+    SIDECAR,
     SPIKE_KINDS,
+    SPIKECV_CONFIG,
+    STREAM_FORMAT,
+    STREAM_VERSION,
     SUFFIX_KINDS,
     TIME_PACKED_KEY,
+    VERSION,
     WITH_AXES,
+    Rows,
     kind_of,
+    read_spikecv_config,
+    write_json,
 )
+from spikevrt.recording.spike_file import SpikeGeometry
 from spikevrt.recording.stream import (
     SPS100_HEIGHT,
     SPS100_WIDTH,
@@ -68,7 +66,7 @@ from spikevrt.typed import convert, load_json, naming, require, require_file_nam
 class StreamFormat:
     """One description of a spike file's bytes.
 
-    kind: one of `spike_kinds.SPIKE_KINDS`.
+    kind: one of `sidecar.SPIKE_KINDS`.
     width, height: pixels; must be known for files without a header, are compared with what the others say.
     bottom_up: whether the bottom row is stored first; None: as usual for the kind.
     tag_bits: packed only; bits behind the pixels of each row (16 in 416-wide rows of 400 pixels).
@@ -225,7 +223,7 @@ def find_format(path: Path) -> Found:
 
 
 def find_stated(path: Path, stated: dict[str, Any]) -> Found:
-    """`find_format` where the caller states some fields of a `StreamFormat`: they fill what nobody else tells.
+    """`find_format` where the caller states some fields of a `StreamFormat`: they fill what no other source states.
 
     Raises:
         FileNotFoundError: no such file.
@@ -281,7 +279,7 @@ def write_stream_sidecar(
 
 
 def _tellers(path: Path) -> list[Found]:
-    """Everybody who tells something of a file, the one who is believed first."""
+    """The sources that describe a file, in the order of precedence."""
     tellers = []
     sidecar, spikes, config = stream_sidecar_path(path), _recorded(path), path.parent / SPIKECV_CONFIG
     if sidecar.is_file():
@@ -313,7 +311,7 @@ def _recorded(path: Path) -> RecordedStream | None:
 
 
 def _said(found: Found) -> dict[str, Any]:
-    """Only what somebody says; what follows from a kind or a suffix is left out."""
+    """Only what is stated; what follows from a kind or a suffix is left out."""
     format = found.format
     if found.source == "the file itself":
         return {}

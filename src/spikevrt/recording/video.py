@@ -1,6 +1,7 @@
-"""Video files through PyAV: measured, and decoded in order.
+"""Video files through PyAV: which formats are written, and files opened, measured, and decoded in order.
 
 Colour: a file's own matrix is obeyed; an untagged file of 720 rows or more is taken as BT.709, a smaller one as BT.601.
+Importing it loads neither torch nor NumPy (`VideoFormat` holds options).
 
 Dimension key: H rows, W columns, 3 colours (RGB).
 """
@@ -15,14 +16,98 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-
-from spikevrt.recording.media import BT709, EXACT_COLOURS, UNSPECIFIED, main_video, open_media
+from typing import TYPE_CHECKING, Annotated, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     from jaxtyping import UInt8, UInt16
+
+
+# FFmpeg's codes of matrices; BT709, UNSPECIFIED, BT2020: of primaries, too
+BT709, UNSPECIFIED, BT2020, RGB = 1, 2, 9, 0
+LIMITED_RANGE, FULL_RANGE = 1, 2
+# bicubic, accurate rounding, full chroma in and out (FFmpeg's SWS_ flags): without them a round trip darkens every
+# colour by one or two levels of 255 and costs 3 dB
+EXACT_COLOURS = 0x4 | 0x40000 | 0x2000 | 0x4000
+CODECS = ("h264", "hevc", "av1", "ffv1")
+CONTAINERS = {".mp4": ("h264", "hevc", "av1"), ".mov": ("h264", "hevc"), ".mkv": CODECS}
+DEFAULT_CRF = {"h264": 16, "hevc": 16, "av1": 18}
+MAX_CRF = {"h264": 51, "hevc": 51, "av1": 63}
+
+
+@dataclass(frozen=True)
+class VideoFormat:
+    """How video is encoded. `crf` (quality, lower is better) is of lossy video; ffv1 is lossless whatever is said.
+
+    Raises:
+        ValueError: a value or a combination that no encoder here has, with what is allowed.
+    """
+
+    codec: Annotated[str, "of video: h264, hevc, av1, or ffv1, which needs .mkv"] = "h264"
+    lossless: Annotated[bool, "video whose pixels are those restored"] = False
+    bits: Annotated[int, "of video: 8 or 10"] = 8
+    crf: Annotated[int | None, "quality of lossy video, lower is better (16; av1 18)"] = None
+
+    def __post_init__(self) -> None:
+        if self.codec not in CODECS:
+            raise ValueError(f"codec: {self.codec!r}; allowed: {', '.join(CODECS)}")
+        if self.bits not in (8, 10):
+            raise ValueError(f"bits: {self.bits}; allowed: 8, 10")
+        if self.lossless and self.codec == "av1":
+            raise ValueError("lossless: not with codec av1, whose encoder has no RGB; allowed: h264, hevc, ffv1")
+        if self.lossless and self.codec == "h264" and self.bits == 10:
+            raise ValueError("bits: 10 with lossless h264, whose encoder has RGB of 8 bits only; allowed: hevc, ffv1")
+        if self.crf is not None and self.is_lossless:
+            raise ValueError(f"crf: {self.crf} with lossless video; allowed: none")
+        if self.crf is not None and not 0 < self.crf <= MAX_CRF[self.codec]:
+            raise ValueError(f"crf: {self.crf}; allowed with {self.codec}: 1 to {MAX_CRF[self.codec]}")
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether RGB of `bits` bits comes back as it went in."""
+        return self.lossless or self.codec == "ffv1"
+
+
+def check_container(path: Path, format: VideoFormat) -> None:
+    """Raises ValueError unless the suffix of `path` is a container that can hold the format."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in CONTAINERS:
+        raise ValueError(f"{path}: cannot write {suffix or 'a video without suffix'}; allowed: {', '.join(CONTAINERS)}")
+    if format.codec not in CONTAINERS[suffix]:
+        fitting = [name for name, codecs in CONTAINERS.items() if format.codec in codecs]
+        raise ValueError(f"{path}: {suffix} does not hold {format.codec}; allowed: {', '.join(fitting)}")
+
+
+def open_media(path: Path) -> Any:
+    """The file as a PyAV container, to be closed by the caller (a context manager).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a video, a damaged one, or a file without a video stream.
+    """
+    import av
+    from av.error import FFmpegError
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such video")
+    try:
+        container = av.open(str(path))
+    except (FFmpegError, ValueError):
+        raise ValueError(f"{path}: not a video, or a damaged one") from None
+    if not container.streams.video:
+        container.close()
+        raise ValueError(f"{path}: no video in it")
+    return container
+
+
+def main_video(container: Any) -> Any:
+    """The first video stream that is no cover picture; where there are only those, the first."""
+    from av.stream import Disposition
+
+    streams = container.streams.video
+    return next((stream for stream in streams if not stream.disposition & Disposition.attached_pic), streams[0])
+
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".m4v", ".ts", ".mts", ".m2ts", ".wmv")
 KEPT_FRAMES = 8  # decoded frames that a reader remembers, so that overlapping clips do not decode twice
@@ -54,8 +139,8 @@ class VideoInfo:
     @property
     def is_variable(self) -> bool:
         """Whether the frames are unevenly spaced: by more than the one unit that rounding explains."""
-        steps = np.diff(np.array(self.pts, dtype=np.int64))
-        return len(steps) > 0 and int(steps.max() - steps.min()) > 1
+        steps = [after - before for before, after in itertools.pairwise(self.pts)]
+        return len(steps) > 0 and max(steps) - min(steps) > 1
 
     @property
     def times_s(self) -> tuple[float, ...]:
@@ -205,6 +290,8 @@ def _quarter_turns(frame: Any) -> int:
 
 
 def _to_rgb(frame: Any, deep: bool) -> np.ndarray:
+    import numpy as np
+
     untagged_hd = int(frame.colorspace) == UNSPECIFIED and frame.height >= 720
     source = BT709 if untagged_hd else None
     bits = max(component.bits for component in frame.format.components)

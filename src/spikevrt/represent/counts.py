@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikevrt.bilinear import read_at
+from spikevrt.recording.alignment import read_at
 from spikevrt.recording.recording import Recording
 from spikevrt.represent.interval import expected_counts
 from spikevrt.represent.voxel import Split, count_bins
@@ -41,7 +41,7 @@ def exposure_counts(
     two, the values are those of `count_bins`.
 
     Raises:
-        ValueError: as `count_bins`, `repair` and `bilinear.read_at` do.
+        ValueError: as `count_bins`, `repair` and `read_at` do.
     """
     return place_counts(count_bins(count, num_ticks, num_bins=num_bins, split=split), bad=bad, positions=positions)
 

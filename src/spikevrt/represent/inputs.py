@@ -1,4 +1,4 @@
-"""What enters a network for one frame: the blurry frame or the frame relit as the spikes say, and voxels or profiles.
+"""What enters a network for one frame: the blurry or the relit frame, and voxels or profiles.
 
 The only place where that is decided; training and restoring call it alike and get the same bits, but for a crop's relit
 frame in its outermost pixel, where the ratio is resized. `config.SpikeInputs` says what a network reads.
@@ -133,7 +133,7 @@ def short_bins(num_bins: int) -> tuple[int, int]:
 def spike_ratio(
     blur: Float[Tensor, "3 H W"], short: Float[Tensor, "h w"], long: Float[Tensor, "h w"], *, dark: float = DARK_RATE
 ) -> Float[Tensor, "3 H W"]:
-    """The blurry frame, lit as the spikes say, in [0, 1].
+    """The blurry frame relit by the spikes, in [0, 1].
 
     `short` is the firing rate (spikes per tick) around the exposure's centre, `long` that over the whole exposure;
     their ratio is resized bilinearly and applied to linear light, the same for all colours. `dark` (spikes per tick) is

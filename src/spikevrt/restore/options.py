@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from spikevrt.recording.media import CONTAINERS, VideoFormat, check_container
+from spikevrt.recording.video import CONTAINERS, VideoFormat, check_container
 
 FRAME_KINDS = {"png": ".png", "png16": ".png", "tiff16": ".tiff", "exr": ".exr"}
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -96,7 +96,7 @@ def is_video(out: Path) -> bool:
 
 @dataclass(frozen=True)
 class JobOptions:
-    """How a restoration is delivered. `video_parts` makes video (`mux.restored.video_parts`); `made_with` is what the
+    """How a restoration is delivered. `video_parts` makes video (`mux.join.video_parts`); `made_with` is what the
     caller will know the result by (`batch`)."""
 
     fps_factor: Annotated[int, "slow motion: N sharp frames for one"] = 1

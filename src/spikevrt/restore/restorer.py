@@ -1,4 +1,4 @@
-"""The one door from a recording to sharp frames: command, page, Python, evaluation and validation go through it.
+"""The only way from a recording to sharp frames: command, page, Python, evaluation and validation go through it.
 
 The health gate, the memory plan, scene cuts and exposures without usable spikes are inside; every frame comes out
 exactly once and in order, with memory that does not grow with the length.
@@ -81,7 +81,7 @@ def load_network(weights: Path, device: torch.device) -> tuple[Network, WeightsI
     Raises:
         FileNotFoundError, ValueError: as `load_weights`, and tensors that do not fit the file's own settings.
     """
-    from spikevrt.model.weights import build_network, load_strict
+    from spikevrt.model import build_network, load_strict
 
     if device.type == "cpu":
         runtime.tune_allocator()

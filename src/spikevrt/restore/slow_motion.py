@@ -16,8 +16,8 @@ from dataclasses import replace
 from itertools import pairwise
 
 from spikevrt.checkpoint import WeightsInfo
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.recording import Recording
+from spikevrt.recording.sidecar import Exposure
 
 MAX_FACTOR = 64
 

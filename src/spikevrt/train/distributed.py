@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.distributed as dist
@@ -29,9 +29,14 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
+from spikevrt.data.dataset import ClipStream, EpochDataset, StreamedDataset, collate
 from spikevrt.model.blocks import RTMSA, TMSA
-from spikevrt.model.stage import Stage
+from spikevrt.model.vrt import Stage
+
+if TYPE_CHECKING:
+    from spikevrt.config import Config
 
 JOIN_TIMEOUT = timedelta(minutes=10)  # for all ranks to have started, as torchrun's join_timeout
 MAX_KINDS_OF_BLOCK = 256  # by width, size, window, shift; torch's own limit of 8 would leave the others uncompiled
@@ -110,7 +115,7 @@ def join_ranks(device: str) -> Iterator[Ranks]:
         # The timeout is for exchanges: starting up may take one machine much longer than another.
         store, rank, _ = next(rendezvous("env://", timeout=JOIN_TIMEOUT))
         if os.environ.get("GROUP_WORLD_SIZE") == "1":
-            # torchrun offers its restarted processes the store of those before, with addresses that nobody is at. (Of
+            # torchrun offers its restarted processes the store of those before, at addresses where nobody listens. (Of
             # several torchruns each counts its own restarts: TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives a new store.)
             store = dist.PrefixStore(f"restart{os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
         store.set(f"here/{rank}", "")
@@ -255,3 +260,28 @@ def clip_gradients(network: nn.Module, max_norm: float) -> float:
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that may be shared out among ranks, all of it, on each of them (all must call)."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def clip_loader(
+    clips: EpochDataset, config: Config, ranks: Ranks, device: torch.device, *, samples: int, steps_left: int
+) -> DataLoader[Any]:
+    """Micro-batches of this rank for `steps_left` steps, from the place after `samples` clips of all ranks together."""
+    start = samples - samples % ranks.world  # only another number of ranks than before leaves a rest
+    clips_per_step = config.data.batch * config.train.accumulate * ranks.world
+    stream = ClipStream(
+        len(clips),
+        seed=config.train.seed,
+        start=start,
+        stop=start + steps_left * clips_per_step,
+        rank=ranks.rank,
+        world=ranks.world,
+    )
+    return DataLoader(
+        StreamedDataset(clips),
+        batch_size=config.data.batch,
+        sampler=stream,
+        num_workers=config.data.workers,
+        collate_fn=collate,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=reset_worker_signals,
+    )

@@ -31,7 +31,7 @@ from spikevrt import checkpoint, runtime
 from spikevrt.atomic import complete_or_absent, is_unfinished, remove_unfinished, write_text
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import Config
-from spikevrt.model.weights import load_strict
+from spikevrt.model import load_strict
 from spikevrt.train.distributed import whole
 from spikevrt.train.journal import JOURNAL_FILE, TENSORBOARD_FOLDER
 from spikevrt.train.optim import Average, packed, unpacked

@@ -1,4 +1,4 @@
-"""The training loop: a clip goes in at the top and a step has been taken at the bottom.
+"""The training loop: batches, forward and backward pass, optimiser step; validating and saving on the way.
 
 Step n is a function of the weights after step n - 1, of (seed, n) and of the clips at its place in the stream. So a run
 that was stopped and resumed has taken the same steps as one that never stopped.
@@ -20,10 +20,10 @@ from torch import nn
 
 from spikevrt import runtime
 from spikevrt.config import Config
-from spikevrt.data.dataset import ClipDataset, DatasetInfo, check_sequences, collate
+from spikevrt.data.dataset import ClipDataset, DatasetInfo, check_sequences, collate, step_seed
 from spikevrt.losses import Losses, dis_flow, exposure_duty
+from spikevrt.model import build_network
 from spikevrt.model.network import Network
-from spikevrt.model.weights import build_network
 from spikevrt.progress import Progress, clock
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.restorer import LoadedNetwork, Restorer
@@ -33,6 +33,7 @@ from spikevrt.train.distributed import (
     StopRequest,
     channels_last,
     clip_gradients,
+    clip_loader,
     compile_blocks,
     copies,
     gradients_stay,
@@ -43,9 +44,8 @@ from spikevrt.train.folder import Resume
 from spikevrt.train.forecast import dry_run as report
 from spikevrt.train.journal import Journal, Meter, in_words
 from spikevrt.train.optim import Average, make_optimizer, set_lr, set_trained
-from spikevrt.train.sampler import clip_loader, step_seed
 from spikevrt.train.start import check_config, check_crop, check_scoring, read_initial
-from spikevrt.train.validation import check_motion, own_flow, validate
+from spikevrt.train.validation import check_motion, validate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -255,7 +255,7 @@ class Run:
         """The optical flow for the re-blur term: the one that the network sees, or OpenCV's."""
         if self.config.loss.reblur_flow == "dis":
             return dis_flow(first, second)
-        return own_flow(self.network, first, second)
+        return self.network.frame_flow(first, second)
 
     def skip(self, out: Path, loss: float, micro_batches: list[Batch], progress: Progress) -> None:
         """Count a step that was not taken and keep its batch; too many in a row end the run. Raises ValueError."""

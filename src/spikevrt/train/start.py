@@ -16,7 +16,7 @@ from spikevrt.checkpoint import WeightsInfo, load_weights
 from spikevrt.config import STAGES, Config, ModelConfig
 from spikevrt.data.augment import check_degrade
 from spikevrt.data.dataset import VoxelStats
-from spikevrt.model.weights import load_strict, load_vrt_checkpoint
+from spikevrt.model import load_strict, load_vrt_checkpoint
 from spikevrt.train.optim import PARTS, check_optim, lr_factor
 from spikevrt.typed import require
 

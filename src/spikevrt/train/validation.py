@@ -6,7 +6,6 @@ Dimension key: T frames, H image rows, W image columns.
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +21,9 @@ from spikevrt.data.sequence import PreparedSequence
 from spikevrt.evaluate.metrics import psnr_rgb
 from spikevrt.evaluate.pictures import write_three_columns
 from spikevrt.losses import Flow, exposure_duty, frame_motion, reblur
-from spikevrt.model.spike_vrt import SpikeVRT
-from spikevrt.recording.exposure import Exposure
 from spikevrt.recording.frames import to_float
 from spikevrt.recording.recording import Recording
+from spikevrt.recording.sidecar import Exposure
 from spikevrt.restore.restorer import Restorer
 from spikevrt.train.distributed import Ranks
 
@@ -180,19 +178,12 @@ def check_motion(clips: ClipDataset, flow: Flow, device: torch.device) -> None:
         )
 
 
-def own_flow(network: Network, first: Tensor, second: Tensor) -> Tensor:
-    """The optical flow that SpikeVRT itself sees. A U-Net has none: `start` refuses what would ask for it."""
-    assert isinstance(network, SpikeVRT), type(network)
-    flow: Tensor = network.vrt.spynet(first, second)[0]
-    return flow
-
-
 def _reblurred(network: Network, frames: Tensor, exposures: Sequence[Exposure], flow: Flow | None) -> Tensor:
     """The clip averaged over its exposures."""
     device = next(network.parameters()).device
     duty = exposure_duty([[one.t0_s for one in exposures]], [[one.t1_s for one in exposures]]).to(device)
     with torch.no_grad():
-        blurred = reblur(frames[None].to(device), flow or functools.partial(own_flow, network), duty)
+        blurred = reblur(frames[None].to(device), flow or network.frame_flow, duty)
     return blurred[0].cpu()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from spikevrt.verbs import capturing, restoring, scoring, training
+from spikevrt.verbs import capturing, restoring, training
 
 
 def add_verbs(verbs: Any) -> None:
@@ -16,7 +16,7 @@ def add_verbs(verbs: Any) -> None:
     capturing.add(verbs)
     training.add(verbs)
     restoring.add_restore(verbs)
-    scoring.add(verbs)
+    training.add_scores(verbs)
     restoring.add_export(verbs)
     restoring.add_demo(verbs)
     restoring.add_app(verbs)

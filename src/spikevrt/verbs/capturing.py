@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from spikevrt.engine import Engine
 from spikevrt.formats.dataset_trees import LayoutOptions
-from spikevrt.recording.spike_kinds import AXES, HEADERLESS, KINDS, SPIKE_KINDS, SUFFIX_KINDS, TARGETS, kind_of
+from spikevrt.recording.sidecar import AXES, HEADERLESS, KINDS, SPIKE_KINDS, SUFFIX_KINDS, TARGETS, kind_of
 from spikevrt.simulate.setup import CameraConfig, RigConfig, SensorConfig, SimulateOptions, sensor_preset
 from spikevrt.verbs.arguments import (
     DATASET_GROUP,
@@ -88,8 +88,7 @@ def _simulate(parsed: argparse.Namespace) -> None:
     else:
         refuse(parsed, ("layer_photos",), "not with --count, which cuts layers out of the sources")
     from spikevrt.progress import progress_bar
-    from spikevrt.simulate.collection import simulate_many
-    from spikevrt.simulate.synthesise import simulate_recording
+    from spikevrt.simulate.synthesise import simulate_many, simulate_recording
 
     start_s = time.perf_counter()
     _check_for_sources(parsed)

@@ -6,14 +6,16 @@ import argparse
 import sys
 import time
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikevrt import shipped
+from spikevrt.config import ExportOptions
 from spikevrt.formats.dataset_trees import LayoutOptions
-from spikevrt.recording.media import VideoFormat
+from spikevrt.recording.sidecar import Stated
+from spikevrt.recording.video import VideoFormat
 from spikevrt.restore.options import JobOptions, Output, RestoreOptions, is_video
-from spikevrt.settings import ExportOptions
 from spikevrt.verbs.arguments import (
     add_fields,
     add_out,
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
     from spikevrt.recording.recording import Recording
 
 ABOUT_MANY = ("workers", "engine", "ray_address")
+ABOUT_SPIKES = tuple(field.name for field in fields(Stated) if field.name != "linear")
 ABOUT_DATASETS = ("exposure_ticks", "spike_width", "spike_height")  # of dataset folders, and of spikes beside frames
-ABOUT_SPIKES = (*ABOUT_DATASETS, "top_down", "tick_rate_hz", "first_tick", "period_ticks", "by_timestamps")
 
 
 def add_restore(verbs: Any) -> None:
@@ -52,19 +54,8 @@ def add_restore(verbs: Any) -> None:
     add_fields(parser, LayoutOptions, only=("layout", "blur"))
     spikes = parser.add_argument_group("frames and spikes that are no recording; * of a dataset folder, too")
     spikes.add_argument("--spikes", type=Path, metavar="FILE", help="spike file beside RECORDING's frames")
-    spikes.add_argument("--spike-width", type=int, metavar="N", help="* spike columns (a packed file does not tell)")
-    spikes.add_argument("--spike-height", type=int, metavar="N", help="* spike rows")
-    spikes.add_argument("--top-down", action="store_true", help="the first stored row is the top one")
-    spikes.add_argument("--tick-rate-hz", type=float, metavar="HZ", help="spike read-outs per second (20000)")
-    spikes.add_argument("--first-tick", type=int, metavar="N", help="tick at which the first exposure starts (0)")
-    spikes.add_argument(
-        "--exposure-ticks", type=int, metavar="N", help="* exposure of a frame (the period; the layout's)"
-    )
-    spikes.add_argument("--period-ticks", type=int, metavar="N", help="from frame to frame (all ticks over all frames)")
-    spikes.add_argument("--by-timestamps", action="store_true", help="a video's own times say when exposures start")
-    parser.add_argument(
-        "--linear", action="store_true", help="images of more than 8 bits hold linear light (EXR: always)"
-    )
+    add_fields(spikes, Stated, without=("linear",))
+    add_fields(parser, Stated, only=("linear",))
     many = parser.add_argument_group("a folder of recordings")
     many.add_argument("--workers", type=int, metavar="N", help="recordings at a time (one a GPU; without any, 1)")
     many.add_argument("--engine", metavar="NAME", help="processes, or ray (processes)")
@@ -106,7 +97,7 @@ def _restore(parsed: argparse.Namespace) -> int:
 
 
 def _job(parsed: argparse.Namespace, output: Output) -> JobOptions:
-    from spikevrt.mux.restored import video_parts
+    from spikevrt.mux.join import video_parts
 
     return JobOptions(overwrite=parsed.overwrite, output=output, video_parts=video_parts, **chosen(JobOptions, parsed))
 
@@ -180,7 +171,11 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
     path = parsed.recording
     is_recording = not path.exists() or (path / SIDECAR).is_file()
     if not is_recording and parsed.spikes is None and find_layout(path, layout_options(parsed)) is not None:
-        refuse(parsed, ABOUT_SPIKES[3:], f"only with --spikes; {path} is a dataset folder")
+        refuse(
+            parsed,
+            (name for name in ABOUT_SPIKES if name not in ABOUT_DATASETS),
+            f"only with --spikes; {path} is a dataset folder",
+        )
         refuse(parsed, ("linear",), f"only with a folder of images; {path} is a dataset folder")
         return _chosen_clip(path, parsed.clip, layout_options(parsed))
     if parsed.spikes is None:
@@ -194,9 +189,10 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
         refuse(parsed, ("spikes",), f"{path} is a recording, with spikes of its own")
         return recording
     refuse(parsed, ("clip",), f"{path} is no dataset folder of a known layout")
+    stated = Stated(**chosen(Stated, parsed))
     if parsed.spikes is None:
-        return loose_recording(path, None, linear=parsed.linear)
-    return open_beside(path, parsed.spikes, **given(parsed, (*ABOUT_SPIKES, "linear")))
+        return loose_recording(path, None, stated)
+    return open_beside(path, parsed.spikes, stated)
 
 
 def _chosen_clip(root: Path, name: str | None, layout: LayoutOptions) -> Recording:
@@ -263,7 +259,7 @@ def add_app(verbs: Any) -> None:
 
 def _app(parsed: argparse.Namespace) -> None:
     """The web page: upload footage or choose an example, look at it, restore it, compare, download."""
-    from spikevrt.app.serve import serve
+    from spikevrt.app.page import serve
 
     serve(
         parsed.folder, host=parsed.host, port=parsed.port, max_upload_mb=parsed.max_upload_mb, open_browser=parsed.open

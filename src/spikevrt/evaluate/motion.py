@@ -1,26 +1,31 @@
-"""How wide edges are where the motion changes: 10-90 % rise widths, of the restored frames and of the truth.
+"""What is measured along motion, with OpenCV: the width of edges where it changes, blurring again along it, and tOF.
 
-The definition is ours (docs/evaluation.md): no two groups measure the sharpness of motion boundaries alike.
+The width of edges is a definition of ours (docs/evaluation.md): 10-90 % rise widths, of the restored frames and of the
+truth; no two groups measure the sharpness of motion boundaries alike.
 
-Dimension key: T frames, H rows, W columns, N edge pixels, P places along an edge's normal.
+Dimension key: T frames, H rows, W columns, N edge pixels, P places along an edge's normal; the 3 channels are R, G, B.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from spikevrt.bilinear import read_at
-from spikevrt.evaluate.metrics import eight_bit
+from spikevrt.evaluate.metrics import eight_bit, psnr_rgb
 from spikevrt.light import LUMINANCE
-from spikevrt.losses import dis_flow, frame_motion
+from spikevrt.losses import dis_flow, exposure_duty, frame_motion, reblur
+from spikevrt.recording.alignment import read_at
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Bool, Float, UInt8
+
+    from spikevrt.recording.sidecar import Exposure
+
 
 MOTION_STEP_PX = 1.0  # a motion boundary: within 5 x 5 pixels the motion differs by at least this much a frame
 MOTION_STEP_SHARE = 0.5  # and by this share of the fastest motion there: flows are smooth and wrong in proportion
@@ -180,3 +185,85 @@ def _read(image: Float[np.ndarray, "H W"], x: np.ndarray, y: np.ndarray) -> np.n
     positions = torch.from_numpy(np.stack([x + 0.5, y + 0.5], axis=-1))
     value: np.ndarray = read_at(torch.from_numpy(image).double()[None], positions)[0].numpy()
     return value
+
+
+CHUNK_FRAMES = 16  # blurred at a time: memory does not grow with the clip
+
+
+@torch.no_grad()
+def reblur_psnr(
+    restored: Float[Tensor, "T 3 H W"], blur: Float[Tensor, "T 3 H W"], exposures: Sequence[Exposure]
+) -> Float[Tensor, " T"]:
+    """PSNR in dB (as `psnr_rgb`) between each restored frame, blurred as its exposure would blur it, and the input.
+
+    `losses.reblur` with 9 moments of the exposure in linear light; the motion is that between the restored frames
+    themselves, by OpenCV's DIS, taken as steady through an exposure. It needs no sharp frames. More is not always
+    better: where that motion is wrong, sharp frames blur to something else, and frames near the input, which blur
+    little, score more than the truth. Read it against the truth's own value.
+
+    Raises:
+        ValueError: the shapes differ, a value is not finite, clips of one frame, or OpenCV is not installed.
+    """
+    assert len(exposures) == len(restored), (len(exposures), len(restored))
+    if restored.shape != blur.shape:
+        raise ValueError(f"reblur_psnr: restored {tuple(restored.shape)} and blur {tuple(blur.shape)} differ")
+    if len(restored) < 2:
+        raise ValueError("reblur_psnr of a clip of 1 frame; allowed: 2 or more, motion is seen between neighbours")
+    pictures = (eight_bit(restored, blur)[0] / 255).float()
+    duty = exposure_duty([[e.t0_s for e in exposures]], [[e.t1_s for e in exposures]])
+    values = []
+    for start in range(0, len(pictures), CHUNK_FRAMES):
+        stop = min(start + CHUNK_FRAMES, len(pictures))
+        first, last = (
+            max(start - 1, 0),
+            min(stop + 1, len(pictures)),
+        )  # with a neighbour on each side, where there is one
+        again = reblur(pictures[None, first:last], dis_flow, duty[:, first:last])[0, start - first : stop - first]
+        values.append(psnr_rgb(again, blur[start:stop]))
+    return torch.cat(values)
+
+
+def tof(restored: Float[Tensor, "T 3 H W"], sharp: Float[Tensor, "T 3 H W"]) -> Float[Tensor, " T-1"]:
+    """How far the motion from each frame to the next is from the true motion: mean over the pixels, in pixels a frame.
+
+    At each pixel, the length of the difference of two optical flows: that of the restored frames, and that of the sharp
+    ones. Flow: Farnebäck's, of the 8-bit pictures in grey (BT.601), by OpenCV with pyramid scale 0.5, 3 levels, window
+    15, 3 iterations, polynomials over 5 pixels with sigma 1.2. Nothing is cut, no frame left out, nothing scaled.
+
+    Raises:
+        ValueError: the shapes differ, a value is not finite, clips of one frame, or OpenCV is not installed.
+
+    Source: Chu et al., TecoGAN, SIGGRAPH 2020. Its code leaves out borders and the first and last two frames.
+    """
+    try:
+        import cv2
+    except ImportError:
+        raise ValueError("tof needs OpenCV; install spikevrt[metrics]") from None
+    if len(restored) < 2:
+        raise ValueError("tof of a clip of 1 frame; allowed: 2 or more, it compares neighbours")
+    grey = [[_grey(cv2, frame) for frame in clip] for clip in eight_bit(restored, sharp)]
+    values = []
+    for t in range(len(restored) - 1):
+        found, true = (
+            cv2.calcOpticalFlowFarneback(clip[t], clip[t + 1], np.zeros((*clip[t].shape, 2), np.float32), **FARNEBACK)
+            for clip in grey
+        )
+        values.append(float(np.linalg.norm(found - true, axis=-1).mean(dtype=np.float64)))
+    return torch.tensor(values, dtype=torch.float64)
+
+
+FARNEBACK: dict[str, Any] = {
+    "pyr_scale": 0.5,
+    "levels": 3,
+    "winsize": 15,
+    "iterations": 3,
+    "poly_n": 5,
+    "poly_sigma": 1.2,
+    "flags": 0,
+}
+
+
+def _grey(cv2: Any, frame: Float[Tensor, "3 H W"]) -> UInt8[np.ndarray, "H W"]:
+    image = frame.permute(1, 2, 0).byte().contiguous().numpy()
+    grey: np.ndarray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return grey

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from spikevrt.train.sampler import ClipStream, StreamedDataset, permutation
+from spikevrt.data.dataset import ClipStream, StreamedDataset, permutation
 
 
 def stream(start: int = 0, stop: int = 35, rank: int = 0, world: int = 1) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ bin comes from the intervals between spikes, which say far more of it than a cou
 mean over the exposure.
 
 Activity: does anything move during an exposure? A pixel under steady light fires steadily: up to any moment its spikes
-are the exposure's times the share of the time, to within one spike. Where something passes by, they run ahead or behind.
+are the exposure's times the share of the time, to within one spike; where something passes by, they run ahead or lag.
 
 Dimension key: T ticks of exposure and window together, K bins, h w sensor rows and columns, h2 w2 those of the spikes
 on the frame, H W frame rows and columns, hb wb rows and columns of blocks.

@@ -12,7 +12,14 @@ import pytest
 from spikevrt.recording.frames import read_image
 from spikevrt.recording.video import iter_video
 from spikevrt.restore import cuts
-from spikevrt.restore.cuts import LOOK_AHEAD_FRAMES, CutFinder, find_cuts, stream_cuts, structure_correlation
+from spikevrt.restore.cuts import (
+    LOOK_AHEAD_FRAMES,
+    WINDOW_FRAMES,
+    CutFinder,
+    find_cuts,
+    stream_cuts,
+    structure_correlation,
+)
 
 pytest.importorskip("scenedetect")
 ASSETS = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets"
@@ -49,6 +56,14 @@ def test_scenes_of_one_or_two_frames_at_either_end_are_found(length: int):
     short, long = panned("chelsea", length), panned("coffee", 9)
     assert find_cuts(np.concatenate([short, long])) == [length]
     assert find_cuts(np.concatenate([long, short])) == [9]
+
+
+@pytest.mark.parametrize("steps_px", [(24, 12, 14, 13), (13, 14, 12, 25), (30, 30, 30, 30), (26, 13, 12, 11)])
+def test_a_short_recording_of_fast_motion_has_no_cut(steps_px: tuple[int, ...]):
+    """Before the first and after the last frame nothing moves, as the detector sees it."""
+    photo = read_image(ASSETS / "coffee.jpg")[20 : 20 + HEIGHT]
+    frames = [photo[:, place : place + WIDTH] for place in np.cumsum([0, *steps_px])]
+    assert find_cuts(np.stack(frames)) == []
 
 
 @pytest.mark.parametrize("gain", [0.05, 0.3, 1.8, 4.0, 30.0])
@@ -130,7 +145,7 @@ def test_never_more_than_the_look_ahead_is_read_or_kept():
     finder = CutFinder()
     for frame in itertools.islice(itertools.cycle(scene), 300):
         finder.add(frame)
-    assert len(finder._ahead) + len(finder._shown) <= LOOK_AHEAD_FRAMES
+    assert len(finder._ahead) + len(finder._shown) <= LOOK_AHEAD_FRAMES + WINDOW_FRAMES
     assert len(finder._detector._buffer) <= LOOK_AHEAD_FRAMES
 
 

@@ -16,6 +16,7 @@ import importlib.util
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -106,7 +107,7 @@ class CutFinder:
         self._num_frames = 0
         self._shape: tuple[int, ...] = ()
         self._ahead: deque[tuple[int, np.ndarray]] = deque()  # (number, small copy) not yet shown to the detector
-        self._shown: deque[tuple[int, np.ndarray]] = deque(maxlen=WINDOW_FRAMES + 2)  # shown, the latest last
+        self._shown: deque[tuple[int, np.ndarray]] = deque(maxlen=2 * WINDOW_FRAMES + 2)  # shown, the latest last
         self._num_shown = 0
 
     def add(self, frame: UInt8[np.ndarray, "H W 3"]) -> list[int]:
@@ -163,10 +164,23 @@ class CutFinder:
         found = self._detector.process_frame(time, np.ascontiguousarray(small[..., ::-1]))
         if len(self._shown) <= WINDOW_FRAMES + 1:
             return []
-        (_, before), (judged, small), (undecided, _) = (self._shown[k] for k in range(3))
+        (_, before), (judged, small), (undecided, _) = (self._shown[k - WINDOW_FRAMES] for k in (-2, -1, 0))
         self.num_decided = undecided
         assert all(cut.frame_num == self._num_shown - 1 - WINDOW_FRAMES for cut in found), found
-        return [judged] if found and structure_correlation(before, small) < SAME_STRUCTURE else []
+        if not found or self._moves_as_much(judged) or structure_correlation(before, small) >= SAME_STRUCTURE:
+            return []
+        return [judged]
+
+    def _moves_as_much(self, judged: int) -> bool:
+        """Near the first and the last frame: whether the frame's change is of the size of those around it.
+
+        The detector is shown these frames several times, and takes the zeros between for a still scene.
+        """
+        pairs = [(two[0], difference(one[1], two[1])) for one, two in pairwise(self._shown) if one[0] != two[0]]
+        around = [change for number, change in pairs if number != judged]
+        if not around or len(self._shown) - 1 == len(pairs) == 2 * WINDOW_FRAMES + 1:
+            return False
+        return dict(pairs)[judged] < CUT_RATIO * sum(around) / len(around)
 
 
 def small_copy(frame: UInt8[np.ndarray, "H W 3"], longer_px: int) -> UInt8[np.ndarray, "h w 3"]:

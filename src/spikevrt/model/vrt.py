@@ -21,7 +21,7 @@ from spikevrt.config import STAGES, VrtConfig
 from spikevrt.model.blocks import RTMSA, TMSAG, BlockSettings, Window, recompute
 from spikevrt.model.deformable_alignment import DeformAlign
 from spikevrt.model.flow import Flows, SpyNet, align_neighbours, at_least_float32, clip_flows, flow_warp, full_precision
-from spikevrt.model.linear import Geglu, Linear
+from spikevrt.model.layers import Geglu, Linear
 
 if TYPE_CHECKING:
     from jaxtyping import Float

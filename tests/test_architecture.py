@@ -111,8 +111,11 @@ UNCALLED: set[str] = {
     "restore.cuts.find_cuts",
 }
 # Figures of speech where the field has a word: prefetch, background writer, frozen, many.
-RIDDLES = re.compile(r"\b(two hands|no end of ways|(alignment|frozen|which) stands? still)\b", re.IGNORECASE)
-RIDDLES_LEFT: set[str] = {"config", "data.sequence", "recording.arrays", "restore.pipeline"}
+RIDDLES = re.compile(
+    r"\b(two hands|no end of|dice|(alignment|frozen|which) stands? still|lit as|know nothing of each other)\b",
+    re.IGNORECASE,
+)
+RIDDLES_LEFT: set[str] = set()
 ENTRANCES = {"cli", "verbs", "__main__", "__init__"}  # the command line may import everything; nobody imports it
 
 CORE = {"torch", "numpy", "yaml", "safetensors"}  # the rest is imported inside the function that needs it

@@ -127,11 +127,7 @@ def alone_in(folder: Path, work: str) -> Iterator[None]:
 def _sync(path: Path) -> None:
     """Bring the bytes of a file, or of all files in a folder, to the disk, and the names in the folder."""
     if path.is_file():
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _fsync(path)
         return
     for inner in path.iterdir():
         _sync(inner)
@@ -140,11 +136,15 @@ def _sync(path: Path) -> None:
 
 def _sync_names(folder: Path) -> None:
     with contextlib.suppress(OSError):  # a file system that does not do this for folders
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _fsync(folder)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _remove_of_dead_processes(out: Path) -> None:

@@ -358,7 +358,7 @@ def test_frames_without_spikes_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_finding_to_ignore_is_refused(clean: dict[str, Path]) -> None:
-    with pytest.raises(ValueError, match="^ignore: 'gravity'; allowed: spikes, dead pixels, "):
+    with pytest.raises(ValueError, match="^ignore_health: 'gravity'; allowed: spikes, dead pixels, "):
         admit(open_recording(clean[PHOTOS[0]]), ignore=["gravity"])
 
 

@@ -75,7 +75,8 @@ class ExposureRates:
 
         With `soft_ticks` the mean over all offsets within so many ticks: the window opens and closes gradually.
         """
-        return self._repaired([self._rate(number, offset_ticks, soft_ticks) for number in range(len(self._windows))])
+        rates = np.stack([self._rate(number, offset_ticks, soft_ticks) for number in range(len(self._windows))])
+        return rates if self._bad is None else repair(torch.from_numpy(rates), self._bad).numpy()
 
     def change_at(self, offset_ticks: float, *, soft_ticks: float) -> Float[np.ndarray, "N h w"]:
         """The derivative of `at` by the offset: exactly the difference of both ends, over their distance."""
@@ -95,10 +96,6 @@ class ExposureRates:
         low, high = (float(np.clip(edge + offset_ticks, knots[0], knots[-1])) for edge in self._windows[number])
         gained = _mean_count(knots, counts, high, soft_ticks) - _mean_count(knots, counts, low, soft_ticks)
         return gained / np.float32(max(high - low, 1e-6))
-
-    def _repaired(self, rates: list[np.ndarray]) -> np.ndarray:
-        stacked = np.stack(rates)
-        return stacked if self._bad is None else repair(torch.from_numpy(stacked), self._bad).numpy()
 
 
 def _mean_count(knots: np.ndarray, counts: np.ndarray, tick: float, soft_ticks: float) -> np.ndarray:

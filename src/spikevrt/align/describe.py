@@ -106,17 +106,13 @@ def exposure_words(recording: Recording) -> str:
 def stream_line(path: Path, stream: SpikeStream, found: Found) -> str:
     """A spike file's format and size, and who says so."""
     size = f"{stream.width} x {stream.height}"
-    said = "" if _needs_no_witness(found) else f" (says {found.source})"
+    needs_no_witness = found.source in (STATED, "the file itself")  # the user said it, or the file has a header
+    said = "" if needs_no_witness else f" (says {found.source})"
     if isinstance(stream, PackedStream):
         return f"{path}: {packed_words(stream)}{said}"
     if found.format.kind == "sps100":
         return f"{path}: SPS100 half-rows, {size}, line tags right{said}"
     return f"{path}: {'bit' if SPIKE_KINDS[found.format.kind].in_bits else 'un'}packed spike stream, {size}{said}"
-
-
-def _needs_no_witness(found: Found) -> bool:
-    """Whether the geometry needs no witness: the user said it, or the file has a header."""
-    return found.source in (STATED, "the file itself")
 
 
 def packed_words(stream: PackedStream) -> str:

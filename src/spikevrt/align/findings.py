@@ -121,7 +121,11 @@ def judge_orientation(scores: Float[np.ndarray, "F 8"], steadiness: float) -> Fi
     best, upright = int(order[0]), float(mean[0])
     numbers = {"upright": upright, "best": float(mean[best]), "second": float(mean[order[1]])}
     if mean[best] < FIT and steadiness >= STEADY:
-        return Finding("orientation", "warning", _no_fit(float(mean[best])), numbers)
+        sentence = (
+            f"the spikes resemble the frames in none of the eight orientations (best correlation {mean[best]:.2f}): "
+            "another scene, other times, or a wrong size"
+        )
+        return Finding("orientation", "warning", sentence, numbers)
     if best == 0:
         told = f"upright (correlation {upright:.2f}, the next {numbers['second']:.2f})"
         return Finding("orientation", "ok", told if upright >= FIT else f"cannot tell: {told}", numbers)
@@ -135,13 +139,6 @@ def judge_orientation(scores: Float[np.ndarray, "F 8"], steadiness: float) -> Fi
     if mean[best] - upright >= MARGIN and mean[best] >= FIT:
         return Finding("orientation", "warning", f"{sentence}; look at the preview", numbers)
     return Finding("orientation", "ok", f"cannot tell: {sentence}, too little to decide", numbers)
-
-
-def _no_fit(score: float) -> str:
-    return (
-        f"the spikes resemble the frames in none of the eight orientations (best correlation {score:.2f}): another "
-        "scene, other times, or a wrong size"
-    )
 
 
 def judge_colours(evidence: ColourEvidence | None, fit: float) -> Finding:
@@ -165,16 +162,13 @@ def judge_empty_ticks(scan: Scan) -> Finding:
     if not num_empty:
         return Finding("empty ticks", "ok", f"none of {scan.num_ticks}", numbers)
     per_tick = scan.counts.sum() / max(scan.num_ticks - num_empty, 1)
-    where = f"{num_empty} of {scan.num_ticks} ticks hold no spike, the first is tick {_first_empty(scan)}"
+    first = int(scan.ticks[np.flatnonzero(scan.spikes_per_tick == 0)[0]])
+    where = f"{num_empty} of {scan.num_ticks} ticks hold no spike, the first is tick {first}"
     if per_tick < LEAST_PER_TICK:
         return Finding("empty ticks", "ok", f"cannot tell: {where}, but so few fire that this may be chance", numbers)
     if num_empty > MOST_EMPTY * scan.num_ticks:
         return Finding("empty ticks", "refused", f"{where}: too many are lost; capture again", numbers)
     return Finding("empty ticks", "warning", f"{where}: lost, and the rates too low by their share", numbers)
-
-
-def _first_empty(scan: Scan) -> int:
-    return int(scan.ticks[np.flatnonzero(scan.spikes_per_tick == 0)[0]])
 
 
 def judge_gaps(scan: Scan) -> Finding:

@@ -180,6 +180,10 @@ def _reading(
     spikes = open_stream(path, form).read(start, start + length)
     picture = spikes.mean(axis=0, dtype=np.float32)
     phases = [spikes[k::PHASES].mean(axis=0, dtype=np.float32) for k in range(min(PHASES, length))]
+    fit = None
+    if frame is not None:
+        light = to_luminance(linear_light(frame, picture.shape))
+        fit = tuple(float(score) for score in orientation_scores(picture[None], light[None])[0])
     steady = [correlation(phases[0], phase) for phase in phases[1:]]
     return Reading(
         number=number,
@@ -190,7 +194,7 @@ def _reading(
         steady=min(steady) if steady else float("nan"),
         copies=_copies(picture),
         tags=_tags(path, form, start, length),
-        fit=None if frame is None else _fit(picture, frame),
+        fit=fit,
         picture=picture,
     )
 
@@ -219,8 +223,3 @@ def _tags(path: Path, form: StreamFormat, start: int, length: int) -> str | None
         if steps.size and counts.max() >= 0.9 * steps.size and values[counts.argmax()]:
             return "count"
     return "look like pixels"
-
-
-def _fit(picture: Float[np.ndarray, "h w"], frame: UInt8[np.ndarray, "H W 3"]) -> tuple[float, ...]:
-    light = to_luminance(linear_light(frame, picture.shape))
-    return tuple(float(score) for score in orientation_scores(picture[None], light[None])[0])

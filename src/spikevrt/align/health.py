@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 
 MAX_FRAMES = 5
 SCAN_BITS = 1 << 28  # pixels times ticks
-SLICES = 2  # of each sampled exposure, to see who varies
-TRUSTED_FIT = 0.5  # orientation score from which frames may speak about single pixels
+SLICES = 2  # of each sampled exposure, to see which pixels vary
+TRUSTED_FIT = 0.5  # orientation score from which frames are evidence about single pixels
 NAMES = (
     *("spikes", "dead pixels", "hot pixels", "stuck pixels", "gain", "density", "orientation", "channel order"),
     *("empty ticks", "gaps", "exposure times", "time offset"),
@@ -72,6 +72,11 @@ class Evidence:
     dead: Bool[np.ndarray, "h w"]
     hot: Bool[np.ndarray, "h w"]
     stuck: Bool[np.ndarray, "h w"]
+
+    @property
+    def masks(self) -> dict[str, Bool[np.ndarray, "h w"]]:
+        """True where a pixel is broken, by how."""
+        return {"dead": self.dead, "hot": self.hot, "stuck": self.stuck}
 
 
 @dataclass(frozen=True)

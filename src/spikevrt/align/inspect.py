@@ -179,14 +179,8 @@ def _refuse_geometry(path: Path, options: InspectOptions) -> None:
 
 def _option_of_readings(options: InspectOptions) -> str | None:
     """The name of an option that only a file of unknown geometry can obey."""
-    for name, is_given in (
-        ("size", bool(options.sizes)),
-        ("rgb", options.rgb is not None),
-        ("confirm", options.confirm is not None),
-    ):
-        if is_given:
-            return name
-    return None
+    given = {"size": options.sizes or None, "rgb": options.rgb, "confirm": options.confirm}
+    return next((name for name, value in given.items() if value is not None), None)
 
 
 def _tell_readings(path: Path, options: InspectOptions) -> Inspection:
@@ -332,7 +326,7 @@ def _tell_recording(recording: Recording, options: InspectOptions) -> Inspection
     lines += _rate_lines(found, recording.tick_rate_hz)
     if found.num_ticks < recording.num_ticks:
         lines.append(f"(measured on {found.num_ticks} of {recording.num_ticks} ticks, inside sampled exposures)")
-    broken = ", ".join(f"{int(mask.sum())} {name}" for name, mask in _masks(report))
+    broken = ", ".join(f"{int(mask.sum())} {name}" for name, mask in report.evidence.masks.items())
     known = f", {len(recording.bad_pixels)} known to be bad" if recording.bad_pixels else ""
     lines += _pixel_lines(found, broken + known) + _health_lines(report)
     stored = recording.stored_sha256
@@ -342,11 +336,6 @@ def _tell_recording(recording: Recording, options: InspectOptions) -> Inspection
     middle = (centre.start_tick + centre.stop_tick) // 2
     lines += _preview_lines(stream, found.counts / found.num_ticks, recording, options, middle)
     return Inspection(lines, health=report)
-
-
-def _masks(report: HealthReport) -> list[tuple[str, np.ndarray]]:
-    evidence = report.evidence
-    return [("dead", evidence.dead), ("hot", evidence.hot), ("stuck", evidence.stuck)]
 
 
 def _health_lines(report: HealthReport) -> list[str]:

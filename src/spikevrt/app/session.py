@@ -227,7 +227,9 @@ def restore(
         if watch_fps < recording.fps:
             write_video(partial / "watch.mp4", map(read_image, pictures), watch_fps)
         may_stop()
-        _write_archive(partial / "frames.zip", [*pictures, frames / SUMMARY_FILE])
+        with zipfile.ZipFile(partial / "frames.zip", "w", zipfile.ZIP_STORED) as archive:  # PNGs are packed already
+            for file in (*pictures, frames / SUMMARY_FILE):
+                archive.write(file, file.name)
         may_stop()
         write_restored_page(partial / "report.html", recording, pictures, footage.report, summary, footage.credit)
         may_stop()
@@ -289,10 +291,3 @@ def _kept(path: Path, folder: Path) -> Path:
     except OSError:
         shutil.copyfile(path, out)
     return out
-
-
-def _write_archive(out: Path, files: Sequence[Path]) -> None:
-    """A zip of files by their names, stored: PNGs are packed already."""
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for file in files:
-            archive.write(file, file.name)

@@ -153,12 +153,12 @@ def blur_method() -> Method:
 
 
 def spike_ratio_method() -> Method:
-    """The blurry frame, lit as the spikes say."""
+    """The blurry frame, relit by the spike counts (`represent.relight`)."""
     return Method(SPIKE_RATIO, True, lambda: PerFrame(_spike_ratio_frame, {"spikes": True}))
 
 
 def interval_ratio_method() -> Method:
-    """The blurry frame, lit as the intervals between spikes say."""
+    """The blurry frame, relit by the intervals between spikes."""
     return Method(INTERVAL_RATIO, True, lambda: PerFrame(_interval_ratio_frame, {"spikes": True}))
 
 

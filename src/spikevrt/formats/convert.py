@@ -23,14 +23,14 @@ import numpy as np
 from spikevrt.atomic import complete_or_absent
 from spikevrt.recording.arrays import load_h5py
 from spikevrt.recording.sidecar import KEY_AXES, LENGTH_KEY, SPIKE_KINDS
-from spikevrt.recording.spike_file import SpikeGeometry, pack, sha256_file
+from spikevrt.recording.spike_file import SpikeGeometry, check_window, pack, sha256_file
 from spikevrt.recording.spike_formats import (
     StreamFormat,
     refuse_named_by_recording,
     stream_sidecar_path,
     write_stream_sidecar,
 )
-from spikevrt.recording.stream import SpikeStream, check_sps100_size, check_window, pack_sps100
+from spikevrt.recording.stream import SpikeStream, check_sps100_size, pack_sps100
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8

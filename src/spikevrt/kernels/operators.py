@@ -69,7 +69,7 @@ def temporal_plain(
     weights: TemporalWeights,
     num_heads: int,
 ) -> Float[Tensor, "B T P C"]:
-    """y = x + attention(LN x, LN memory); y + FFN(LN y). Each pixel's frames of `x` ask, those of `memory` answer.
+    """y = x + attention(LN x, LN memory); y + FFN(LN y). Queries: a pixel's frames of `x`; keys, values: of `memory`.
 
     Self-attention where `memory` is None. Norms and sums are float32, products are of the matrices' dtype.
     """

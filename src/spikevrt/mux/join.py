@@ -46,13 +46,12 @@ def join_segments(
     format: VideoFormat,
     tags: VideoTags,
     source: Path | None = None,
-    metadata: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
     """Put segments of one format and size into `out` (.mp4, .mov, .mkv), named only when complete; returns notes.
 
     `fps` is nominal, as in `write_segment`. The notes say in a line each what the source holds and `out` does not.
-    `metadata` is added to the words about the file, over the source's. The segments stay where they are. Where the
-    source's sound or subtitles are so damaged that they cannot be written, all of them are left out, and told.
+    The segments stay where they are. Where the source's sound or subtitles are so damaged that they cannot be written,
+    all of them are left out, and told.
 
     Raises:
         FileNotFoundError: a segment or the source is missing.
@@ -65,15 +64,15 @@ def join_segments(
         raise ValueError(f"{out}: no segments to join")
     from av.error import FFmpegError
 
-    paths, words = [Path(segment) for segment in segments], dict(metadata or {})
+    paths = [Path(segment) for segment in segments]
     with complete_or_absent(out) as partial:
         try:
-            return _join(paths, out, partial, rate(fps), format, tags, _Beside(source, words, COPIED_TYPES))
+            return _join(paths, out, partial, rate(fps), format, tags, source, COPIED_TYPES)
         except FFmpegError as error:
             if source is None or not isinstance(error, ValueError):  # the others are the system's: a full disk
                 raise
             why = f"{out.name}: sound and subtitles are not carried over: they cannot be written ({error.strerror})"
-        return why, *_join(paths, out, partial, rate(fps), format, tags, _Beside(source, words, ()))
+        return why, *_join(paths, out, partial, rate(fps), format, tags, source, ())
 
 
 def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: float, crf: int = 16) -> None:
@@ -95,15 +94,6 @@ def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: f
         segment.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class _Beside:
-    """What goes into the video beside its pictures: streams of these types of the source, its words and these."""
-
-    source: Path | None
-    words: Mapping[str, str]
-    copied_types: Sequence[str]
-
-
 def _join(
     segments: Sequence[Path],
     out: Path,
@@ -111,7 +101,8 @@ def _join(
     frame_rate: Fraction,
     format: VideoFormat,
     tags: VideoTags,
-    beside: _Beside,
+    source: Path | None,
+    copied_types: Sequence[str],
 ) -> tuple[str, ...]:
     import av
 
@@ -119,9 +110,9 @@ def _join(
     notes: list[str] = []
     with open_media(segments[0]) as first:
         video_base: Fraction = main_video(first).time_base
-        found = open_media(beside.source) if beside.source is not None else None
+        found = open_media(source) if source is not None else None
         try:
-            copied = [] if found is None else _copied_streams(found, muxer, out, beside.copied_types, notes)
+            copied = [] if found is None else _copied_streams(found, muxer, out, copied_types, notes)
             options = {"fflags": "+bitexact"}
             if muxer != "matroska":
                 bases = [video_base, *(stream.time_base for stream in copied if stream.type == "audio")]
@@ -131,8 +122,9 @@ def _join(
             with av.open(str(partial), "w", format=muxer, container_options=options) as container:
                 video = _add_video(container, first, muxer, frame_rate, format, tags)
                 if found is not None:
-                    _carry_words(found, container, video)
-                container.metadata.update(beside.words)
+                    container.metadata.update(_words(found.metadata))
+                    video.metadata.update(_words(main_video(found).metadata))
+                    container.set_chapters(found.chapters())
                 outputs = {stream.index: _add_copy(container, stream) for stream in copied}
                 packets = [_video_packets(segments, out, muxer, notes)]
                 if found is not None and any(stream.type != "attachment" for stream in copied):
@@ -142,7 +134,7 @@ def _join(
                     container.mux(packet)
             if muxer == "matroska" and tags.sample_aspect != 1 and format.codec in ("av1", "ffv1"):
                 notes.append(f"{out.name}: pixel aspect {tags.sample_aspect} is not stored with {format.codec} in .mkv")
-            notes += _lost_words({} if found is None else found.metadata, partial, out, beside.words)
+            notes += _lost_words({} if found is None else found.metadata, partial, out)
         finally:
             if found is not None:
                 found.close()
@@ -216,12 +208,6 @@ def _add_copy(container: Any, stream: Any) -> Any:
     return copy
 
 
-def _carry_words(found: Any, container: Any, video: Any) -> None:
-    container.metadata.update(_words(found.metadata))
-    video.metadata.update(_words(main_video(found).metadata))
-    container.set_chapters(found.chapters())
-
-
 def _words(metadata: Mapping[str, str]) -> dict[str, str]:
     return {
         key: value
@@ -230,11 +216,10 @@ def _words(metadata: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _lost_words(found: Mapping[str, str], partial: Path, out: Path, metadata: Mapping[str, str]) -> list[str]:
+def _lost_words(found: Mapping[str, str], partial: Path, out: Path) -> list[str]:
     with open_media(partial) as written:
         kept = {key.lower() for key in written.metadata}
-    wanted = [*_words(found), *metadata]
-    lost = [key for key in dict.fromkeys(wanted) if key.lower() not in kept]
+    lost = [key for key in _words(found) if key.lower() not in kept]
     return [f"{out.name}: {out.suffix} does not hold the file's {', '.join(lost)}"] if lost else []
 
 

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from spikevrt.recording.stream import check_window, count_slices
+from spikevrt.recording.spike_file import check_window
+from spikevrt.recording.stream import count_slices
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt, UInt8
@@ -38,7 +39,7 @@ _DAMAGED_ZIP = (
     *(ValueError, OSError, EOFError, RuntimeError, NotImplementedError, OverflowError, KeyError, TypeError),
     *(zipfile.BadZipFile, zlib.error, struct.error),
 )
-_DAMAGED_H5 = (Exception,)  # HDF5 has no end of ways to say that a file is damaged
+_DAMAGED_H5 = (Exception,)  # h5py raises many types of error for a damaged file
 
 
 class StoredArray(Protocol):
@@ -95,7 +96,7 @@ class InflatedArray:
     @cached_property
     def values(self) -> UInt8[np.ndarray, "a b c"]:
         size = math.prod(self.shape)
-        with tempfile.TemporaryFile() as unpacked:  # without a name: it goes with the last who uses it
+        with tempfile.TemporaryFile() as unpacked:  # without a name: it is deleted when the last handle is closed
             with _one_line(self.path, _DAMAGED_ZIP), zipfile.ZipFile(self.path) as archive:
                 with archive.open(self.member) as file:
                     file.read(self.offset)
@@ -199,17 +200,13 @@ class TimePackedStream:
 
 def open_npy(path: Path) -> MappedArray:
     """The array of an .npy file. Raises ValueError unless it has three axes of uint8 or bool."""
-    with open(path, "rb") as file:
-        head = file.read(_NPY_HEADER_BYTES)
-    shape, column_major, offset = _spikes_header(str(path), head)
+    shape, column_major, offset = _spikes_header(str(path), _head(path))
     return MappedArray(path, shape, offset, column_major)
 
 
 def read_npy_float32(path: Path) -> Float[np.ndarray, " *n"]:
     """The whole array of an .npy file of float32, any axes. Raises ValueError when it is none."""
-    with open(path, "rb") as file:
-        head = file.read(_NPY_HEADER_BYTES)
-    descr, column_major, shape, offset = _npy_header(str(path), head)
+    descr, column_major, shape, offset = _npy_header(str(path), _head(path))
     if descr != "<f4" or offset + 4 * math.prod(shape) > path.stat().st_size:
         raise ValueError(f"{path}: {descr} {shape} in {path.stat().st_size} bytes; allowed: a whole array of float32")
     values = np.fromfile(path, "<f4", math.prod(shape), offset=offset)
@@ -218,9 +215,7 @@ def read_npy_float32(path: Path) -> Float[np.ndarray, " *n"]:
 
 def npy_shape(path: Path) -> tuple[int, ...]:
     """The shape that an .npy file declares, of any plain type. Raises ValueError when it is none."""
-    with open(path, "rb") as file:
-        head = file.read(_NPY_HEADER_BYTES)
-    return _npy_header(str(path), head)[2]
+    return _npy_header(str(path), _head(path))[2]
 
 
 def npz_keys(path: Path) -> list[str]:
@@ -351,6 +346,11 @@ def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
 def _check_ratio(name: str, declared: int, held: int) -> None:
     if declared > MAX_RATIO * held + _NPY_HEADER_BYTES:
         raise ValueError(f"{name} declares {declared} bytes, which {held} bytes on disk cannot hold")
+
+
+def _head(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(_NPY_HEADER_BYTES)
 
 
 def _npy_header(name: str, head: bytes) -> tuple[str, bool, tuple[int, ...], int]:

@@ -196,10 +196,15 @@ def map_ticks(path: Path, geometry: SpikeGeometry, start_tick: int, stop_tick: i
     """The packed bytes of ticks [start_tick, stop_tick), mapped: none is read before it is used. Raises as above."""
     num_ticks = count_ticks(path, geometry)
     stop_tick = num_ticks if stop_tick is None else stop_tick
-    if not 0 <= start_tick <= stop_tick <= num_ticks:
-        raise ValueError(f"{path}: ticks [{start_tick}, {stop_tick}) asked for; allowed: inside [0, {num_ticks})")
+    check_window(str(path), start_tick, stop_tick, num_ticks)
     stream = np.memmap(path, dtype=np.uint8, mode="r", shape=(num_ticks, geometry.bytes_per_tick))
     return np.asarray(stream[start_tick:stop_tick])
+
+
+def check_window(name: str, start_tick: int, stop_tick: int, num_ticks: int) -> None:
+    """Raises ValueError unless the window lies inside a stream of `num_ticks` ticks."""
+    if not 0 <= start_tick <= stop_tick <= num_ticks:
+        raise ValueError(f"{name}: ticks [{start_tick}, {stop_tick}) asked for; allowed: inside [0, {num_ticks})")
 
 
 class SpikeWriter:

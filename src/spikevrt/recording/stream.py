@@ -25,6 +25,7 @@ import numpy as np
 from spikevrt.recording.sidecar import SPIKE_KINDS
 from spikevrt.recording.spike_file import (
     SpikeGeometry,
+    check_window,
     count_packed,
     count_ticks,
     counts_dtype,
@@ -94,7 +95,7 @@ class PackedStream:
         return read_spikes(self.path, self.geometry, start_tick, stop_tick)
 
     def count(self, edges: Sequence[int]) -> UInt[np.ndarray, "K h w"]:
-        """Equal to `count_slices` of what `read` gives, and faster: the bits are counted where they lie."""
+        """Equal to `count_slices` of what `read` gives, and faster: the bits are counted without unpacking them."""
         check_edges(edges)
         return count_packed(map_ticks(self.path, self.geometry, edges[0], edges[-1]), self.geometry, edges)
 
@@ -159,7 +160,7 @@ class JoinedStream:
 
 
 def live_ticks(stream: SpikeStream, start_tick: int, stop_tick: int) -> Bool[np.ndarray, " T"]:
-    """Whether any pixel fires, for each of the ticks [start_tick, stop_tick). Packed files are looked at as they lie.
+    """Whether any pixel fires, for each of the ticks [start_tick, stop_tick). Packed files are not unpacked.
 
     Raises:
         ValueError: the window is not inside the stream.
@@ -197,12 +198,6 @@ def count_slices(spikes: UInt8[np.ndarray, "T h w"], edges: Sequence[int]) -> UI
 
 def check_edges(edges: Sequence[int]) -> None:
     assert len(edges) > 1 and all(a <= b for a, b in itertools.pairwise(edges)), edges
-
-
-def check_window(name: str, start_tick: int, stop_tick: int, num_ticks: int) -> None:
-    """Raises ValueError unless the window lies inside a stream of `num_ticks` ticks."""
-    if not 0 <= start_tick <= stop_tick <= num_ticks:
-        raise ValueError(f"{name}: ticks [{start_tick}, {stop_tick}) asked for; allowed: inside [0, {num_ticks})")
 
 
 _SIZE = SPIKE_KINDS["sps100"].size

@@ -34,7 +34,7 @@ BLUE, RED, GREEN, GREY = colour_of(1), colour_of(2), colour_of(3), colour_of(0)
 def write_health_page(out: Path, recording: Recording, report: HealthReport) -> None:
     """Write the page; it gets its name only when it is complete. An existing file is replaced."""
     evidence = report.evidence
-    counted = ", ".join(f"{int(mask.sum())} {name}" for name, mask in _masks(evidence).items())
+    counted = ", ".join(f"{int(mask.sum())} {name}" for name, mask in evidence.masks.items())
     text = render(
         "health.html",
         title=f"Health of {recording.name}", summary=_health_summary(recording, report), findings=report.findings,
@@ -131,16 +131,12 @@ def _health_summary(recording: Recording, report: HealthReport) -> str:
     )
 
 
-def _masks(evidence: Evidence) -> dict[str, np.ndarray]:
-    return {"dead": evidence.dead, "hot": evidence.hot, "stuck": evidence.stuck}
-
-
 def _rate_picture(evidence: Evidence) -> str:
     rate = evidence.scan.counts / evidence.scan.num_ticks
     white = max(float(np.percentile(rate, 99.5)), 1e-6)
     levels = (np.clip(rate / white, 0, 1) ** (1 / 2.2) * 255).round().astype(np.uint8)
     picture = np.repeat(levels[:, :, None], 3, axis=2)
-    for name, mask in _masks(evidence).items():
+    for name, mask in evidence.masks.items():
         picture[mask] = MARKED[name]
     times = max(1, PICTURE_PX // picture.shape[1])
     return data_uri(picture.repeat(times, axis=0).repeat(times, axis=1), lossless=True)

@@ -52,7 +52,7 @@ AXES = (
 ARROWS = {1: "\N{NO-BREAK SPACE}\N{UPWARDS ARROW}", -1: "\N{NO-BREAK SPACE}\N{DOWNWARDS ARROW}", 0: ""}
 PLAIN = {  # what the methods without a network are
     "blur": "the blurry frame itself, untouched",
-    "spike_ratio": "no network: the blurry frame, lit as the spikes around its middle say against those of the whole "
+    "spike_ratio": "no network: the blurry frame, relit by the firing rate around its middle over that of the whole "
     "exposure; rates from spike counts (TFP)",
     "interval_ratio": "no network: the same with rates from the intervals between spikes (TFI)",
 }

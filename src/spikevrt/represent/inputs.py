@@ -1,4 +1,4 @@
-"""What enters a network for one frame: the blurry frame or the frame relit as the spikes say, and voxels or profiles.
+"""What enters a network for one frame: the blurry or the relit frame, and voxels or profiles.
 
 The only place where that is decided; training and restoring call it alike and get the same bits, but for a crop's relit
 frame in its outermost pixel, where the ratio is resized. `config.SpikeInputs` says what a network reads.

@@ -1,4 +1,4 @@
-"""A blurry frame lit as the spikes say: the strong answer that needs no network, and where a network may start.
+"""A blurry frame relit by the spikes: a baseline that needs no network, and a frame that networks may start from.
 
 The blurry frame's light is right on average over the exposure, and the spikes tell how each pixel's light changed in
 it: light(centre) = light(blur) * rate(around the centre) / rate(whole exposure). The gain of the sensor cancels.
@@ -38,7 +38,7 @@ def short_bins(num_bins: int) -> tuple[int, int]:
 def spike_ratio(
     blur: Float[Tensor, "3 H W"], short: Float[Tensor, "h w"], long: Float[Tensor, "h w"], *, dark: float = DARK_RATE
 ) -> Float[Tensor, "3 H W"]:
-    """The blurry frame, lit as the spikes say, in [0, 1].
+    """The blurry frame relit by the spikes, in [0, 1].
 
     `short` is the firing rate (spikes per tick) around the exposure's centre, `long` that over the whole exposure;
     their ratio is resized bilinearly and applied to linear light, the same for all colours. `dark` (spikes per tick) is

@@ -283,7 +283,7 @@ def add_scores(verbs: Any) -> None:
     )
     parser.add_argument("--recordings", type=Path, metavar="PATH", help="where the recordings lie (OUT/recordings)")
     add_metrics(parser)
-    add_fields(parser, RestoreOptions, without=("ignore_health", "strict"))  # its recordings pass no health gate
+    add_fields(parser, RestoreOptions, without=("ignore_health", "strict"))  # its gate refuses nothing
 
     parser = add_verb(verbs, "report", _report, "spikevrt report out/scores --out report.html")
     parser.add_argument(

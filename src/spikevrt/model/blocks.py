@@ -106,7 +106,7 @@ kept_shift_mask = functools.lru_cache(maxsize=64)(shift_mask)
 # --- Shifted windows for a picture whose size is a symbol: what `torch.export` traces in place of `shift_mask`.
 #
 # Eager code looks at numbers: is an axis longer than the window, is it to be padded, which windows have a masked pair.
-# An exported program runs at sizes that nobody has named yet, so here the same follows by arithmetic alone: whole
+# An exported program runs at sizes that are not known here, so below the same follows by arithmetic alone: whole
 # numbers that may be symbols, no branch, nothing cached. With plain numbers the results are equal.
 
 

@@ -206,7 +206,7 @@ class WindowMask:
 
 @functools.lru_cache(maxsize=128)
 def sorted_by_mask(mask: WindowMask) -> MaskPatterns:
-    """`mask` as the GPU's kernels want it."""
+    """`mask` as the GPU's kernels need it."""
     return MaskPatterns.of(mask.patterns, mask.kinds or range(len(mask.patterns)))
 
 
@@ -240,7 +240,7 @@ def attend(
         return attend_windows(q * q.shape[-1] ** -0.5, k, v, bias, None if mask is None else sorted_by_mask(mask))
     extra = None if bias is None else bias[None].to(q.dtype)
     if mask is not None:
-        # a program that is exported is for one sample, whose windows nobody has counted yet
+        # an exported program is for one sample, whose number of windows is not known when it is traced
         pairs = mask.patterns.repeat(1 + swap, 1, 1) if torch.compiler.is_exporting() else mask.pairs(q.shape[0])
         masked = (pairs.to(q.dtype) * MASKED)[:, None]
         extra = masked if extra is None else extra + masked

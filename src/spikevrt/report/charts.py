@@ -71,7 +71,7 @@ def line_chart(
         return Chart(title, "", values)
     figure, panel = new_figure(HEIGHT_PT + LEGEND_PT * -(-len(curves) // 2))
     tips: list[str] = []
-    for curve in sorted(curves, key=lambda curve: curve.index is not None):  # the truth lies below all others
+    for curve in sorted(curves, key=lambda curve: curve.index is not None):  # the truth is drawn below all others
         finite = [(x, y) for x, y in curve.points if math.isfinite(y)]
         label, colour = _cut(curve.label), colour_of(curve.index)
         if curve.is_level and finite:

@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from spikevrt import shipped
 from spikevrt.evaluate import metrics, scores
 from spikevrt.recording.frames import to_float
 from spikevrt.recording.recording import open_recording
-from spikevrt.restore.restorer import RestoreOptions, load_network, restore_frames
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.restorer import Restorer
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
 
@@ -57,9 +57,8 @@ def main() -> None:
         smooth = F.avg_pool2d(sharp, 3, 1, 1, count_include_pad=False)
         methods = {"blur": blur}
         for name in ("vrt_tiny", "spikevrt_tiny"):
-            network, info = load_network(shipped.find(name), torch.device("cpu"))
-            restored = restore_frames(network, info, recording, RestoreOptions())
-            methods[name] = torch.stack([frame for _, frame in restored])
+            restorer = Restorer(name, RestoreOptions(device="cpu"))
+            methods[name] = torch.stack(list(restorer.frames(recording)))
         methods |= {"sharp": sharp, "smoothed": smooth, "sharpened": (2 * sharp - smooth).clamp(0, 1)}
         for method, clip in methods.items():
             of_frames, of_sequence = scores.clip_scores(clip, sharp, blur, recording.exposures, names, lpips_vgg=vgg)

@@ -20,8 +20,7 @@ import torch
 
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.restore.restorer import restore_frames
-from spikevrt.restore.streaming import load_restorer
+from spikevrt.restore.restorer import Restorer
 
 NETWORKS = ("spikefold_tiny", "spikevrt_tiny", "vrt_tiny")
 BORDER_PX = 16  # pixels that count as the picture's border
@@ -97,14 +96,14 @@ def length(recording: Path) -> None:
 
 def whole_and_tiled(name: str, recording: Recording, tile_px: int, overlap_px: int) -> torch.Tensor:
     """|difference| in levels of 255, (T, 3, H, W)."""
-    restorer = load_restorer(name, RestoreOptions(device="cpu"))
+    restorer = Restorer(name, RestoreOptions(device="cpu"))
     results = []
     for options in (
         replace(restorer.options, tile_px=0, overlap_px=0),
         replace(restorer.options, tile_px=tile_px, overlap_px=overlap_px),
     ):
-        frames = restore_frames(restorer.network, restorer.info, recording, options)
-        results.append(torch.stack([frame for _, frame in frames]).clamp(0, 1))
+        frames = restorer.with_options(options).frames(recording)
+        results.append(torch.stack(list(frames)).clamp(0, 1))
     return (results[0] - results[1]).abs() * 255
 
 

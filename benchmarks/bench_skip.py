@@ -12,21 +12,22 @@ import argparse
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from spikevrt import shipped
 from spikevrt.evaluate.metrics import psnr_rgb
 from spikevrt.recording.frames import to_float, write_image
 from spikevrt.recording.recording import Recording
-from spikevrt.represent.activity import spike_activity
+from spikevrt.represent.inputs import spike_activity
 from spikevrt.represent.voxel import voxelise
 from spikevrt.restore import restorer
-from spikevrt.restore.restorer import RestoreOptions, load_network, restore_frames
-from spikevrt.restore.work import ClipWork, tiles_in_all
+from spikevrt.restore.clip import tiles_in_all
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.restorer import Restorer
 from spikevrt.simulate.sensor import SpikeSensor
 from spikevrt.simulate.setup import SimulateOptions, sensor_preset
 from spikevrt.simulate.synthesise import simulate_recording
@@ -99,7 +100,7 @@ def print_still_scenes() -> None:
 
 def main(rounds: int) -> None:
     print_still_scenes()
-    network, info = load_network(shipped.find("spikevrt_tiny"), torch.device("cpu"))
+    restorer = Restorer("spikevrt_tiny", RestoreOptions(device="cpu", tile_px=128, clip_frames=FRAMES))
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads; {FRAMES} frames of {WIDTH}x{HEIGHT}, ", end=""
     )
@@ -113,15 +114,15 @@ def main(rounds: int) -> None:
             print(f"| {name} | (input) | | | {psnr_db:.2f} | {moved_db:.2f} | |")
             seconds: dict[float | None, list[float]] = {threshold: [] for threshold in THRESHOLDS}
             rows = {}
-            list(restore_frames(network, info, recording, RestoreOptions(tile_px=128, clip_frames=FRAMES)))  # warms up
+            list(restorer.frames(recording))  # warms up
             for _ in range(rounds):
                 for threshold in THRESHOLDS:
-                    options = RestoreOptions(tile_px=128, overlap_px=32, clip_frames=FRAMES, skip_sharp=threshold)
-                    work: list[ClipWork] = []
+                    options = replace(restorer.options, overlap_px=32, skip_sharp=threshold)
                     began_s = time.perf_counter()
-                    frames = [f for _, f in restore_frames(network, info, recording, options, tell=work.append)]
+                    restoration = restorer.with_options(options).plan(recording)
+                    frames = [restored.frame for restored in restoration.run()]
                     seconds[threshold].append(time.perf_counter() - began_s)
-                    rows[threshold] = (*score(recording, frames), tiles_in_all(work))
+                    rows[threshold] = (*score(recording, frames), tiles_in_all(restoration.work))
             for threshold, (psnr_db, moved_db, tiles) in rows.items():
                 middle_s = statistics.median(seconds[threshold])
                 activity = " ".join(f"{value:.1f}" for value in activity_of(tiles))

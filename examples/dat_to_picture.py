@@ -9,7 +9,8 @@ from pathlib import Path
 import spikevrt
 from spikevrt.recording.frames import write_image
 
-frames, spikes, width, height, out = sys.argv[1:]
-recording = spikevrt.open_recording(frames, spikes, width=int(width), height=int(height))
-restorer = spikevrt.load("spikefold_tiny")
-write_image(Path(out), next(restorer.stream(recording)))
+if __name__ == "__main__":
+    frames, spikes, width, height, out = sys.argv[1:]
+    recording = spikevrt.open_recording(frames, spikes, width=int(width), height=int(height))
+    restorer = spikevrt.load("spikefold_tiny")
+    write_image(Path(out), next(restorer.stream(recording)))

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "src" / "spikevrt"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400  # a file
 MAX_PARAMETERS = 8  # a public function or method, without self
-MAX_MODULES_IN_ALL, MAX_LINES_IN_ALL = 140, 28_800  # under src: these only shrink
+MAX_MODULES_IN_ALL, MAX_LINES_IN_ALL = 136, 28_800  # under src: these only shrink
 
 # A part of the package -> the parts that it may import (docs/index.md draws the same). First the core, in the order in
 # which the data flows; then the annexes, which no part of the core imports.
@@ -111,8 +111,11 @@ UNCALLED: set[str] = {
     "restore.cuts.find_cuts",
 }
 # Figures of speech where the field has a word: prefetch, background writer, frozen, many.
-RIDDLES = re.compile(r"\b(two hands|no end of ways|(alignment|frozen|which) stands? still)\b", re.IGNORECASE)
-RIDDLES_LEFT: set[str] = {"config", "data.sequence", "recording.arrays", "restore.pipeline"}
+RIDDLES = re.compile(
+    r"\b(two hands|no end of|dice|(alignment|frozen|which) stands? still|lit as|know nothing of each other)\b",
+    re.IGNORECASE,
+)
+RIDDLES_LEFT: set[str] = set()
 ENTRANCES = {"cli", "verbs", "__main__", "__init__"}  # the command line may import everything; nobody imports it
 
 CORE = {"torch", "numpy", "yaml", "safetensors"}  # the rest is imported inside the function that needs it

@@ -251,7 +251,7 @@ def test_a_folded_unet_becomes_a_program_of_any_size(fold_weights: Path, tmp_pat
     assert about["network"] == "U-Net, folded, relit"
     assert about["free_sizes"]["height"] == {"min": 64, "max": 8192, "multiple": 4}
     blur, spikes = about["inputs"]
-    assert blur["values"].startswith("the frame lit as its spikes say")
+    assert blur["values"].startswith("the blurry frame relit by its spikes")
     assert spikes["values"].startswith("2 log((r + 0.004) / (m + 0.004))")
     told = {name: spikes[name] for name in ("num_bins", "split", "normalize", "representation", "relight")}
     assert told == {

@@ -2,7 +2,7 @@
 
 `load` and `open_recording` are enough to restore (docs/python.md). They import what they need when they are called, so
 that `spikevrt --help` answers at once; everything else is imported from its own module, in the order that the data
-flows: recording, simulate, represent, align, data, model, train, restore, evaluate, demo.
+flows (docs/architecture.md).
 """
 
 from __future__ import annotations

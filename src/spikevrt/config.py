@@ -74,13 +74,13 @@ class VrtConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SpikeInputs:
-    """What enters a network of a recording's spikes, and whether they light its frames: all that any network obeys."""
+    """What enters a network of a recording's spikes, and whether its frames are relit: all that any network obeys."""
 
     num_bins: int = 32  # K: temporal bins of one exposure
     split: Literal["whole", "fractional"] = "whole"  # a tick belongs to one bin, or is shared among those it overlaps
     normalize: Literal["none", "density"] = "none"  # density: each exposure's mean log1p count is brought to training's
-    representation: Literal["counts", "profile"] = "counts"  # of spikes: log1p counts, or represent/profile.py
-    relight: bool = False  # the frames enter relit as the spikes say (represent/relight.py), not blurry
+    representation: Literal["counts", "profile"] = "counts"  # of spikes: log1p counts, or represent/inputs.py
+    relight: bool = False  # the frames enter relit (represent/inputs.py), not blurry
 
     def __post_init__(self) -> None:
         _require_at_least(1, "model.spikes", self, "num_bins")
@@ -174,7 +174,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DegradeConfig:
-    """A worse spike stream than the recorded one, drawn anew for every training sample; `data/degrade.py` says how."""
+    """A worse spike stream than the recorded one, drawn anew for every training sample; `data/augment.py` says how."""
 
     probability: float = 0.0  # share of the samples with spikes that are degraded
     threshold: tuple[float, float] = (1.0, 1.0)  # firing threshold relative to the recorded one, from and to
@@ -231,7 +231,7 @@ class OptimConfig:
     flow_lr_factor: float = 1.0  # SpyNet and the deformable alignment
     spikes_lr_factor: float = 1.0  # spike encoder and its attention over time
     fusion_lr_factor: float = 1.0
-    flow_fixed_steps: int = 0  # steps at the start during which SpyNet and the deformable alignment stand still
+    flow_fixed_steps: int = 0  # steps at the start during which SpyNet and the deformable alignment are frozen
     ema_decay: float = 0.0  # of the averaged weights that are validated and saved; 0: no average
 
 

@@ -56,7 +56,7 @@ SPIKE_VALUES = {  # what `represent.inputs` makes, in words, by representation a
     "between spikes, of a pixel in each of num_bins parts of an exposure; m: its mean over the exposure",
 }
 BLURRY = "the blurry frame, RGB as displayed (sRGB), 0 to 1"
-RELIT = "the frame lit as its spikes say (spikevrt.represent.inputs), RGB as displayed (sRGB), 0 to 1"
+RELIT = "the blurry frame relit by its spikes (spikevrt.represent.inputs), RGB as displayed (sRGB), 0 to 1"
 Run = Callable[..., "Tensor"]
 
 

@@ -59,6 +59,7 @@ def test_every_recording_of_the_benchmark_has_a_digest():
     assert len(set(digests().values())) == len(digests())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILMED)
 def test_a_recording_made_here_has_the_digest_that_it_must_have(filmed: dict[str, Recording], name: str):
     assert content_digest(filmed[name]) == digests()[f"{name}/{CHELSEA.name}"]
@@ -75,6 +76,7 @@ def test_other_kernels_make_the_same_recording(tmp_path: Path):
     assert content_digest(open_recording(tmp_path / "fast" / "city")) == digests()["fast/city"]
 
 
+@pytest.mark.slow
 def test_what_changes_only_the_sensor_changes_no_frame(filmed: dict[str, Recording]):
     base = filmed["medium"]
     for name in set(FILMED) - {"medium"}:
@@ -85,6 +87,7 @@ def test_what_changes_only_the_sensor_changes_no_frame(filmed: dict[str, Recordi
             assert np.array_equal(base.read_sharp(index), other.read_sharp(index)), name
 
 
+@pytest.mark.slow
 def test_a_blurry_frame_is_the_mean_light_of_its_exposure_and_the_sharp_one_its_middle(filmed: dict[str, Recording]):
     scene = benchmark.open_scene(CHELSEA, "medium")
     inner = slice(benchmark.MARGIN_PX, benchmark.MARGIN_PX + benchmark.SIZE_PX)
@@ -97,6 +100,7 @@ def test_a_blurry_frame_is_the_mean_light_of_its_exposure_and_the_sharp_one_its_
     assert (short.start_tick + 28, short.num_ticks) == (exposure.start_tick + 52, 56)
 
 
+@pytest.mark.slow
 def test_spikes_times_threshold_are_the_light_to_within_a_spike(filmed: dict[str, Recording]):
     scene = benchmark.open_scene(CHELSEA, "medium")
     inner = slice(benchmark.MARGIN_PX, benchmark.MARGIN_PX + benchmark.SIZE_PX)
@@ -110,6 +114,7 @@ def test_spikes_times_threshold_are_the_light_to_within_a_spike(filmed: dict[str
         assert float((arrived - counted).abs().max()) <= condition.threshold + 1e-3
 
 
+@pytest.mark.slow
 def test_a_shifted_sensor_sees_the_frame_shifted(filmed: dict[str, Recording]):
     rates = {}
     for name in ("medium", "medium_shift_4"):
@@ -121,6 +126,7 @@ def test_a_shifted_sensor_sees_the_frame_shifted(filmed: dict[str, Recording]):
     assert min(found) < 0.5 < 5 < max(found)
 
 
+@pytest.mark.slow
 def test_a_late_stream_is_told_of_as_if_it_were_in_time(filmed: dict[str, Recording]):
     base, late = filmed["medium"], filmed["medium_offset_8"]
     assert [e.start_tick for e in late.exposures] == [e.start_tick - 8 for e in base.exposures]
@@ -128,6 +134,7 @@ def test_a_late_stream_is_told_of_as_if_it_were_in_time(filmed: dict[str, Record
     assert np.array_equal(base.spikes.read(0, 632), late.spikes.read(0, 632))
 
 
+@pytest.mark.slow
 def test_a_fifth_of_the_ticks_is_lost_and_the_others_are_as_they_were(filmed: dict[str, Recording]):
     base, dropped = filmed["medium"].spikes, filmed["medium_dropped_20"].spikes
     assert base is not None and dropped is not None

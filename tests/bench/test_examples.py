@@ -1,4 +1,4 @@
-"""The examples of docs/benchmark.md are methods."""
+"""The examples of docs/benchmark.md are methods; no example or benchmark imports what no longer exists."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from spikevrt.evaluate.methods import Function
@@ -16,6 +17,7 @@ from spikevrt.recording.recording import open_recording
 from tests.evaluate.conftest import write_recording
 
 ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted([*ROOT.glob("benchmarks/*.py"), *ROOT.glob("examples/*.py")])
 
 
 def frames(function: Any, tmp_path: Path) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -41,3 +43,9 @@ def test_the_function_in_the_page_runs_as_it_stands(tmp_path: Path):
     assert len(restored) == len(blur)
     for one, other in zip(restored, blur, strict=True):  # half of all ticks fire, so four times that is full light
         torch.testing.assert_close(one, other, rtol=0, atol=1 / 255)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: f"{script.parent.name}/{script.stem}")
+def test_a_script_imports_what_exists(script: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(script.parent))  # as `python benchmarks/x.py` has it
+    runpy.run_path(str(script), run_name="imported")

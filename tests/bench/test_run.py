@@ -50,6 +50,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     patch.undo()
 
 
+@pytest.mark.slow
 def test_methods_run_where_they_can_and_the_results_say_what_the_cameras_were(recordings: Path, tmp_path: Path):
     weights = [shipped.find(name) for name in ("vrt_tiny", "spikevrt_tiny_robust")]
     results = run.run_benchmark(
@@ -81,6 +82,7 @@ def test_methods_run_where_they_can_and_the_results_say_what_the_cameras_were(re
     assert abs(robust["medium_no_spikes_city"] - twin["medium_city"]) < 0.5
 
 
+@pytest.mark.slow
 def test_a_network_is_scored_once_by_its_weights_options_and_metrics_and_others_every_time(
     recordings: Path, tmp_path: Path, capsys, monkeypatch
 ):
@@ -112,6 +114,7 @@ def test_a_network_is_scored_once_by_its_weights_options_and_metrics_and_others_
     assert results()[3] == first[3] and scored == ["copied"]  # none of it was lost
 
 
+@pytest.mark.slow
 def test_a_method_that_fails_is_one_line_and_leaves_no_frames(recordings: Path, tmp_path: Path, capsys):
     with pytest.raises(ValueError, match="broken: city: RuntimeError: out of memory"):
         run.run_benchmark(
@@ -132,6 +135,7 @@ def test_a_function_is_found_in_the_folder_where_the_command_is_given(tmp_path: 
     assert told == "a\n"
 
 
+@pytest.mark.slow
 def test_the_table_has_a_line_per_condition_and_a_dash_where_nothing_ran(recordings: Path, tmp_path: Path, capsys):
     run.run_benchmark(tmp_path / "out", [], [OTHER], chosen(CONDITIONS[:2]), CPU, Measure(), recordings=recordings)
     _, head, medium, threshold = capsys.readouterr().out.splitlines()

@@ -16,7 +16,7 @@ ROOT = HERE.parents[1]
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="this is that process")
-@pytest.mark.parametrize("name", ["test_temporal.py", "test_deform.py"])
+@pytest.mark.parametrize("name", ["test_frame_attention.py", "test_deform_conv.py"])
 def test_the_kernels_pass_their_tests_in_the_interpreter(name: str):
     pytest.importorskip("triton")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "SPIKEVRT_KERNELS"))}

@@ -206,11 +206,12 @@ def test_nothing_from_files_becomes_markup(made_scores, tmp_path):
     values["protocol"][hostile] = values["environment"]["commit"] = values["benchmark"]["name"] = hostile
     values["environment"]["command"] = [hostile]
     values["methods"][0]["sequences"][0]["mean"][hostile] = 1.0
-    text, _ = page.page(read_results(write_values(tmp_path, values)))
+    text, _ = page.page(read_results(write_values(tmp_path, values)), 1)
     assert "<img src=x" not in text and "&lt;/script&gt;&lt;img src=x" in text
     Reader(text)
 
 
+@pytest.mark.slow
 def test_a_page_that_would_grow_too_large_has_fewer_pictures_unless_their_number_is_stated(made_scores, monkeypatch):
     monkeypatch.setattr(page, "MAX_PAGE_BYTES", 150_000)
     results = read_results(made_scores)

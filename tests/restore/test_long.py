@@ -15,16 +15,18 @@ from pathlib import Path
 import numpy as np
 from spikevrt import runtime
 from spikevrt.recording.loose import loose_recording
+from spikevrt.model.network import Network
 from spikevrt.mux.join import write_video
 from spikevrt.restore.options import RestoreOptions
 from tests.restore.conftest import RGB, info, restore, stand_in
-import torch
 folder, num_frames = Path(sys.argv[1]), int(sys.argv[2])
-class Brighter(torch.nn.Module):  # remembers nothing
-    pad_multiple, min_size_px, config = 8, 16, RGB
-    def forward(self, blur, spike_vox=None, *, flows=None):
+class Brighter(Network):  # remembers nothing
+    pad_multiple, min_size_px, min_frames = 8, 16, 2
+    def bytes_per_pixel(self):
+        return 1.0
+    def forward(self, blur, spike_vox=None, spikes_present=None, flows=None):
         return blur + 0.01
-stand_in(lambda weights, device: (runtime.tune_allocator(), (Brighter().eval(), info(RGB)))[1])
+stand_in(lambda weights, device: (runtime.tune_allocator(), (Brighter(RGB).eval(), info(RGB)))[1])
 # grey that drifts, as from one camera: no cuts
 frames = (np.full((64, 96, 3), 100 + (i % 100) // 10, np.uint8) for i in range(num_frames))
 write_video(folder / f"in{num_frames}.mp4", frames, 30.0)

@@ -166,6 +166,7 @@ print(torch.backends.cpu.get_cpu_capability(), digest.hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_every_kind_of_processor_and_number_of_threads_gives_the_same_bits(photo: Path):
     told = []
     kinds = {"DEFAULT": 2, "AVX2": 3, "AVX512": 4}  # what this processor cannot do ends the process

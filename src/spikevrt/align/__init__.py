@@ -1,1 +1,1 @@
-"""The two cameras side by side: is the footage healthy, upright and of the gain one thinks."""
+"""The two cameras: is a recording sound (the health gate), and its time offset and registration."""

@@ -20,7 +20,7 @@ from spikevrt.recording.stream import SpikeStream
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, Integer, UInt8
 
-FEW_SPIKES = 10  # what the neighbourhood must fire before silence counts as death, and a hot pixel's least excess
+FEW_SPIKES = 10  # what the neighbourhood must fire before a silent pixel counts as dead, and a hot pixel's least excess
 LIT_SPIKES = 5  # what the frames must promise around a silent pixel, else it may be a dark line or dot
 BLOCK_SPIKES = 20  # what the frame must promise before a silent region counts as dead
 HOT_FACTOR = 3.0

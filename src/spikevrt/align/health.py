@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 
 MAX_FRAMES = 5
 SCAN_BITS = 1 << 28  # pixels times ticks
-SLICES = 2  # of each sampled exposure, to see who varies
-TRUSTED_FIT = 0.5  # orientation score from which frames may speak about single pixels
+SLICES = 2  # of each sampled exposure, to see which pixels vary
+TRUSTED_FIT = 0.5  # orientation score from which frames are evidence about single pixels
 NAMES = (
     *("spikes", "dead pixels", "hot pixels", "stuck pixels", "gain", "density", "orientation", "channel order"),
     *("empty ticks", "gaps", "exposure times", "time offset"),
@@ -237,7 +237,7 @@ def _filled(rates: Float[np.ndarray, "F h w"], bad: Bool[np.ndarray, "h w"] | No
         return rates
     import torch
 
-    from spikevrt.represent.repair import repair
+    from spikevrt.represent.counts import repair
 
     return repair(torch.from_numpy(rates), torch.from_numpy(bad)).numpy()
 

@@ -1,1 +1,1 @@
-"""The main job on footage that ships with the package."""
+"""The web page over `restore`."""

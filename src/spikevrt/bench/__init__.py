@@ -1,1 +1,1 @@
-"""spikebench-v1: recordings that every machine makes alike, and any method scored on them."""
+"""spikebench-v1: recordings of the same bytes on every machine, any method scored on them; and the demo."""

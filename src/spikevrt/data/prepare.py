@@ -153,7 +153,7 @@ def prepare(
 
 
 def _split(sources: Sources, options: PrepareOptions) -> list[tuple[Recording, Split]]:
-    """Every recording with the part of the dataset that it goes to."""
+    """Every recording with the split that it goes to, train or val."""
     loose = sources.recordings
     if not loose and not sources.presplit:
         raise ValueError("recordings: none given; allowed: one or more")

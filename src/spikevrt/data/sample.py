@@ -45,7 +45,7 @@ class Sample(TypedDict):
 
     `spikes_present` stands in samples of a training set with spike dropout: where it is False, the voxels are zeros
     that nothing was read for, and the network must not look at them. `sharp` is absent where none was recorded.
-    `frames` are what enters the network: `blur` itself, or the frames relit as the spikes say.
+    `frames` are what enters the network: `blur` itself, or the relit frames.
     """
 
     blur: Float[Tensor, "T 3 H W"]

@@ -243,7 +243,7 @@ def map_array(path: Path, shape: tuple[int, ...], dtypes: tuple[type, ...]) -> n
         array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; run `spikevrt prepare` again") from None
-    except Exception as error:  # NumPy has no end of ways to say that a header is damaged
+    except Exception as error:  # NumPy raises many types of error for a damaged header
         told = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path}: damaged array ({told})") from None
     if array.shape != shape or array.dtype not in dtypes or not array.flags.c_contiguous:

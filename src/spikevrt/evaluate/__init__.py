@@ -1,1 +1,1 @@
-"""How good a restoration is: named metrics, the runner that times and scores, the report."""
+"""How good a restoration is: named metrics, and the runner that times and scores."""

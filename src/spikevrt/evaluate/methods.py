@@ -30,9 +30,8 @@ from spikevrt.recording.frames import list_images, read_image, to_float
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.represent.counts import place_counts
+from spikevrt.represent.inputs import PROFILE_DARK_RATE, short_window, spike_ratio
 from spikevrt.represent.interval import intervals
-from spikevrt.represent.profile import PROFILE_DARK_RATE
-from spikevrt.represent.relight import short_window, spike_ratio
 from spikevrt.restore.clip import ClipWork, restore_clip, tiles_in_all
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.restorer import Gate, Restorer, check_skip, reads_spikes
@@ -153,12 +152,12 @@ def blur_method() -> Method:
 
 
 def spike_ratio_method() -> Method:
-    """The blurry frame, lit as the spikes say."""
+    """The blurry frame, relit by the spike counts (`represent.inputs`)."""
     return Method(SPIKE_RATIO, True, lambda: PerFrame(_spike_ratio_frame, {"spikes": True}))
 
 
 def interval_ratio_method() -> Method:
-    """The blurry frame, lit as the intervals between spikes say."""
+    """The blurry frame, relit by the intervals between spikes."""
     return Method(INTERVAL_RATIO, True, lambda: PerFrame(_interval_ratio_frame, {"spikes": True}))
 
 

@@ -1,1 +1,1 @@
-"""OTHER PEOPLE'S FILES AND FOLDERS."""
+"""Other people's files and folders: spikes in any format, dataset folders as recordings."""

@@ -1,1 +1,1 @@
-"""CONFIGS OF THE REFERENCE SYSTEM -> OURS."""
+"""Configs of the reference system into ours."""

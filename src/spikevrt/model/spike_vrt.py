@@ -1,10 +1,10 @@
 """SpikeVRT: a VRT whose four encoder stages are fused with a spike pyramid by cross-attention over time.
 
 The spike branch is a pyramid of features from voxels, with attention over time at each of its pixels. There every pixel
-is a short sequence of its own over the frames, and pixels know nothing of each other. Features stay as they lie in
+is a short sequence of its own over the frames, independent of all other pixels. Features keep their layout in
 memory, (frames, pixels, channels), for all layers around the attention.
 
-Dimension key: B samples, T frames that ask, U frames that are asked, K temporal bins of an exposure, S pixels, H x W
+Dimension key: B samples, T query frames, U key frames, K temporal bins of an exposure, S pixels, H x W
 pixels of the colour camera (in the branch: rows and columns), h x w pixels of the spike camera, C channels, G heads;
 scale i of the pyramid has C_i channels at 1/2^i of the spikes' resolution.
 """
@@ -23,7 +23,7 @@ from spikevrt.kernels import chosen, use_triton
 from spikevrt.kernels.operators import MAX_FRAMES, TemporalWeights, temporal_triton
 from spikevrt.model.blocks import recompute
 from spikevrt.model.flow import Flows, SpyNetLevel
-from spikevrt.model.linear import Linear, on_cpu
+from spikevrt.model.layers import Linear, on_cpu
 from spikevrt.model.network import Network, check_voxels
 from spikevrt.model.vrt import VRT
 
@@ -165,7 +165,9 @@ INITIAL_DECAY = 2.0  # of the time bias, in logits per frame of difference
 
 
 class TemporalCrossAttnFuse(nn.Module):
-    """RGB features ask, spike features answer: out = y + FFN(LN y), y = rgb + attention(LN rgb, LN spikes).
+    """Cross-attention over time: RGB features are the queries, spike features keys and values.
+
+    out = y + FFN(LN y), y = rgb + attention(LN rgb, LN spikes).
 
     The residual carries the RGB feature itself, not its normalised copy, and both output projections start at zero: a
     new fusion is exactly the identity, whatever the spikes. With `time_bias` each head learns how much a difference in

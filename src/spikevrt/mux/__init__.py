@@ -1,1 +1,1 @@
-"""FRAMES -> VIDEO FILES, with what the source held beside its pictures."""
+"""Frames to video files, with what the source held beside its pictures."""

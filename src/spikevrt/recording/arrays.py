@@ -39,7 +39,7 @@ _DAMAGED_ZIP = (
     *(ValueError, OSError, EOFError, RuntimeError, NotImplementedError, OverflowError, KeyError, TypeError),
     *(zipfile.BadZipFile, zlib.error, struct.error),
 )
-_DAMAGED_H5 = (Exception,)  # HDF5 has no end of ways to say that a file is damaged
+_DAMAGED_H5 = (Exception,)  # h5py raises many types of error for a damaged file
 
 
 class StoredArray(Protocol):
@@ -96,7 +96,7 @@ class InflatedArray:
     @cached_property
     def values(self) -> UInt8[np.ndarray, "a b c"]:
         size = math.prod(self.shape)
-        with tempfile.TemporaryFile() as unpacked:  # without a name: it goes with the last who uses it
+        with tempfile.TemporaryFile() as unpacked:  # without a name: it is deleted when the last handle is closed
             with _one_line(self.path, _DAMAGED_ZIP), zipfile.ZipFile(self.path) as archive:
                 with archive.open(self.member) as file:
                     file.read(self.offset)

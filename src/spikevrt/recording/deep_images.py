@@ -27,7 +27,7 @@ BITS_PER_SAMPLE, SAMPLE_FORMAT, FLOAT_SAMPLES = 258, 339, 3  # TIFF's tags, and 
 
 
 def is_deep(path: Path) -> bool:
-    """Whether the header says more than 8 bits a colour. A damaged file is not deep; whoever reads it will say so."""
+    """Whether the header says more than 8 bits a colour. A damaged file is not deep; reading it raises the error."""
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix == ".exr":
@@ -170,7 +170,7 @@ def _tiff_samples(path: Path) -> tuple[int, int]:
             file.seek(tags.next)
             tags.load(file)
             return int(np.max(tags.get(BITS_PER_SAMPLE, 1))), int(np.max(tags.get(SAMPLE_FORMAT, 1)))
-    except Exception:  # Pillow has no end of errors for a damaged file
+    except Exception:  # Pillow raises many types of error for a damaged file
         return 8, 1
 
 

@@ -233,7 +233,7 @@ def _orientation_in(image: Image) -> int:
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """The picture as EXIF wants it shown."""
+    """The picture turned as its EXIF orientation says."""
     if orientation >= 5:
         image = image.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -245,7 +245,7 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image]:
-    """A picture. Pillow has no end of errors and warnings for a damaged one: here each is one line with its name."""
+    """A picture. What Pillow raises or warns of for a damaged one, of many types, is one line with its name here."""
     from PIL import Image
 
     if not path.is_file():

@@ -175,7 +175,7 @@ class Recording:
 
     @cached_property
     def sensor_positions(self) -> Float[np.ndarray, "h2 w2 2"] | None:
-        """Where each cell of the registered grid looks on the sensor (`registration`), in sensor pixels (x, y).
+        """Where each cell of the registered grid looks on the sensor (`recording.alignment`), in sensor pixels (x, y).
 
         None when sensor pixels are cells already: nothing was aligned, and a frame has a whole number of pixels for
         each of them. Raises FileNotFoundError or ValueError when the displacement field is missing or damaged.

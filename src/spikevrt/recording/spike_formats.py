@@ -223,7 +223,7 @@ def find_format(path: Path) -> Found:
 
 
 def find_stated(path: Path, stated: dict[str, Any]) -> Found:
-    """`find_format` where the caller states some fields of a `StreamFormat`: they fill what nobody else tells.
+    """`find_format` where the caller states some fields of a `StreamFormat`: they fill what no other source states.
 
     Raises:
         FileNotFoundError: no such file.
@@ -279,7 +279,7 @@ def write_stream_sidecar(
 
 
 def _tellers(path: Path) -> list[Found]:
-    """Everybody who tells something of a file, the one who is believed first."""
+    """The sources that describe a file, in the order of precedence."""
     tellers = []
     sidecar, spikes, config = stream_sidecar_path(path), _recorded(path), path.parent / SPIKECV_CONFIG
     if sidecar.is_file():
@@ -311,7 +311,7 @@ def _recorded(path: Path) -> RecordedStream | None:
 
 
 def _said(found: Found) -> dict[str, Any]:
-    """Only what somebody says; what follows from a kind or a suffix is left out."""
+    """Only what is stated; what follows from a kind or a suffix is left out."""
     format = found.format
     if found.source == "the file itself":
         return {}

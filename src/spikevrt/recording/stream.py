@@ -95,7 +95,7 @@ class PackedStream:
         return read_spikes(self.path, self.geometry, start_tick, stop_tick)
 
     def count(self, edges: Sequence[int]) -> UInt[np.ndarray, "K h w"]:
-        """Equal to `count_slices` of what `read` gives, and faster: the bits are counted where they lie."""
+        """Equal to `count_slices` of what `read` gives, and faster: the bits are counted without unpacking them."""
         check_edges(edges)
         return count_packed(map_ticks(self.path, self.geometry, edges[0], edges[-1]), self.geometry, edges)
 
@@ -160,7 +160,7 @@ class JoinedStream:
 
 
 def live_ticks(stream: SpikeStream, start_tick: int, stop_tick: int) -> Bool[np.ndarray, " T"]:
-    """Whether any pixel fires, for each of the ticks [start_tick, stop_tick). Packed files are looked at as they lie.
+    """Whether any pixel fires, for each of the ticks [start_tick, stop_tick). Packed files are not unpacked.
 
     Raises:
         ValueError: the window is not inside the stream.

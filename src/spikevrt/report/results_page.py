@@ -52,7 +52,7 @@ AXES = (
 ARROWS = {1: "\N{NO-BREAK SPACE}\N{UPWARDS ARROW}", -1: "\N{NO-BREAK SPACE}\N{DOWNWARDS ARROW}", 0: ""}
 PLAIN = {  # what the methods without a network are
     "blur": "the blurry frame itself, untouched",
-    "spike_ratio": "no network: the blurry frame, lit as the spikes around its middle say against those of the whole "
+    "spike_ratio": "no network: the blurry frame, relit by the firing rate around its middle over that of the whole "
     "exposure; rates from spike counts (TFP)",
     "interval_ratio": "no network: the same with rates from the intervals between spikes (TFI)",
 }
@@ -145,7 +145,7 @@ def _without(headings: dict[str, str], absent: set[str]) -> dict[str, str]:
 
 
 def _chosen(results: Results) -> list[ScoredRecording]:
-    """All recordings, in the order in which they deserve pictures: one of each base in turn, then the others."""
+    """All recordings, in the order in which they get pictures: one of each base in turn, then the others."""
     groups = [recordings for _, recordings in base_groups(results)]
     longest = max(map(len, groups))
     first = [group[k] for k in range(longest) for group in groups if k < len(group)]

@@ -1,1 +1,1 @@
-"""Spike windows to tensors: voxels (what the network reads), rates, intervals, raw ticks; and their warp and repair."""
+"""Spike windows to tensors: voxels, rates, intervals, profiles; and what enters a network for one frame."""

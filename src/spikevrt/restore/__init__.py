@@ -1,1 +1,1 @@
-"""Run a network on footage of any size and length: the only way that anything here does."""
+"""Weights and recordings to sharp frames, of any size and length; all that restores goes through `restorer`."""

@@ -147,7 +147,7 @@ def _restore(task: Task, *, weights: Path, options: RestoreOptions, gate: Gate |
             recording = open_recording(task.recording, keep_outside=True)
             summary = restore_recording(weights, recording, task.out, options, task.job, gate=gate)
     except Exception as error:
-        if not isinstance(error, (ValueError, OSError)):  # our mistake, or no memory: the way there matters
+        if not isinstance(error, (ValueError, OSError)):  # our mistake, or no memory: the traceback is kept
             said.write(traceback.format_exc())
         kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
         line = " ".join(f"{kind}{error}".split()) or type(error).__name__

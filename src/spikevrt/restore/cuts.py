@@ -136,7 +136,7 @@ class CutFinder:
 
     def _advance(self) -> list[int]:
         """Show the detector the next frame that is no flash."""
-        if not self._shown:  # it wants frames before the one that it judges
+        if not self._shown:  # it needs frames before the one that it judges
             for _ in range(WINDOW_FRAMES):
                 self._show(*self._ahead[0])
         for _ in range(self._flash_length()):

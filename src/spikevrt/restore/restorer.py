@@ -1,4 +1,4 @@
-"""The one door from a recording to sharp frames: command, page, Python, evaluation and validation go through it.
+"""The only way from a recording to sharp frames: command, page, Python, evaluation and validation go through it.
 
 The health gate, the memory plan, scene cuts and exposures without usable spikes are inside; every frame comes out
 exactly once and in order, with memory that does not grow with the length.

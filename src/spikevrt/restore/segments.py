@@ -1,14 +1,15 @@
-"""A recording read once, frame after frame, and cut into clips: never across a scene cut, never half with spikes.
+"""A recording read once, frame after frame, and cut into clips that cross no scene cut and no edge of lost spikes.
 
 A segment is a run of frames that follow each other in one scene, all with usable spikes or all without. Clips overlap
 inside a segment and never reach beyond it. They are spread as if the segment went on to the end of the recording, so
 that they are known before its end is; where it ends earlier, the last one is moved back to end with it.
 
 Which exposures have no usable spikes: those outside the stream, and those with too many of their ticks lost. A lost
-stretch holds no spike at all; so do ticks in the dark. In the dark, empty ticks come as dice fall: one follows a live
-tick as often as it follows an empty one. That share is taken from the ticks behind live ones, to which a lost stretch,
-however long, adds only once. A run of empty ticks that such dice would hardly throw was lost. (A sensor all of whose
-pixels fire in step would be misread; pixels of real ones differ, and ours start at random phases.)
+stretch holds no spike at all; so do ticks in the dark. In the dark, empty ticks are independent of each other: one
+follows a live tick (with a spike) as often as an empty one. Their probability is estimated from the ticks behind live
+ones, to which a lost stretch, however long, adds only once. A run of empty ticks that is improbable under it was lost.
+(A sensor all of whose pixels fire in step would be misread; pixels of real ones differ, and ours start at random
+phases.)
 
 Dimension key: T frames of a clip or ticks, H W frame rows and columns, K bins, h w rows and columns of the spikes on
 the frame, hb wb those of blocks of spikes.
@@ -34,9 +35,8 @@ from spikevrt.recording.frames import to_uint8
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.stream import live_ticks
-from spikevrt.represent.activity import spike_activity
 from spikevrt.represent.counts import exposure_counts, place_counts
-from spikevrt.represent.inputs import BinnedSpikes, SensorGrid, bin_spikes, network_inputs
+from spikevrt.represent.inputs import BinnedSpikes, SensorGrid, bin_spikes, network_inputs, spike_activity
 from spikevrt.represent.voxel import VoxelStats, voxelise
 from spikevrt.restore.cuts import stream_cuts
 from spikevrt.restore.options import RestoreOptions
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 MAX_LOST_SHARE = 0.05  # of an exposure: six ticks of 128, which dim it by a twentieth, as a gain would
 LEAST_LOST_TICKS = 4  # shorter runs are dropped ticks, one by one, however bright the scene
-CHANCE = 1e-4  # that the dark throws a run taken for a loss anywhere in the ticks looked at
+CHANCE = 1e-4  # probability that a dark scene has a run taken for a loss anywhere in the ticks looked at
 
 
 class FrameInputs(NamedTuple):

@@ -56,7 +56,7 @@ class Scene(Protocol):
 
 @dataclass(frozen=True)
 class SmoothPath:
-    """Sums of sinusoids: smooth for ever, bounded, and different for every seed."""
+    """Sums of sinusoids: smooth, bounded, and different for every seed."""
 
     amplitude_CS: Tensor
     cycles_per_tick_CS: Tensor

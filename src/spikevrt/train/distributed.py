@@ -78,7 +78,7 @@ class Ranks:
             raise OSError(f"{what}: {values[0]} on rank 0, but {told}; all ranks must see the same folder")
 
     def mesh(self, device: torch.device) -> DeviceMesh:
-        """All ranks in a row, as FSDP wants them."""
+        """All ranks in a row, as FSDP expects them."""
         return init_device_mesh(device.type, (self.world,))
 
     def wait(self) -> None:
@@ -115,7 +115,7 @@ def join_ranks(device: str) -> Iterator[Ranks]:
         # The timeout is for exchanges: starting up may take one machine much longer than another.
         store, rank, _ = next(rendezvous("env://", timeout=JOIN_TIMEOUT))
         if os.environ.get("GROUP_WORLD_SIZE") == "1":
-            # torchrun offers its restarted processes the store of those before, with addresses that nobody is at. (Of
+            # torchrun offers its restarted processes the store of those before, at addresses where nobody listens. (Of
             # several torchruns each counts its own restarts: TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives a new store.)
             store = dist.PrefixStore(f"restart{os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
         store.set(f"here/{rank}", "")

@@ -1,4 +1,4 @@
-"""The training loop: a clip goes in at the top and a step has been taken at the bottom.
+"""The training loop: batches, forward and backward pass, optimiser step; validating and saving on the way.
 
 Step n is a function of the weights after step n - 1, of (seed, n) and of the clips at its place in the stream. So a run
 that was stopped and resumed has taken the same steps as one that never stopped.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from spikevrt.config import PrepareOptions
 from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.verbs.arguments import (
+from spikevrt.verbs import (
     DATASET_GROUP,
     HELP_LAYOUT,
     add_compared_weights,
@@ -170,7 +170,7 @@ def _train(parsed: argparse.Namespace) -> None:
     if parsed.self_supervised:
         settings += ["train.self_supervised=true", "loss.perceptual_weight=0", "loss.reblur_weight=1"]
     config = load_config(parsed.config, settings + parsed.set)  # before torch is loaded: a typing error answers at once
-    from spikevrt.report.curves import draw_run
+    from spikevrt.report.charts import draw_run
     from spikevrt.train.loop import train
 
     start_s = time.perf_counter()
@@ -237,7 +237,7 @@ def _compare(a: Path, b: Path, plot: Path | None, *, as_json: bool) -> None:
 
     comparison = compare(a, b)
     if plot is not None:
-        from spikevrt.report.curves import draw_comparison
+        from spikevrt.report.charts import draw_comparison
         from spikevrt.train.journal import read_journal
 
         plot.parent.mkdir(parents=True, exist_ok=True)
@@ -283,7 +283,7 @@ def add_scores(verbs: Any) -> None:
     )
     parser.add_argument("--recordings", type=Path, metavar="PATH", help="where the recordings lie (OUT/recordings)")
     add_metrics(parser)
-    add_fields(parser, RestoreOptions, without=("ignore_health", "strict"))  # its recordings pass no health gate
+    add_fields(parser, RestoreOptions, without=("ignore_health", "strict"))  # its gate refuses nothing
 
     parser = add_verb(verbs, "report", _report, "spikevrt report out/scores --out report.html")
     parser.add_argument(

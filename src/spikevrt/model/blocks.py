@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
-from spikevrt.model.attention import WindowAttention, WindowMask
-from spikevrt.model.linear import Geglu, Linear
+from spikevrt.model.layers import Geglu, Linear, WindowAttention, WindowMask
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, Shaped

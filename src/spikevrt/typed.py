@@ -1,7 +1,7 @@
 """Typed reading: JSON and YAML to plain values, and plain values to frozen dataclasses, strictly.
 
 A key that is missing or unknown and a value of a wrong type are a ValueError of one line, which names the key by its
-dotted path, shows the value and says what is allowed. msgspec converts; it is imported when something is read.
+dotted path, shows the value and says what is allowed. msgspec and PyYAML are imported when something is read.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import yaml
+if TYPE_CHECKING:
+    import yaml
 
 T = TypeVar("T")
 MAX_SHOWN = 80  # characters of a value that a message shows
@@ -69,8 +70,10 @@ def parse_yaml(text: str) -> Any:
 
     Raises ValueError where it is no YAML, or a key stands twice in one mapping.
     """
+    import yaml
+
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_loader())
     except _Repeated:
         raise
     except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # PyYAML lets the last three out
@@ -199,18 +202,23 @@ class _Repeated(ValueError):
     """A key that stands twice in one mapping."""
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, but a key that stands twice is refused: it would take the last and drop the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                if key.value in seen:
-                    raise _Repeated(f"line {node.start_mark.line + 1} on: {key.value} is given twice")
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 _EXPONENT = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")  # YAML 1.1 reads 1e-3 as text
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+
+
+@functools.cache
+def _loader() -> type[yaml.SafeLoader]:
+    """YAML's safe loader, but a key that stands twice is refused: it would take the last and drop the first."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                    if key.value in seen:
+                        raise _Repeated(f"line {node.start_mark.line + 1} on: {key.value} is given twice")
+                    seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+    return Loader

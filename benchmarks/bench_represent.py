@@ -17,9 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spikevrt.recording.alignment import read_at
-from spikevrt.represent.interval import interval_voxels, intervals, tfi
-from spikevrt.represent.rate import tfp
-from spikevrt.represent.repair import repair
+from spikevrt.represent.counts import repair
+from spikevrt.represent.interval import interval_voxels, intervals, tfi, tfp
 from spikevrt.represent.voxel import VoxelStats, density, normalise, voxelise
 from spikevrt.runtime import tune_allocator
 

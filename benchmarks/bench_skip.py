@@ -22,7 +22,7 @@ from PIL import Image
 from spikevrt.evaluate.metrics import psnr_rgb
 from spikevrt.recording.frames import to_float, write_image
 from spikevrt.recording.recording import Recording
-from spikevrt.represent.activity import spike_activity
+from spikevrt.represent.inputs import spike_activity
 from spikevrt.represent.voxel import voxelise
 from spikevrt.restore import restorer
 from spikevrt.restore.clip import tiles_in_all

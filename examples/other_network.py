@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from spikevrt.recording.frames import to_float
 from spikevrt.recording.recording import Recording
-from spikevrt.represent.rate import tfp
+from spikevrt.represent.interval import tfp
 
 
 class TheirNetwork(nn.Module):

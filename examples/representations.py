@@ -21,9 +21,8 @@ from torch import Tensor
 
 from spikevrt.recording.alignment import read_at
 from spikevrt.recording.spike_file import SpikeGeometry, read_spikes
-from spikevrt.represent.interval import interval_voxels, intervals, tfi
-from spikevrt.represent.rate import tfp
-from spikevrt.represent.repair import repair
+from spikevrt.represent.counts import repair
+from spikevrt.represent.interval import interval_voxels, intervals, tfi, tfp
 from spikevrt.represent.voxel import VoxelStats, bin_edges, density, normalise, voxelise
 from spikevrt.simulate.sensor import SensorConfig, SpikeSensor
 

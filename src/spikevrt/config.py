@@ -79,8 +79,8 @@ class SpikeInputs:
     num_bins: int = 32  # K: temporal bins of one exposure
     split: Literal["whole", "fractional"] = "whole"  # a tick belongs to one bin, or is shared among those it overlaps
     normalize: Literal["none", "density"] = "none"  # density: each exposure's mean log1p count is brought to training's
-    representation: Literal["counts", "profile"] = "counts"  # of spikes: log1p counts, or represent/profile.py
-    relight: bool = False  # the frames enter relit (represent/relight.py), not blurry
+    representation: Literal["counts", "profile"] = "counts"  # of spikes: log1p counts, or represent/inputs.py
+    relight: bool = False  # the frames enter relit (represent/inputs.py), not blurry
 
     def __post_init__(self) -> None:
         _require_at_least(1, "model.spikes", self, "num_bins")

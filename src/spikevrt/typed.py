@@ -1,7 +1,7 @@
 """Typed reading: JSON and YAML to plain values, and plain values to frozen dataclasses, strictly.
 
 A key that is missing or unknown and a value of a wrong type are a ValueError of one line, which names the key by its
-dotted path, shows the value and says what is allowed. msgspec and PyYAML are imported when something is read.
+dotted path, shows the value and says what is allowed. msgspec converts; it is imported when something is read.
 """
 
 from __future__ import annotations
@@ -17,10 +17,7 @@ import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
-
-if TYPE_CHECKING:
-    import yaml
+from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 MAX_SHOWN = 80  # characters of a value that a message shows
@@ -73,7 +70,7 @@ def parse_yaml(text: str) -> Any:
     import yaml
 
     try:
-        return yaml.load(text, Loader=_loader())
+        return yaml.load(text, Loader=_yaml_loader())
     except _Repeated:
         raise
     except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # PyYAML lets the last three out
@@ -202,15 +199,13 @@ class _Repeated(ValueError):
     """A key that stands twice in one mapping."""
 
 
-_EXPONENT = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")  # YAML 1.1 reads 1e-3 as text
-
-
 @functools.cache
-def _loader() -> type[yaml.SafeLoader]:
-    """YAML's safe loader, but a key that stands twice is refused: it would take the last and drop the first."""
+def _yaml_loader() -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
+        """YAML's safe loader, but a key that stands twice is refused: it would take the last and drop the first."""
+
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             seen: set[str] = set()
             for key, _ in node.value:
@@ -220,5 +215,6 @@ def _loader() -> type[yaml.SafeLoader]:
                     seen.add(key.value)
             return super().construct_mapping(node, deep)
 
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+    exponent = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")  # YAML 1.1 reads 1e-3 as text
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+.0123456789"))
     return Loader

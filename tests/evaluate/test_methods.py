@@ -14,7 +14,7 @@ from spikevrt.evaluate.methods import blur_method, interval_ratio_method, other_
 from spikevrt.evaluate.runner import DEFAULT_MEASURE, Subject, score
 from spikevrt.recording.frames import to_float
 from spikevrt.recording.recording import Recording, open_recording
-from spikevrt.represent.relight import spike_ratio
+from spikevrt.represent.inputs import spike_ratio
 from tests.evaluate.conftest import write_recording
 
 COPY = """

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikevrt.represent.activity import spike_activity
+from spikevrt.represent.inputs import spike_activity
 from spikevrt.represent.voxel import voxelise
 from spikevrt.simulate.sensor import SpikeSensor
 from spikevrt.simulate.setup import sensor_preset

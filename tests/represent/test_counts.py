@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from spikevrt.recording.alignment import read_at
-from spikevrt.represent.counts import exposure_counts, exposure_intervals, place_counts, window_intervals
-from spikevrt.represent.repair import repair
+from spikevrt.represent.counts import exposure_counts, exposure_intervals, place_counts, repair, window_intervals
 
 SPIKES = np.random.default_rng(5).integers(0, 2, (13, 5, 7), dtype=np.uint8)
 

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from spikevrt.represent.interval import interval_voxels
-from spikevrt.represent.profile import PROFILE_DARK_RATE, PROFILE_SCALE, STRIP_VALUES, expected_counts, profile
+from spikevrt.represent.inputs import PROFILE_DARK_RATE, PROFILE_SCALE, profile
+from spikevrt.represent.interval import STRIP_VALUES, expected_counts, interval_voxels
 from spikevrt.simulate.sensor import SpikeSensor
 from spikevrt.simulate.setup import SensorConfig
 
@@ -56,7 +56,7 @@ def test_intervals_taken_in_strips_are_those_of_the_whole(monkeypatch):
     spikes = torch.randint(0, 2, (2, 19, 13, 7), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
     assert spikes.numel() <= STRIP_VALUES
     whole = interval_voxels(spikes, num_bins=5, split="fractional")
-    monkeypatch.setattr("spikevrt.represent.profile.STRIP_VALUES", 2 * 19 * 7 * 3)
+    monkeypatch.setattr("spikevrt.represent.interval.STRIP_VALUES", 2 * 19 * 7 * 3)
     assert torch.equal(expected_counts(spikes, num_bins=5, split="fractional"), whole)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spikevrt.represent.rate import tfp
+from spikevrt.represent.interval import tfp
 
 
 def test_a_pixel_firing_every_second_tick_reads_one_half() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from examples.representations import raw_window
 
-from spikevrt.represent.rate import tfp
+from spikevrt.represent.interval import tfp
 
 
 def _spikes(*leading: int) -> torch.Tensor:

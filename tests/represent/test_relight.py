@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from spikevrt.light import linear_to_srgb, srgb_to_linear
-from spikevrt.represent.relight import relight, short_bins, short_window, spike_ratio
+from spikevrt.represent.inputs import relight, short_bins, short_window, spike_ratio
 from spikevrt.represent.voxel import voxelise
 
 

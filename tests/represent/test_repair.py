@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from spikevrt.represent.repair import repair
+from spikevrt.represent.counts import repair
 
 
 def _bad(*pixels: tuple[int, int], height: int = 5, width: int = 7) -> torch.Tensor:

@@ -13,7 +13,7 @@ from torch import nn
 
 from spikevrt.checkpoint import digest, load_state, load_weights, read_info, save_state
 from spikevrt.config import DataConfig, DegradeConfig, SpikeInputs
-from spikevrt.report.curves import draw_run
+from spikevrt.report.charts import draw_run
 from spikevrt.train import loop
 from spikevrt.train.journal import read_journal
 from spikevrt.train.loop import train
@@ -67,7 +67,7 @@ def test_weights_know_their_statistics_config_seed_data_and_step(tmp_path: Path)
 
 
 def test_training_lowers_the_loss_and_beats_the_blurry_input(tmp_path: Path):
-    train(small_config(optim__steps=61, train__validate_every=61), tmp_path / "run")
+    train(small_config(optim__steps=121, train__validate_every=121), tmp_path / "run")
     curve = losses(tmp_path / "run")
     assert sum(curve[-5:]) < 0.5 * sum(curve[:5])
     (score,) = [row for row in read_journal(tmp_path / "run") if row["kind"] == "validation"]

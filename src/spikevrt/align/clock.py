@@ -18,7 +18,7 @@ import torch
 from spikevrt.align.registration import Cameras, Fit, Level, begin, num_levels
 from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.stream import SpikeStream
-from spikevrt.represent.repair import repair
+from spikevrt.represent.counts import repair
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float

@@ -26,8 +26,7 @@ from spikevrt.recording.sidecar import ROWS, SPIKE_KINDS, SPIKECV_CONFIG, SUFFIX
 from spikevrt.recording.spike_formats import Found, find_format, open_stream
 from spikevrt.recording.stream import PackedStream, SpikeStream
 from spikevrt.recording.video import probe_video
-from spikevrt.represent.interval import tfi
-from spikevrt.represent.rate import tfp
+from spikevrt.represent.interval import tfi, tfp
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -237,7 +237,7 @@ def _filled(rates: Float[np.ndarray, "F h w"], bad: Bool[np.ndarray, "h w"] | No
         return rates
     import torch
 
-    from spikevrt.represent.repair import repair
+    from spikevrt.represent.counts import repair
 
     return repair(torch.from_numpy(rates), torch.from_numpy(bad)).numpy()
 

@@ -30,9 +30,8 @@ from spikevrt.recording.frames import list_images, read_image, to_float
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.represent.counts import place_counts
+from spikevrt.represent.inputs import PROFILE_DARK_RATE, short_window, spike_ratio
 from spikevrt.represent.interval import intervals
-from spikevrt.represent.profile import PROFILE_DARK_RATE
-from spikevrt.represent.relight import short_window, spike_ratio
 from spikevrt.restore.clip import ClipWork, restore_clip, tiles_in_all
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.restorer import Gate, Restorer, check_skip, reads_spikes
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 BLUR = "blur"  # the name of the method that returns its input
-SPIKE_RATIO = "spike_ratio"  # of the two that need no network (represent.relight), and that a network has to beat:
+SPIKE_RATIO = "spike_ratio"  # of the two that need no network (represent.inputs), and that a network has to beat:
 INTERVAL_RATIO = "interval_ratio"  # rates from counts (TFP), rates from intervals (TFI)
 PLAIN = (BLUR, SPIKE_RATIO, INTERVAL_RATIO)
 ALLOWED = "NAME=MODULE:FUNCTION, or NAME=COMMAND with {recording} and {out}"
@@ -153,7 +152,7 @@ def blur_method() -> Method:
 
 
 def spike_ratio_method() -> Method:
-    """The blurry frame, relit by the spike counts (`represent.relight`)."""
+    """The blurry frame, relit by the spike counts (`represent.inputs`)."""
     return Method(SPIKE_RATIO, True, lambda: PerFrame(_spike_ratio_frame, {"spikes": True}))
 
 

@@ -145,7 +145,7 @@ def _without(headings: dict[str, str], absent: set[str]) -> dict[str, str]:
 
 
 def _chosen(results: Results) -> list[ScoredRecording]:
-    """All recordings, in the order in which they deserve pictures: one of each base in turn, then the others."""
+    """All recordings, in the order in which they get pictures: one of each base in turn, then the others."""
     groups = [recordings for _, recordings in base_groups(results)]
     longest = max(map(len, groups))
     first = [group[k] for k in range(longest) for group in groups if k < len(group)]

@@ -3,23 +3,36 @@
 The only place where that is decided; training and restoring call it alike and get the same bits, but for a crop's relit
 frame in its outermost pixel, where the ratio is resized. `config.SpikeInputs` says what a network reads.
 
+A relit frame: the blurry frame's light is right on average over the exposure, and the spikes tell how each pixel's
+light changed in it: light(centre) = light(blur) * rate(around the centre) / rate(whole exposure). The gain of the
+sensor cancels. It is also the strong baseline that needs no network.
+
+A profile: how each pixel's light changed during an exposure, whatever the sensor's threshold and gain. The rate in a
+bin comes from the intervals between spikes, which say far more of it than a count of a few, relative to the pixel's own
+mean over the exposure.
+
+Activity: does anything move during an exposure? A pixel under steady light fires steadily: up to any moment its spikes
+are the exposure's times the share of the time, to within one spike; where something passes by, they run ahead or lag.
+
 Dimension key: T ticks of exposure and window together, K bins, h w sensor rows and columns, h2 w2 those of the spikes
-on the frame, H W frame rows and columns.
+on the frame, H W frame rows and columns, hb wb rows and columns of blocks.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from spikevrt.config import SpikeInputs
+from spikevrt.light import linear_to_srgb, srgb_to_linear
 from spikevrt.represent.counts import place_counts, window_intervals
-from spikevrt.represent.profile import PROFILE_DARK_RATE, profile
-from spikevrt.represent.relight import DARK_RATE, relight
-from spikevrt.represent.voxel import VoxelStats, normalise, voxelise
+from spikevrt.represent.voxel import Split, VoxelStats, bin_bounds, normalise, voxelise
 from spikevrt.represent.voxel import density as voxel_density
 
 if TYPE_CHECKING:
@@ -99,3 +112,114 @@ def network_inputs(
     if spec.normalize == "density" and density is None:
         density = float(voxel_density(spikes.counts))
     return frame, normalise(spikes.counts, stats, density=density if spec.normalize == "density" else None)
+
+
+DARK_RATE = 0.02  # spikes per tick, for rates from counts
+SHARE = 8  # the short window is an exposure's ticks, or bins, over this
+
+
+def short_window(num_ticks: int) -> tuple[int, int]:
+    """The eighth of an exposure's ticks around its centre, as [start, stop)."""
+    half = min(num_ticks // (2 * SHARE), (num_ticks - 1) // 2)
+    return num_ticks // 2 - half, num_ticks // 2 + half + 1
+
+
+def short_bins(num_bins: int) -> tuple[int, int]:
+    """The eighth of an exposure's bins around its centre, at least the one or two that hold it, as [first, stop)."""
+    first = min(num_bins // 2 - num_bins // (2 * SHARE), (num_bins - 1) // 2)
+    return first, num_bins - first
+
+
+def spike_ratio(
+    blur: Float[Tensor, "3 H W"], short: Float[Tensor, "h w"], long: Float[Tensor, "h w"], *, dark: float = DARK_RATE
+) -> Float[Tensor, "3 H W"]:
+    """The blurry frame relit by the spikes, in [0, 1].
+
+    `short` is the firing rate (spikes per tick) around the exposure's centre, `long` that over the whole exposure;
+    their ratio is resized bilinearly and applied to linear light, the same for all colours. `dark` (spikes per tick) is
+    added to both, so that the ratio of two rates that are hardly known is near 1.
+
+    Source: the identity on which Chen et al., SpikeReveal (S-SDM), NeurIPS 2024, build.
+    """
+    ratio = (short + dark) / (long + dark)
+    ratio = F.interpolate(ratio[None, None], blur.shape[-2:], mode="bilinear", align_corners=False)[0]
+    return linear_to_srgb((srgb_to_linear(blur) * ratio).clamp(0, 1))
+
+
+def relight(
+    blur: Float[Tensor, "3 H W"],
+    counts: Float[Tensor, "K h w"],
+    num_ticks: int,
+    *,
+    split: Split,
+    dark: float = DARK_RATE,
+    mean_rate: Float[Tensor, "h w"] | None = None,
+) -> Float[Tensor, "3 H W"]:
+    """`spike_ratio` of an exposure whose spikes are counted (or expected) per bin: the short window is `short_bins`.
+
+    `mean_rate` (spikes per tick): that of the exposure, where the bins are of another window; None: of the bins.
+
+    The counts lie on the frame, all of it, or on the crop that `blur` is cut to (its outermost pixel then differs from
+    the cropped whole: resizing looks at neighbours). A new tensor, in [0, 1].
+    """
+    first, stop = short_bins(len(counts))
+    bounds = bin_bounds(num_ticks, len(counts), split)
+    short_ticks = (bounds[stop] - bounds[first]) / len(counts)
+    counts = counts.float()
+    long = counts.sum(0) / num_ticks if mean_rate is None else mean_rate
+    return spike_ratio(blur, counts[first:stop].sum(0) / short_ticks, long, dark=dark)
+
+
+PROFILE_DARK_RATE = 0.004  # spikes per tick, added to both rates: of a pixel in the dark, whose ratio means nothing
+PROFILE_SCALE = 0.5  # of the logarithms, so that what a network reads is of the order of 1 where things move
+
+
+def profile(
+    counts: Float[Tensor, "... K h w"],
+    num_ticks: int,
+    *,
+    split: Split,
+    mean_rate: Float[Tensor, "... h w"] | None = None,
+) -> Float[Tensor, "... K h w"]:
+    """log(rate in the bin / mean rate over the exposure) / `PROFILE_SCALE`, from expected counts per bin.
+
+    `mean_rate` (spikes per tick) is that of the exposure, where the bins are of another window of `num_ticks` ticks
+    than the exposure; None: of the bins. 0 where the light does not change; a pixel without spikes reads 0. Pointwise:
+    the profile of a crop is the cropped profile.
+    """
+    num_bins = counts.shape[-3]
+    bounds = torch.tensor(bin_bounds(num_ticks, num_bins, split), dtype=counts.dtype, device=counts.device)
+    ticks = (bounds.diff() / num_bins)[:, None, None]
+    mean = counts.sum(-3, keepdim=True) / num_ticks if mean_rate is None else mean_rate.unsqueeze(-3)
+    return ((counts / ticks + PROFILE_DARK_RATE) / (mean + PROFILE_DARK_RATE)).log_().div_(PROFILE_SCALE)
+
+
+BLOCK = 8  # sensor pixels a side: few enough that something small stands out, enough for a steady mean
+
+
+def spike_activity(counts: Float[Tensor, "K h w"], num_ticks: int, *, split: Split = "whole") -> Float[Tensor, "hb wb"]:
+    """How far the spikes of each block of 8 x 8 pixels are from steady firing: 1 for a still scene, 0 for a dark one.
+
+    With C(s) the spikes of a pixel up to the share s of the exposure, d(s) = C(s) - s C(1). Steady light leaves d to
+    the start phase and to the two roundings, each uniform over one spike: its variance is (1 + s^2 + (1 - s)^2) / 12.
+    The value is the root of the mean over the block of d^2 / variance, at the edge between bins where it is largest.
+    A grey that fires half a whole number of spikes reads sqrt(2), one that fires a whole number 0. Photon noise adds
+    s (1 - s) / (photons per spike) for each spike: nothing that matters above some hundred photons a spike.
+
+    Raises:
+        ValueError: one bin, which tells nothing of the time within the exposure.
+    """
+    num_bins, height, width = counts.shape
+    if num_bins < 2:
+        raise ValueError(f"num_bins: {num_bins}; activity within an exposure needs 2 or more")
+    bounds = bin_bounds(num_ticks, num_bins, split)
+    total, fired = counts.sum(0), torch.zeros_like(counts[0])
+    most = counts.new_zeros(-(-height // BLOCK), -(-width // BLOCK))
+    for bin_counts, (_, bound) in zip(counts[:-1], pairwise(bounds), strict=False):
+        share = bound / bounds[-1]
+        fired = fired + bin_counts
+        still = (1 + share**2 + (1 - share) ** 2) / 12
+        squares = (fired - share * total).square()[None]
+        blocks = F.avg_pool2d(squares, BLOCK, ceil_mode=True, count_include_pad=False)[0]
+        most = torch.maximum(most, blocks / still)
+    return most.sqrt()

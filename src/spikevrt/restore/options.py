@@ -25,7 +25,7 @@ class RestoreOptions:
     divide; what tiles and clips share may be more than asked for.
 
     `ignore_health` names findings of the health gate (`align.health.NAMES`). `without_spikes` needs a network trained
-    with `data.spike_dropout`. `skip_sharp` compares the activity of a tile's spikes (`represent.activity`: 1 for a
+    with `data.spike_dropout`. `skip_sharp` compares the activity of a tile's spikes (`represent.inputs`: 1 for a
     still scene); None: the network runs everywhere.
     """
 

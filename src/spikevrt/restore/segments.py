@@ -35,9 +35,8 @@ from spikevrt.recording.frames import to_uint8
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.stream import live_ticks
-from spikevrt.represent.activity import spike_activity
 from spikevrt.represent.counts import exposure_counts, place_counts
-from spikevrt.represent.inputs import BinnedSpikes, SensorGrid, bin_spikes, network_inputs
+from spikevrt.represent.inputs import BinnedSpikes, SensorGrid, bin_spikes, network_inputs, spike_activity
 from spikevrt.represent.voxel import VoxelStats, voxelise
 from spikevrt.restore.cuts import stream_cuts
 from spikevrt.restore.options import RestoreOptions

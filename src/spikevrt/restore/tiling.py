@@ -22,7 +22,7 @@ from torch import Tensor
 
 from spikevrt.model.flow import Flows
 from spikevrt.recording.recording import nearest_ratio
-from spikevrt.represent.activity import BLOCK
+from spikevrt.represent.inputs import BLOCK
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -147,7 +147,7 @@ def _slice(whole: slice, divisor: int) -> slice:
 
 
 def tile_activity(activity: Float[Tensor, "T hb wb"], tile: Tile, ratio: int) -> float:
-    """The largest value of the blocks (`represent.activity`) that lie in `tile` or reach into it."""
+    """The largest value of the blocks (`represent.inputs`) that lie in `tile` or reach into it."""
     px = ratio * BLOCK
     rows, columns = (slice(s.start // px, -(-s.stop // px)) for s in (tile.rows, tile.columns))
     return float(activity[:, rows, columns].max())

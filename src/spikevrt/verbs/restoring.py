@@ -16,7 +16,7 @@ from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.recording.sidecar import Stated
 from spikevrt.recording.video import VideoFormat
 from spikevrt.restore.options import JobOptions, Output, RestoreOptions, is_video
-from spikevrt.verbs.arguments import (
+from spikevrt.verbs import (
     add_fields,
     add_out,
     add_verb,

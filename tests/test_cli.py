@@ -805,6 +805,7 @@ def test_a_name_that_is_no_utf8_is_shown_and_no_failure(tmp_path: Path, recordin
     assert answer.returncode == 0 and b"\\udcff.dat" in answer.stdout, answer.stderr
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error(recording_folder: Path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     command = f'"{sys.executable}" -m spikevrt inspect "{recording_folder}" | true; exit ${{PIPESTATUS[0]}}'
@@ -826,6 +827,7 @@ def test_a_command_that_runs_the_network_sets_the_allocator_that_is_read_at_the_
     assert len(started) == 1
 
 
+@pytest.mark.slow
 def test_a_restarted_command_is_the_same_command(tmp_path):
     """Through the installed program: the error that only the second start can print, one line, status 2."""
     done = subprocess.run(

@@ -17,9 +17,8 @@ import time
 import torch
 from torch import Tensor
 
-from spikevrt.model.attention import attend, attend_plain
 from spikevrt.model.blocks import shift_mask
-from spikevrt.model.linear import linear
+from spikevrt.model.layers import attend, attend_plain, linear
 from spikevrt.model.spike_vrt import attend_over_time, over_pixels
 from spikevrt.runtime import pick_device, synchronise, tune_allocator
 from spikevrt.train.forecast import LiveBytes

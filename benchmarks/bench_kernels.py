@@ -31,11 +31,18 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 from spikevrt.config import load_config
-from spikevrt.kernels.operators import TemporalWeights, deform_triton, temporal_plain, temporal_triton
-from spikevrt.kernels.window_attention import MASKED, MaskPatterns, attend_windows
-from spikevrt.model.attention import attend_plain
+from spikevrt.kernels.operators import (
+    MASKED,
+    MaskPatterns,
+    TemporalWeights,
+    attend_windows,
+    deform_triton,
+    temporal_plain,
+    temporal_triton,
+)
 from spikevrt.model.blocks import shift_mask
 from spikevrt.model.deformable_alignment import deform_conv
+from spikevrt.model.layers import attend_plain
 from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.runtime import pick_device, synchronise
 

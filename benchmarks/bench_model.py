@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spikevrt import runtime
 from spikevrt.config import load_config
-from spikevrt.model import attention, deformable_alignment, flow, linear, spike_vrt
+from spikevrt.model import deformable_alignment, flow, layers, spike_vrt
 from spikevrt.model.spike_vrt import SpikeVRT
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -51,9 +51,9 @@ def as_published(network: nn.Module) -> nn.Module:
 
 
 def part_of(name: str, module: nn.Module) -> str | None:
-    if isinstance(module, attention.WindowAttention):
+    if isinstance(module, layers.WindowAttention):
         return "window attention, mutual and self" if module.mutual else "window attention, self"
-    if isinstance(module, linear.Geglu):
+    if isinstance(module, layers.Geglu):
         return "feed-forward of the alignment" if "pa_fuse" in name else "feed-forward"
     if name.endswith("conv_offset"):
         return "offset network"

@@ -113,7 +113,7 @@ def tables(values: dict[str, Any]) -> dict[str, str]:
 
 def learnt(runs: list[Path]) -> dict[str, Any]:
     """Validation scores and processor seconds of training runs (folders), by name; draws their curves."""
-    from spikevrt.report.curves import draw_comparison
+    from spikevrt.report.charts import draw_comparison
     from spikevrt.train.journal import read_journal
 
     found, drawn = {}, []

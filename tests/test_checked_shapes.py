@@ -84,9 +84,14 @@ def test_the_axes_of_one_name_are_one_size_in_all_fields_of_a_dataclass(made: Mo
 
 
 def in_signatures(path: Path) -> int:
-    """The shapes of parameters, results and fields of dataclasses."""
+    """The shapes of parameters, results and fields of dataclasses; not of functions within functions, which exist only
+    while the outer one runs."""
     found = 0
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    left: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while left:
+        node = left.pop()
+        if not isinstance(node, ast.FunctionDef):
+            left += ast.iter_child_nodes(node)
         if isinstance(node, ast.FunctionDef):
             given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg]
             annotations = [each.annotation for each in given if each is not None]

@@ -159,6 +159,7 @@ def test_a_save_that_fails_half_way_leaves_the_old_state_and_nothing_else(tmp_pa
     assert names(tmp_path) == ["last.state"]
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_it_saves_leaves_the_old_state_under_the_name(tmp_path):
     path = tmp_path / "last.state"
     save_state(path, {"step": 1})

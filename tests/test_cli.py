@@ -17,13 +17,12 @@ from typing import Annotated, Any, Literal
 import pytest
 import yaml
 
-from spikevrt import cli
+from spikevrt import cli, verbs
 from spikevrt.config import ExportOptions
 from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.recording.video import VideoFormat
 from spikevrt.restore.options import Output, RestoreOptions
 from spikevrt.simulate.setup import CameraConfig, RigConfig, SensorConfig, SimulateOptions
-from spikevrt.verbs import arguments
 from tests.formats.test_layouts import make_reference, make_s_vrt, make_spk_gopro
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -121,7 +120,7 @@ class Settings:
 
 def test_every_field_with_a_help_text_is_an_option_with_its_default():
     parser = argparse.ArgumentParser(prog="x")
-    arguments.add_fields(parser, Settings, prefix="rig_", without=("names",))
+    verbs.add_fields(parser, Settings, prefix="rig_", without=("names",))
     told = re.sub(r"\s+", " ", parser.format_help())
     assert "--rig-tile-px N side of a tile, 50% of it (17) " in told
     assert "--rig-scale X how much larger (as it is) " in told
@@ -133,10 +132,10 @@ def test_every_field_with_a_help_text_is_an_option_with_its_default():
 
 def test_what_is_not_given_is_left_to_the_dataclass():
     parser = argparse.ArgumentParser()
-    arguments.add_fields(parser, Settings)
-    assert arguments.chosen(Settings, parser.parse_args([])) == {}
+    verbs.add_fields(parser, Settings)
+    assert verbs.chosen(Settings, parser.parse_args([])) == {}
     line = "--tile-px 0 --scale 2 --kind a --names x y --size 7 11 --strict --no-check"
-    given = Settings(**arguments.chosen(Settings, parser.parse_args(line.split())))
+    given = Settings(**verbs.chosen(Settings, parser.parse_args(line.split())))
     assert given == Settings(0, 2.0, "a", ("x", "y"), (7, 11), True, False)
 
 
@@ -158,7 +157,7 @@ def test_a_field_in_a_message_is_told_as_the_option_that_the_user_knows(message:
     parser = argparse.ArgumentParser()
     for option in ("--tile-px", "--scale", "--rig-scale", "--bits", "--frames"):
         parser.add_argument(option)
-    assert arguments.spelled(message, parser, ["frames", "--out", "x"]) == told
+    assert verbs.spelled(message, parser, ["frames", "--out", "x"]) == told
 
 
 def test_every_setting_of_a_stage_is_an_option():
@@ -806,6 +805,7 @@ def test_a_name_that_is_no_utf8_is_shown_and_no_failure(tmp_path: Path, recordin
     assert answer.returncode == 0 and b"\\udcff.dat" in answer.stdout, answer.stderr
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error(recording_folder: Path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     command = f'"{sys.executable}" -m spikevrt inspect "{recording_folder}" | true; exit ${{PIPESTATUS[0]}}'
@@ -827,6 +827,7 @@ def test_a_command_that_runs_the_network_sets_the_allocator_that_is_read_at_the_
     assert len(started) == 1
 
 
+@pytest.mark.slow
 def test_a_restarted_command_is_the_same_command(tmp_path):
     """Through the installed program: the error that only the second start can print, one line, status 2."""
     done = subprocess.run(

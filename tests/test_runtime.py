@@ -107,6 +107,7 @@ def test_a_machine_without_git_has_no_commit(monkeypatch):
     runtime.git_commit.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
 def test_a_tuned_allocator_reuses_a_50_mib_block_instead_of_faulting_it_in_again():
     faults = {}

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 # .NAME.partial-PID, and what is kept beside it: the suffix that tells FFmpeg the container, an .npy on its way into
-# an .npz; .NAME.old-PID is a folder that steps aside
+# an .npz; .NAME.old-PID is a folder that is moved aside
 _UNFINISHED = re.compile(r"\.(?P<name>.+)\.(?P<kind>partial|old)-(?P<process>[0-9]{1,9})(\.mp4|\.mov|\.mkv|\.npy)?")
 
 
@@ -36,7 +36,7 @@ def refuse_existing(out: Path, *, marker: str, overwrite: bool) -> None:
 def complete_or_absent(out: Path) -> Iterator[Path]:
     """A hidden sibling path for a file or folder; it takes the name `out` when the block ends well, else it goes.
 
-    What stood under that name before steps aside only then. Folders above `out` are made. What killed processes of
+    What stood under that name before is moved aside only then. Folders above `out` are made. What killed processes of
     this machine left of the same output is removed. The bytes are on the disk before the name is; of a file inside a
     folder that is unfinished itself, that is left to the folder.
     """

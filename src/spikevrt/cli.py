@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from spikevrt import __version__
-from spikevrt.verbs import add_verbs
-from spikevrt.verbs.arguments import HELP_LAYOUT, spelled
+from spikevrt.verbs import HELP_LAYOUT, capturing, restoring, spelled, training
 
 TCACHE = "glibc.malloc.tcache_count"
 USER_ERROR = 2
@@ -52,7 +51,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"spikevrt {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
-    add_verbs(verbs)
+    capturing.add(verbs)  # in the order of the data flow
+    training.add(verbs)
+    restoring.add_restore(verbs)
+    training.add_scores(verbs)
+    restoring.add_export(verbs)
+    restoring.add_demo(verbs)
+    restoring.add_app(verbs)
     return parser
 
 

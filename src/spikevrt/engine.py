@@ -163,7 +163,7 @@ def _work(run: Callable[[Any], Any], pipe: Connection, threads: int, gpu: str | 
             try:
                 answer: tuple[Any, Exception | None] = (run(job), None)
             except Exception as error:
-                error.add_note(traceback.format_exc())  # the way it went in this process
+                error.add_note(traceback.format_exc())  # the traceback of this process
                 answer = (None, error)
             pipe.send(answer)
     except (EOFError, OSError, KeyboardInterrupt):

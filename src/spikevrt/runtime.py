@@ -152,7 +152,7 @@ def _control_groups(root: Path) -> list[tuple[Path, str, str]]:
             mount, names = root / "sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
         else:
             continue
-        inside = path.strip("/")  # every group above has its say; inside a container the path may not exist
+        inside = path.strip("/")  # every group above may set a limit; inside a container the path may not exist
         parts = inside.split("/") if inside else []
         folders += [(mount.joinpath(*parts[:depth]), *names) for depth in range(len(parts) + 1)]
     return folders

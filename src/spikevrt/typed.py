@@ -19,8 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-
 T = TypeVar("T")
 MAX_SHOWN = 80  # characters of a value that a message shows
 OUR_WORDS = {"array": "list", "object": "mapping"}  # what msgspec calls otherwise than YAML and Python
@@ -69,8 +67,10 @@ def parse_yaml(text: str) -> Any:
 
     Raises ValueError where it is no YAML, or a key stands twice in one mapping.
     """
+    import yaml
+
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_yaml_loader())
     except _Repeated:
         raise
     except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # PyYAML lets the last three out
@@ -199,18 +199,22 @@ class _Repeated(ValueError):
     """A key that stands twice in one mapping."""
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, but a key that stands twice is refused: it would take the last and drop the first."""
+@functools.cache
+def _yaml_loader() -> Any:
+    import yaml
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                if key.value in seen:
-                    raise _Repeated(f"line {node.start_mark.line + 1} on: {key.value} is given twice")
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
+    class Loader(yaml.SafeLoader):
+        """YAML's safe loader, but a key that stands twice is refused: it would take the last and drop the first."""
 
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                    if key.value in seen:
+                        raise _Repeated(f"line {node.start_mark.line + 1} on: {key.value} is given twice")
+                    seen.add(key.value)
+            return super().construct_mapping(node, deep)
 
-_EXPONENT = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")  # YAML 1.1 reads 1e-3 as text
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+    exponent = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")  # YAML 1.1 reads 1e-3 as text
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+.0123456789"))
+    return Loader

@@ -75,7 +75,9 @@ def test_the_demo_writes_frames_videos_pictures_and_a_page(demo):
     assert "Sander Klootwijk" in page
     assert all(source.startswith("data:") for source in re.findall(r'src="([^"]*)"', page))
     assert page.count('class="compare"') == page.count("data:video/mp4") == 4
-    assert f"<dt>{shipped.DEFAULT}</dt><dd>U-Net, reads the spikes (profile, frames relit by them)" in page
+    assert (
+        f"<dt>{shipped.DEFAULT}</dt><dd>U-Net, folded, relit, reads the spikes (profile, frames relit by them)" in page
+    )
 
 
 def test_the_demo_s_recordings_say_where_they_come_from(demo):

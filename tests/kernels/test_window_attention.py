@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spikevrt.kernels import window_attention as window
-from spikevrt.kernels.window_attention import MaskPatterns, aligned, attend_windows
-from spikevrt.model.attention import attend_plain
+from spikevrt.kernels import operators
+from spikevrt.kernels.operators import MaskPatterns, aligned, attend_windows
 from spikevrt.model.blocks import shift_mask
+from spikevrt.model.layers import attend_plain
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 NUM_TOKENS = 2 * 3 * 3  # no multiple of eight, as odd windows are
@@ -72,7 +72,7 @@ def test_windows_of_every_mask_are_found_once_and_put_back():
 def test_few_windows_at_a_time_make_no_difference(monkeypatch):
     inputs, mask = tensors(16, True), mask_of_two_samples()
     whole = value_and_gradients(attend_windows, inputs, MaskPatterns.of(mask.patterns, mask.kinds))
-    monkeypatch.setattr(window, "LOGITS_PER_CHUNK", 1)
+    monkeypatch.setattr(operators, "LOGITS_PER_CHUNK", 1)
     for one, all_ in zip(
         value_and_gradients(attend_windows, inputs, MaskPatterns.of(mask.patterns, mask.kinds)), whole, strict=True
     ):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spikevrt.model import attention
-from spikevrt.model.attention import WindowAttention, attend, attend_plain
+from spikevrt.model import layers
 from spikevrt.model.blocks import partition, shift_mask, shift_mask_plain
+from spikevrt.model.layers import WindowAttention, attend, attend_plain
 
 MASKS = {"none": None, "shifted": ((2, 8, 12), (1, 4, 4), (0, 2, 2))}
 
@@ -22,7 +22,7 @@ def tensors(requires_grad):
 @pytest.mark.parametrize("logits_per_piece", [1, 5 * 3 * 16 * 16, 1 << 21])
 @pytest.mark.parametrize("masked", ["none", "shifted"])
 def test_attention_in_pieces_equals_plain_attention_in_value_and_gradient(monkeypatch, logits_per_piece, masked):
-    monkeypatch.setattr(attention, "LOGITS_PER_PIECE", logits_per_piece)
+    monkeypatch.setattr(layers, "LOGITS_PER_PIECE", logits_per_piece)
     mask = shift_mask(*MASKS[masked]) if MASKS[masked] else None
     assert mask is None or len(mask.kinds) == 12 and not all(mask.kinds)
     (qkv, bias), (plain_qkv, plain_bias) = tensors(True), tensors(True)
@@ -36,7 +36,7 @@ def test_attention_in_pieces_equals_plain_attention_in_value_and_gradient(monkey
 
 @pytest.mark.parametrize("logits_per_piece", [1, 1 << 21])
 def test_swapped_windows_are_asked_by_the_other_half(monkeypatch, logits_per_piece):
-    monkeypatch.setattr(attention, "LOGITS_PER_PIECE", logits_per_piece)
+    monkeypatch.setattr(layers, "LOGITS_PER_PIECE", logits_per_piece)
     mask = shift_mask((2, 4, 12), (1, 4, 4), (0, 2, 2))
     (qkv, _), (plain, _) = tensors(True), tensors(True)
     out = attend(qkv, None, mask, swap=True)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from spikevrt.config import ModelConfig, SpikeConfig, VrtConfig
-from spikevrt.model import linear, spike_vrt
-from spikevrt.model.linear import Geglu, Linear
+from spikevrt.model import layers, spike_vrt
+from spikevrt.model.layers import Geglu, Linear
 from spikevrt.model.spike_vrt import SpikeVRT, attend_over_time, over_pixels
 
 
@@ -56,7 +56,7 @@ def test_a_linear_layer_as_a_convolution():
 
 @pytest.mark.parametrize("tokens_per_piece", [1, 5, 8192])
 def test_the_feed_forward_layer_in_pieces(monkeypatch, tokens_per_piece):
-    monkeypatch.setattr(linear, "TOKENS_PER_PIECE", tokens_per_piece)
+    monkeypatch.setattr(layers, "TOKENS_PER_PIECE", tokens_per_piece)
     both_ways(lambda: seeded(Geglu(6, 10, 4)), noise(2, 3, 2, 6))
 
 
@@ -70,7 +70,7 @@ class NormAndGeglu(torch.nn.Module):
 
 
 def test_the_feed_forward_layer_with_its_norm(monkeypatch):
-    monkeypatch.setattr(linear, "TOKENS_PER_PIECE", 5)
+    monkeypatch.setattr(layers, "TOKENS_PER_PIECE", 5)
     both_ways(lambda: seeded(NormAndGeglu()), noise(2, 3, 2, 6), tolerance=1e-4)  # sums of 12 divided by their spread
 
 

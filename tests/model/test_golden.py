@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from spikevrt.model import load_strict
-from spikevrt.model.attention import WindowAttention, WindowMask, relative_position_index, sine_position_code
 from spikevrt.model.blocks import RTMSA, TMSAG, BlockSettings, Geglu, shift_mask
 from spikevrt.model.deformable_alignment import DeformAlign
 from spikevrt.model.flow import Flows, flow_warp, nearest4
+from spikevrt.model.layers import WindowAttention, WindowMask, relative_position_index, sine_position_code
 from spikevrt.model.vrt import Stage, Upsample
 from tests.golden import check
 

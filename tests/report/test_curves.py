@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spikevrt.report import curves
-from spikevrt.report.curves import draw_comparison, draw_curves, draw_run
+from spikevrt.report import charts
+from spikevrt.report.charts import draw_comparison, draw_curves, draw_run
 from spikevrt.train.journal import score_name, series
 
 
@@ -34,13 +34,13 @@ def journal() -> list[dict[str, Any]]:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The panels of every figure that is saved, to look at their lines."""
     seen: list[Any] = []
-    save = curves._save
+    save = charts._save
 
     def look(figure: Any, panels: Any, path: Any, title: str) -> Path:
         seen.extend(panels)
         return save(figure, panels, path, title)
 
-    monkeypatch.setattr(curves, "_save", look)
+    monkeypatch.setattr(charts, "_save", look)
     return seen
 
 

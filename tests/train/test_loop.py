@@ -13,7 +13,7 @@ from torch import nn
 
 from spikevrt.checkpoint import digest, load_state, load_weights, read_info, save_state
 from spikevrt.config import DataConfig, DegradeConfig, SpikeInputs
-from spikevrt.report.curves import draw_run
+from spikevrt.report.charts import draw_run
 from spikevrt.train import loop
 from spikevrt.train.journal import read_journal
 from spikevrt.train.loop import train

@@ -152,7 +152,7 @@ def inspect(path: Path, options: InspectOptions | None = None) -> Inspection:
 
 
 def _known_format(path: Path, options: InspectOptions) -> Found | None:
-    """What the user or the files around say; None: nobody says."""
+    """What the user or the files around say; None where nothing does."""
     if options.stated is not None:
         return Found(options.stated, STATED)
     if options.confirm is not None and options.overwrite and stream_sidecar_path(path).is_file():

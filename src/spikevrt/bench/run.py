@@ -61,7 +61,7 @@ class Entry:
     """A method to be scored and what it is, so that a result of another day is told from its own."""
 
     method: Method
-    identity: str | None  # None: nobody can tell whether it is still the same, so it is scored every time
+    identity: str | None  # None: it may have changed since, so it is scored every time
 
 
 def run_benchmark(

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 BLUR = "blur"  # the name of the method that returns its input
-SPIKE_RATIO = "spike_ratio"  # of the two that need no network (represent.relight), and that a network has to beat:
+SPIKE_RATIO = "spike_ratio"  # of the two that need no network (represent.inputs), and that a network has to beat:
 INTERVAL_RATIO = "interval_ratio"  # rates from counts (TFP), rates from intervals (TFI)
 PLAIN = (BLUR, SPIKE_RATIO, INTERVAL_RATIO)
 ALLOWED = "NAME=MODULE:FUNCTION, or NAME=COMMAND with {recording} and {out}"

@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
-from spikevrt.model.attention import WindowAttention, WindowMask
-from spikevrt.model.linear import Geglu, Linear
+from spikevrt.model.layers import Geglu, Linear, WindowAttention, WindowMask
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, Shaped
@@ -107,7 +106,7 @@ kept_shift_mask = functools.lru_cache(maxsize=64)(shift_mask)
 # --- Shifted windows for a picture whose size is a symbol: what `torch.export` traces in place of `shift_mask`.
 #
 # Eager code looks at numbers: is an axis longer than the window, is it to be padded, which windows have a masked pair.
-# An exported program runs at sizes that nobody has named yet, so here the same follows by arithmetic alone: whole
+# An exported program runs at sizes that are not known here, so below the same follows by arithmetic alone: whole
 # numbers that may be symbols, no branch, nothing cached. With plain numbers the results are equal.
 
 

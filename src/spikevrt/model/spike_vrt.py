@@ -23,7 +23,7 @@ from spikevrt.kernels import chosen, use_triton
 from spikevrt.kernels.operators import MAX_FRAMES, TemporalWeights, temporal_triton
 from spikevrt.model.blocks import recompute
 from spikevrt.model.flow import Flows, SpyNetLevel
-from spikevrt.model.linear import Linear, on_cpu
+from spikevrt.model.layers import Linear, on_cpu
 from spikevrt.model.network import Network, check_voxels
 from spikevrt.model.vrt import VRT
 

@@ -21,7 +21,7 @@ from spikevrt.config import STAGES, VrtConfig
 from spikevrt.model.blocks import RTMSA, TMSAG, BlockSettings, Window, recompute
 from spikevrt.model.deformable_alignment import DeformAlign
 from spikevrt.model.flow import Flows, SpyNet, align_neighbours, at_least_float32, clip_flows, flow_warp, full_precision
-from spikevrt.model.linear import Geglu, Linear
+from spikevrt.model.layers import Geglu, Linear
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -234,8 +234,9 @@ class VRT(nn.Module):
 
     def forward(
         self, frames: Float[Tensor, "B D C H W"], fuse: Fuse | None = None, flows: Flows | None = None
-    ) -> Float[Tensor, "B D c h w"]:
+    ) -> Float[Tensor, "B T c h w"]:
         """Restore a clip with values in [0, 1]; H and W are multiples of 8 and at least 8 windows.
+        T is D, or 1 where frames are interpolated.
 
         `fuse(i, features)` replaces the output of encoder stage i+1, both for the next stage and as skip connection.
         `flows` stand in for SpyNet's.

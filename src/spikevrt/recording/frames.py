@@ -233,7 +233,7 @@ def _orientation_in(image: Image) -> int:
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """The picture as EXIF wants it shown."""
+    """The picture turned as its EXIF orientation says."""
     if orientation >= 5:
         image = image.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):

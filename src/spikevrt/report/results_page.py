@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikevrt.atomic import write_text
+from spikevrt.config import ModelConfig
 from spikevrt.evaluate.pictures import columns, frame_path, video_path
 from spikevrt.evaluate.results import (
     KNOWN,
@@ -35,6 +36,7 @@ from spikevrt.recording.recording import Recording
 from spikevrt.report import render
 from spikevrt.report.charts import Chart, Curve, dot_chart, line_chart
 from spikevrt.report.crops import gallery
+from spikevrt.typed import convert
 
 if TYPE_CHECKING:
     import numpy as np
@@ -145,7 +147,7 @@ def _without(headings: dict[str, str], absent: set[str]) -> dict[str, str]:
 
 
 def _chosen(results: Results) -> list[ScoredRecording]:
-    """All recordings, in the order in which they deserve pictures: one of each base in turn, then the others."""
+    """All recordings, in the order in which they get pictures: one of each base in turn, then the others."""
     groups = [recordings for _, recordings in base_groups(results)]
     longest = max(map(len, groups))
     first = [group[k] for k in range(longest) for group in groups if k < len(group)]
@@ -194,9 +196,10 @@ def _what(method: ScoredMethod, entry: Mapping[str, Any]) -> str:
         return PLAIN.get(method.name, f"another method: {entry.get('source', 'unknown')}")
     model = entry.get("model")
     model = model if isinstance(model, dict) else {}
-    kind = (
-        "U-Net" if isinstance(model.get("unet"), dict) else "VRT" if isinstance(model.get("vrt"), dict) else "network"
-    )
+    try:
+        kind = convert(model, ModelConfig).name if model else "network"
+    except ValueError:  # results of another version, whose networks had other settings
+        kind = "network"
     spikes = model.get("spikes")
     form = ""
     if method.reads_spikes and isinstance(spikes, dict):

@@ -62,7 +62,7 @@ def bin_edges(num_ticks: int, num_bins: int) -> list[int]:
     """The K + 1 edges floor(k * T / K) of split "whole": bin k covers ticks [edges[k], edges[k+1]).
 
     Raises:
-        ValueError: num_bins is below 1, or there are fewer ticks than bins (some bins would be empty for ever).
+        ValueError: num_bins is below 1, or there are fewer ticks than bins (some bins would always be empty).
     """
     _check_num_bins(num_bins)
     if num_ticks < num_bins:

@@ -78,7 +78,7 @@ class Ranks:
             raise OSError(f"{what}: {values[0]} on rank 0, but {told}; all ranks must see the same folder")
 
     def mesh(self, device: torch.device) -> DeviceMesh:
-        """All ranks in a row, as FSDP wants them."""
+        """All ranks in a row, as FSDP expects them."""
         return init_device_mesh(device.type, (self.world,))
 
     def wait(self) -> None:

@@ -264,7 +264,7 @@ def restore_state(
         set_model_state_dict(network, saved["network"], options=loaded)
     is_trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in network.named_parameters():
-        # torch wants a state for what is trained and for nothing else: not for what was frozen so far, or where every
+        # torch expects a state for what is trained and for nothing else: not for what was frozen so far, or where every
         # step was skipped. `set_trained` sets afterwards what the next step trains.
         parameter.requires_grad_(id(parameter) in is_trained and name in saved["optimizer"]["state"])
     fresh = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]

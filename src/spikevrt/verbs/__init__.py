@@ -2,21 +2,178 @@
 
 Everything heavy is imported inside the verb, so that `--help` loads neither torch nor NumPy. An option that a verb
 cannot obey is refused here or by the package that it is meant for.
+
+In this file: the options of the verbs, derived from the dataclasses that hold them, and mistakes told in the user's
+spelling. A field `tile_px: Annotated[int, "side of a tile"] = 256` is the option `--tile-px N` with that help and that
+default; a field without a help text is no option. The parser holds no defaults: what the user does not give is left to
+the dataclass. So the files of these dataclasses must load neither torch nor NumPy when they are imported.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import argparse
+import dataclasses
+import functools
+import re
+import time
+import types
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from spikevrt.verbs import capturing, restoring, training
+from spikevrt import shipped
+from spikevrt.formats.dataset_trees import LayoutOptions
+from spikevrt.restore.options import RestoreOptions
+
+if TYPE_CHECKING:
+    from spikevrt.evaluate.runner import Measure
+
+HELP_LAYOUT = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=32, width=110)
+METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH"}
+DATASET_GROUP = "dataset folders (docs/datasets.md)"
 
 
-def add_verbs(verbs: Any) -> None:
-    """Add every verb's parser to the sub-parsers `verbs`, in the order of the data flow. Imports nothing heavy."""
-    capturing.add(verbs)
-    training.add(verbs)
-    restoring.add_restore(verbs)
-    training.add_scores(verbs)
-    restoring.add_export(verbs)
-    restoring.add_demo(verbs)
-    restoring.add_app(verbs)
+def add_verb(
+    verbs: Any, name: str, run: Callable[[argparse.Namespace], int | None], example: str, *, computes: bool = False
+) -> argparse.ArgumentParser:
+    """A parser that calls `run`, whose docstring is the verb's help; it may return an exit status. `computes`: it runs
+    the network.
+    """
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name, help=run.__doc__, description=run.__doc__, epilog=f"example:\n  {example}", allow_abbrev=False,
+        formatter_class=HELP_LAYOUT,
+    )  # fmt: skip
+    parser.set_defaults(run=run, parser=parser, computes=computes)
+    return parser
+
+
+def add_fields(
+    parser: Any, kind: type, *, prefix: str = "", only: Iterable[str] | None = None, without: Iterable[str] = ()
+) -> None:
+    """An option for each field of the dataclass `kind` that has a help text; of `prefix` and the field's name."""
+    for field, hint in _told_fields(kind):
+        if field.name not in without and (only is None or field.name in only):
+            parser.add_argument(dashed(prefix + field.name), default=None, **_argument(hint, field.default))
+
+
+def chosen(kind: type, parsed: argparse.Namespace, *, prefix: str = "") -> dict[str, Any]:
+    """The fields of `kind` that the user gave, as `add_fields` named their options."""
+    values = {field.name: getattr(parsed, prefix + field.name, None) for field, _ in _told_fields(kind)}
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items() if v is not None}
+
+
+def _told_fields(kind: type) -> list[tuple[dataclasses.Field[Any], Any]]:
+    """The fields that have a help text, each with its Annotated type."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    named = [(field, hints[field.name]) for field in dataclasses.fields(kind)]
+    return [(field, hint) for field, hint in named if typing.get_origin(hint) is typing.Annotated]
+
+
+def _argument(hint: Any, default: Any) -> dict[str, Any]:
+    """What argparse is told of a field: how it is read, and its help with its default."""
+    kind, text = typing.get_args(hint)
+    is_optional = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    if is_optional:
+        kind = next(one for one in typing.get_args(kind) if one is not type(None))
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction if is_optional else "store_true", "help": text}
+    if default not in (None, "", ()):
+        text += f" ({', '.join(map(str, default)) if isinstance(default, tuple) else default})"
+    told: dict[str, Any] = {"help": text.replace("%", "%%")}
+    if typing.get_origin(kind) is tuple:
+        items = typing.get_args(kind)
+        told["nargs"], kind = "+" if items[-1] is Ellipsis else len(items), items[0]
+    if typing.get_origin(kind) is typing.Literal:
+        return told | {"choices": typing.get_args(kind)}
+    return told | {"type": kind, "metavar": METAVARS[kind]}
+
+
+def given(parsed: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Which of these options the user gave, and what."""
+    values = {name: getattr(parsed, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None and value is not False}
+
+
+def refuse(parsed: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """Raise ValueError for the first of these options that the user gave."""
+    for name in given(parsed, names):
+        raise ValueError(f"{dashed(name)}: {why}")
+
+
+def dashed(name: str) -> str:
+    """The option of a field: --tile-px of tile_px."""
+    return f"--{name.replace('_', '-')}"
+
+
+def spelled(message: str, parser: argparse.ArgumentParser, typed: Sequence[str]) -> str:
+    """The message of an error with the names of fields as the options that the user knows.
+
+    `tile_px: 7; allowed ...` begins with --tile-px, `rig.scale: 3` with --rig-scale, and any name with an underscore is
+    an option wherever it stands, but in a list of values. What the user `typed` (a folder called frames) is no field.
+    """
+    options = {action.dest: action.option_strings[0] for action in reversed(parser._actions) if action.option_strings}
+
+    def option(match: re.Match[str]) -> str:
+        section, name = match[1] or "", match[2]
+        found = options.get(f"{section}_{name}") or options.get(name)
+        return found if found and match[0] not in typed else match[0]
+
+    head, colon, rest = message.partition(": ")
+    if re.fullmatch(r"[\w.]+(, \w+)*", head):
+        head = re.sub(r"(?:(\w+)\.)?(\w+)", option, head)
+    return head + colon + re.sub(r"(?<![\w./-])(?<!, )()([a-z]+(?:_[a-z]+)+)(?![\w/,-]|\.\w)", option, rest)
+
+
+def say_made(what: str, where: Path, start_s: float) -> None:
+    print(f"{what} -> {where} ({time.perf_counter() - start_s:.1f} s)")
+
+
+# --- options that several verbs share ---
+
+
+def add_out(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help=what)
+    parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
+
+
+def add_recordings(parser: argparse.ArgumentParser) -> None:
+    text = "recording, folder of them, or dataset folder of a known layout (docs/datasets.md)"
+    parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help=text)
+
+
+def add_compared_weights(parser: argparse.ArgumentParser, nargs: str) -> None:
+    """`--weights` of verbs that compare networks."""
+    text = f"networks: names of shipped ones, or files ({', '.join(shipped.COMPARED)})"
+    parser.add_argument("--weights", nargs=nargs, metavar="WEIGHTS", help=text)
+
+
+def compared_weights(parsed: argparse.Namespace) -> list[Path]:
+    return [shipped.find(name) for name in (shipped.COMPARED if parsed.weights is None else parsed.weights)]
+
+
+def layout_options(parsed: argparse.Namespace) -> LayoutOptions:
+    return LayoutOptions(**chosen(LayoutOptions, parsed))
+
+
+def restore_options(parsed: argparse.Namespace) -> RestoreOptions:
+    if parsed.tile_px == 0 and parsed.overlap_px:
+        raise ValueError("--overlap-px: not with --tile-px 0, one tile over the whole picture")
+    if parsed.clip_frames == 0 and parsed.overlap_frames:
+        raise ValueError("--overlap-frames: not with --clip-frames 0, one clip over the whole recording")
+    return RestoreOptions(**chosen(RestoreOptions, parsed))
+
+
+def add_metrics(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--metrics", nargs="+", metavar="NAME", help="all, or some of those in docs/evaluation.md (PSNR and SSIM)"
+    )
+    parser.add_argument("--lpips-vgg", type=Path, metavar="FILE", help="weights of VGG-16, for lpips_vgg (none)")
+
+
+def measure_options(parsed: argparse.Namespace) -> Measure:
+    """What `add_metrics` was told. Raises ValueError where a metric is unknown, or cannot be taken here."""
+    from spikevrt.evaluate import scores
+    from spikevrt.evaluate.runner import Measure
+
+    return Measure(scores.choose(parsed.metrics or scores.DEFAULT, parsed.lpips_vgg), parsed.lpips_vgg)

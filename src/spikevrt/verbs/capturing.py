@@ -14,7 +14,7 @@ from spikevrt.engine import Engine
 from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.recording.sidecar import AXES, HEADERLESS, KINDS, SPIKE_KINDS, SUFFIX_KINDS, TARGETS, kind_of
 from spikevrt.simulate.setup import CameraConfig, RigConfig, SensorConfig, SimulateOptions, sensor_preset
-from spikevrt.verbs.arguments import (
+from spikevrt.verbs import (
     DATASET_GROUP,
     add_fields,
     add_out,

@@ -16,7 +16,7 @@ from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.recording.sidecar import Stated
 from spikevrt.recording.video import VideoFormat
 from spikevrt.restore.options import JobOptions, Output, RestoreOptions, is_video
-from spikevrt.verbs.arguments import (
+from spikevrt.verbs import (
     add_fields,
     add_out,
     add_verb,
@@ -233,6 +233,7 @@ def _export(parsed: argparse.Namespace) -> None:
 
 def add_demo(verbs: Any) -> None:
     parser = add_verb(verbs, "demo", _demo, "spikevrt demo --out out/demo", computes=True)
+    parser.description = f"{parser.description}\nNetworks: {', '.join(shipped.COMPARED)}."
     parser.add_argument("--out", type=Path, default=Path("out/demo"), metavar="PATH", help="folder (%(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
 
@@ -248,6 +249,7 @@ def _demo(parsed: argparse.Namespace) -> None:
 
 def add_app(verbs: Any) -> None:
     parser = add_verb(verbs, "app", _app, "spikevrt app --open", computes=True)
+    parser.description = f"{parser.description}\nThe network is {shipped.DEFAULT}, or another that ships."
     parser.add_argument(
         "--folder", type=Path, default=Path("out/app"), metavar="PATH", help="for uploads and results (%(default)s)"
     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from spikevrt.config import PrepareOptions
 from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.restore.options import RestoreOptions
-from spikevrt.verbs.arguments import (
+from spikevrt.verbs import (
     DATASET_GROUP,
     HELP_LAYOUT,
     add_compared_weights,
@@ -170,7 +170,7 @@ def _train(parsed: argparse.Namespace) -> None:
     if parsed.self_supervised:
         settings += ["train.self_supervised=true", "loss.perceptual_weight=0", "loss.reblur_weight=1"]
     config = load_config(parsed.config, settings + parsed.set)  # before torch is loaded: a typing error answers at once
-    from spikevrt.report.curves import draw_run
+    from spikevrt.report.charts import draw_run
     from spikevrt.train.loop import train
 
     start_s = time.perf_counter()
@@ -237,7 +237,7 @@ def _compare(a: Path, b: Path, plot: Path | None, *, as_json: bool) -> None:
 
     comparison = compare(a, b)
     if plot is not None:
-        from spikevrt.report.curves import draw_comparison
+        from spikevrt.report.charts import draw_comparison
         from spikevrt.train.journal import read_journal
 
         plot.parent.mkdir(parents=True, exist_ok=True)

@@ -52,7 +52,7 @@ def open_recording(path: str | Path, spikes: str | Path | None = None, **about: 
     if (path / "recording.json").is_file() or not path.exists():
         if spikes is not None or about:
             raise ValueError(f"{path}: a recording says all of itself; allowed: its folder alone")
-        return open_folder(path)
+        return open_folder(path, keep_outside=True)
     if spikes is None:
         return loose_recording(path, None, Stated(**about))
     about = {f"spike_{name}" if name in ("width", "height") else name: value for name, value in about.items()}

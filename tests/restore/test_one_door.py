@@ -189,7 +189,7 @@ def test_what_is_delivered_is_what_is_streamed_evaluated_and_validated(
 ):
     root = make(case)
     files = delivered(root, tmp_path / "out")
-    recording = open_recording(root, keep_outside=True)
+    recording = spikevrt.open_recording(root)
     assert len(files) == NUM
     assert same(streamed(recording), files)
     assert same(evaluated(recording, admit), files) and same(evaluated(recording, lenient_gate), files)

@@ -126,6 +126,8 @@ def checks_shapes(decorated: Any) -> Any:
     name = f"{decorated.__module__}.{decorated.__qualname__}"
     if isinstance(decorated, type):
         checked[name] = decorated.__init__
+        if decorated.__module__.startswith("spikevrt.model."):  # made inside compiled graphs, which cannot trace this
+            return decorated
         decorated.__init__ = _checking(decorated.__init__, name, decorated.__module__)  # type: ignore[misc]
         return decorated
     checked[name] = decorated

@@ -32,6 +32,7 @@ DECORATOR = "_checks_shapes"
 RESULT = "result_"
 COMPUTED = re.compile(r"\w[*+/-]")
 
+comparisons: dict[str, Callable[..., Any]] = {}  # by the same name; no closure, which compiled graphs cannot trace
 checked: dict[str, Callable[..., Any]] = {}  # function or dataclass in full -> what is decorated
 _type_imports: dict[str, CodeType] = {}  # module -> the body of its `if TYPE_CHECKING:`
 
@@ -141,11 +142,9 @@ def _checking(function: Callable[..., Any], name: str, module: str) -> Callable[
         result = function(*args, **kwargs)
         if torch.compiler.is_compiling():
             return result
-        return compare()(result, args, kwargs)
-
-    @functools.cache
-    def compare() -> Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]:
-        return _comparison(function, name, module)
+        if name not in comparisons:
+            comparisons[name] = _comparison(function, name, module)
+        return comparisons[name](result, args, kwargs)
 
     return wrapper
 

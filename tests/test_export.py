@@ -275,17 +275,23 @@ def test_a_unet_without_its_spikes_is_exported_on_blurry_frames(fold_weights: Pa
         (("--out", "a.bin"), "no format; allowed: names that end in .aoti.pt2, .pt2, .onnx, or --format"),
         (("--out", "a.pt2", "--format", "onnx"), "a name for format onnx ends in .onnx"),
         (("--out", "a.aoti.pt2", "--format", "torch"), "a name that ends in .aoti.pt2 is for format aoti"),
-        (("--out", "a.pt2", "--height", "64"), "height, width: 64, None; allowed: both, or none for any size"),
-        (("--out", "a.pt2", "--frames", "1"), "frames: 1; allowed: 2 to 256, or none for any number"),
-        (("--out", "a.pt2", "--height", "72", "--width", "64"), "height: 72; allowed: multiples of 16 from 64 to 8192"),
-        (("--out", "a.pt2", "--height", "64", "--width", "32"), "width: 32; allowed: multiples of 16 from 64 to 8192"),
+        (("--out", "a.pt2", "--height", "64"), "--height, --width: 64, None; allowed: both, or none for any size"),
+        (("--out", "a.pt2", "--frames", "1"), "--frames: 1; allowed: 2 to 256, or none for any number"),
+        (
+            ("--out", "a.pt2", "--height", "72", "--width", "64"),
+            "--height: 72; allowed: multiples of 16 from 64 to 8192",
+        ),
+        (
+            ("--out", "a.pt2", "--height", "64", "--width", "32"),
+            "--width: 32; allowed: multiples of 16 from 64 to 8192",
+        ),
         (
             ("--out", "a.pt2", "--spike-ratio", "2"),
             "--spike-ratio: only with --height and --width; otherwise the voxels may have any size",
         ),
         (
             ("--out", "a.pt2", "--height", "64", "--width", "64", "--spike-ratio", "0"),
-            "spike_ratio: 0; allowed: 1 or more",
+            "--spike-ratio: 0; allowed: 1 or more",
         ),
     ],
 )
@@ -305,7 +311,7 @@ def test_a_network_without_spikes_has_none_to_leave_out(
     vrt_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     message = refused(capsys, tmp_path, "export", vrt_weights, "--out", tmp_path / "a.pt2", "--without-spikes")
-    assert message == f"without_spikes: {vrt_weights} is a network without spikes"
+    assert message == f"--without-spikes: {vrt_weights} is a network without spikes"
 
 
 def test_only_networks_that_deblur_are_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -317,7 +323,7 @@ def test_only_networks_that_deblur_are_exported(tmp_path: Path, capsys: pytest.C
 def test_a_clip_too_short_for_the_network_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     weights = make_weights(tmp_path / "far.safetensors", None, pa_frames=6, deform_groups=3, dims=[12] * 8)
     message = refused(capsys, tmp_path, "export", weights, "--out", tmp_path / "a.pt2", "--frames", 2)
-    assert message == "frames: 2; this network needs 4 or more"
+    assert message == "--frames: 2; this network needs 4 or more"
 
 
 @pytest.mark.parametrize("name", ["a.pt2", "a.pt2.json"])
@@ -352,4 +358,4 @@ def test_a_missing_compiler_is_told_in_one_line(
 
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", no_compiler)
     message = refused(capsys, tmp_path, "export", weights, "--out", tmp_path / "a.aoti.pt2")
-    assert message == "format: aoti needs a C++ compiler (g++, or the one that CXX names)"
+    assert message == "--format: aoti needs a C++ compiler (g++, or the one that CXX names)"

@@ -58,8 +58,8 @@ def restore_recording(
 
     Returns the summary, which is also written: num_frames, dropped (frame_idx and why), seconds and resumed_at (of this
     call), peak_bytes (of CUDA, else of this process) and predicted_peak_bytes, tiles (as `tiles_in_all`), cuts (null:
-    not looked for) and without_spikes (numbers of frames), fps, notes, recording, weights, options, environment; and
-    made_with, if given.
+    not looked for) and without_spikes (numbers of frames), fps, notes, recording, weights, network (its name in words),
+    options, environment; and made_with, if given.
 
     Raises:
         FileExistsError: `out` exists, and `overwrite` is off or it is no earlier result of this function; or an
@@ -115,6 +115,7 @@ def restore_recording(
             "notes": [],
             "recording": recording.name,
             "weights": path.name,
+            "network": restorer.info.model.name,
             "options": asdict(plan.options),
             "environment": runtime.environment(restorer.device),
             **({} if job.made_with is None else {"made_with": job.made_with}),

@@ -31,6 +31,7 @@ from spikevrt.simulate.exact import draw, exact_scene, exact_video, grey_light, 
 from spikevrt.simulate.scene import Scene
 from spikevrt.simulate.sensor import FrameExposure, SpikeSensor
 from spikevrt.simulate.setup import CameraConfig, sensor_preset
+from spikevrt.typed import load_mapping
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -184,7 +185,7 @@ def prepare_benchmark(
                     )
             if progress is not None:
                 progress(len(found), total)
-    known = json.loads((root / INDEX).read_text(encoding="utf-8")).get("recordings", {}) | found
+    known = load_mapping(root / INDEX).get("recordings", {}) | found
     values = {"name": NAME, "sha256": total_digest(known), "recordings": known}
     write_text(root / INDEX, json.dumps(values, indent=1) + "\n")
     return found

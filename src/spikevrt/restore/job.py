@@ -31,6 +31,7 @@ from spikevrt.restore.prefetch import in_background
 from spikevrt.restore.restorer import Gate, Restoration, Restored, Restorer
 from spikevrt.restore.writer import FrameFiles, Parts, VideoPieces, check_out, summary_path
 from spikevrt.shipped import find
+from spikevrt.typed import load_mapping
 
 JOB_FILE, JOB_FORMAT, JOB_VERSION = "job.json", "spikevrt-restore-job", 1
 WRITE_BEHIND = 8  # finished frames that may wait to be written
@@ -201,7 +202,7 @@ def _locked(out: Path, job: Path) -> Iterator[None]:
 
 def _check_same(job: Path, begun: dict[str, Any]) -> None:
     try:
-        before = json.loads((job / JOB_FILE).read_text(encoding="utf-8"))
+        before = load_mapping(job / JOB_FILE)
     except ValueError:
         before = {}
     now = json.loads(json.dumps(begun))
@@ -218,7 +219,7 @@ def _fitted(job: Path, options: RestoreOptions) -> tuple[RestoreOptions, int | N
     path = job / "plan.json"
     if not path.is_file():
         return None
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = load_mapping(path)
     return replace(options, **values["changed"]), values["predicted_peak_bytes"]
 
 

@@ -13,9 +13,9 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from spikevrt.config import PrepareOptions
+from spikevrt.config import PrepareOptions, Split
 from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.verbs import (
@@ -82,7 +82,7 @@ def _prepare(parsed: argparse.Namespace) -> None:
         root = prepare(sources, parsed.out, options, admit=admit, overwrite=parsed.overwrite, progress=progress)
     info = open_dataset(root)
     dropped = f", {info.num_dropped} dropped (each sequence's dropped.log says why)" if info.num_dropped else ""
-    lacking = [part for part in ("train", "val") if any(not s.has_sharp for s in info.sequences(part))]
+    lacking = [split for split in get_args(Split) if any(not s.has_sharp for s in info.sequences(split))]
     without = f", without sharp frames: {' and '.join(lacking)}" if lacking else ""
     say_made(f"{info.num_frames} frames{without}{dropped}", root, start_s)
 
@@ -311,8 +311,8 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     start_s = time.perf_counter()
     weights, options = compared_weights(parsed), restore_options(parsed)
     with results_folder(parsed.out, overwrite=parsed.overwrite) as folder:
-        # of a dataset folder the part that nothing was trained on
-        recordings = open_recordings(parsed.recordings, layout_options(parsed), part="val", keep_outside=True)
+        # of a dataset folder the split that nothing was trained on
+        recordings = open_recordings(parsed.recordings, layout_options(parsed), split="val", keep_outside=True)
         results = write_results(
             weights, recordings, folder, options, keep_frames=parsed.keep_frames, measure=measure_options(parsed),
             gate=admit,

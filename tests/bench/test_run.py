@@ -16,7 +16,7 @@ from spikevrt import shipped
 from spikevrt.bench import benchmark, run
 from spikevrt.bench.benchmark import SCENES, chosen
 from spikevrt.cli import main
-from spikevrt.evaluate.runner import Measure
+from spikevrt.evaluate.scores import Measure
 from spikevrt.recording.recording import Recording
 from spikevrt.restore.restorer import RestoreOptions
 

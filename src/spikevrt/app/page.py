@@ -28,6 +28,7 @@ from spikevrt.app import session
 from spikevrt.app.session import Footage, Place, Result
 from spikevrt.app.turns import Progress, Ticket, Turns
 from spikevrt.app.uploads import read_stated
+from spikevrt.recording.sidecar import TICK_RATE_HZ
 from spikevrt.report.recording_pages import findings_table, network_of, restored_words
 
 POLL_S = 0.2  # between two looks at a job
@@ -52,7 +53,7 @@ LABELS = (
     "Period (ticks)",
 )
 HINTS = (
-    "a packed .dat does not tell it", "a packed .dat does not tell it", "empty: 20000", "empty: 0",
+    "a packed .dat does not tell it", "a packed .dat does not tell it", f"empty: {TICK_RATE_HZ:g}", "empty: 0",
     "empty: the period", "empty: all ticks over all frames",
 )  # fmt: skip
 CAPTION = (

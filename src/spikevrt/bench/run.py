@@ -33,7 +33,6 @@ from spikevrt.evaluate.methods import (
 from spikevrt.evaluate.pictures import frame_path
 from spikevrt.evaluate.runner import (
     RESULTS,
-    Measure,
     Subject,
     method_names,
     new_results,
@@ -41,7 +40,7 @@ from spikevrt.evaluate.runner import (
     score,
     write_json,
 )
-from spikevrt.evaluate.scores import aligned
+from spikevrt.evaluate.scores import Measure, aligned
 from spikevrt.progress import progress_bar
 from spikevrt.recording.frames import to_uint8, write_image
 from spikevrt.recording.recording import Recording, open_recording
@@ -181,7 +180,7 @@ def _scored(
         "identity": entry.identity,
         "scoring": SCORING,
         "options": asdict(options),
-        "metrics": list(measure.names),
+        "metrics": list(measure.metrics),
         "lpips_vgg": None if measure.lpips_vgg is None else sha256_file(measure.lpips_vgg),
         "recordings": [[subject.name, subject.sha256] for subject in subjects],
     }

@@ -63,7 +63,7 @@ def restore_many(
     options: RestoreOptions,
     job: JobOptions = JobOptions(),  # noqa: B008 (immutable)
     *,
-    engine: Engine | None = None,
+    engine: Engine = Engine(),  # noqa: B008 (immutable)
     gate: Gate | None = None,
     tell: Callable[[Outcome, int, int], None] | None = None,
 ) -> list[Outcome]:
@@ -71,8 +71,8 @@ def restore_many(
     that nothing else depends on; `out`/summary.json has the outcomes, written anew with every one.
 
     A recording that stands restored by the same weights with the same options is kept; one restored otherwise fails,
-    unless `job.overwrite`, which then replaces it. `engine`: who does it, and how many recordings at once; None: as
-    many as there are GPUs, each with one for itself, or on CPUs one, with all threads; several share the threads.
+    unless `job.overwrite`, which then replaces it. `engine`: who does it, and how many recordings at once; not stated:
+    as many as there are GPUs, each with one for itself, or on CPUs one, with all threads; several share the threads.
     `tell(outcome, done, total)` is called with each. Returns the outcomes in the order of names.
 
     Raises:
@@ -87,8 +87,8 @@ def restore_many(
         raise FileExistsError(f"{out}: holds the recordings; choose another --out")
     read_info(weights)
     gpus = visible_gpus() if pick_device(options.device).type == "cuda" else []
-    engine = engine or Engine(workers=max(1, len(gpus)))
-    engine = replace(engine, threads=max(1, torch.get_num_threads() // engine.workers), gpus=gpus)
+    workers = engine.workers or max(1, len(gpus))
+    engine = replace(engine, workers=workers, threads=max(1, torch.get_num_threads() // workers), gpus=gpus)
     outcomes: dict[str, Outcome] = {}
 
     def add(outcome: Outcome) -> None:

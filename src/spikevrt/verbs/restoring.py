@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from spikevrt import shipped
 from spikevrt.config import ExportOptions
+from spikevrt.engine import Engine
 from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.recording.sidecar import Stated
 from spikevrt.recording.video import VideoFormat
@@ -21,8 +22,7 @@ from spikevrt.verbs import (
     add_out,
     add_verb,
     chosen,
-    given,
-    layout_options,
+    options_of,
     refuse,
     restore_options,
     say_made,
@@ -31,7 +31,6 @@ from spikevrt.verbs import (
 if TYPE_CHECKING:
     from spikevrt.recording.recording import Recording
 
-ABOUT_MANY = ("workers", "engine", "ray_address")
 ABOUT_SPIKES = tuple(field.name for field in fields(Stated) if field.name != "linear")
 ABOUT_DATASETS = ("exposure_ticks", "spike_width", "spike_height")  # of dataset folders, and of spikes beside frames
 
@@ -56,10 +55,7 @@ def add_restore(verbs: Any) -> None:
     spikes.add_argument("--spikes", type=Path, metavar="FILE", help="spike file beside RECORDING's frames")
     add_fields(spikes, Stated, without=("linear",))
     add_fields(parser, Stated, only=("linear",))
-    many = parser.add_argument_group("a folder of recordings")
-    many.add_argument("--workers", type=int, metavar="N", help="recordings at a time (one a GPU; without any, 1)")
-    many.add_argument("--engine", metavar="NAME", help="processes, or ray (processes)")
-    many.add_argument("--ray-address", metavar="HOST:PORT", help="with --engine ray: a cluster that shares the files")
+    add_fields(parser.add_argument_group("a folder of recordings"), Engine)
     add_fields(parser, RestoreOptions)
 
 
@@ -74,7 +70,7 @@ def _restore(parsed: argparse.Namespace) -> int:
     output = _output(parsed)
     if parsed.recording.is_dir() and not (parsed.recording / SIDECAR).is_file() and recordings_in(parsed.recording):
         return _restore_many(parsed, output)
-    refuse(parsed, ABOUT_MANY, f"only with a folder of recordings, which {parsed.recording} is not")
+    refuse(parsed, chosen(Engine, parsed), f"only with a folder of recordings, which {parsed.recording} is not")
     options = restore_options(parsed)
     recording = _open_footage(parsed)
     weights = shipped.find(parsed.weights or (shipped.DEFAULT if recording.spikes else shipped.TWIN))
@@ -99,7 +95,7 @@ def _restore(parsed: argparse.Namespace) -> int:
 def _job(parsed: argparse.Namespace, output: Output) -> JobOptions:
     from spikevrt.mux.join import video_parts
 
-    return JobOptions(overwrite=parsed.overwrite, output=output, video_parts=video_parts, **chosen(JobOptions, parsed))
+    return options_of(JobOptions, parsed, overwrite=parsed.overwrite, output=output, video_parts=video_parts)
 
 
 def _output(parsed: argparse.Namespace) -> Output:
@@ -109,13 +105,12 @@ def _output(parsed: argparse.Namespace) -> Output:
         refuse(parsed, ("video", "frames"), f"not with --out {parsed.out}, which is a video")
     elif not parsed.video:
         refuse(parsed, format, "of a video; allowed with --video, or an --out that is one")
-    return Output(format=VideoFormat(**format), **chosen(Output, parsed))
+    return options_of(Output, parsed, format=VideoFormat(**format))
 
 
 def _restore_many(parsed: argparse.Namespace, output: Output) -> int:
     """A table and a last line; status 1 where a recording failed."""
     from spikevrt.align.health import admit
-    from spikevrt.engine import Engine
     from spikevrt.progress import progress_bar
     from spikevrt.recording.sidecar import SIDECAR
     from spikevrt.restore.batch import BATCH_FILE, Outcome, restore_many
@@ -140,11 +135,10 @@ def _restore_many(parsed: argparse.Namespace, output: Output) -> int:
                 print(f"spikevrt: {outcome.name}: {outcome.error}", file=sys.stderr)
             progress(done, total)
 
-        about = given(parsed, ABOUT_MANY)
-        engine = Engine(kind=about.pop("engine", "processes"), **about) if about else None
         outcomes = restore_many(
-            weights, parsed.recording, parsed.out, options, _job(parsed, output), engine=engine, gate=admit, tell=tell
-        )
+            weights, parsed.recording, parsed.out, options, _job(parsed, output), engine=options_of(Engine, parsed),
+            gate=admit, tell=tell,
+        )  # fmt: skip
     longest = max(len("recording"), *(len(one.name) for one in outcomes))
     print(f"{'recording':{longest}}  frames  seconds  status")
     for one in outcomes:
@@ -170,14 +164,14 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
 
     path = parsed.recording
     is_recording = not path.exists() or (path / SIDECAR).is_file()
-    if not is_recording and parsed.spikes is None and find_layout(path, layout_options(parsed)) is not None:
+    if not is_recording and parsed.spikes is None and find_layout(path, options_of(LayoutOptions, parsed)) is not None:
         refuse(
             parsed,
             (name for name in ABOUT_SPIKES if name not in ABOUT_DATASETS),
             f"only with --spikes; {path} is a dataset folder",
         )
         refuse(parsed, ("linear",), f"only with a folder of images; {path} is a dataset folder")
-        return _chosen_clip(path, parsed.clip, layout_options(parsed))
+        return _chosen_clip(path, parsed.clip, options_of(LayoutOptions, parsed))
     if parsed.spikes is None:
         refuse(parsed, ABOUT_DATASETS, "only with --spikes or a dataset folder")
         refuse(parsed, ABOUT_SPIKES, "only with --spikes")
@@ -189,7 +183,7 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
         refuse(parsed, ("spikes",), f"{path} is a recording, with spikes of its own")
         return recording
     refuse(parsed, ("clip",), f"{path} is no dataset folder of a known layout")
-    stated = Stated(**chosen(Stated, parsed))
+    stated = options_of(Stated, parsed)
     if parsed.spikes is None:
         return loose_recording(path, None, stated)
     return open_beside(path, parsed.spikes, stated)
@@ -219,7 +213,7 @@ def _export(parsed: argparse.Namespace) -> None:
     """Write the network as a file that runs without SpikeVRT: torch.export, ONNX or AOTInductor."""
     if parsed.height is None:
         refuse(parsed, ("spike_ratio",), "only with --height and --width; otherwise the voxels may have any size")
-    options = ExportOptions(**chosen(ExportOptions, parsed))
+    options = options_of(ExportOptions, parsed)
     from spikevrt.export import export_network
 
     start_s = time.perf_counter()

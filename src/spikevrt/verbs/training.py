@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikevrt.config import PrepareOptions
+from spikevrt.atomic import refuse_existing_file, write_text
+from spikevrt.config import PrepareOptions, TrainConfig
+from spikevrt.evaluate.scores import Measure
 from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.verbs import (
@@ -23,14 +25,11 @@ from spikevrt.verbs import (
     HELP_LAYOUT,
     add_compared_weights,
     add_fields,
-    add_metrics,
     add_out,
     add_recordings,
     add_verb,
-    chosen,
     compared_weights,
-    layout_options,
-    measure_options,
+    options_of,
     refuse,
     restore_options,
     say_made,
@@ -74,9 +73,9 @@ def _prepare(parsed: argparse.Namespace) -> None:
     from spikevrt.progress import progress_bar
 
     start_s = time.perf_counter()
-    options, ignore = PrepareOptions(**chosen(PrepareOptions, parsed)), parsed.ignore_health or ()
+    options, ignore = options_of(PrepareOptions, parsed), parsed.ignore_health or ()
     check_names(ignore)
-    sources = open_sources(parsed.recordings, parsed.val or (), layout_options(parsed), options)
+    sources = open_sources(parsed.recordings, parsed.val or (), options_of(LayoutOptions, parsed), options)
     admit = functools.partial(admit_readable, ignore=ignore)
     with progress_bar("recordings") as progress:
         root = prepare(sources, parsed.out, options, admit=admit, overwrite=parsed.overwrite, progress=progress)
@@ -104,7 +103,8 @@ def _import(parsed: argparse.Namespace) -> None:
         refuse(parsed, ("overwrite", "partial"), "only with --out")
     elif out.exists() and parsed.old.exists() and out.samefile(parsed.old):
         raise ValueError(f"{out}: is the old config itself; choose another --out")
-    _refuse_existing_file(parsed, "out")
+    else:
+        refuse_existing_file(out, overwrite=parsed.overwrite)
     imported = import_config(read_old_config(parsed.old))
     for line in imported.lines:
         print(line)
@@ -124,22 +124,12 @@ def _import(parsed: argparse.Namespace) -> None:
 def _write(out: Path, old: Path, imported: Imported) -> None:
     import yaml
 
-    from spikevrt.atomic import write_text
-
     head = [f"From {old.name}, by `spikevrt config import`."]
     head += [f"Give to the command: {command}" for command in imported.commands]
     head += [f"Not in it: {line}" for line in imported.refused]
     text = "".join(f"# {' '.join(line.split())}\n" for line in head)
     text += yaml.safe_dump(imported.config.to_dict(), sort_keys=False, allow_unicode=True)
     write_text(out, text)
-
-
-def _refuse_existing_file(parsed: argparse.Namespace, option: str) -> None:
-    """A file that exists is replaced where --overwrite is given; what is no file, never."""
-    path: Path | None = getattr(parsed, option)
-    if path is not None and path.exists() and not (parsed.overwrite and path.is_file()):
-        hint = " or pass --overwrite" if path.is_file() else ""
-        raise FileExistsError(f"{path}: exists; choose another --{option}{hint}")
 
 
 def _add_train(verbs: Any) -> None:
@@ -152,9 +142,7 @@ def _add_train(verbs: Any) -> None:
         "--resume", nargs="?", const=True, default=False, choices=(True, "auto"), metavar="auto",
         help="go on from the state in --out; auto: start where there is none yet, as a scheduler needs",
     )  # fmt: skip
-    parser.add_argument("--parallel", choices=("ddp", "fsdp"), help="under torchrun: train.parallel (ddp)")
-    text = "no sharp frames, the re-blur term alone: train.self_supervised"
-    parser.add_argument("--self-supervised", action="store_true", help=text)
+    add_fields(parser, TrainConfig)
     parser.add_argument("--dry-run", action="store_true", help="build all, run one step, report, write nothing")
 
 
@@ -213,9 +201,10 @@ def _runs(parsed: argparse.Namespace) -> None:
         raise ValueError(f"{parsed.folders[0]}: no folder besides the two of --compare")
     if parsed.plot is None:
         refuse(parsed, ("overwrite",), "only with --plot")
-    _refuse_existing_file(parsed, "plot")
-    if parsed.plot is not None and parsed.plot.suffix.lower() != ".png":
-        raise ValueError(f"--plot: {parsed.plot}; allowed: a name that ends in .png")
+    else:
+        refuse_existing_file(parsed.plot, overwrite=parsed.overwrite, other="--plot")
+        if parsed.plot.suffix.lower() != ".png":
+            raise ValueError(f"--plot: {parsed.plot}; allowed: a name that ends in .png")
     if parsed.compare is None:
         _list(parsed.folders or [DEFAULT_FOLDER], as_json=parsed.json)
     else:
@@ -262,7 +251,7 @@ def add_scores(verbs: Any) -> None:
     add_out(parser, "folder of results.json, report.html and pictures")
     add_compared_weights(parser, "+")
     parser.add_argument("--keep-frames", action="store_true", help="keep the restored frames, and videos of them")
-    add_metrics(parser)
+    add_fields(parser, Measure)
     add_fields(parser, RestoreOptions)
     add_fields(parser.add_argument_group(DATASET_GROUP), LayoutOptions)
 
@@ -282,7 +271,7 @@ def add_scores(verbs: Any) -> None:
         "--conditions", nargs="+", metavar="NAME", help="those alone: medium, medium_threshold_4 ... (all)"
     )
     parser.add_argument("--recordings", type=Path, metavar="PATH", help="where the recordings lie (OUT/recordings)")
-    add_metrics(parser)
+    add_fields(parser, Measure)
     add_fields(parser, RestoreOptions, without=("ignore_health", "strict"))  # its gate refuses nothing
 
     parser = add_verb(verbs, "report", _report, "spikevrt report out/scores --out report.html")
@@ -311,10 +300,10 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     start_s = time.perf_counter()
     weights, options = compared_weights(parsed), restore_options(parsed)
     with results_folder(parsed.out, overwrite=parsed.overwrite) as folder:
-        # of a dataset folder the part that nothing was trained on
-        recordings = open_recordings(parsed.recordings, layout_options(parsed), part="val", keep_outside=True)
+        layout = options_of(LayoutOptions, parsed)  # of a dataset folder the part that nothing was trained on
+        recordings = open_recordings(parsed.recordings, layout, part="val", keep_outside=True)
         results = write_results(
-            weights, recordings, folder, options, keep_frames=parsed.keep_frames, measure=measure_options(parsed),
+            weights, recordings, folder, options, keep_frames=parsed.keep_frames, measure=options_of(Measure, parsed),
             gate=admit,
         )  # fmt: skip
         if parsed.keep_frames:
@@ -332,7 +321,7 @@ def _bench(parsed: argparse.Namespace) -> None:
     start_s = time.perf_counter()
     run_benchmark(
         parsed.out, compared_weights(parsed), parsed.method, chosen(parsed.conditions), restore_options(parsed),
-        measure_options(parsed), recordings=parsed.recordings,
+        options_of(Measure, parsed), recordings=parsed.recordings,
     )  # fmt: skip
     say_made("results", parsed.out / RESULTS, start_s)
 

@@ -1,6 +1,6 @@
 """What can the analytic answer reach, if spikes had no noise? `python benchmarks/bench_relight.py`
 
-The blurry frame times light(middle) / light(whole exposure), with the light itself (from the simulator, medium split of
+The blurry frame times light(middle) / light(whole exposure), with the light itself (from the simulator, medium suite of
 spikebench-v1, the third frame of every scene) in the place of rates: at the frame's size, at 1/2 and at 1/4, of the
 middle tick and of 13 ticks around it. psnr_rgb in dB, mean over the scenes. Nothing is written.
 """

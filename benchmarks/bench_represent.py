@@ -54,7 +54,7 @@ def main() -> None:
     print("| one exposure, 56 x 250 x 400 | ms |\n| --- | ---: |")
     singles: dict[str, Callable[[], Tensor]] = {
         "voxelise, whole": lambda: voxelise(spikes, num_bins=32),
-        "voxelise, fractional": lambda: voxelise(spikes, num_bins=32, split="fractional"),
+        "voxelise, fractional": lambda: voxelise(spikes, num_bins=32, binning="fractional"),
         "interval_voxels": lambda: interval_voxels(spikes, num_bins=32),
         "normalise, float32 counts": lambda: normalise(counts, stats),
         "normalise, uint8 counts": lambda: normalise(stored, stats),

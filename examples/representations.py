@@ -77,8 +77,8 @@ def draw(spikes: Tensor, out: Path) -> None:
     window = cut[EXPOSURE]
     counts, shares, masses = (
         voxelise(window, num_bins=32),
-        voxelise(window, num_bins=32, split="fractional"),
-        interval_voxels(window, num_bins=32, split="fractional"),
+        voxelise(window, num_bins=32, binning="fractional"),
+        interval_voxels(window, num_bins=32, binning="fractional"),
     )
     save(out / "represent_voxel.png", [grey(counts[k], 0, 2, 1) for k in (0, 15, 16, 31)], columns=2)
     save(out / "represent_fractional.png", [grey(shares[k], 0, 2, 1) for k in (0, 15, 16, 31)], columns=2)

@@ -68,7 +68,7 @@ def test_every_declared_setting_is_read_somewhere():
 def test_the_number_of_bins_has_one_name():
     """It had three in earlier systems."""
     names = [field.name for kind in dataclasses_of(Config) for field in dataclasses.fields(kind)]
-    assert [name for name in names if "bin" in name.lower() or name == "k"] == ["num_bins"]
+    assert [name for name in names if "bins" in name.lower() or name == "k"] == ["num_bins"]
 
 
 @pytest.mark.parametrize("text", ["a: 2001-99-99", "a: !!timestamp x", "a: [", "\x00", "- " * 3000])
@@ -182,10 +182,10 @@ def test_what_a_unet_cannot_obey_is_refused(tmp_path: Path, changes: dict, messa
 
 
 def test_a_unet_has_settings_of_its_own_for_spikes_and_all_else_at_its_default(tmp_path: Path):
-    values = {"unet": {"width": 5}, "spikes": {"num_bins": 7, "split": "fractional", "normalize": "density"}}
+    values = {"unet": {"width": 5}, "spikes": {"num_bins": 7, "binning": "fractional", "normalize": "density"}}
     model = load_config(write(tmp_path, {"model": values})).model
     assert model.unet == UnetConfig(width=5)
-    assert model.spikes == SpikeConfig(num_bins=7, split="fractional", normalize="density")
+    assert model.spikes == SpikeConfig(num_bins=7, binning="fractional", normalize="density")
     assert Config.from_dict({"model": dataclasses.asdict(model)}).model == model  # as a weights file keeps it
 
 

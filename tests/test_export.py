@@ -231,7 +231,7 @@ def test_one_clip_that_reads_another_pixel_is_no_difference_but_nan_is(vrt_weigh
 @pytest.fixture
 def fold_weights(tmp_path: Path) -> Path:
     """A U-Net like the one that ships: folded, relit, reading profiles; its last layer drawn at random."""
-    spikes = {"num_bins": 5, "split": "fractional", "representation": "profile", "relight": True}
+    spikes = {"num_bins": 5, "binning": "fractional", "representation": "profile", "relight": True}
     unet = {"width": 6, "growth": 2, "depth": 1, "blocks": 1, "unshuffle": 2, "neighbours": 0}
     config = Config.from_dict({"model": {"unet": unet, "spikes": spikes}}).model
     torch.manual_seed(7)
@@ -253,9 +253,9 @@ def test_a_folded_unet_becomes_a_program_of_any_size(fold_weights: Path, tmp_pat
     blur, spikes = about["inputs"]
     assert blur["values"].startswith("the blurry frame relit by its spikes")
     assert spikes["values"].startswith("2 log((r + 0.004) / (m + 0.004))")
-    told = {name: spikes[name] for name in ("num_bins", "split", "normalize", "representation", "relight")}
+    told = {name: spikes[name] for name in ("num_bins", "binning", "normalize", "representation", "relight")}
     assert told == {
-        "num_bins": 5, "split": "fractional", "normalize": "none", "representation": "profile", "relight": True,
+        "num_bins": 5, "binning": "fractional", "normalize": "none", "representation": "profile", "relight": True,
     }  # fmt: skip
 
 

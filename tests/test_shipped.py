@@ -14,7 +14,9 @@ from spikevrt.checkpoint import read_info
 def test_every_network_that_ships_has_a_name_and_the_metrics_weights_have_none():
     files = {path.stem for path in shipped.FOLDER.glob("*.safetensors")}
     assert files - set(shipped.NAMES) == {"lpips_alex"}
-    assert all(read_info(shipped.find(name)) for name in shipped.NAMES)
+    for name, words in shipped.ABOUT.items():
+        info = read_info(shipped.find(name))
+        assert words.startswith(f"{info.model.name}; ") and ("no spikes" in words) == (info.model.spikes is None)
 
 
 def test_a_name_and_a_file_find_the_same_weights_and_none_the_default(tmp_path, monkeypatch):

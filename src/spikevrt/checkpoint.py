@@ -115,6 +115,10 @@ def read_info(path: str | Path) -> WeightsInfo:
         if isinstance(values, dict) and values.get("version") != FORMAT_VERSION:
             found = shown(values.get("version"))
             raise ValueError(f"weights format version {found}; this SpikeVRT reads version {FORMAT_VERSION}")
+        model = values.get("model") if isinstance(values, dict) else None
+        spikes = model.get("spikes") if isinstance(model, dict) else None
+        if isinstance(spikes, dict) and "split" in spikes:  # the setting's name in the first weights files
+            spikes["binning"] = spikes.pop("split")
         document = convert(values, _Document, closed=True, finite=False)
     _check_statistics(path, document.voxel_mean, document.voxel_std)
     return WeightsInfo(document.model, document.voxel_mean, document.voxel_std, document.provenance)

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, Self
 
 from spikevrt.typed import convert, load_yaml, naming, parse_yaml, require
 
+Split = Literal["train", "val"]  # of a dataset
+Binning = Literal["whole", "fractional"]  # a tick belongs to one bin, or is shared among those it overlaps
 CHECKPOINT_PARTS = ("attention", "mlp", "deform", "spikes", "fusion")
 STAGES = (1, 2, 3, 4, 5, 6, 7, 8)
 
@@ -77,7 +79,7 @@ class SpikeInputs:
     """What enters a network of a recording's spikes, and whether its frames are relit: all that any network obeys."""
 
     num_bins: int = 32  # K: temporal bins of one exposure
-    split: Literal["whole", "fractional"] = "whole"  # a tick belongs to one bin, or is shared among those it overlaps
+    binning: Binning = "whole"  # how ticks fall into bins
     normalize: Literal["none", "density"] = "none"  # density: each exposure's mean log1p count is brought to training's
     representation: Literal["counts", "profile"] = "counts"  # of spikes: log1p counts, or represent/inputs.py
     relight: bool = False  # the frames enter relit (represent/inputs.py), not blurry
@@ -347,9 +349,7 @@ class PrepareOptions:
     """
 
     num_bins: Annotated[int, "temporal bins of one exposure"] = 32
-    split: Annotated[
-        Literal["whole", "fractional"], "of ticks among bins: whole, or a tick shared among the bins it overlaps"
-    ] = "whole"
+    binning: Annotated[Binning, "of ticks among bins: whole, or a tick shared among the bins it overlaps"] = "whole"
     frames: Annotated[Literal["npy", "png"], "npy: only the crop is read; png: smaller, decoded whole"] = "npy"
     val_fraction: Annotated[float | None, f"share of the sources kept for validation ({VAL_FRACTION})"] = None
     seed: Annotated[int | None, f"of the choice of sources for validation ({VAL_SEED})"] = None

@@ -5,11 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "weights"  # beside the networks, the weights of the metric LPIPS (`lpips.py`)
-DEFAULT = "spikefold_tiny"  # U-Net, folded, relit: the best that ships
-REFERENCE = "spikevrt_tiny"  # SpikeVRT, the reference design
-TWIN = "vrt_tiny"  # VRT: SpikeVRT without its spikes
-ROBUST = "spikevrt_tiny_robust"  # SpikeVRT, trained on worse spikes too
-NAMES = (DEFAULT, REFERENCE, ROBUST, TWIN)
+DEFAULT = "spikefold_tiny"
+REFERENCE = "spikevrt_tiny"
+ROBUST = "spikevrt_tiny_robust"
+TWIN = "vrt_tiny"
+ABOUT = {  # the network (`ModelConfig.name`), then what sets these weights apart
+    DEFAULT: "U-Net, folded, relit; the default, the best that ships",
+    REFERENCE: "SpikeVRT; the reference design",
+    ROBUST: "SpikeVRT; trained on worse spikes too",
+    TWIN: "VRT; reads no spikes",
+}
+NAMES = tuple(ABOUT)
 COMPARED = (TWIN, REFERENCE, DEFAULT)  # what evaluate, bench and demo score where no weights are named
 
 

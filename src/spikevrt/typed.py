@@ -49,17 +49,25 @@ def convert(values: Any, kind: type[T], name: str = "", *, closed: bool = False,
         raise ValueError(_told(str(error), values, name, error.__cause__)) from None
 
 
-def load_json(path: Path, format: str, version: int, advice: str = "") -> dict[str, Any]:
-    """The values of a JSON file whose `format` and `version` are these. Raises ValueError, whose line `advice` ends."""
+def load_mapping(path: Path, advice: str = "") -> dict[str, Any]:
+    """The values of a JSON file that holds a mapping. Raises ValueError, whose line `advice` ends."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({one_line(error)}){advice}") from None
-    found = (values.get("format"), values.get("version")) if isinstance(values, dict) else (None, None)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: {shown(values)}; allowed: a mapping{advice}")
+    return values
+
+
+def load_json(path: Path, format: str, version: int, advice: str = "") -> dict[str, Any]:
+    """As `load_mapping`, of a file whose `format` and `version` are these."""
+    values = load_mapping(path, advice)
+    found = values.get("format"), values.get("version")
     if found != (format, version) or isinstance(found[1], bool):
         told = f"format {shown(found[0])} version {shown(found[1])}"
         raise ValueError(f"{path}: {told}; allowed: {format!r} version {version}{advice}")
-    return typing.cast(dict[str, Any], values)
+    return values
 
 
 def parse_yaml(text: str) -> Any:

@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 
+from spikevrt import shipped
 from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import list_images, read_image
 from spikevrt.recording.recording import open_recording
@@ -168,9 +169,16 @@ def test_a_recording_is_uploaded_looked_at_restored_compared_and_taken_away(visi
     assert page.locator("#preview img").evaluate("i => i.decode().then(() => i.naturalWidth)") >= 960
     assert "Health of street" in downloaded(page, "#health")[1].read_text(encoding="utf-8")
 
+    assert page.locator("#weights input").input_value() == f"{shipped.DEFAULT}: {shipped.ABOUT[shipped.DEFAULT]}"
     page.locator("#start").click()
     page.locator("#restored").wait_for()
-    assert re.fullmatch(r"3 frames restored with spikefold_tiny in [\d.]+ s\.", told(page, "#running"))
+    for where, words in (("#slider", "blurry | restored by spikefold_tiny"),
+                         ("#film", "Restored by spikefold_tiny, shown at 1.5 frames a second"),
+                         ("#restored", "Download what spikefold_tiny restored")):  # fmt: skip
+        assert words in page.locator(where).inner_text(), where
+    assert re.fullmatch(
+        r"3 frames restored by spikefold_tiny \(U-Net, folded, relit\) in [\d.]+ s\.", told(page, "#running")
+    )
     page.wait_for_function("document.querySelectorAll('#slider img').length == 2")
     assert shown_frames(page) == ["000000.png"] * 2
 
@@ -206,7 +214,7 @@ def test_a_recording_is_uploaded_looked_at_restored_compared_and_taken_away(visi
         assert opened.read("000002.png") == (job / "result-1" / "frames" / "000002.png").read_bytes()
     assert downloaded(page, "#take-1")[0] == "restored.mp4"
     name, report = downloaded(page, "#take-2")
-    assert name == "report.html" and "3 frames restored with spikefold_tiny" in report.read_text(encoding="utf-8")
+    assert name == "report.html" and "3 frames restored by spikefold_tiny" in report.read_text(encoding="utf-8")
     name, summary = downloaded(page, "#take-3")
     assert name == "restored.json" and json.loads(summary.read_text())["num_frames"] == 3
 
@@ -253,8 +261,8 @@ def choose_weights(page, name: str) -> None:
 
     chosen = page.locator("#weights input")
     chosen.click()
-    page.get_by_role("option", name=name).click()
-    expect(chosen).to_have_value(re.compile(f"^{name}"), timeout=60_000)
+    page.get_by_role("option", name=f"{name}:").click()
+    expect(chosen).to_have_value(re.compile(f"^{name}:"), timeout=60_000)
 
 
 def test_a_second_job_waits_says_so_and_starts_when_the_first_is_cancelled(visit, server, long_film, street, tmp_path):

@@ -12,15 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikevrt import shipped
+from spikevrt import cli, shipped
 from spikevrt.align.health import admit
-from spikevrt.app import session
+from spikevrt.app import page, session
 from spikevrt.app.turns import Cancelled
+from spikevrt.bench.demo import SCENES
 from spikevrt.mux.join import write_video
+from spikevrt.recording.alignment import Alignment, write_alignment
 from spikevrt.recording.frames import list_images, read_image
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.sidecar import Stated
 from spikevrt.recording.video import probe_video
+from spikevrt.report.recording_pages import restored_words
 from spikevrt.restore.job import restore_recording
 from spikevrt.restore.options import RestoreOptions
 from tests.bench.test_demo import SMALL
@@ -76,7 +79,7 @@ def test_an_example_is_simulated_once_and_looked_at(place):
 
 
 def test_every_example_has_a_credit():
-    for asset in session.EXAMPLES.values():
+    for asset in SCENES.values():
         assert session.credit_of(asset).startswith(f"{asset}: ")
 
 
@@ -92,7 +95,7 @@ def test_an_upload_is_kept_in_a_job_of_its_own(place, street, tmp_path):
     footage = session.take_upload(place, str(path), [], Stated())
     assert footage.folder.parent == place.folder / "jobs"
     assert footage.recording.root == footage.folder / "unpacked" / "street" / "street"
-    assert footage.weights == ("spikefold_tiny", "spikevrt_tiny", "vrt_tiny") and footage.refused == ()
+    assert footage.weights == shipped.NAMES and footage.refused == ()
     assert path.is_file()  # gradio's copy stays gradio's
 
 
@@ -144,14 +147,15 @@ def test_an_error_of_the_system_is_told_in_one_line_too(place):
 
 def test_a_result_has_frames_films_archive_report_and_summary(made):
     assert [path.name for path in made.frames] == ["000000.png", "000001.png"]
-    with zipfile.ZipFile(made.archive) as archive:
+    archived, video, report, summary = made.downloads
+    with zipfile.ZipFile(archived) as archive:
         assert archive.namelist() == ["000000.png", "000001.png", "restored.json"]
         assert archive.read("000001.png") == made.frames[1].read_bytes()
-    assert json.loads(made.summary_file.read_text())["num_frames"] == 2
-    assert probe_video(made.film).fps == pytest.approx(made.footage.recording.fps, rel=1e-3)
+    assert json.loads(summary.read_text()) == json.loads(json.dumps(made.summary)) and made.summary["num_frames"] == 2
+    assert probe_video(video).fps == pytest.approx(made.footage.recording.fps, rel=1e-3)
     watched = probe_video(made.watch)
     assert watched.num_frames / watched.fps == pytest.approx(session.WATCH_S, rel=1e-3)
-    assert {path.parent for path in (made.archive, made.report, made.watch)} == {made.footage.folder / "result-1"}
+    assert {path.parent for path in (archived, report, made.watch)} == {made.footage.folder / "result-1"}
 
 
 def test_the_result_is_that_of_the_command(made, tmp_path):
@@ -161,24 +165,41 @@ def test_the_result_is_that_of_the_command(made, tmp_path):
         assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
 
 
+def test_frames_outside_the_stream_are_restored_as_by_the_command(place, street, tmp_path):
+    write_alignment(street, Alignment(offset_ticks=-4))  # the first exposure now begins before the stream
+    upload = uploaded(place, "street.zip", zipped(street, tmp_path / "street.zip"))
+    footage = session.take_upload(place, upload, [], Stated())
+    assert footage.recording.num_frames == 3 and footage.report is not None
+    everything = [finding.name for finding in footage.report.findings]
+    made = session.restore(footage, shipped.DEFAULT, ignore_health=everything)
+    assert made.summary["num_frames"] == 3 and made.summary["without_spikes"] == [0]
+    arguments = ["restore", str(street), "--out", str(tmp_path / "out"), "--ignore-health", *everything]
+    assert cli.main(arguments) == 0
+    for path in made.frames:
+        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
+    assert ", 1 without spikes." in restored_words(made.summary)
+    assert "Frames outside the stream, restored from the frames alone: 1." in page._about(footage)
+
+
 def test_the_report_needs_nothing_and_tells_scores_health_and_source(made):
-    page = made.report.read_text(encoding="utf-8")
-    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    text = made.downloads[2].read_text(encoding="utf-8")
+    assert not re.findall(r'(?:src|href)="(?!data:)', text)
     for words in (
-        "restored with spikefold_tiny",
+        "restored by spikefold_tiny (U-Net, folded, relit)",
         "PSNR (RGB), dB",
         "orientation",
         "Sander Klootwijk",
         made.summary["weights"],
     ):
-        assert words in page, words
+        assert words in text, words
 
 
 def test_a_second_restoration_stands_beside_the_first(footage):
     first = session.restore(footage, "spikefold_tiny")
     second = session.restore(footage, "vrt_tiny")
-    assert (first.archive.parent.name, second.archive.parent.name) == ("result-1", "result-2")
-    assert second.summary["weights"] == "vrt_tiny.safetensors" and first.archive.is_file()
+    assert (first.downloads[0].parent.name, second.downloads[0].parent.name) == ("result-1", "result-2")
+    assert second.summary["weights"] == "vrt_tiny.safetensors" and second.summary["network"] == "VRT"
+    assert all(path.is_file() for path in first.downloads)
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 5])
@@ -197,7 +218,7 @@ def test_a_restoration_that_is_stopped_leaves_nothing(footage, stop_at):
 
 
 def test_unknown_weights_are_refused(footage):
-    with pytest.raises(ValueError, match=r"weights: '\.\./x'; allowed: spikefold_tiny, spikevrt_tiny, vrt_tiny"):
+    with pytest.raises(ValueError, match=r"weights: '\.\./x'; allowed: spikefold_tiny, spikevrt_tiny, spike"):
         session.restore(footage, "../x")
 
 

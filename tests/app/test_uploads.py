@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from spikevrt.app import uploads
 from spikevrt.app.uploads import open_upload, read_stated, unpack
 from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import list_images, read_image
@@ -53,10 +54,10 @@ def make_zip(path: Path, entries: dict[str, bytes]) -> Path:
     return path
 
 
-def refused(archive: Path, tmp_path: Path, *, max_bytes: int = MOST, max_files: int = 100) -> str:
+def refused(archive: Path, tmp_path: Path, *, max_bytes: int = MOST) -> str:
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ValueError) as caught:
-        unpack(archive, tmp_path / "out", max_bytes, max_files)
+        unpack(archive, tmp_path / "out", max_bytes)
     assert sorted(tmp_path.rglob("*")) == before
     return str(caught.value)
 
@@ -201,9 +202,10 @@ def test_a_zip_whose_header_lies_about_a_size_is_refused(tmp_path):
     assert refused(archive, tmp_path).startswith("lie.zip: no zip, or a damaged one")
 
 
-def test_a_zip_of_too_many_files_is_refused(tmp_path):
+def test_a_zip_of_too_many_files_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "MAX_ZIP_FILES", 6)
     archive = make_zip(tmp_path / "many.zip", {f"{i}.txt": b"" for i in range(7)})
-    assert refused(archive, tmp_path, max_files=6) == "many.zip: 7 files; allowed: at most 6"
+    assert refused(archive, tmp_path) == "many.zip: 7 files; allowed: at most 6"
 
 
 def test_an_encrypted_zip_is_refused(tmp_path):

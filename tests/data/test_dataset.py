@@ -28,7 +28,7 @@ from tests.data.conftest import NUM_BINS, NUM_TICKS, MakeRecording, prepare
 CROP = 6
 
 
-INPUTS = ("num_bins", "split", "normalize", "representation", "relight")  # settings of what enters a network
+INPUTS = ("num_bins", "binning", "normalize", "representation", "relight")  # settings of what enters a network
 
 
 def clips(
@@ -36,7 +36,7 @@ def clips(
 ) -> ClipDataset:
     """A dataset with these settings of `DataConfig` and `SpikeInputs`; bins as they were prepared."""
     info = open_dataset(root)
-    inputs = {"num_bins": info.num_bins, "split": info.bin_split}
+    inputs = {"num_bins": info.num_bins, "binning": info.binning}
     inputs |= {name: changes.pop(name) for name in INPUTS if name in changes}
     data = {"clip_frames": 3, "crop_px": CROP, "augment": True, **changes}
     return ClipDataset(
@@ -90,8 +90,10 @@ def test_voxels_from_the_cache_equal_voxels_from_the_stream_bit_for_bit(root: Pa
 
 @pytest.mark.parametrize("bins", [4, 5])  # quarters are exact in float16, fifths are not
 def test_shared_ticks_are_the_same_by_both_paths(make_recording: MakeRecording, tmp_path: Path, bins: int):
-    root = prepare([make_recording("a", ticks=3)], tmp_path / "set", num_bins=bins, split="fractional", val_fraction=0)
-    cached, streamed = (clips(root, voxels=voxels, split="fractional") for voxels in ("precomputed", "raw"))
+    root = prepare(
+        [make_recording("a", ticks=3)], tmp_path / "set", num_bins=bins, binning="fractional", val_fraction=0
+    )
+    cached, streamed = (clips(root, voxels=voxels, binning="fractional") for voxels in ("precomputed", "raw"))
     for item in range(len(cached)):
         assert_same(cached[item], streamed[item])
 
@@ -530,7 +532,7 @@ def test_an_item_past_the_end_is_an_index_error(root: Path):
         ({"clip_frames": 0}, "clip_frames: 0; allowed: 1 or more"),
         ({"clip_frames": 8}, "clip_frames: 8, but the longest run of frames in .*train is 7; allowed: 1 to 7"),
         ({"crop_px": 0}, "augment: true needs crop_px"),
-        ({"split": "fractional"}, "bin_split: 'fractional', but .*set was prepared with 'whole'; allowed: 'whole'"),
+        ({"binning": "fractional"}, "binning: 'fractional', but .*set was prepared with 'whole'; allowed: 'whole'"),
         ({"representation": "profile"}, "voxels: 'precomputed'; allowed for representation profile: 'raw'"),
     ],
 )
@@ -574,7 +576,7 @@ def test_damaged_descriptions_are_named(root: Path, name: str):
         open_dataset(root)
     path.write_text(json.dumps({**json.loads(whole), "version": 99}))
     with pytest.raises(
-        ValueError, match=f"{name}: format 'spikevrt-.*' version 99; allowed: .* version 2; run `spikevrt pre"
+        ValueError, match=f"{name}: format 'spikevrt-.*' version 99; allowed: .* version [23]; run `spikevrt pre"
     ):
         open_dataset(root)
     values = json.loads(whole)
@@ -587,7 +589,7 @@ def test_damaged_descriptions_are_named(root: Path, name: str):
 def test_a_dataset_of_version_1_says_prepare_again(root: Path):
     path = root / "dataset.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 1}))
-    message = "format 'spikevrt-dataset' version 1; allowed: 'spikevrt-dataset' version 2; run `spikevrt prepare` again"
+    message = "format 'spikevrt-dataset' version 1; allowed: 'spikevrt-dataset' version 3; run `spikevrt prepare` again"
     with pytest.raises(ValueError, match=message) as caught:
         open_dataset(root)
     assert "\n" not in str(caught.value)
@@ -597,7 +599,7 @@ def test_a_dataset_of_version_1_says_prepare_again(root: Path):
     ("name", "keys", "value", "message"),
     [
         ("dataset.json", ["num_bins"], 0, "dataset.json: num_bins: 0; allowed: 1 or more"),
-        ("dataset.json", ["bin_split"], "odd", "dataset.json: bin_split: 'odd'; allowed: whole, fractional"),
+        ("dataset.json", ["binning"], "odd", "dataset.json: binning: 'odd'; allowed: whole, fractional"),
         ("dataset.json", ["std"], -1.0, "dataset.json: voxel stats: .*std above 0"),
         ("dataset.json", ["train"], [3], r"dataset.json: train\[0\]: 3; allowed: str"),
         ("dataset.json", ["val"], ["a\nb"], r"dataset.json: val: .*; allowed: names of sequences"),

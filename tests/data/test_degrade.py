@@ -13,7 +13,7 @@ from spikevrt.data.augment import Degradation, check_degrade, degrade, degrade_t
 def worsened(counts: torch.Tensor, seed: int = 3, num_ticks: int | None = None, **how: Any) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     ticks = num_ticks or len(counts)
-    return degrade(counts, Degradation(**how), num_ticks=ticks, split="whole", generator=generator)
+    return degrade(counts, Degradation(**how), num_ticks=ticks, binning="whole", generator=generator)
 
 
 def some_counts(seed: int = 5) -> torch.Tensor:

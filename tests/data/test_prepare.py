@@ -106,8 +106,8 @@ def test_the_density_of_an_exposure_is_the_mean_log1p_count_of_its_whole_frame(m
 
 def test_shared_ticks_make_bins_of_fewer_ticks_than_bins(make_recording: MakeRecording, tmp_path):
     recording = open_recording(make_recording("a", ticks=3, num_frames=3))
-    root = prepare([recording.root], tmp_path / "set", num_bins=4, split="fractional", val_fraction=0)
-    assert open_dataset(root).bin_split == "fractional"
+    root = prepare([recording.root], tmp_path / "set", num_bins=4, binning="fractional", val_fraction=0)
+    assert open_dataset(root).binning == "fractional"
     counts = np.load(root / "train" / "a" / "spike_vox" / "000000.npy")
     spikes = recording.read_exposure_spikes(0)
     assert counts.dtype == np.float16
@@ -413,7 +413,7 @@ def test_a_recording_without_sharp_frames_is_refused(make_recording: MakeRecordi
     ("setting", "message"),
     [
         ({"frames": "jpg"}, "frames: 'jpg'; allowed: npy, png"),
-        ({"split": "half"}, "split: 'half'; allowed: whole, fractional"),
+        ({"binning": "half"}, "binning: 'half'; allowed: whole, fractional"),
         ({"num_bins": 0}, "num_bins: 0; allowed: 1 or more"),
         ({"ignore_health": ["colour"]}, "ignore_health: 'colour'; allowed: spikes, dead pixels, "),
         ({"layout": LayoutOptions(blur="blur")}, "a: a recording tells all by itself; allowed: options of layouts for"),

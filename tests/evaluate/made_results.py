@@ -118,7 +118,7 @@ def _described(path: Path) -> dict[str, Any]:
         "name": f"{condition}_{path.name}", "path": f"../recordings/{condition}/{path.name}",
         "num_frames": NUM_FRAMES, "width": WIDTH, "height": HEIGHT, "fps": 20000 / PERIOD, "tick_rate_hz": 20000.0,
         "sha256": "1" * 64, "provenance": {},
-        "condition": {"name": condition, "split": "medium", **BASE, **CONDITIONS[condition]},
+        "condition": {"name": condition, "suite": "medium", **BASE, **CONDITIONS[condition]},
     }  # fmt: skip
 
 

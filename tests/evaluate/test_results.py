@@ -17,7 +17,7 @@ from spikevrt.evaluate.results import (
     read_results,
     recordings_under,
     shown,
-    splits,
+    suites,
 )
 from tests.evaluate.made_results import read_values, write_values
 
@@ -83,7 +83,7 @@ def test_a_mean_is_of_those_recordings_that_were_measured_and_says_how_many(made
     blur, _, twin = results.methods
     assert mean_of(twin, results.recordings, "lpips_alex") == (pytest.approx(0.2), 2)
     assert mean_of(blur, results.recordings, "lpips_alex") == (pytest.approx(0.3), 6)
-    stressed = recordings_under(results, splits(results)["medium"][1])
+    stressed = recordings_under(results, suites(results)["medium"][1])
     assert mean_of(twin, stressed, "psnr_rgb") == (None, 0)
 
 

@@ -423,9 +423,9 @@ def test_one_frame_as_two_files_is_refused(tmp_path: Path):
 
 def test_recordings_folders_of_them_and_datasets_open_alike(tmp_path: Path, recording_folder: Path):
     dataset = make_spk_gopro(tmp_path / "dataset")
-    opened = open_recordings([recording_folder, dataset], part="val")
+    opened = open_recordings([recording_folder, dataset], split="val")
     assert [recording.name for recording in opened] == ["waves", "GOPR0854_13_00"]
-    assert [len(open_recordings([dataset], part=part)) for part in (None, "train", "val")] == [3, 2, 1]
+    assert [len(open_recordings([dataset], split=split)) for split in (None, "train", "val")] == [3, 2, 1]
 
 
 def test_options_of_layouts_are_refused_for_recordings(recording_folder: Path):

@@ -201,7 +201,7 @@ def test_nothing_from_files_becomes_markup(made_scores, tmp_path):
     for entry in [*values["data"]["recordings"], *(s for m in values["methods"] for s in m["sequences"])]:
         entry["name"] += hostile
     for entry in values["data"]["recordings"]:
-        entry["condition"]["split"] = entry["condition"]["sensor"] = hostile
+        entry["condition"]["suite"] = entry["condition"]["sensor"] = hostile
     values["methods"][1]["name"] = values["methods"][1]["weights"] = hostile
     values["protocol"][hostile] = values["environment"]["commit"] = values["benchmark"]["name"] = hostile
     values["environment"]["command"] = [hostile]

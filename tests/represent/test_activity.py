@@ -27,7 +27,7 @@ def test_steady_counts_read_zero_where_bins_differ_in_length_too():
     """5 ticks in 2 bins: 2 and 3 ticks; a spike every tick."""
     assert spike_activity(torch.tensor([2.0, 3.0]).view(2, 1, 1), 5).item() == pytest.approx(0.0, abs=1e-6)
     half = torch.tensor([2.5, 2.5]).view(2, 1, 1)
-    assert spike_activity(half, 5, split="fractional").item() == 0.0
+    assert spike_activity(half, 5, binning="fractional").item() == 0.0
 
 
 @pytest.mark.parametrize("preset", ["ideal", "bright", "lowlight"])

@@ -56,7 +56,7 @@ def test_the_counts_given_stay_as_they_are():
 def test_fewer_ticks_than_bins_are_refused_unless_they_may_be_shared():
     with pytest.raises(ValueError, match="num_bins: 32 bins for 13 ticks"):
         exposure_counts(count, 13, num_bins=32)
-    assert exposure_counts(count, 13, num_bins=32, split="fractional").sum() == pytest.approx(SPIKES.sum(), rel=1e-6)
+    assert exposure_counts(count, 13, num_bins=32, binning="fractional").sum() == pytest.approx(SPIKES.sum(), rel=1e-6)
 
 
 def test_a_window_elsewhere_than_the_exposure_tells_the_light_there_and_the_exposures_mean():

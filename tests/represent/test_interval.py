@@ -91,7 +91,7 @@ def test_each_spikes_unit_is_spread_over_the_interval_that_it_ends() -> None:
     spikes = _pixel(0, 1, 0, 0, 0, 1, 0, 1)  # intervals end at ticks 1, 5, 7; the first has no start
     assert interval_voxels(spikes, num_bins=8).flatten().tolist() == [0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.5, 0.5]
     assert interval_voxels(spikes, num_bins=3).flatten().tolist() == [0.5, 0.75, 1.25]  # edges 0, 2, 5, 8
-    shared = interval_voxels(spikes, num_bins=16, split="fractional").flatten().tolist()
+    shared = interval_voxels(spikes, num_bins=16, binning="fractional").flatten().tolist()
     assert shared == [0.125] * 12 + [0.25] * 4  # half a tick each
 
 
@@ -121,7 +121,7 @@ def test_shared_or_whole_the_sum_over_the_bins_is_the_same() -> None:
     spikes = _spikes()
     whole = interval_voxels(spikes, num_bins=11).sum(0)
     for num_bins in (11, 29, 64):
-        shared = interval_voxels(spikes, num_bins=num_bins, split="fractional").sum(0)
+        shared = interval_voxels(spikes, num_bins=num_bins, binning="fractional").sum(0)
         torch.testing.assert_close(shared, whole, rtol=1e-5, atol=0)  # sums of float32
 
 

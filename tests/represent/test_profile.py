@@ -16,7 +16,7 @@ from spikevrt.simulate.setup import SensorConfig
 def seen(light: torch.Tensor, threshold: float) -> torch.Tensor:
     sensor = SpikeSensor(*light.shape[1:], SensorConfig(threshold=threshold, ratio=1), seed=3)
     spikes = sensor.expose(light)
-    return profile(expected_counts(spikes, num_bins=8, split="whole"), len(light), split="whole")
+    return profile(expected_counts(spikes, num_bins=8, binning="whole"), len(light), binning="whole")
 
 
 def test_a_steady_light_reads_zero_whatever_its_brightness_and_the_threshold():
@@ -38,7 +38,7 @@ def test_light_that_doubles_in_the_middle_reads_its_logarithm_at_every_threshold
 def test_a_pixel_without_spikes_reads_zero_and_one_that_starts_to_fire_is_bounded():
     counts = torch.zeros(4, 1, 2)
     counts[3, 0, 1] = 8.0
-    read = profile(counts, 32, split="whole")
+    read = profile(counts, 32, binning="whole")
     assert read[:, 0, 0].tolist() == [0.0] * 4
     lowest = math.log(PROFILE_DARK_RATE / (0.25 + PROFILE_DARK_RATE)) / PROFILE_SCALE
     assert read[0, 0, 1].item() == pytest.approx(lowest)
@@ -47,7 +47,7 @@ def test_a_pixel_without_spikes_reads_zero_and_one_that_starts_to_fire_is_bounde
 def test_the_profile_of_a_crop_is_the_cropped_profile_and_the_counts_stay_as_they_are():
     counts = torch.rand(5, 7, 11, generator=torch.Generator().manual_seed(1))
     before = counts.clone()
-    whole, part = profile(counts, 23, split="fractional"), profile(counts[:, 2:5, 3:], 23, split="fractional")
+    whole, part = profile(counts, 23, binning="fractional"), profile(counts[:, 2:5, 3:], 23, binning="fractional")
     torch.testing.assert_close(whole[:, 2:5, 3:], part, rtol=0, atol=1e-5)  # a logarithm's last bits
     assert torch.equal(counts, before)
 
@@ -55,14 +55,14 @@ def test_the_profile_of_a_crop_is_the_cropped_profile_and_the_counts_stay_as_the
 def test_intervals_taken_in_strips_are_those_of_the_whole(monkeypatch):
     spikes = torch.randint(0, 2, (2, 19, 13, 7), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
     assert spikes.numel() <= STRIP_VALUES
-    whole = interval_voxels(spikes, num_bins=5, split="fractional")
+    whole = interval_voxels(spikes, num_bins=5, binning="fractional")
     monkeypatch.setattr("spikevrt.represent.interval.STRIP_VALUES", 2 * 19 * 7 * 3)
-    assert torch.equal(expected_counts(spikes, num_bins=5, split="fractional"), whole)
+    assert torch.equal(expected_counts(spikes, num_bins=5, binning="fractional"), whole)
 
 
 def test_a_profile_of_another_window_is_relative_to_the_exposures_mean():
     counts = torch.full((2, 1, 1), 4.0)  # a spike a tick in 8 ticks
-    told = profile(counts, 8, split="whole", mean_rate=torch.full((1, 1), 0.5))
+    told = profile(counts, 8, binning="whole", mean_rate=torch.full((1, 1), 0.5))
     expected = math.log((1 + PROFILE_DARK_RATE) / (0.5 + PROFILE_DARK_RATE)) / PROFILE_SCALE
     torch.testing.assert_close(told, torch.full((2, 1, 1), expected))
-    assert torch.equal(profile(counts, 8, split="whole", mean_rate=torch.ones(1, 1)), torch.zeros(2, 1, 1))
+    assert torch.equal(profile(counts, 8, binning="whole", mean_rate=torch.ones(1, 1)), torch.zeros(2, 1, 1))

@@ -51,7 +51,7 @@ def test_relighting_from_bins_is_the_spike_ratio_of_the_ticks_in_the_middle_bins
     spikes = torch.randint(0, 2, (64, 3, 5), generator=generator, dtype=torch.uint8)
     blur = torch.rand(3, 6, 10, generator=generator)
     before = blur.clone()
-    lit = relight(blur, voxelise(spikes, num_bins=32), 64, split="whole")
+    lit = relight(blur, voxelise(spikes, num_bins=32), 64, binning="whole")
     expected = spike_ratio(blur, spikes[28:36].float().mean(0), spikes.float().mean(0))
     torch.testing.assert_close(lit, expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(blur, before, rtol=0, atol=0)
@@ -60,12 +60,14 @@ def test_relighting_from_bins_is_the_spike_ratio_of_the_ticks_in_the_middle_bins
 def test_bins_that_share_ticks_are_as_long_as_their_share():
     spikes = torch.zeros(40, 1, 1, dtype=torch.uint8)
     spikes[::2] = 1  # one half everywhere, so nothing changes, however 40 ticks fall into 32 bins
-    lit = relight(torch.full((3, 1, 1), 0.4), voxelise(spikes, num_bins=32, split="fractional"), 40, split="fractional")
+    lit = relight(
+        torch.full((3, 1, 1), 0.4), voxelise(spikes, num_bins=32, binning="fractional"), 40, binning="fractional"
+    )
     torch.testing.assert_close(lit, torch.full((3, 1, 1), 0.4), rtol=0, atol=0.02)
 
 
 def test_a_frame_lit_from_another_window_is_as_bright_as_that_window_to_the_exposure():
     blur = linear_to_srgb(torch.full((3, 2, 2), 0.25))
     counts = torch.full((2, 1, 1), 4.0)
-    lit = relight(blur, counts, 8, split="whole", dark=0.0, mean_rate=torch.full((1, 1), 0.5))
+    lit = relight(blur, counts, 8, binning="whole", dark=0.0, mean_rate=torch.full((1, 1), 0.5))
     torch.testing.assert_close(srgb_to_linear(lit), torch.full((3, 2, 2), 0.5))

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikevrt.represent.voxel import Split, VoxelSpec, bin_edges, count_bins, spike_voxels, voxelise
+from spikevrt.represent.voxel import Binning, VoxelSpec, bin_edges, count_bins, spike_voxels, voxelise
 
 SIZES = [(1, 1), (23, 1), (23, 2), (23, 11), (23, 22), (23, 23), (7, 3), (64, 32)]
 FEWER = [(1, 2), (2, 3), (10, 32), (13, 17), (31, 32)]
@@ -64,7 +64,7 @@ def test_every_tick_is_counted_exactly_once(num_ticks: int, num_bins: int, devic
 def test_more_than_255_spikes_in_a_bin_do_not_wrap(num_ticks: int) -> None:
     ones = torch.ones(num_ticks, 1, 1, dtype=torch.uint8)
     assert voxelise(ones, num_bins=1).item() == num_ticks
-    assert voxelise(ones, num_bins=1, split="fractional").item() == num_ticks
+    assert voxelise(ones, num_bins=1, binning="fractional").item() == num_ticks
 
 
 def test_more_than_32767_spikes_in_a_bin_do_not_wrap() -> None:
@@ -74,7 +74,7 @@ def test_more_than_32767_spikes_in_a_bin_do_not_wrap() -> None:
 
 def test_two_ticks_over_three_bins_are_shared_by_overlap() -> None:
     spikes = torch.tensor([1, 0], dtype=torch.uint8).view(2, 1, 1)  # tick 0 covers bin 0 and half of bin 1
-    shares = voxelise(spikes, num_bins=3, split="fractional").flatten()
+    shares = voxelise(spikes, num_bins=3, binning="fractional").flatten()
     torch.testing.assert_close(shares, torch.tensor([2 / 3, 1 / 3, 0.0]), rtol=0, atol=0)
 
 
@@ -84,7 +84,7 @@ def test_shares_are_the_overlaps_in_time_to_the_last_bit(num_ticks: int, num_bin
     before = spikes.clone()
     expected = torch.einsum("kt,thw->khw", _shares(num_ticks, num_bins), spikes.cpu().double())
     exact = (expected * num_bins).round() / num_bins  # whole multiples of 1 / K
-    got = voxelise(spikes, num_bins=num_bins, split="fractional")
+    got = voxelise(spikes, num_bins=num_bins, binning="fractional")
     assert got.dtype == torch.float32 and torch.equal(got.cpu(), exact.float())
     assert torch.equal(spikes, before)
 
@@ -92,7 +92,7 @@ def test_shares_are_the_overlaps_in_time_to_the_last_bit(num_ticks: int, num_bin
 @pytest.mark.parametrize(("num_ticks", "num_bins"), SIZES + FEWER)
 def test_no_part_of_a_spike_is_lost_by_sharing(num_ticks: int, num_bins: int) -> None:
     spikes = _spikes(num_ticks)
-    shares = voxelise(spikes, num_bins=num_bins, split="fractional")
+    shares = voxelise(spikes, num_bins=num_bins, binning="fractional")
     parts = (shares.double() * num_bins).round()  # K-ths of a spike
     torch.testing.assert_close(parts / num_bins, shares.double(), rtol=1e-7, atol=0)  # float32
     assert torch.equal(parts.sum(0), spikes.double().sum(0) * num_bins)
@@ -102,31 +102,31 @@ def test_no_part_of_a_spike_is_lost_by_sharing(num_ticks: int, num_bins: int) ->
 def test_where_the_bins_divide_the_ticks_both_splits_agree(num_ticks: int, num_bins: int) -> None:
     spikes = _spikes(num_ticks)
     whole = voxelise(spikes, num_bins=num_bins)
-    assert torch.equal(voxelise(spikes, num_bins=num_bins, split="fractional"), whole)
+    assert torch.equal(voxelise(spikes, num_bins=num_bins, binning="fractional"), whole)
 
 
-@pytest.mark.parametrize("split", ["whole", "fractional"])
-def test_a_batch_is_the_stack_of_its_exposures(split: Split, device: torch.device) -> None:
+@pytest.mark.parametrize("binning", ["whole", "fractional"])
+def test_a_batch_is_the_stack_of_its_exposures(binning: Binning, device: torch.device) -> None:
     batch = _spikes(23, 2, 3).to(device)
-    got = voxelise(batch, num_bins=11, split=split)
+    got = voxelise(batch, num_bins=11, binning=binning)
     assert got.shape == (2, 3, 11, 5, 7)
     for i in range(2):
         for j in range(3):
-            assert torch.equal(got[i, j], voxelise(batch[i, j], num_bins=11, split=split))
+            assert torch.equal(got[i, j], voxelise(batch[i, j], num_bins=11, binning=binning))
 
 
-@pytest.mark.parametrize("split", ["whole", "fractional"])
-def test_cropping_before_or_after_is_the_same(split: Split) -> None:
+@pytest.mark.parametrize("binning", ["whole", "fractional"])
+def test_cropping_before_or_after_is_the_same(binning: Binning) -> None:
     spikes = _spikes()
-    crop = voxelise(spikes[:, 1:4, 2:7], num_bins=11, split=split)
-    assert torch.equal(crop, voxelise(spikes, num_bins=11, split=split)[:, 1:4, 2:7])
+    crop = voxelise(spikes[:, 1:4, 2:7], num_bins=11, binning=binning)
+    assert torch.equal(crop, voxelise(spikes, num_bins=11, binning=binning)[:, 1:4, 2:7])
 
 
 @pytest.mark.parametrize(("num_ticks", "num_bins"), SIZES + FEWER)
 def test_reversing_time_reverses_shares(num_ticks: int, num_bins: int) -> None:
     spikes = _spikes(num_ticks)
-    forward = voxelise(spikes, num_bins=num_bins, split="fractional")
-    assert torch.equal(voxelise(spikes.flip(0), num_bins=num_bins, split="fractional"), forward.flip(0))
+    forward = voxelise(spikes, num_bins=num_bins, binning="fractional")
+    assert torch.equal(voxelise(spikes.flip(0), num_bins=num_bins, binning="fractional"), forward.flip(0))
 
 
 @pytest.mark.parametrize(("num_ticks", "num_bins"), [(6, 3), (64, 32), (23, 23)])
@@ -139,17 +139,17 @@ def test_reversing_time_reverses_equal_bins(num_ticks: int, num_bins: int) -> No
 @pytest.mark.parametrize(("num_ticks", "num_bins"), SIZES)
 def test_counting_at_the_source_gives_the_same_bits(num_ticks: int, num_bins: int, dtype: type) -> None:
     spikes = _spikes(num_ticks)
-    for split in ("whole", "fractional"):
-        got = count_bins(_counter(spikes, dtype=dtype), num_ticks, num_bins=num_bins, split=split)
-        assert got.dtype == torch.float32 and torch.equal(got, voxelise(spikes, num_bins=num_bins, split=split))
+    for binning in ("whole", "fractional"):
+        got = count_bins(_counter(spikes, dtype=dtype), num_ticks, num_bins=num_bins, binning=binning)
+        assert got.dtype == torch.float32 and torch.equal(got, voxelise(spikes, num_bins=num_bins, binning=binning))
 
 
 @given(st.integers(1, 70), st.integers(1, 70))
 @settings(max_examples=60, deadline=None)
 def test_for_any_numbers_of_ticks_and_bins_shares_from_the_source_are_the_same_bits(ticks: int, bins: int) -> None:
     spikes, calls = _spikes(ticks), list[list[int]]()
-    got = count_bins(_counter(spikes, calls), ticks, num_bins=bins, split="fractional")
-    assert torch.equal(got, voxelise(spikes, num_bins=bins, split="fractional"))
+    got = count_bins(_counter(spikes, calls), ticks, num_bins=bins, binning="fractional")
+    assert torch.equal(got, voxelise(spikes, num_bins=bins, binning="fractional"))
     assert len(calls) == 1 and calls[0][0] == 0 and calls[0][-1] == ticks and len(calls[0]) <= 2 * bins + 1
     assert calls[0] == sorted(set(calls[0]))
 
@@ -157,7 +157,7 @@ def test_for_any_numbers_of_ticks_and_bins_shares_from_the_source_are_the_same_b
 def test_fewer_ticks_than_bins_are_refused_and_both_ways_out_are_named() -> None:
     message = (
         "^num_bins: 32 bins for 10 ticks; allowed: at most one bin per tick, "
-        "or split: fractional, which shares ticks among bins$"
+        "or binning: fractional, which shares ticks among bins$"
     )
     with pytest.raises(ValueError, match=message):
         voxelise(_spikes(10), num_bins=32)
@@ -168,31 +168,31 @@ def test_fewer_ticks_than_bins_are_refused_and_both_ways_out_are_named() -> None
 
 
 def test_ten_ticks_shared_among_32_bins_leave_no_bin_empty() -> None:
-    shares = voxelise(torch.ones(10, 1, 1, dtype=torch.uint8), num_bins=32, split="fractional")
+    shares = voxelise(torch.ones(10, 1, 1, dtype=torch.uint8), num_bins=32, binning="fractional")
     assert torch.equal(shares, torch.full((32, 1, 1), 10 / 32))
 
 
-@pytest.mark.parametrize("split", ["whole", "fractional"])
-def test_no_bins_are_refused(split: Split) -> None:
+@pytest.mark.parametrize("binning", ["whole", "fractional"])
+def test_no_bins_are_refused(binning: Binning) -> None:
     with pytest.raises(ValueError, match="num_bins: 0; allowed: 1 or more"):
-        voxelise(_spikes(), num_bins=0, split=split)
+        voxelise(_spikes(), num_bins=0, binning=binning)
 
 
 def test_no_ticks_are_refused() -> None:
     with pytest.raises(ValueError, match="num_ticks: 0; allowed: 1 or more"):
-        voxelise(_spikes(0), num_bins=3, split="fractional")
+        voxelise(_spikes(0), num_bins=3, binning="fractional")
 
 
 def test_an_unknown_split_is_refused() -> None:
-    with pytest.raises(ValueError, match="split: 'half'; allowed: whole, fractional"):
-        voxelise(_spikes(), num_bins=3, split="half")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="binning: 'half'; allowed: whole, fractional"):
+        voxelise(_spikes(), num_bins=3, binning="half")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"num_bins": 0}, "num_bins: 0; allowed: 1 or more"),
-        ({"split": "half"}, "split: 'half'; allowed: whole, fractional"),
+        ({"binning": "half"}, "binning: 'half'; allowed: whole, fractional"),
         ({"normalize": "mean"}, "normalize: 'mean'; allowed: none, density"),
     ],
 )

@@ -210,7 +210,7 @@ def test_density_normalisation_gives_recordings_of_any_rate_the_mean_of_training
 
 
 def test_ticks_shared_among_more_bins_than_there_are_keep_their_sum(make_recording):
-    config = ModelConfig(spikes=SpikeConfig(num_bins=NUM_BINS, split="fractional"))
+    config = ModelConfig(spikes=SpikeConfig(num_bins=NUM_BINS, binning="fractional"))
     recording = make_recording(2, ticks=1)
     network = voxels_as_frames()
     network.config = config

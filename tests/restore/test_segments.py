@@ -147,18 +147,6 @@ def test_a_recording_without_spikes_is_all_gaps(make: Callable[[np.ndarray], Rec
     assert spike_gaps(dataclasses.replace(make(bright()), spikes=None)) == [True] * NUM
 
 
-def test_what_lies_inside_the_stream_keeps_its_pictures(recording_folder: Path):
-    plain = open_recording(recording_folder)
-    assert plain.inside_stream() is plain
-    inside = with_alignment(plain, Alignment(offset_ticks=-3.0), keep_outside=True).inside_stream()
-    assert [exposure.frame_idx for exposure in inside.exposures] == [1, 2]
-    np.testing.assert_array_equal(inside.read_blur(0), plain.read_blur(1))
-    np.testing.assert_array_equal(inside.read_sharp(1), plain.read_sharp(2))
-    far = with_alignment(plain, Alignment(offset_ticks=500.0), keep_outside=True)
-    with pytest.raises(ValueError, match=r"waves: no exposure lies inside the 65 ticks of its spikes$"):
-        far.inside_stream()
-
-
 # --- clips ------------------------------------------------------------------------------------------------------------
 
 

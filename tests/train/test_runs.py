@@ -143,10 +143,9 @@ def test_what_a_real_run_leaves_is_read(tmp_path: Path, fakes: None):
         ("config.yaml", "optim: {steps: many}", "config.yaml has no optim.steps"),
         ("config.yaml", "optim: 3", "config.yaml has no optim.steps"),
         ("config.yaml", None, "config.yaml: No such file or directory"),
-        ("run.json", "{", "run.json is no JSON file"),
-        ("run.json", "[" * 100_000, "run.json is no JSON file"),
-        ("run.json", "[]", "run.json is no mapping"),
-        ("run.json", None, "no run.json"),
+        ("run.json", "3.", "run.json: not JSON (Extra data: line 1 column 2 (char 1))"),
+        ("run.json", "[]", "run.json: []; allowed: a mapping"),
+        ("run.json", None, "run.json: No such file or directory"),
         ("journal.jsonl", "no row\n", "journal.jsonl: line 1 is no journal row"),
         ("journal.jsonl", '{"kind": "train", "step": "1"}\n', "journal.jsonl: line 1 is no journal row"),
         ("journal.jsonl", '{"kind": ["train"], "step": 1}\n', "journal.jsonl: line 1 is no journal row"),
@@ -226,7 +225,7 @@ def test_a_folder_that_is_no_run_cannot_be_compared(tmp_path: Path):
 def test_a_damaged_run_cannot_be_compared(tmp_path: Path):
     a, b = make_run(tmp_path / "a", (1, 20.0)), make_run(tmp_path / "b", (1, 20.0))
     (b / "run.json").write_text("{")
-    with pytest.raises(ValueError, match=r"b: damaged: run.json is no JSON file"):
+    with pytest.raises(ValueError, match=r"b: damaged: run.json: not JSON"):
         compare(a, b)
 
 
@@ -274,9 +273,9 @@ def test_the_list_is_a_table(two: None, capsys: pytest.CaptureFixture[str]):
 
 
 def test_a_damaged_run_is_a_line_of_the_list(two: None, capsys: pytest.CaptureFixture[str]):
-    Path("runs/b/run.json").write_text("{")
+    Path("runs/b/run.json").write_text("[]")
     assert run() == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "runs/b: damaged: run.json is no JSON file"
+    assert capsys.readouterr().out.splitlines()[-1] == "runs/b: damaged: run.json: []; allowed: a mapping"
 
 
 def test_the_list_as_json_holds_the_same(two: None, capsys: pytest.CaptureFixture[str]):

@@ -1,6 +1,6 @@
-"""The web page over `restore`: footage in, a look at its health, a restoration with progress, a slider, files to take.
+"""The web page over `restore`: upload, health, a restoration with progress, a slider, downloads.
 
-Gradio draws it; `session` does the work and `turns` the waiting. `serve` puts it on the network of this machine: it
+Gradio draws it; `session` does the work and `turns` is the queue. `serve` puts it on the network of this machine: it
 listens on loopback unless told otherwise, and nothing is loaded from elsewhere, neither by gradio (its environment is
 set before it is imported) nor by the browser (Content-Security-Policy).
 """
@@ -28,40 +28,26 @@ from spikevrt.app import session
 from spikevrt.app.session import Footage, Place, Result
 from spikevrt.app.turns import Progress, Ticket, Turns
 from spikevrt.app.uploads import read_stated
+from spikevrt.bench.demo import SCENES, VIDEO
 from spikevrt.recording.sidecar import TICK_RATE_HZ
 from spikevrt.report.recording_pages import findings_table, network_of, restored_words
 
 POLL_S = 0.2  # between two looks at a job
-WEIGHTS = {
-    shipped.DEFAULT: "spikefold_tiny (the best that ships)",
-    shipped.REFERENCE: "spikevrt_tiny (the reference design)",
-    shipped.TWIN: "vrt_tiny (reads no spikes)",
+FIELDS = {  # of `Stated`: label and hint
+    "spike_width": ("Spike width (pixels)", "a packed .dat does not tell it"),
+    "spike_height": ("Spike height (rows)", "a packed .dat does not tell it"),
+    "tick_rate_hz": ("Tick rate (Hz)", f"empty: {TICK_RATE_HZ:g}"),
+    "first_tick": ("First tick", "empty: 0"),
+    "exposure_ticks": ("Exposure (ticks)", "empty: the period"),
+    "period_ticks": ("Period (ticks)", "empty: all ticks over all frames"),
 }
-EXAMPLES = {
-    "bridge": "bridge (photograph)",
-    "clock": "clock (photograph)",
-    "astronaut": "astronaut (photograph)",
-    "city": "city (video)",
-}
-FIELDS = ("spike_width", "spike_height", "tick_rate_hz", "first_tick", "exposure_ticks", "period_ticks")
-LABELS = (
-    "Spike width (pixels)",
-    "Spike height (rows)",
-    "Tick rate (Hz)",
-    "First tick",
-    "Exposure (ticks)",
-    "Period (ticks)",
-)
-HINTS = (
-    "a packed .dat does not tell it", "a packed .dat does not tell it", f"empty: {TICK_RATE_HZ:g}", "empty: 0",
-    "empty: the period", "empty: all ticks over all frames",
-)  # fmt: skip
 CAPTION = (
-    "The spikes as pictures: firing rate around the middle frame, inverse interval there, mean of all ticks; then that "
-    "frame of the colour camera. Are they upright, and of the same scene?"
+    "The spikes as pictures: firing rate around the middle frame (TFP), inverse interval there (TFI), mean of all "
+    "ticks; then that frame of the colour camera (and the sharp one, where it is known). Not restored yet. Check that "
+    "the spikes are upright and show the same scene."
 )
 INTRO = """# SpikeVRT
-Sharp video from a blurry colour camera and the spike camera beside it. Everything happens on this machine."""
+Sharp video from a blurry colour video and the stream of a spike camera beside it. Everything runs on this machine."""
 
 
 def build_page(place: Place, turns: Turns) -> Any:
@@ -74,9 +60,11 @@ def build_page(place: Place, turns: Turns) -> Any:
         gr.Markdown(INTRO)
         with gr.Tabs():
             with gr.Tab("Example"):
-                example = gr.Radio([(words, name) for name, words in EXAMPLES.items()], label="Footage that ships")
-                gr.Markdown("Simulated here when you first choose it: a few seconds.")
-                look_example = gr.Button("Look at it", variant="primary", elem_id="look-example")
+                kinds = {name: "video" if file == VIDEO else "photograph" for name, file in SCENES.items()}
+                scenes = [(f"{name} ({kind})", name) for name, kind in kinds.items()]
+                example = gr.Radio(scenes, label="Shipped footage")
+                gr.Markdown("A recording is simulated from it when it is first chosen: a few seconds.")
+                look_example = gr.Button("Check it", variant="primary", elem_id="look-example")
             with gr.Tab("Your footage", elem_id="yours"):
                 with gr.Row():
                     video = gr.File(label="Video, or .zip of a recording or of images", height=175, elem_id="video")
@@ -86,17 +74,17 @@ def build_page(place: Place, turns: Turns) -> Any:
                     with gr.Row():
                         numbers = [
                             gr.Textbox(label=label, info=hint, min_width=240, max_lines=1, elem_id=name)
-                            for name, label, hint in zip(FIELDS, LABELS, HINTS, strict=True)
+                            for name, (label, hint) in FIELDS.items()
                         ]  # fmt: skip
                     top_down = gr.Checkbox(label="The first stored row is the top one", elem_id="top_down")
-                look_upload = gr.Button("Look at it", variant="primary", elem_id="look-upload")
+                look_upload = gr.Button("Check it", variant="primary", elem_id="look-upload")
         told = gr.HTML(elem_id="told", elem_classes="told", padding=False)
 
         with gr.Column(visible=False, elem_id="looked") as looked:
-            gr.Markdown("## What it is")
+            gr.Markdown("## The recording")
             about = gr.HTML(elem_id="about", elem_classes="told", padding=False)
             preview = gr.Image(
-                label="Rates of the spikes, and a blurry frame", show_label=False, type="filepath", interactive=False,
+                label="Firing rates, and the blurry frame", show_label=False, type="filepath", interactive=False,
                 buttons=["fullscreen"], elem_id="preview",
             )  # fmt: skip
             caption = gr.Markdown(CAPTION)
@@ -104,40 +92,26 @@ def build_page(place: Place, turns: Turns) -> Any:
             health_page = gr.DownloadButton("Health report (HTML)", size="sm", elem_id="health")
             gr.Markdown("## Restore")
             ignore = gr.CheckboxGroup(label="Restore in spite of these findings", elem_id="ignore")
-            weights = gr.Dropdown(label="Weights", elem_id="weights")
+            weights = gr.Dropdown(label="Network (weights)", elem_id="weights")
             with gr.Row():
                 start = gr.Button("Restore", variant="primary", elem_id="start")
                 cancel = gr.Button("Cancel", variant="stop", interactive=False, elem_id="cancel")
             running = gr.HTML(elem_id="running", elem_classes="told", padding=False)
 
         with gr.Column(visible=False, elem_id="restored") as restored:
-            gr.Markdown("## Before and after")
-            slider = gr.ImageSlider(label="blurry | restored", interactive=False, type="filepath", elem_id="slider",
+            gr.Markdown("## Blurry and restored")
+            slider = gr.ImageSlider(interactive=False, type="filepath", elem_id="slider",
                                     max_height=600, buttons=["fullscreen"])  # fmt: skip
             frame = gr.Slider(0, 1, 0, step=1, label="Frame", buttons=[], elem_id="frame")
-            film = gr.Video(label="Restored", interactive=False, loop=True, elem_id="film", buttons=[])
-            gr.Markdown("## Take it away")
+            film = gr.Video(interactive=False, loop=True, elem_id="film", buttons=[])
+            made_by = gr.Markdown()
             with gr.Row():
-                names = ("Frames (.zip of PNG)", "Video (.mp4)", "Report (.html)", "restored.json")
+                names = ("Frames (.zip of PNG)", "Video (.mp4)", "Report (.html)", "Settings (restored.json)")
                 downloads = [
                     gr.DownloadButton(name, min_width=160, elem_id=f"take-{k}") for k, name in enumerate(names)
                 ]
 
-        looks = [look_example, look_upload]
-        shown = [
-            footage,
-            told,
-            looked,
-            about,
-            preview,
-            caption,
-            findings,
-            health_page,
-            ignore,
-            weights,
-            running,
-            restored,
-        ]
+        recording_parts = [footage, about, preview, caption, findings, health_page, ignore, weights]
 
         def show(take: Callable[[], Footage]) -> dict[Any, Any]:
             """What changes on the page when footage was taken, or could not be."""
@@ -148,7 +122,7 @@ def build_page(place: Place, turns: Turns) -> Any:
                     footage: None, told: _error(error, place), running: "",
                     looked: gr.Column(visible=False), restored: gr.Column(visible=False),
                 }  # fmt: skip
-            choices = [(WEIGHTS[name], name) for name in taken.weights]
+            choices = [(f"{name}: {shipped.ABOUT[name]}", name) for name in taken.weights]
             return {
                 footage: taken, told: "", running: "", about: _about(taken), preview: str(taken.preview),
                 caption: gr.Markdown(visible=taken.report is not None),
@@ -169,17 +143,20 @@ def build_page(place: Place, turns: Turns) -> Any:
             fields = dict(zip(FIELDS, texts, strict=True))
             return show(lambda: session.take_upload(place, frames, files or [], read_stated(fields, is_top_down)))
 
-        def submit(taken: Footage, name: str, ignored: list[str]) -> tuple[Any, ...]:
+        def submit(taken: Footage, name: str, ignored: list[str]) -> dict[Any, Any]:
             def work(tell: Progress) -> Result:
                 return session.restore(taken, name, ignore_health=ignored, progress=tell)
 
+            hidden = gr.Column(visible=False)
             try:
                 queued = turns.add(work)
             except ValueError as error:
-                return None, _error(error, place), *[gr.Button()] * 2, gr.Column(visible=False), *[gr.Button()] * 2
-            busy = [gr.Button(interactive=False)] * 2
-            hidden = gr.Column(visible=False)
-            return queued, _state(turns, queued, place), busy[0], gr.Button(interactive=True), hidden, *busy
+                return {ticket: None, running: _error(error, place), restored: hidden}
+            return {ticket: queued, running: _state(turns, queued, place), restored: hidden, **_buttons(is_busy=True)}
+
+        def _buttons(*, is_busy: bool) -> dict[Any, Any]:
+            idle = [start, look_example, look_upload]
+            return {cancel: gr.Button(interactive=is_busy), **{one: gr.Button(interactive=not is_busy) for one in idle}}
 
         async def follow(queued: Ticket | None) -> AsyncIterator[dict[Any, Any]]:
             if queued is None:
@@ -193,28 +170,27 @@ def build_page(place: Place, turns: Turns) -> Any:
                     await asyncio.sleep(POLL_S)
             finally:
                 turns.cancel(queued)  # the visitor has gone; of a job that has ended this changes nothing
-            yield {
-                running: _state(turns, queued, place), start: gr.Button(interactive=True),
-                cancel: gr.Button(interactive=False), **dict.fromkeys(looks, gr.Button(interactive=True)),
-                **(_shown_result(queued.result) if queued.state == "done" else {}),
-            }  # fmt: skip
+            made = _shown_result(queued.result) if queued.state == "done" else {}
+            yield {running: _state(turns, queued, place), **_buttons(is_busy=False), **made}
 
         def stop(queued: Ticket | None) -> None:
             if queued is not None:
                 turns.cancel(queued)
 
         def _shown_result(made: Result) -> dict[Any, Any]:
-            last, files = len(made.frames) - 1, (made.archive, made.film, made.report, made.summary_file)
-            slowly = made.watch_fps < made.summary["fps"]
-            speed = f"{made.watch_fps:.3g} frames a second"
-            label = f"Restored, shown at {speed} (recorded at {made.summary['fps']:.4g})" if slowly else "Restored"
+            last, network, fps = len(made.frames) - 1, network_of(made.summary), made.summary["fps"]
+            speed = f", shown at {made.watch_fps:.3g} frames a second (recorded at {fps:.4g})"
+            files = zip(downloads, made.downloads, strict=True)
             return {
                 result: made,
                 restored: gr.Column(visible=True),
-                slider: gr.ImageSlider(_pair(made, 0), label=f"blurry | restored by {network_of(made.summary)}"),
+                slider: gr.ImageSlider(_pair(made, 0), label=f"blurry | restored by {network}"),
                 frame: gr.Slider(maximum=max(last, 1), value=0, visible=last > 0),
-                film: gr.Video(value=str(made.watch), label=label),
-                **{button: gr.DownloadButton(value=str(file)) for button, file in zip(downloads, files, strict=True)},
+                film: gr.Video(
+                    value=str(made.watch), label=f"Restored by {network}{speed if made.watch_fps < fps else ''}"
+                ),
+                made_by: f"## Download what {network} restored",
+                **{button: gr.DownloadButton(value=str(file)) for button, file in files},
             }
 
         def choose(made: Result | None, index: float) -> tuple[str, str] | None:
@@ -222,12 +198,13 @@ def build_page(place: Place, turns: Turns) -> Any:
 
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         once: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 1, "concurrency_id": "look"}
+        shown = [told, looked, running, restored, *recording_parts]
         look_example.click(show_example, [example], shown, **once, show_progress_on=[told])
         look_upload.click(show_upload, [video, spikes, top_down, *numbers], shown, **once, show_progress_on=[told])
-        made_of = [running, start, cancel, *looks, result, restored, slider, frame, film, *downloads]
-        submitted = [ticket, running, start, cancel, restored, *looks]
-        start.click(submit, [footage, weights, ignore], submitted, queue=False, **quiet).then(
-            follow, [ticket], made_of, concurrency_limit=None, **quiet
+        changed = [running, start, cancel, look_example, look_upload, restored]
+        result_parts = [result, slider, frame, film, made_by, *downloads]
+        start.click(submit, [footage, weights, ignore], [ticket, *changed], queue=False, **quiet).then(
+            follow, [ticket], [*changed, *result_parts], concurrency_limit=None, **quiet
         )
         cancel.click(stop, [ticket], None, queue=False, **quiet)
         frame.input(choose, [result, frame], [slider], trigger_mode="always_last", queue=False, **quiet)
@@ -254,22 +231,21 @@ def _about(taken: Footage) -> str:
     recording = taken.recording
     text = f"{recording.name}: {recording.num_frames} frames of {recording.width} x {recording.height}"
     if recording.spikes is None:
-        text += "; no spikes, so only the network without them can restore it"
-        return _told("note", text)
+        return _told("note", f"{text}; no spikes: restored from the frames alone, by a network that reads none.")
     assert taken.report is not None
     text += (
         f"; {recording.spikes.width} x {recording.spikes.height} spikes, {recording.num_ticks} ticks at "
         f"{recording.tick_rate_hz:g} Hz. "
     )
-    verdict = taken.report.verdict
-    if verdict == "refused":
-        return _told("error", f"{text}Not fit to be restored: see the findings.", role="alert")
-    ends = {
-        "ok": "In order.",
-        "repaired": "In order but for broken pixels, which are filled.",
-        "warning": "Usable, with a warning.",
-    }
-    return _told("note" if verdict == "warning" else "good", text + ends[verdict])
+    if outside := sum(not recording.is_inside(index) for index in range(recording.num_frames)):
+        text += f"Frames outside the stream, restored from the frames alone: {outside}. "
+    kind, end = {
+        "ok": ("good", "Nothing is wrong with the spikes."),
+        "repaired": ("good", "Broken pixels are filled from their neighbours; nothing else is wrong with the spikes."),
+        "warning": ("note", "Usable, with a warning: see the findings."),
+        "refused": ("error", "The spikes are not fit to restore with: see the findings."),
+    }[taken.report.verdict]
+    return _told(kind, text + end, role="alert" if kind == "error" else "status")
 
 
 def _state(turns: Turns, queued: Ticket, place: Place) -> str:
@@ -303,7 +279,7 @@ POLICY = (
 )
 
 
-def serve(folder: Path, *, host: str, port: int, max_upload_mb: int, open_browser: bool = False) -> None:
+def serve(folder: Path, *, host: str, port: int, max_upload_mb: int, open_browser: bool) -> None:
     """Serve the page until it is interrupted; then the running job is stopped, and nothing of it is left.
 
     Raises:
@@ -368,7 +344,7 @@ def set_environment(place: Place) -> None:
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost,::1")))
 
 
-def launch(page: Any, place: Place, host: str, port: int, open_browser: bool = False) -> str:
+def launch(page: Any, place: Place, host: str, port: int, open_browser: bool) -> str:
     """Start serving in the background; returns the address."""
     import gradio as gr
 

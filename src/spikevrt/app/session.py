@@ -29,7 +29,7 @@ from spikevrt.align.health import HealthReport, admit, check_health
 from spikevrt.align.settings import HALF_WINDOW_TICKS
 from spikevrt.app.uploads import open_upload
 from spikevrt.atomic import complete_or_absent
-from spikevrt.bench.demo import ASSETS, OPTIONS, PHOTOS, VIDEO
+from spikevrt.bench.demo import ASSETS, OPTIONS, SCENES, simulate_scene
 from spikevrt.mux.join import video_parts, write_video
 from spikevrt.recording.frames import list_images, read_image, write_image
 from spikevrt.recording.recording import Recording, open_recording
@@ -39,10 +39,7 @@ from spikevrt.restore.job import restore_recording
 from spikevrt.restore.options import JobOptions, Output, RestoreOptions
 from spikevrt.restore.writer import SUMMARY_FILE
 from spikevrt.simulate.setup import SimulateOptions
-from spikevrt.simulate.synthesise import simulate_recording
 
-EXAMPLES = {Path(name).stem: name for name in (*PHOTOS, VIDEO)}
-WEIGHTS = (shipped.DEFAULT, shipped.REFERENCE, shipped.TWIN)  # the default first
 MB = 1 << 20
 UNZIPPED = 4  # times the largest upload: what a zip may hold
 WATCH_S = 2.0  # a result that lasts less is shown slower
@@ -85,22 +82,20 @@ class Footage:
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """The names of the shipped weights that can restore it, the best first."""
-        return WEIGHTS if self.recording.spikes is not None else (shipped.TWIN,)
+        """The names of the shipped weights that can restore it, the default of the command first."""
+        return shipped.NAMES if self.recording.spikes is not None else (shipped.TWIN,)
 
 
 @dataclass(frozen=True)
 class Result:
-    """Restored frames, and the files to take away; `watch_fps` is the speed of `watch`."""
+    """Restored frames, and the files to download (zip of the frames, video, report, summary); `watch_fps` is the speed
+    of `watch`, the video that the page plays."""
 
     footage: Footage
     frames: tuple[Path, ...]
-    film: Path
+    downloads: tuple[Path, Path, Path, Path]
     watch: Path
     watch_fps: float
-    archive: Path
-    report: Path
-    summary_file: Path
     summary: dict[str, Any]
 
 
@@ -119,16 +114,13 @@ def take_example(place: Place, name: str | None, options: SimulateOptions = OPTI
 
     Raises ValueError for None and for a name that is no example's.
     """
-    if name is None or name not in EXAMPLES:
-        raise ValueError(f"example: {'none chosen' if name is None else repr(name)}; allowed: {', '.join(EXAMPLES)}")
+    if name is None or name not in SCENES:
+        raise ValueError(f"example: {'none chosen' if name is None else repr(name)}; allowed: {', '.join(SCENES)}")
     out = place.folder / "examples" / name
     with _making_example:
         if not out.exists():
-            source = ASSETS / EXAMPLES[name]
-            layers = [ASSETS / photo for photo in PHOTOS if photo != source.name] if source.name in PHOTOS else []
-            seed = options.seed + list(EXAMPLES).index(name)
-            simulate_recording(source, out, dataclasses.replace(options, seed=seed), layer_photos=layers)
-    return look_at(open_recording(out), _new_job(place), credit_of(EXAMPLES[name]))
+            simulate_scene(name, out, options)
+    return look_at(open_recording(out), _new_job(place), credit_of(SCENES[name]))
 
 
 def take_upload(place: Place, frames: str | Path | None, spikes: Sequence[str | Path], stated: Stated) -> Footage:
@@ -141,7 +133,7 @@ def take_upload(place: Place, frames: str | Path | None, spikes: Sequence[str | 
     if frames is None:
         raise ValueError("video: none given; allowed: a video, or the .zip of a recording folder or of images")
     for path in (frames, *spikes):
-        check_inside(place, Path(path))
+        _check_upload(place, Path(path))
     job = _new_job(place)
     try:
         upload = job / "upload"
@@ -155,7 +147,7 @@ def take_upload(place: Place, frames: str | Path | None, spikes: Sequence[str | 
         raise
 
 
-def check_inside(place: Place, path: Path) -> None:
+def _check_upload(place: Place, path: Path) -> None:
     """Refuse what no upload of this page put there. Raises ValueError, FileNotFoundError."""
     real = path.resolve()
     if not real.is_relative_to(place.cache):
@@ -168,15 +160,19 @@ def check_inside(place: Place, path: Path) -> None:
 
 
 def look_at(recording: Recording, job: Path, credit: str | None) -> Footage:
-    """Pass the recording by the health gate and draw it; without spikes the preview is its first frame."""
+    """Look at the recording's health and draw it; without spikes the preview is its first frame.
+
+    Frames outside the stream are not looked at. Raises ValueError where all are.
+    """
     preview = job / "preview.png"
     if recording.spikes is None:
         write_image(preview, recording.read_blur(0))
         return Footage(job, recording, preview, None, None, credit)
-    report = check_health(recording)
+    inside = recording.inside_stream()
+    report = check_health(inside)
     health_page = job / "health.html"
-    write_health_page(health_page, recording, report)
-    middle = recording.exposures[recording.num_frames // 2]
+    write_health_page(health_page, inside, report)
+    middle = inside.exposures[inside.num_frames // 2]
     centre = (middle.start_tick + middle.stop_tick) // 2
     draw_preview(
         preview,
@@ -185,7 +181,7 @@ def look_at(recording: Recording, job: Path, credit: str | None) -> Footage:
         num_ticks=recording.num_ticks,
         centre=centre,
         half_window=min(HALF_WINDOW_TICKS, centre, recording.num_ticks - 1 - centre),
-        recording=recording,
+        recording=inside,
     )
     return Footage(job, recording, preview, report, health_page, credit)
 
@@ -196,18 +192,17 @@ def restore(
     *,
     ignore_health: Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
-    options: RestoreOptions | None = None,
 ) -> Result:
-    """Restore the footage with shipped weights; nothing of the result's folder is there before all of it is.
+    """Restore the footage by `restore_recording`, as the command does, with the weights of a name in `shipped.NAMES`.
 
-    `progress` may raise to stop it.
+    Nothing of the result's folder is there before all of it is. `progress` may raise to stop it.
 
     Raises:
         ValueError: unknown weights, and as `restore_recording`.
     """
-    if weights not in WEIGHTS:
-        raise ValueError(f"weights: {weights!r}; allowed: {', '.join(WEIGHTS)}")
-    options = dataclasses.replace(options or RestoreOptions(), ignore_health=tuple(ignore_health))
+    if weights not in shipped.NAMES:
+        raise ValueError(f"weights: {weights!r}; allowed: {', '.join(shipped.NAMES)}")
+    options = RestoreOptions(ignore_health=tuple(ignore_health))
     recording = dataclasses.replace(footage.recording)  # with a video reader of its own
     number = 1
     while (out := footage.folder / f"result-{number}").exists():
@@ -233,16 +228,13 @@ def restore(
         may_stop()
         write_restored_page(partial / "report.html", recording, pictures, footage.report, summary, footage.credit)
         may_stop()
-    film = out / "frames" / "restored.mp4"
+    video = out / "frames" / "restored.mp4"
     return Result(
         footage=footage,
         frames=tuple(list_images(out / "frames")),
-        film=film,
-        watch=out / "watch.mp4" if watch_fps < recording.fps else film,
+        downloads=(out / "frames.zip", video, out / "report.html", out / "frames" / SUMMARY_FILE),
+        watch=out / "watch.mp4" if watch_fps < recording.fps else video,
         watch_fps=watch_fps,
-        archive=out / "frames.zip",
-        report=out / "report.html",
-        summary_file=out / "frames" / SUMMARY_FILE,
         summary=summary,
     )
 

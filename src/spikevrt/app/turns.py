@@ -25,18 +25,9 @@ class Ticket:
         self.result: Any = None
         self.error: Exception | None = None
         self.finished = threading.Event()
-        self._is_cancelled = threading.Event()
+        self.is_cancelled = False  # it was asked to stop, and does at its next sign of progress
         self._start_s = 0.0
         self._told_s = 0.0
-
-    def cancel(self) -> None:
-        """Ask it to stop: at once while it waits, else at its next sign of progress."""
-        self._is_cancelled.set()
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether it was asked to stop; it may not have stopped yet."""
-        return self._is_cancelled.is_set()
 
     @property
     def left_s(self) -> float | None:
@@ -91,12 +82,12 @@ class Turns:
 
     def cancel(self, ticket: Ticket) -> None:
         """Stop a job, wherever it is; one that waits leaves the queue at once."""
-        ticket.cancel()
+        ticket.is_cancelled = True
         with self._changed:
             if ticket not in self._waiting:
                 return
             self._waiting.remove(ticket)
-        ticket.run()  # which finds that it was cancelled
+        ticket.run()  # it finds that it was cancelled
 
     def num_before(self, ticket: Ticket) -> int:
         """How many jobs come before it, the running one included; 0 for one that runs or has ended."""

@@ -33,11 +33,10 @@ def read_stated(texts: Mapping[str, str | None], top_down: bool) -> Stated:
     for name, text in texts.items():
         if text is None or not text.strip():
             continue
-        is_rate = name == "tick_rate_hz"
+        read, kind = (float, "a number") if name == "tick_rate_hz" else (int, "a whole number")
         try:
-            values[name] = float(text) if is_rate else int(text)
+            values[name] = read(text)
         except ValueError:
-            kind = "a number" if is_rate else "a whole number"
             raise ValueError(f"{name}: {text.strip()[:40]!r}; allowed: {kind}, or nothing") from None
     return Stated(**values, top_down=top_down)  # type: ignore[arg-type]
 
@@ -62,7 +61,7 @@ def open_upload(frames: Path, spikes: Sequence[Path], stated: Stated, unpacked: 
             if spikes or about:
                 what = "a spike file" if spikes else about[0]
                 raise ValueError(f"{what}: not with {frames.name}, a recording with spikes of its own")
-            return open_recording(root)
+            return open_recording(root, keep_outside=True)
         if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in root.iterdir()):
             raise ValueError(f"{frames.name}: holds no {SIDECAR} and no images; allowed: a recording folder, or images")
         frames = root
@@ -78,19 +77,19 @@ def open_upload(frames: Path, spikes: Sequence[Path], stated: Stated, unpacked: 
     return open_beside(frames, streams[0], stated)
 
 
-def unpack(archive: Path, out: Path, max_bytes: int, max_files: int = MAX_ZIP_FILES) -> Path:
+def unpack(archive: Path, out: Path, max_bytes: int) -> Path:
     """Unpack a zip into the new folder `out` and return the folder that matters: the only one in it, or `out` itself.
 
     Raises:
         ValueError: no zip or a damaged one; a name that leads out of the folder; a link, or anything but a plain file;
-            an encrypted file; more than `max_files` files or `max_bytes` bytes. Then nothing is left of it.
+            an encrypted file; more than `MAX_ZIP_FILES` files or `max_bytes` bytes. Then nothing is left of it.
         FileExistsError: `out` exists.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
             entries = [entry for entry in opened.infolist() if not entry.is_dir()]
-            if len(entries) > max_files:
-                raise ValueError(f"{archive.name}: {len(entries)} files; allowed: at most {max_files}")
+            if len(entries) > MAX_ZIP_FILES:
+                raise ValueError(f"{archive.name}: {len(entries)} files; allowed: at most {MAX_ZIP_FILES}")
             for entry in entries:
                 _refuse(archive, entry)
             out.mkdir(parents=True)

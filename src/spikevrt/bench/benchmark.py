@@ -1,7 +1,7 @@
 """spikebench-v1: seeded test recordings, generated from footage that ships with the package, the same bytes everywhere.
 
-Eight scenes (`SCENES`) under each of the `CONDITIONS`. Three of these are splits, by how fast things move; the others
-change one thing of the split `medium`: the sensor's threshold, noise or resolution, the exposure, how well the cameras
+Eight scenes (`SCENES`) under each of the `CONDITIONS`. Three of these are suites, by how fast things move; the others
+change one thing of the suite `medium`: the sensor's threshold, noise or resolution, the exposure, how well the cameras
 are registered and their clocks agree, lost ticks, no spikes at all. No photograph or video of them was trained on
 (tests/bench/test_hygiene.py).
 
@@ -31,6 +31,7 @@ from spikevrt.simulate.exact import draw, exact_scene, exact_video, grey_light, 
 from spikevrt.simulate.scene import Scene
 from spikevrt.simulate.sensor import FrameExposure, SpikeSensor
 from spikevrt.simulate.setup import CameraConfig, sensor_preset
+from spikevrt.typed import load_mapping
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -50,20 +51,20 @@ VIDEO_TICKS = {"slow": 32, "medium": 16, "fast": 8}  # between two frames of a v
 
 @dataclass(frozen=True)
 class Condition:
-    """What the cameras are like. `name` says what differs from the split of that speed.
+    """What the cameras are like. `name` says what differs from the suite of that speed.
 
-    split: slow, medium or fast.
+    suite: slow, medium or fast.
     exposure_ticks: of the colour camera, around the same instants.
     ratio: colour pixels per sensor pixel, along each side.
     threshold, sensor: of the spike camera (`simulate.sensor`).
     shift_px: the sensor looks so far aside, unknown to the reader.
     offset_ticks: the stream is so late, unknown to the reader.
     dropped: share of the ticks that arrive empty.
-    spikes: without, methods get the frames alone (and the recordings are those of the split).
+    spikes: without, methods get the frames alone (and the recordings are those of the suite).
     """
 
     name: str
-    split: str
+    suite: str
     exposure_ticks: int = EXPOSURE_TICKS
     ratio: int = 2
     threshold: float = 1.0
@@ -76,12 +77,12 @@ class Condition:
     @property
     def folder(self) -> str:
         """Where its recordings lie."""
-        return self.name if self.spikes else self.split
+        return self.name if self.spikes else self.suite
 
     @property
     def has_own_frames(self) -> bool:
         """Whether its frames differ from those of every condition before it: a method without spikes looks at them."""
-        return self.name == self.split or self.exposure_ticks != EXPOSURE_TICKS
+        return self.name == self.suite or self.exposure_ticks != EXPOSURE_TICKS
 
 
 _MEDIUM = Condition("medium", "medium")
@@ -168,12 +169,12 @@ def prepare_benchmark(
     folders = {condition.folder: replace(condition, name=condition.folder, spikes=True) for condition in conditions}
     found: dict[str, str] = {}
     total = len(folders) * len(SCENES)
-    for split in SPEED_PX:
-        own = [condition for condition in folders.values() if condition.split == split]
+    for suite in SPEED_PX:
+        own = [condition for condition in folders.values() if condition.suite == suite]
         for scene in SCENES:
             missing = [condition for condition in own if not (root / condition.name / scene.name).is_dir()]
             if missing:
-                film(scene, split, missing, root)
+                film(scene, suite, missing, root)
             for condition in own:
                 path = f"{condition.name}/{scene.name}"
                 found[path] = content_digest(open_recording(root / path))
@@ -184,16 +185,16 @@ def prepare_benchmark(
                     )
             if progress is not None:
                 progress(len(found), total)
-    known = json.loads((root / INDEX).read_text(encoding="utf-8")).get("recordings", {}) | found
+    known = load_mapping(root / INDEX).get("recordings", {}) | found
     values = {"name": NAME, "sha256": total_digest(known), "recordings": known}
     write_text(root / INDEX, json.dumps(values, indent=1) + "\n")
     return found
 
 
-def film(scene: TestScene, split: str, conditions: Sequence[Condition], root: Path) -> None:
-    """Render a scene once and write its recording under each condition of one split, each complete or not at all."""
+def film(scene: TestScene, suite: str, conditions: Sequence[Condition], root: Path) -> None:
+    """Render a scene once and write its recording under each condition of one suite, each complete or not at all."""
     side = SIZE_PX + 2 * MARGIN_PX
-    light_of = open_scene(scene, split)
+    light_of = open_scene(scene, suite)
     num_ticks = 2 * MARGIN_TICKS + (NUM_FRAMES - 1) * PERIOD_TICKS + EXPOSURE_TICKS
     assert light_of.height == light_of.width == side and (light_of.num_ticks or num_ticks) >= num_ticks
     cameras = [_Camera(condition, scene, num_ticks) for condition in conditions]
@@ -217,19 +218,19 @@ def film(scene: TestScene, split: str, conditions: Sequence[Condition], root: Pa
         camera.write(root / camera.condition.name / scene.name, blur, sharp)
 
 
-def open_scene(scene: TestScene, split: str) -> Scene:
+def open_scene(scene: TestScene, suite: str) -> Scene:
     """The scene as it is before the cameras, with the margin around the frame."""
     side = SIZE_PX + 2 * MARGIN_PX
     if scene.source.endswith(".mp4"):
         top, left = scene.corner_px
-        ticks = VIDEO_TICKS[split]
+        ticks = VIDEO_TICKS[suite]
         needed = (2 * MARGIN_TICKS + (NUM_FRAMES - 1) * PERIOD_TICKS + EXPOSURE_TICKS) // ticks + 2
         return exact_video(
             ASSETS / scene.source, top=top, left=left, height=side, width=side, count=needed, ticks_per_frame=ticks
         )
     return exact_scene(
         ASSETS / scene.source, [ASSETS / name for name in scene.cutouts], height=side, width=side,
-        speed_px=SPEED_PX[split], exposure_ticks=EXPOSURE_TICKS, seed=f"{NAME} {scene.name}",
+        speed_px=SPEED_PX[suite], exposure_ticks=EXPOSURE_TICKS, seed=f"{NAME} {scene.name}",
     )  # fmt: skip
 
 
@@ -246,7 +247,7 @@ class _Camera:
 
     def __init__(self, condition: Condition, scene: TestScene, num_ticks: int) -> None:
         self.condition, self.scene = condition, scene
-        side, self.seed = SIZE_PX // condition.ratio, f"{NAME} {scene.name} {condition.split}"
+        side, self.seed = SIZE_PX // condition.ratio, f"{NAME} {scene.name} {condition.suite}"
         config = replace(sensor_preset(condition.sensor), threshold=condition.threshold)
         self.sensor = SpikeSensor(side, side, config, seed=draw(f"{self.seed} sensor", 0, 2**48))
         self.spikes = np.zeros((0, side, side), np.uint8)

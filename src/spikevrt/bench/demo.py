@@ -24,8 +24,19 @@ from spikevrt.simulate.synthesise import simulate_recording
 ASSETS = Path(__file__).parents[1] / "assets"
 PHOTOS = ("bridge.jpg", "clock.jpg", "astronaut.jpg")
 VIDEO = "city.mp4"
+SCENES = {Path(name).stem: name for name in (*PHOTOS, VIDEO)}
 # The sensor and the exposure are those of the training recordings; 480x256 pixels are two tiles, side by side.
 OPTIONS = SimulateOptions(frames=5, exposure_ticks=128, period_ticks=160, width=480, height=256, motion_px=16.0)
+
+
+def simulate_scene(name: str, out: Path, options: SimulateOptions = OPTIONS) -> None:
+    """Write the recording of a scene (of `SCENES`): a video as it is; a photograph with cut-outs of the others moving
+    before it.
+    """
+    file = SCENES[name]
+    layers = [ASSETS / photo for photo in PHOTOS if photo != file] if file in PHOTOS else []
+    seed = options.seed + list(SCENES).index(name)
+    simulate_recording(ASSETS / file, out, replace(options, seed=seed), layer_photos=layers)
 
 
 def run_demo(
@@ -45,18 +56,11 @@ def run_demo(
     """
     files = [shipped.find(name) for name in (shipped.COMPARED if weights is None else weights)]
     with results_folder(out, overwrite=overwrite) as folder:
-        photos = [ASSETS / name for name in PHOTOS]
-        for index, source in enumerate([*photos, ASSETS / VIDEO]):
-            print(f"simulate {source.name}", file=sys.stderr)
-            layers = [photo for photo in photos if photo != source] if source in photos else []
-            simulate_recording(
-                source,
-                folder / "recordings" / source.stem,
-                replace(options, seed=options.seed + index),
-                layer_photos=layers,
-            )
+        for name, file in SCENES.items():
+            print(f"simulate {file}", file=sys.stderr)
+            simulate_scene(name, folder / "recordings" / name, options)
         print("restore and measure", file=sys.stderr)
-        recordings = [open_recording(folder / "recordings" / Path(name).stem) for name in (*PHOTOS, VIDEO)]
+        recordings = [open_recording(folder / "recordings" / name) for name in SCENES]
         results = write_results(files, recordings, folder, RestoreOptions(), keep_frames=True, gate=admit)
         write_videos(folder, recordings)
         shutil.copyfile(ASSETS / "CREDITS.md", folder / "CREDITS.md")

@@ -49,6 +49,7 @@ from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.restorer import admitted
 from spikevrt.runtime import environment, pick_device
 from spikevrt.shipped import find
+from spikevrt.typed import load_mapping
 
 METHODS, RECORDINGS = "methods", "recordings"  # folders beside results.json
 SCORING = 2  # to be raised when the same method would score otherwise
@@ -186,10 +187,11 @@ def _scored(
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     path = out / METHODS / f"{entry.method.name}-{digest[:12]}.json"
+    result: dict[str, Any]
     if entry.identity is not None and path.is_file():
+        result = load_mapping(path, "; remove it to have the method scored again")["result"]
         for _ in range(sum(subject.recording.num_frames for subject in subjects)):
             advance()
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["result"]
         print(f"{entry.method.name}: scored before, at commit {(result['scored_at']['commit'] or 'unknown')[:12]}")
         return {**result, "name": entry.method.name}
     frames = frame_path(out, entry.method.name, "", 0).parent
@@ -208,5 +210,5 @@ def _scored(
         raise
     result["scored_at"] = environment(pick_device(options.device))
     write_text(path, json.dumps(plain_json({"key": key, "result": result}), allow_nan=False))
-    written: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["result"]
+    written: dict[str, Any] = load_mapping(path)["result"]
     return written  # the same values as a later call will find

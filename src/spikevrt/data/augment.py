@@ -26,7 +26,7 @@ from spikevrt.represent.voxel import bin_bounds
 if TYPE_CHECKING:
     from jaxtyping import Float, Real, UInt8
 
-    from spikevrt.represent.voxel import Split
+    from spikevrt.config import Binning
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def draw_degradation(config: DegradeConfig, ratio: int, generator: torch.Generat
 
 
 def degrade(
-    counts: Real[Tensor, "K h w"], how: Degradation, *, num_ticks: int, split: Split, generator: torch.Generator
+    counts: Real[Tensor, "K h w"], how: Degradation, *, num_ticks: int, binning: Binning, generator: torch.Generator
 ) -> Float[Tensor, "K h w"]:
     """The counts of one exposure of `num_ticks` ticks as the worse stream would have given them, float32.
 
@@ -162,7 +162,7 @@ def degrade(
     counts = counts.to(torch.float32)
     if how.threshold > 1:
         counts = _every(counts, how.threshold, generator)
-    ticks = torch.tensor(bin_bounds(num_ticks, len(counts), split), dtype=torch.float32).diff() / len(counts)
+    ticks = torch.tensor(bin_bounds(num_ticks, len(counts), binning), dtype=torch.float32).diff() / len(counts)
     if how.noise > 0:
         extra = torch.poisson(torch.full_like(counts, how.noise * float(counts.double().mean())), generator=generator)
         most = ticks.ceil()[:, None, None]

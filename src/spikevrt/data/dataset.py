@@ -14,28 +14,27 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from spikevrt.config import DataConfig, SpikeInputs
+from spikevrt.config import Binning, DataConfig, SpikeInputs, Split
 from spikevrt.data.augment import augment as apply_augmentation
 from spikevrt.data.augment import degrade, degrade_ticks, draw_augmentation, draw_degradation
 from spikevrt.data.sample import Crop, Sample, SampleSpec, collate, read_sample
-from spikevrt.data.sequence import PREPARE_AGAIN, PREPARED_VERSION, PreparedSequence, open_sequence
+from spikevrt.data.sequence import PREPARE_AGAIN, PreparedSequence, open_sequence
 from spikevrt.recording.sidecar import Exposure
-from spikevrt.represent.voxel import Split as BinSplit
 from spikevrt.represent.voxel import VoxelSpec, VoxelStats
 from spikevrt.typed import convert, load_json, naming, require
 
-__all__ = ["ClipDataset", "DatasetInfo", "Split", "collate", "open_dataset"]
+__all__ = ["ClipDataset", "DatasetInfo", "collate", "open_dataset"]
 
 DATASET_FILE = "dataset.json"
 DATASET_FORMAT = "spikevrt-dataset"
-Split = Literal["train", "val"]
+DATASET_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class DatasetInfo:
     train: tuple[PreparedSequence, ...]
     val: tuple[PreparedSequence, ...]
     num_dropped: int = 0  # frames of the recordings that could not be used
-    bin_split: BinSplit = "whole"  # how ticks fall into bins
+    binning: Binning = "whole"  # how ticks fall into bins
 
     @property
     def num_frames(self) -> int:
@@ -76,14 +75,14 @@ def open_dataset(root: str | Path) -> DatasetInfo:
     if not path.is_file():
         raise FileNotFoundError(f"{root}: no such dataset ({DATASET_FILE} is missing; `spikevrt prepare` makes one)")
     with naming(path):
-        read = convert(load_json(path, DATASET_FORMAT, PREPARED_VERSION, PREPARE_AGAIN), _DatasetFile)
-        spec, stats = VoxelSpec(read.num_bins, read.bin_split), VoxelStats(mean=read.mean, std=read.std)
+        read = convert(load_json(path, DATASET_FORMAT, DATASET_VERSION, PREPARE_AGAIN), _DatasetFile)
+        spec, stats = VoxelSpec(read.num_bins, read.binning), VoxelStats(mean=read.mean, std=read.std)
         for split, names in (("train", read.train), ("val", read.val)):
             require(all(map(is_sequence_name, names)), split, list(names), "names of sequences")
     return DatasetInfo(
         root=root,
         num_bins=spec.num_bins,
-        bin_split=spec.split,
+        binning=spec.binning,
         stats=stats,
         data_hash=read.data_hash,
         train=tuple(open_sequence(root / "train" / name) for name in read.train),
@@ -97,7 +96,7 @@ class _DatasetFile:
     """dataset.json."""
 
     num_bins: int
-    bin_split: BinSplit
+    binning: Binning
     mean: float
     std: float
     train: tuple[str, ...]
@@ -223,7 +222,7 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
         def worsen(recorded: Tensor, exposure: Exposure) -> Tensor:
             if spikes.representation == "profile":
                 return degrade_ticks(recorded, how, generator=generator)
-            return degrade(recorded, how, num_ticks=exposure.num_ticks, split=spikes.split, generator=generator)
+            return degrade(recorded, how, num_ticks=exposure.num_ticks, binning=spikes.binning, generator=generator)
 
         return True, worsen
 
@@ -235,10 +234,10 @@ def check_inputs(info: DatasetInfo, spikes: SpikeInputs | None) -> None:
             f"num_bins: {spikes.num_bins}, but {info.root} was prepared with {info.num_bins}; "
             f"allowed: {info.num_bins}, or prepare again with --num-bins {spikes.num_bins}"
         )
-    if spikes is not None and spikes.split != info.bin_split:
+    if spikes is not None and spikes.binning != info.binning:
         raise ValueError(
-            f"bin_split: {spikes.split!r}, but {info.root} was prepared with {info.bin_split!r}; "
-            f"allowed: {info.bin_split!r}, or prepare again with --split {spikes.split}"
+            f"binning: {spikes.binning!r}, but {info.root} was prepared with {info.binning!r}; "
+            f"allowed: {info.binning!r}, or prepare again with --binning {spikes.binning}"
         )
 
 

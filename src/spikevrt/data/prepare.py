@@ -24,10 +24,10 @@ import numpy as np
 from torch import Tensor
 
 from spikevrt.atomic import complete_or_absent, refuse_existing
-from spikevrt.config import VAL_FRACTION, VAL_SEED, PrepareOptions
-from spikevrt.data.dataset import DATASET_FILE, DATASET_FORMAT, Split, is_sequence_name
+from spikevrt.config import VAL_FRACTION, VAL_SEED, PrepareOptions, Split
+from spikevrt.data.dataset import DATASET_FILE, DATASET_FORMAT, DATASET_VERSION, is_sequence_name
 from spikevrt.data.sample import COUNT_TYPES
-from spikevrt.data.sequence import POSITIONS_FILE, PREPARED_VERSION, FrameKind, PreparedSequence, write_sequence
+from spikevrt.data.sequence import POSITIONS_FILE, FrameKind, PreparedSequence, write_sequence
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import Recording, nearest_ratio
 from spikevrt.recording.sidecar import Exposure
@@ -96,7 +96,7 @@ def prepare(
     Args:
         sources: the recordings; with any for validation, all others are for training.
         out: the dataset folder to make.
-        options: bins, files and split.
+        options: bins, files, and what is for validation.
         admit: the gate that every recording passes first: it returns the recording with its broken pixels marked, which
             are then filled in the voxels, or raises ValueError.
         overwrite: replace an existing dataset folder (and nothing but a dataset).
@@ -107,44 +107,44 @@ def prepare(
         ValueError: a recording cannot be used at all or is refused by the gate, or a setting cannot be obeyed.
     """
     out = Path(out)
-    spec = VoxelSpec(options.num_bins, options.split)
+    spec = VoxelSpec(options.num_bins, options.binning)
     refuse_existing(out, marker=DATASET_FILE, overwrite=overwrite)
-    split = _split(sources, options)
-    _check_sharp(split, options.without_sharp)
-    _check_names([recording for recording, _ in split])
+    assigned = _split(sources, options)
+    _check_sharp(assigned, options.without_sharp)
+    _check_names([recording for recording, _ in assigned])
 
     with complete_or_absent(out) as partial:
         num_kept, often = 0, Counter[float]()
-        for done, (recording, part) in enumerate(split):
+        for done, (recording, split) in enumerate(assigned):
             if progress:
-                progress(done, len(split))
+                progress(done, len(assigned))
             if recording.spikes is None:
                 raise ValueError(f"{recording.root}: no spikes in this recording")
             passed = recording if admit is None else admit(recording)
-            kept, counted = _prepare_sequence(passed, partial / part / recording.name, spec, options.frames)
+            kept, counted = _prepare_sequence(passed, partial / split / recording.name, spec, options.frames)
             num_kept += kept
-            if part == "train":
+            if split == "train":
                 often.update(counted)
         if progress:
-            progress(len(split), len(split))
+            progress(len(assigned), len(assigned))
         if not often:
             raise ValueError("recordings: none for training, and mean and std are measured there; allowed: one or more")
         mean, std = log1p_mean_std(often)
         if std == 0:
             raise ValueError("recordings: every bin of the training set holds the same count; its spikes say nothing")
-        names = sorted((recording.name, part) for recording, part in split)
+        names = sorted((recording.name, split) for recording, split in assigned)
         values = {
             "format": DATASET_FORMAT,
-            "version": PREPARED_VERSION,
+            "version": DATASET_VERSION,
             "num_bins": options.num_bins,
-            "bin_split": options.split,
+            "binning": options.binning,
             "mean": mean,
             "std": std,
             "data_hash": _data_hash(partial),
             "num_frames": num_kept,
-            "num_dropped": sum(r.num_frames + len(r.dropped) for r, _ in split) - num_kept,
-            "train": [name for name, part in names if part == "train"],
-            "val": [name for name, part in names if part == "val"],
+            "num_dropped": sum(r.num_frames + len(r.dropped) for r, _ in assigned) - num_kept,
+            "train": [name for name, split in names if split == "train"],
+            "val": [name for name, split in names if split == "val"],
         }
         (partial / DATASET_FILE).write_text(json.dumps(values, indent=1) + "\n")
     return out
@@ -221,7 +221,7 @@ def _prepare_sequence(
         try:
             _check_alignment(exposure, recording.tick_rate_hz)
             spikes = recording.read_exposure_spikes(position)
-            counts = frame_counts(recording, position, num_bins=spec.num_bins, split=spec.split)
+            counts = frame_counts(recording, position, num_bins=spec.num_bins, binning=spec.binning)
             if not counts.any():
                 raise ValueError(f"no spike in {len(spikes)} ticks; is the shutter closed, or the stream dead?")
             blur = recording.read_blur(position)
@@ -283,13 +283,15 @@ def _check_alignment(exposure: Exposure, tick_rate_hz: float) -> None:
 
 def _check_sharp(opened: Sequence[tuple[Recording, Split]], without_sharp: bool) -> None:
     """Raises ValueError where sharp frames are missing and must be there, or only some of a split have them."""
-    having = {part: recording for recording, part in opened if recording.sharp}
-    for recording, part in opened:
+    having = {split: recording for recording, split in opened if recording.sharp}
+    for recording, split in opened:
         lacks = f"{recording.root}: has no sharp frames"
         if not recording.sharp and not without_sharp:
             raise ValueError(f"{lacks}; training and validation need them, unless --without-sharp (self-supervised)")
-        if not recording.sharp and part in having:
-            raise ValueError(f"{lacks}, but {having[part].root} has, for {part} too; allowed: all of a split, or none")
+        if not recording.sharp and split in having:
+            raise ValueError(
+                f"{lacks}, but {having[split].root} has, for {split} too; allowed: all of a split, or none"
+            )
 
 
 def _check_names(recordings: Sequence[Recording]) -> None:

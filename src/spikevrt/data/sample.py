@@ -119,7 +119,7 @@ def read_binned(sequence: PreparedSequence, exposure: Exposure, crop: Crop, spec
     if not is_profile:
         counts = exposure_counts(
             (lambda edges: stream.count(edges)[cells]) if grid.is_plain else stream.count, exposure.num_ticks,
-            num_bins=spec.spikes.num_bins, split=spec.spikes.split, bad=grid.bad, positions=grid.positions,
+            num_bins=spec.spikes.num_bins, binning=spec.spikes.binning, bad=grid.bad, positions=grid.positions,
         )  # fmt: skip
         return BinnedSpikes(counts if grid.is_plain else counts[cells].contiguous(), exposure.num_ticks)
     spikes = stream.read(0, stream.num_ticks)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SEQUENCE_FILE, POSITIONS_FILE = "sequence.json", "positions.npy"
 SEQUENCE_FORMAT = "spikevrt-sequence"
-PREPARED_VERSION = 2  # of sequences and datasets alike
+SEQUENCE_VERSION = 2
 PREPARE_AGAIN = "; run `spikevrt prepare` again"
 NO_SHARP = "none"  # frames.sharp of a sequence without sharp frames; the others have no such key
 CELLS = {True: "registered", False: "sensor"}  # what a cell of the counts is
@@ -133,7 +133,7 @@ def write_sequence(sequence: PreparedSequence, recording: dict[str, Any]) -> Non
     exposures = zip(sequence.exposures, sequence.densities, strict=True)
     values = {
         "format": SEQUENCE_FORMAT,
-        "version": PREPARED_VERSION,
+        "version": SEQUENCE_VERSION,
         "frames": {
             "width": sequence.width,
             "height": sequence.height,
@@ -167,7 +167,7 @@ def open_sequence(folder: Path) -> PreparedSequence:
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: no such sequence ({SEQUENCE_FILE} is missing)")
     with naming(path):
-        read = convert(load_json(path, SEQUENCE_FORMAT, PREPARED_VERSION, PREPARE_AGAIN), _Description)
+        read = convert(load_json(path, SEQUENCE_FORMAT, SEQUENCE_VERSION, PREPARE_AGAIN), _Description)
         frames, spikes = read.frames, read.spikes
         require(len(read.exposures) > 0, "exposures", [], "one or more")
         check_bad_pixels(spikes.bad_pixels, spikes.height, spikes.width)

@@ -1,6 +1,6 @@
 """Read results.json files, put several together, and answer what tables and curves ask of them.
 
-A condition is what a recording was captured under (threshold, offset, ...); a split is a set of conditions with the
+A condition is what a recording was captured under (threshold, offset, ...); a suite is a set of conditions with the
 same scenes, and its base is the condition that the others are variations of.
 """
 
@@ -28,7 +28,7 @@ class ScoredCondition:
     """What a recording was captured under. `values` holds all but the two names: numbers, words, yes or no."""
 
     name: str
-    split: str
+    suite: str
     values: dict[str, Any]
 
 
@@ -45,7 +45,7 @@ class ScoredRecording:
 
     def __post_init__(self) -> None:
         if self.condition is not None:
-            for key in ("name", "split"):
+            for key in ("name", "suite"):
                 convert(self.condition.get(key), str, f"condition.{key}")
 
     @cached_property
@@ -54,7 +54,7 @@ class ScoredRecording:
         if self.condition is None:
             return None
         values = dict(self.condition)
-        return ScoredCondition(str(values.pop("name")), str(values.pop("split")), values)
+        return ScoredCondition(str(values.pop("name")), str(values.pop("suite")), values)
 
 
 @dataclass(frozen=True)
@@ -188,19 +188,19 @@ def mean_of(method: ScoredMethod, recordings: Sequence[ScoredRecording], metric:
     return (sum(values) / len(values) if values else None), len(values)
 
 
-def splits(results: Results) -> dict[str, list[ScoredCondition]]:
-    """The conditions of each split, each once, in the order of the file. Empty where no recording has a condition."""
+def suites(results: Results) -> dict[str, list[ScoredCondition]]:
+    """The conditions of each suite, each once, in the order of the file. Empty where no recording has a condition."""
     found: dict[str, list[ScoredCondition]] = {}
     for recording in results.recordings:
         if recording.captured is not None:
-            conditions = found.setdefault(recording.captured.split, [])
+            conditions = found.setdefault(recording.captured.suite, [])
             if recording.captured.name not in [condition.name for condition in conditions]:
                 conditions.append(recording.captured)
     return found
 
 
 def base_of(conditions: Sequence[ScoredCondition]) -> ScoredCondition:
-    """The condition from which the others of its split differ in the fewest values in all; the first of equals."""
+    """The condition from which the others of its suite differ in the fewest values in all; the first of equals."""
     return min(conditions, key=lambda one: sum(len(differing(one, other)) for other in conditions))
 
 
@@ -215,23 +215,23 @@ def recordings_under(results: Results, condition: ScoredCondition) -> list[Score
         recording
         for recording in results.recordings
         if recording.captured is not None
-        and (recording.captured.split, recording.captured.name) == (condition.split, condition.name)
+        and (recording.captured.suite, recording.captured.name) == (condition.suite, condition.name)
     ]
 
 
 def base_groups(results: Results) -> list[tuple[str, list[ScoredRecording]]]:
-    """What the main table is made of: (title, recordings) of the base of each split, and of all without condition."""
+    """What the main table is made of: (title, recordings) of the base of each suite, and of all without condition."""
     groups = []
-    for split, conditions in splits(results).items():
+    for suite, conditions in suites(results).items():
         base = base_of(conditions)
-        title = split if base.name == split else f"{split}, base {base.name}"
+        title = suite if base.name == suite else f"{suite}, base {base.name}"
         groups.append((title, recordings_under(results, base)))
     plain = [recording for recording in results.recordings if recording.captured is None]
     return groups + ([("all recordings" if not groups else "without condition", plain)] if plain else [])
 
 
 def curve_conditions(conditions: Sequence[ScoredCondition], axis: str) -> list[tuple[float, ScoredCondition]]:
-    """The base of a split and the conditions that differ from it in the number `axis` alone, by that number."""
+    """The base of a suite and the conditions that differ from it in the number `axis` alone, by that number."""
     base = base_of(conditions)
     points = [
         (condition.values[axis], condition)

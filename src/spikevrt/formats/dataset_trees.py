@@ -3,28 +3,28 @@
 Each layout has one packed spike file for every blurry frame. The size of the sensor, the ticks of a file and the rate
 are facts of the layout, stated here and checked against every file (`layouts`). docs/datasets.md draws the trees.
 
-Words: part ("train", "val"), clip (a folder of consecutive frames).
+Words: split ("train", "val"), clip (a folder of consecutive frames).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
+from spikevrt.config import Split
 from spikevrt.recording.sidecar import TICK_RATE_HZ
 
-Part = Literal["train", "val"]
 GOPRO_TICKS = {"07": 56, "11": 88, "13": 104}  # by the frames averaged, which the clip's name tells: 8 ticks a frame
 GOPRO_RATE_HZ, X4K_RATE_HZ, CAMERA_RATE_HZ = 1920.0, 4000.0, TICK_RATE_HZ  # 240 fps x 8, 1000 fps x 4, assumed
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What is known of a layout. In the templates {part} is a folder of `parts`, {clip} any, {blur} one of `blurs`."""
+    """What is known of a layout. Its templates: {split} is one of `splits`, {clip} any folder, {blur} of `blurs`."""
 
     name: str
-    parts: dict[Part, str]
+    splits: dict[Split, str]
     blur: str
     sharp: str | None
     spikes: str
@@ -42,9 +42,9 @@ LAYOUTS = (
     Layout(
         "spk-gopro",
         {"train": "train", "val": "test"},
-        "GOPRO_Large/{part}/{clip}/{blur}",
-        "GOPRO_Large/{part}/{clip}/sharp",
-        "GOPRO_Large_spike_seq/{part}/{clip}/spike",
+        "GOPRO_Large/{split}/{clip}/{blur}",
+        "GOPRO_Large/{split}/{clip}/sharp",
+        "GOPRO_Large_spike_seq/{split}/{clip}/spike",
         GOPRO_RATE_HZ,
         ratio=2,
         file_ticks=tuple(GOPRO_TICKS.values()),
@@ -53,9 +53,9 @@ LAYOUTS = (
     Layout(
         "spk-x4k",
         {"train": "train", "val": "val"},
-        "{part}_blurry_{blur}/{clip}",
-        "{part}_fullRGB/{clip}",
-        "{part}_spike_2xds_{blur}/{clip}",
+        "{split}_blurry_{blur}/{clip}",
+        "{split}_fullRGB/{clip}",
+        "{split}_spike_2xds_{blur}/{clip}",
         X4K_RATE_HZ,
         ratio=2,
         number_step=15,
@@ -64,9 +64,9 @@ LAYOUTS = (
     Layout(
         "s-sdm",
         {"train": "train", "val": "test"},
-        "{part}/blur_data/{clip}",
-        "{part}/sharp_data/{clip}",
-        "{part}/spike_data/{clip}",
+        "{split}/blur_data/{clip}",
+        "{split}/sharp_data/{clip}",
+        "{split}/spike_data/{clip}",
         GOPRO_RATE_HZ,
         ratio=4,
         file_ticks=(137,),
@@ -88,9 +88,9 @@ LAYOUTS = (
     Layout(
         "s-vrt",
         {"train": "train", "val": "test"},
-        "GOPRO_Large/{part}_GT_blurred/{clip}",
-        "GOPRO_Large/{part}_GT/{clip}",
-        "GOPRO_Large_spike_seq/{part}/{clip}/spike",
+        "GOPRO_Large/{split}_GT_blurred/{clip}",
+        "GOPRO_Large/{split}_GT/{clip}",
+        "GOPRO_Large_spike_seq/{split}/{clip}/spike",
         GOPRO_RATE_HZ,
         ratio=2,
         file_ticks=tuple(GOPRO_TICKS.values()),
@@ -98,9 +98,9 @@ LAYOUTS = (
     Layout(
         "reference",
         {"train": "train", "val": "val"},
-        "{part}/{clip}/blur",
-        "{part}/{clip}/sharp",
-        "{part}/{clip}/spike",
+        "{split}/{clip}/blur",
+        "{split}/{clip}/sharp",
+        "{split}/{clip}/spike",
         CAMERA_RATE_HZ,
     ),
 )
@@ -161,14 +161,16 @@ def _fits(root: Path, layout: Layout) -> bool:
     folder = base_folder(root, layout)
 
     def has(template: str) -> bool:
-        return any(clips_with(folder, layout, template, part, blur) for part in layout.parts for blur in layout.blurs)
+        return any(
+            clips_with(folder, layout, template, split, blur) for split in layout.splits for blur in layout.blurs
+        )
 
     return has(layout.blur) and (layout.name not in NEEDS_SPIKES or has(layout.spikes))
 
 
-def clips_with(root: Path, layout: Layout, template: str, part: Part, blur: str) -> list[str]:
+def clips_with(root: Path, layout: Layout, template: str, split: Split, blur: str) -> list[str]:
     """Names of the clips that have this folder, sorted; hidden ones are skipped."""
-    before, after = template.format(part=layout.parts[part], clip="\0", blur=blur).split("\0")
+    before, after = template.format(split=layout.splits[split], clip="\0", blur=blur).split("\0")
     levels = ("*", "*") if layout.name == "spk-x4k" else ("*",)  # SCENE/occXXX
     folders = (root / before).glob("/".join(levels) + after) if (root / before).is_dir() else []
     depth = len((root / before).parts)

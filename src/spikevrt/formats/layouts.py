@@ -3,7 +3,7 @@
 A clip becomes a `Recording` whose stream is the spike files of its frames in a row and whose exposures are the middle
 of each file. What is wrong with a frame is in `dropped`; a clip of which nothing is left is an error.
 
-Words: part ("train", "val"), clip (a folder of consecutive frames), stem (a file's name without its suffix).
+Words: split ("train", "val"), clip (a folder of consecutive frames), stem (a file's name without its suffix).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from spikevrt.config import PrepareOptions
+from spikevrt.config import PrepareOptions, Split
 from spikevrt.data.prepare import Sources
 from spikevrt.formats.dataset_trees import (
     GOPRO_TICKS,
@@ -22,7 +22,6 @@ from spikevrt.formats.dataset_trees import (
     NO_OPTIONS,
     Layout,
     LayoutOptions,
-    Part,
     base_folder,
     clips_with,
     find_layout,
@@ -49,7 +48,7 @@ class LayoutRecording(Recording):
         return self.clip.replace("/", "_")
 
 
-def layout_recordings(root: str | Path, options: LayoutOptions = NO_OPTIONS) -> dict[Part, list[LayoutRecording]]:
+def layout_recordings(root: str | Path, options: LayoutOptions = NO_OPTIONS) -> dict[Split, list[LayoutRecording]]:
     """Every clip of a dataset folder by the split that it came with ("val" is what most call test).
 
     A frame that lacks a file, or whose spike file has another size than it should, is in its recording's `dropped`.
@@ -63,12 +62,12 @@ def layout_recordings(root: str | Path, options: LayoutOptions = NO_OPTIONS) -> 
         raise ValueError(f"{root}: no dataset of a known layout; allowed: {', '.join(kind.name for kind in LAYOUTS)}")
     folder = base_folder(root, layout)
     blur = _choose_blur(folder, layout, options)
-    no_spikes = not any(clips_with(folder, layout, layout.spikes, part, blur) for part in layout.parts)
-    found: dict[Part, list[LayoutRecording]] = {part: [] for part in get_args(Part)}
-    for part in layout.parts:
-        clips = clips_with(folder, layout, layout.blur, part, blur)
-        for clip in _listed(folder, layout, part, clips):
-            found[part].append(_recording(folder, layout, options, part, clip, blur, no_spikes=no_spikes))
+    no_spikes = not any(clips_with(folder, layout, layout.spikes, split, blur) for split in layout.splits)
+    found: dict[Split, list[LayoutRecording]] = {split: [] for split in get_args(Split)}
+    for split in layout.splits:
+        clips = clips_with(folder, layout, layout.blur, split, blur)
+        for clip in _listed(folder, layout, split, clips):
+            found[split].append(_recording(folder, layout, options, split, clip, blur, no_spikes=no_spikes))
     return found
 
 
@@ -76,10 +75,10 @@ def open_recordings(
     paths: Iterable[str | Path],
     options: LayoutOptions = NO_OPTIONS,
     *,
-    part: Part | None = None,
+    split: Split | None = None,
     keep_outside: bool = False,
 ) -> list[Recording]:
-    """Recordings, folders of recordings and dataset folders of a known layout (of these `part` alone, if it is given).
+    """Recordings, folders of recordings and dataset folders of a known layout (of these `split` alone, if it is given).
 
     `keep_outside` as in `open_recording`: to restore every frame.
 
@@ -94,8 +93,8 @@ def open_recordings(
             if options != NO_OPTIONS:
                 raise ValueError(f"{path}: {TAKES_NONE}")
         else:
-            parts = layout_recordings(path, options)
-            opened += [recording for name in get_args(Part) if part in (None, name) for recording in parts[name]]
+            splits = layout_recordings(path, options)
+            opened += [recording for name in get_args(Split) if split in (None, name) for recording in splits[name]]
     return opened
 
 
@@ -115,17 +114,17 @@ def open_sources(
         ValueError: as `open_recordings`; a choice for validation that a dataset folder has made already.
     """
     paths, val = [Path(path) for path in paths], list(val)
-    own: list[tuple[Recording, Part]] = []
+    own: list[tuple[Recording, Split]] = []
     loose: list[Recording] = []
     theirs = [path for path in paths if find_layout(path, layout) is not None]
     for path in paths:
-        parts = layout_recordings(path, layout) if path in theirs else None
-        if parts is None:
+        splits = layout_recordings(path, layout) if path in theirs else None
+        if splits is None:
             loose += [open_recording(found) for found in find_recordings([path])]
-        elif options.without_sharp and not parts["train"]:
-            loose += parts["val"]
+        elif options.without_sharp and not splits["train"]:
+            loose += splits["val"]
         else:
-            own += [(recording, part) for part in get_args(Part) for recording in parts[part]]
+            own += [(recording, split) for split in get_args(Split) for recording in splits[split]]
     if paths and not theirs and layout != NO_OPTIONS:
         raise ValueError(f"{paths[0]}: {TAKES_NONE}")
     if own and val:
@@ -143,16 +142,16 @@ def _choose_blur(root: Path, layout: Layout, options: LayoutOptions) -> str:
         )
         raise ValueError(f"blur: {options.blur!r}; {allowed}")
     for blur in layout.blurs if options.blur is None else (options.blur,):
-        if any(clips_with(root, layout, layout.blur, part, blur) for part in layout.parts):
+        if any(clips_with(root, layout, layout.blur, split, blur) for split in layout.splits):
             return blur
     raise ValueError(f"{root}: no blurry frames of kind {options.blur!r}; allowed: one that is there")
 
 
 def _recording(
-    root: Path, layout: Layout, options: LayoutOptions, part: Part, clip: str, blur: str, *, no_spikes: bool
+    root: Path, layout: Layout, options: LayoutOptions, split: Split, clip: str, blur: str, *, no_spikes: bool
 ) -> LayoutRecording:
     def place(template: str) -> Path:
-        return root / template.format(part=layout.parts[part], clip=clip, blur=blur)
+        return root / template.format(split=layout.splits[split], clip=clip, blur=blur)
 
     folder = place(layout.blur)
     pictures = _by_stem(folder, IMAGE_SUFFIXES)
@@ -191,20 +190,20 @@ def _recording(
             dropped.append((places[stem], reason))
     if not kept:
         raise ValueError(f"{folder}: no frame can be used; the first: {sorted(dropped)[0][1]}")
-    parts = () if no_spikes else tuple(PackedStream(files[stem], geometry) for stem in kept)
+    streams = () if no_spikes else tuple(PackedStream(files[stem], geometry) for stem in kept)
     frames = [(places[stem], numbers[stem]) for stem in kept]
-    exposures, fps = _exposures(layout, options, parts, frames, min(places.values()), ticks)
+    exposures, fps = _exposures(layout, options, streams, frames, min(places.values()), ticks)
     return LayoutRecording(
         root=folder,
         width=width,
         height=height,
         tick_rate_hz=layout.tick_rate_hz,
         exposures=exposures,
-        spikes=JoinedStream(parts) if parts else None,
+        spikes=JoinedStream(streams) if streams else None,
         blur=tuple(pictures[stem] for stem in kept),
         sharp=tuple(sharp[stem] for stem in kept) if sharp else (),
         fps=fps,
-        provenance={"layout": layout.name, "part": part, "clip": clip} | ({"blur": blur} if blur else {}),
+        provenance={"layout": layout.name, "split": split, "clip": clip} | ({"blur": blur} if blur else {}),
         dropped=tuple(sorted(dropped)),
         clip=clip,
     )
@@ -322,7 +321,7 @@ def _wrong_ticks(path: Path, geometry: SpikeGeometry, allowed: tuple[int, ...]) 
 def _exposures(
     layout: Layout,
     options: LayoutOptions,
-    parts: tuple[PackedStream, ...],
+    streams: tuple[PackedStream, ...],
     frames: list[tuple[int, int]],
     first: int,
     ticks: tuple[int, ...],
@@ -335,27 +334,27 @@ def _exposures(
     rate = layout.tick_rate_hz
     exposures, begins, period = [], 0, 0
     for index, (place, number) in enumerate(frames):
-        held = parts[index].num_ticks if parts else (*ticks, 1)[0]
+        held = streams[index].num_ticks if streams else (*ticks, 1)[0]
         wanted = options.exposure_ticks or layout.exposure_ticks or held
         if wanted > held:
-            raise ValueError(f"exposure_ticks: {wanted}; allowed: 1 to {held}, the ticks of {parts[index].path}")
+            raise ValueError(f"exposure_ticks: {wanted}; allowed: 1 to {held}, the ticks of {streams[index].path}")
         margin = (held - wanted) // 2
         period = period or layout.period_ticks or held
         if layout.name == "spk-x4k":  # numbers count ticks, and name the middle of the exposure
             clock = number - held // 2 + margin
         else:
             clock = (place - first) * period + margin
-        start, stop = (begins + margin, begins + margin + wanted) if parts else (0, 0)
+        start, stop = (begins + margin, begins + margin + wanted) if streams else (0, 0)
         exposures.append(Exposure(place, start, stop, clock / rate, (clock + wanted) / rate))
         begins += held
     return tuple(exposures), rate / (layout.number_step if layout.name == "spk-x4k" and layout.number_step else period)
 
 
-def _listed(root: Path, layout: Layout, part: Part, clips: list[str]) -> list[str]:
+def _listed(root: Path, layout: Layout, split: Split, clips: list[str]) -> list[str]:
     """The clips that a meta_info file of S-VRT names (lines: clip, frames, 0, first index), or all."""
     if layout.name != "s-vrt":
         return clips
-    lists = sorted((root / "GOPRO_Large").glob(f"meta_info*{layout.parts[part]}*.txt"))
+    lists = sorted((root / "GOPRO_Large").glob(f"meta_info*{layout.splits[split]}*.txt"))
     if not lists:
         return clips
     chosen = []
@@ -365,7 +364,7 @@ def _listed(root: Path, layout: Layout, part: Part, clips: list[str]) -> list[st
             continue
         if len(words) != 4 or not (words[1].isdecimal() and words[3].isdecimal()) or words[0] not in clips:
             raise ValueError(f"{lists[0]}: {line[:80]!r}; allowed: clip that is there, frames, 0, first index")
-        folder = root / layout.blur.format(part=layout.parts[part], clip=words[0], blur="")
+        folder = root / layout.blur.format(split=layout.splits[split], clip=words[0], blur="")
         numbers = _numbers(folder, set(_by_stem(folder, IMAGE_SUFFIXES)), layout).values()
         if (len(numbers), min(numbers, default=-1)) != (int(words[1]), int(words[3])):
             raise ValueError(

@@ -313,8 +313,8 @@ class VideoParts:
 
     def time(self, restored: Restored) -> int:
         """In units of `time_base`."""
-        between = self.pts[restored.source + 1] - self.pts[restored.source] if restored.part else 0
-        return self.pts[restored.source] * self.fps_factor + restored.part * between
+        between = self.pts[restored.source + 1] - self.pts[restored.source] if restored.step else 0
+        return self.pts[restored.source] * self.fps_factor + restored.step * between
 
     def consume(self, items: Iterator[Restored]) -> None:
         """Encode frames as they come; the first is the first of a piece."""

@@ -104,33 +104,33 @@ class PackedStream:
 class JoinedStream:
     """Streams of one size, one after the other: the files of a dataset that has one for each frame."""
 
-    parts: tuple[SpikeStream, ...]
+    streams: tuple[SpikeStream, ...]
 
     def __post_init__(self) -> None:
-        first = self.parts[0]
-        for part in self.parts:
-            if (part.height, part.width) != (first.height, first.width):
+        first = self.streams[0]
+        for stream in self.streams:
+            if (stream.height, stream.width) != (first.height, first.width):
                 raise ValueError(
-                    f"{part.files[0]}: {part.width}x{part.height} spikes; the parts before it have "
+                    f"{stream.files[0]}: {stream.width}x{stream.height} spikes; those before it have "
                     f"{first.width}x{first.height}"
                 )
 
     @property
     def height(self) -> int:
-        return self.parts[0].height
+        return self.streams[0].height
 
     @property
     def width(self) -> int:
-        return self.parts[0].width
+        return self.streams[0].width
 
     @property
     def files(self) -> tuple[Path, ...]:
-        return tuple(file for part in self.parts for file in part.files)
+        return tuple(file for stream in self.streams for file in stream.files)
 
     @cached_property
     def starts(self) -> tuple[int, ...]:
-        """The tick at which each part begins, and behind them the end."""
-        return tuple(int(start) for start in np.cumsum([0, *(part.num_ticks for part in self.parts)]))
+        """The tick at which each stream begins, and behind them the end."""
+        return tuple(int(start) for start in np.cumsum([0, *(stream.num_ticks for stream in self.streams)]))
 
     @property
     def num_ticks(self) -> int:
@@ -139,23 +139,23 @@ class JoinedStream:
     def read(self, start_tick: int, stop_tick: int) -> UInt8[np.ndarray, "T h w"]:
         check_window(str(self.files[0].parent), start_tick, stop_tick, self.num_ticks)
         pieces = [
-            part.read(max(start_tick - start, 0), min(stop_tick - start, part.num_ticks))
-            for part, start in zip(self.parts, self.starts, strict=False)
-            if start < stop_tick and start + part.num_ticks > start_tick
+            stream.read(max(start_tick - start, 0), min(stop_tick - start, stream.num_ticks))
+            for stream, start in zip(self.streams, self.starts, strict=False)
+            if start < stop_tick and start + stream.num_ticks > start_tick
         ]
         if not pieces:
             return np.zeros((0, self.height, self.width), dtype=np.uint8)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def count(self, edges: Sequence[int]) -> UInt[np.ndarray, "K h w"]:
-        """Every part counts what falls into it; nothing is unpacked here."""
+        """Every stream counts what falls into it; nothing is unpacked here."""
         check_edges(edges)
         check_window(str(self.files[0].parent), edges[0], edges[-1], self.num_ticks)
         counts = np.zeros((len(edges) - 1, self.height, self.width), dtype=counts_dtype(edges))
-        for part, start in zip(self.parts, self.starts, strict=False):
-            inside = [min(max(edge - start, 0), part.num_ticks) for edge in edges]
+        for stream, start in zip(self.streams, self.starts, strict=False):
+            inside = [min(max(edge - start, 0), stream.num_ticks) for edge in edges]
             if inside[0] < inside[-1]:
-                counts += part.count(inside)
+                counts += stream.count(inside)
         return counts
 
 
@@ -168,9 +168,9 @@ def live_ticks(stream: SpikeStream, start_tick: int, stop_tick: int) -> Bool[np.
     check_window(str(stream.files[0]), start_tick, stop_tick, stream.num_ticks)
     if isinstance(stream, JoinedStream):
         pieces = [
-            live_ticks(part, max(start_tick - start, 0), min(stop_tick - start, part.num_ticks))
-            for part, start in zip(stream.parts, stream.starts, strict=False)
-            if start < stop_tick and start + part.num_ticks > start_tick
+            live_ticks(one, max(start_tick - start, 0), min(stop_tick - start, one.num_ticks))
+            for one, start in zip(stream.streams, stream.starts, strict=False)
+            if start < stop_tick and start + one.num_ticks > start_tick
         ]
         return np.concatenate(pieces) if pieces else np.zeros(0, dtype=bool)
     if isinstance(stream, PackedStream) and stream.geometry.width % 8 == stream.geometry.tag_bits % 8 == 0:

@@ -83,15 +83,17 @@ def worst_first(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def network_of(summary: dict[str, Any]) -> str:
-    """The name of the network that restored, as its weights are called."""
+    """The name of the weights that restored, as `--weights` takes it."""
     return str(summary["weights"]).removesuffix(".safetensors")
 
 
 def restored_words(summary: dict[str, Any]) -> str:
-    """One sentence: how many frames, with which weights, how long it took."""
+    """One sentence: how many frames, by which weights and network, how long it took, what is missing."""
     frames = "1 frame" if summary["num_frames"] == 1 else f"{summary['num_frames']} frames"
+    alone = f", {len(summary['without_spikes'])} without spikes" if summary["without_spikes"] else ""
     dropped = f", {len(summary['dropped'])} left out" if summary["dropped"] else ""
-    return f"{frames} restored with {network_of(summary)} in {summary['seconds']:.1f} s{dropped}."
+    by = f"{network_of(summary)} ({summary['network']})"
+    return f"{frames} restored by {by} in {summary['seconds']:.1f} s{alone}{dropped}."
 
 
 def _scores(recording: Recording, restored: Sequence[Path], network: str) -> list[list[str]]:
@@ -112,6 +114,7 @@ def _number(value: float, digits: int) -> str:
 def _settings(summary: dict[str, Any]) -> list[tuple[str, str]]:
     values = {
         "weights": summary["weights"],
+        "network": summary["network"],
         "frames a second": f"{summary['fps']:g}",
         "peak memory": f"{summary['peak_bytes'] / 1e9:.2f} GB",
         **{f"options: {name}": value for name, value in summary["options"].items() if value not in (None, (), False)},

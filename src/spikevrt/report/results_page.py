@@ -28,7 +28,7 @@ from spikevrt.evaluate.results import (
     read_results,
     recordings_under,
     shown,
-    splits,
+    suites,
 )
 from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import read_image
@@ -283,7 +283,7 @@ def _better(metric: str) -> int:
 
 def _condition_tables(results: Results, metric: str) -> list[dict[str, Any]]:
     parts = []
-    for split, conditions in splits(results).items():
+    for suite, conditions in suites(results).items():
         rows = [["condition", "recordings", *(method.name for method in results.methods)]]
         strong = set()
         for condition in conditions:
@@ -292,18 +292,18 @@ def _condition_tables(results: Results, metric: str) -> list[dict[str, Any]]:
             base = " (base)" if condition is base_of(conditions) else ""
             rows.append([condition.name + base, str(len(recordings)), *cells])
             strong |= {(len(rows) - 1, best + 1) for best in _best(results, recordings, metric)}
-        parts.append({"title": f"{split}: {metric}", "rows": rows, "strong": strong})
+        parts.append({"title": f"{suite}: {metric}", "rows": rows, "strong": strong})
     return parts
 
 
 def _stress(results: Results, metric: str) -> list[Chart]:
     charts = []
-    for split, conditions in splits(results).items():
+    for suite, conditions in suites(results).items():
         for axis, along in AXES:
             points = curve_conditions(conditions, axis)
             if len(points) > 1:
                 curves = [_curve(results, method, k, points, metric) for k, method in enumerate(results.methods)]
-                title = f"{split}: {metric} against {along}"
+                title = f"{suite}: {metric} against {along}"
                 charts.append(
                     line_chart([c for c in curves if c.points], title=title, along=along, upward=_axis(metric))
                 )

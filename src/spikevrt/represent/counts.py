@@ -17,10 +17,12 @@ from torch import Tensor
 from spikevrt.recording.alignment import read_at
 from spikevrt.recording.recording import Recording
 from spikevrt.represent.interval import expected_counts
-from spikevrt.represent.voxel import Split, count_bins
+from spikevrt.represent.voxel import count_bins
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Integer, UInt8
+
+    from spikevrt.config import Binning
 
 
 Count = Callable[[Sequence[int]], "Integer[np.ndarray, 'S h w']"]
@@ -31,7 +33,7 @@ def exposure_counts(
     num_ticks: int,
     *,
     num_bins: int,
-    split: Split = "whole",
+    binning: Binning = "whole",
     bad: Bool[np.ndarray, "h w"] | None = None,
     positions: Float[np.ndarray, "h2 w2 2"] | None = None,
 ) -> Float[Tensor, "{num_bins} h2 w2"]:
@@ -43,11 +45,11 @@ def exposure_counts(
     Raises:
         ValueError: as `count_bins`, `repair` and `read_at` do.
     """
-    return place_counts(count_bins(count, num_ticks, num_bins=num_bins, split=split), bad=bad, positions=positions)
+    return place_counts(count_bins(count, num_ticks, num_bins=num_bins, binning=binning), bad=bad, positions=positions)
 
 
 def frame_counts(
-    recording: Recording, index: int, *, num_bins: int, split: Split = "whole"
+    recording: Recording, index: int, *, num_bins: int, binning: Binning = "whole"
 ) -> Float[Tensor, "{num_bins} h2 w2"]:
     """`exposure_counts` of exposure `index` of a recording, bad pixels filled, on the frame.
 
@@ -57,7 +59,7 @@ def frame_counts(
         lambda edges: recording.count_exposure(index, edges),
         recording.exposures[index].num_ticks,
         num_bins=num_bins,
-        split=split,
+        binning=binning,
         bad=recording.bad_mask(),
         positions=recording.sensor_positions,
     )
@@ -67,7 +69,7 @@ def exposure_intervals(
     spikes_Thw: UInt8[Tensor, "T h w"],
     *,
     num_bins: int,
-    split: Split = "whole",
+    binning: Binning = "whole",
     bad: Bool[np.ndarray, "h w"] | None = None,
     positions: Float[np.ndarray, "h2 w2 2"] | None = None,
 ) -> Float[Tensor, "{num_bins} h2 w2"]:
@@ -75,7 +77,7 @@ def exposure_intervals(
 
     Raises ValueError as `exposure_counts` does.
     """
-    return place_counts(expected_counts(spikes_Thw, num_bins=num_bins, split=split), bad=bad, positions=positions)
+    return place_counts(expected_counts(spikes_Thw, num_bins=num_bins, binning=binning), bad=bad, positions=positions)
 
 
 def window_intervals(
@@ -83,7 +85,7 @@ def window_intervals(
     shift_ticks: int,
     *,
     num_bins: int,
-    split: Split = "whole",
+    binning: Binning = "whole",
     bad: Bool[np.ndarray, "h w"] | None = None,
     positions: Float[np.ndarray, "h2 w2 2"] | None = None,
 ) -> tuple[Float[Tensor, "{num_bins} h2 w2"], Float[Tensor, "h2 w2"] | None]:
@@ -94,7 +96,7 @@ def window_intervals(
     """
     num_ticks = len(spikes_Thw) - abs(shift_ticks)
     exposed, read = (slice(first, first + num_ticks) for first in (max(0, -shift_ticks), max(0, shift_ticks)))
-    counts = exposure_intervals(spikes_Thw[read], num_bins=num_bins, split=split, bad=bad, positions=positions)
+    counts = exposure_intervals(spikes_Thw[read], num_bins=num_bins, binning=binning, bad=bad, positions=positions)
     if shift_ticks == 0:
         return counts, None
     return counts, exposure_intervals(spikes_Thw[exposed], num_bins=1, bad=bad, positions=positions)[0] / num_ticks

@@ -29,10 +29,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spikevrt.config import SpikeInputs
+from spikevrt.config import Binning, SpikeInputs
 from spikevrt.light import linear_to_srgb, srgb_to_linear
 from spikevrt.represent.counts import place_counts, window_intervals
-from spikevrt.represent.voxel import Split, VoxelStats, bin_bounds, normalise, voxelise
+from spikevrt.represent.voxel import VoxelStats, bin_bounds, normalise, voxelise
 from spikevrt.represent.voxel import density as voxel_density
 
 if TYPE_CHECKING:
@@ -74,16 +74,21 @@ def bin_spikes(
     """Bin the ticks of one exposure and of the window that begins `shift_ticks` after it, which only profiles read.
 
     Raises:
-        ValueError: fewer ticks than bins with split "whole", every pixel bad, or a position that is not a number.
+        ValueError: fewer ticks than bins with binning "whole", every pixel bad, or a position that is not a number.
     """
     num_ticks = len(spikes_Thw) - abs(shift_ticks)
     if spec.representation == "profile":
         counts, mean_rate = window_intervals(
-            spikes_Thw, shift_ticks, num_bins=spec.num_bins, split=spec.split, bad=grid.bad, positions=grid.positions
+            spikes_Thw,
+            shift_ticks,
+            num_bins=spec.num_bins,
+            binning=spec.binning,
+            bad=grid.bad,
+            positions=grid.positions,
         )
         return BinnedSpikes(counts, num_ticks, mean_rate)
     assert shift_ticks == 0, shift_ticks
-    counts = voxelise(spikes_Thw, num_bins=spec.num_bins, split=spec.split)
+    counts = voxelise(spikes_Thw, num_bins=spec.num_bins, binning=spec.binning)
     return BinnedSpikes(place_counts(counts, bad=grid.bad, positions=grid.positions), num_ticks)
 
 
@@ -105,10 +110,10 @@ def network_inputs(
     if spec.relight:
         dark = PROFILE_DARK_RATE if is_profile else DARK_RATE
         frame = relight(
-            blur, spikes.counts, spikes.num_ticks, split=spec.split, dark=dark, mean_rate=spikes.mean_rate
+            blur, spikes.counts, spikes.num_ticks, binning=spec.binning, dark=dark, mean_rate=spikes.mean_rate
         )  # fmt: skip
     if is_profile:
-        return frame, profile(spikes.counts, spikes.num_ticks, split=spec.split, mean_rate=spikes.mean_rate)
+        return frame, profile(spikes.counts, spikes.num_ticks, binning=spec.binning, mean_rate=spikes.mean_rate)
     if spec.normalize == "density" and density is None:
         density = float(voxel_density(spikes.counts))
     return frame, normalise(spikes.counts, stats, density=density if spec.normalize == "density" else None)
@@ -151,7 +156,7 @@ def relight(
     counts: Float[Tensor, "K h w"],
     num_ticks: int,
     *,
-    split: Split,
+    binning: Binning,
     dark: float = DARK_RATE,
     mean_rate: Float[Tensor, "h w"] | None = None,
 ) -> Float[Tensor, "3 H W"]:
@@ -163,7 +168,7 @@ def relight(
     the cropped whole: resizing looks at neighbours). A new tensor, in [0, 1].
     """
     first, stop = short_bins(len(counts))
-    bounds = bin_bounds(num_ticks, len(counts), split)
+    bounds = bin_bounds(num_ticks, len(counts), binning)
     short_ticks = (bounds[stop] - bounds[first]) / len(counts)
     counts = counts.float()
     long = counts.sum(0) / num_ticks if mean_rate is None else mean_rate
@@ -178,7 +183,7 @@ def profile(
     counts: Float[Tensor, "... K h w"],
     num_ticks: int,
     *,
-    split: Split,
+    binning: Binning,
     mean_rate: Float[Tensor, "... h w"] | None = None,
 ) -> Float[Tensor, "... K h w"]:
     """log(rate in the bin / mean rate over the exposure) / `PROFILE_SCALE`, from expected counts per bin.
@@ -188,7 +193,7 @@ def profile(
     the profile of a crop is the cropped profile.
     """
     num_bins = counts.shape[-3]
-    bounds = torch.tensor(bin_bounds(num_ticks, num_bins, split), dtype=counts.dtype, device=counts.device)
+    bounds = torch.tensor(bin_bounds(num_ticks, num_bins, binning), dtype=counts.dtype, device=counts.device)
     ticks = (bounds.diff() / num_bins)[:, None, None]
     mean = counts.sum(-3, keepdim=True) / num_ticks if mean_rate is None else mean_rate.unsqueeze(-3)
     return ((counts / ticks + PROFILE_DARK_RATE) / (mean + PROFILE_DARK_RATE)).log_().div_(PROFILE_SCALE)
@@ -197,7 +202,9 @@ def profile(
 BLOCK = 8  # sensor pixels a side: few enough that something small stands out, enough for a steady mean
 
 
-def spike_activity(counts: Float[Tensor, "K h w"], num_ticks: int, *, split: Split = "whole") -> Float[Tensor, "hb wb"]:
+def spike_activity(
+    counts: Float[Tensor, "K h w"], num_ticks: int, *, binning: Binning = "whole"
+) -> Float[Tensor, "hb wb"]:
     """How far the spikes of each block of 8 x 8 pixels are from steady firing: 1 for a still scene, 0 for a dark one.
 
     With C(s) the spikes of a pixel up to the share s of the exposure, d(s) = C(s) - s C(1). Steady light leaves d to
@@ -212,7 +219,7 @@ def spike_activity(counts: Float[Tensor, "K h w"], num_ticks: int, *, split: Spl
     num_bins, height, width = counts.shape
     if num_bins < 2:
         raise ValueError(f"num_bins: {num_bins}; activity within an exposure needs 2 or more")
-    bounds = bin_bounds(num_ticks, num_bins, split)
+    bounds = bin_bounds(num_ticks, num_bins, binning)
     total, fired = counts.sum(0), torch.zeros_like(counts[0])
     most = counts.new_zeros(-(-height // BLOCK), -(-width // BLOCK))
     for bin_counts, (_, bound) in zip(counts[:-1], pairwise(bounds), strict=False):

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from spikevrt.represent.voxel import Split, bin_bounds
+from spikevrt.represent.voxel import bin_bounds
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int32, UInt8
+
+    from spikevrt.config import Binning
 
 
 STRIP_VALUES = 1 << 24  # spikes turned into intervals at a time, which bounds the memory
@@ -77,7 +79,7 @@ def intervals(spikes_THW: UInt8[Tensor, "... T H W"]) -> Int32[Tensor, "... T H 
 
 
 def interval_voxels(
-    spikes_THW: UInt8[Tensor, "... T H W"], *, num_bins: int, split: Split = "whole"
+    spikes_THW: UInt8[Tensor, "... T H W"], *, num_bins: int, binning: Binning = "whole"
 ) -> Float[Tensor, "... {num_bins} H W"]:
     """Expected spikes per bin: each spike's unit is spread evenly over the interval that it ends, then binned.
 
@@ -92,7 +94,7 @@ def interval_voxels(
     Raises ValueError as `voxelise` does; the bins are the same.
     """
     num_ticks = spikes_THW.shape[-3]
-    bounds = bin_bounds(num_ticks, num_bins, split)
+    bounds = bin_bounds(num_ticks, num_bins, binning)
     dtype = torch.int16 if num_ticks <= MAX_INT16_TICKS else torch.int32
     picture = (*spikes_THW.shape[:-3], *spikes_THW.shape[-2:])
     # As in `intervals`, whole numbers instead of masks. First forwards: what lies before each tick.
@@ -125,7 +127,7 @@ def interval_voxels(
 
 
 def expected_counts(
-    spikes_Thw: UInt8[Tensor, "... T h w"], *, num_bins: int, split: Split
+    spikes_Thw: UInt8[Tensor, "... T h w"], *, num_bins: int, binning: Binning
 ) -> Float[Tensor, "... K h w"]:
     """`interval_voxels`, some rows at a time: expected spikes per bin.
 
@@ -134,7 +136,7 @@ def expected_counts(
     *leading, num_ticks, height, width = spikes_Thw.shape
     rows = max(1, STRIP_VALUES // max(1, num_ticks * width * torch.Size(leading).numel()))
     strips = [
-        interval_voxels(spikes_Thw[..., top : top + rows, :], num_bins=num_bins, split=split)
+        interval_voxels(spikes_Thw[..., top : top + rows, :], num_bins=num_bins, binning=binning)
         for top in range(0, height, rows)
     ]
     return torch.cat(strips, dim=-2)

@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikevrt.config import Binning
+
 if TYPE_CHECKING:
     from jaxtyping import Float, Float64, Integer, Shaped, UInt8
 
-Split = Literal["whole", "fractional"]
 Normalize = Literal["none", "density"]
 
 
@@ -31,18 +32,18 @@ class VoxelSpec:
     """How an exposure becomes voxels.
 
     num_bins: bins per exposure (K).
-    split: "whole", a tick belongs to one bin, which needs a tick for every bin; "fractional", a tick that lies in
+    binning: "whole", a tick belongs to one bin, which needs a tick for every bin; "fractional", a tick that lies in
         several bins is shared among them by overlap in time, which works for any number of ticks.
     normalize: "none"; "density", each exposure's mean of log1p(counts) is brought to that of the training set.
     """
 
     num_bins: int = 32
-    split: Split = "whole"
+    binning: Binning = "whole"
     normalize: Normalize = "none"
 
     def __post_init__(self) -> None:
         _check_num_bins(self.num_bins)
-        _check_split(self.split)
+        _check_binning(self.binning)
         _check_normalize(self.normalize)
 
 
@@ -59,7 +60,7 @@ class VoxelStats:
 
 
 def bin_edges(num_ticks: int, num_bins: int) -> list[int]:
-    """The K + 1 edges floor(k * T / K) of split "whole": bin k covers ticks [edges[k], edges[k+1]).
+    """The K + 1 edges floor(k * T / K) of binning "whole": bin k covers ticks [edges[k], edges[k+1]).
 
     Raises:
         ValueError: num_bins is below 1, or there are fewer ticks than bins (some bins would always be empty).
@@ -68,19 +69,19 @@ def bin_edges(num_ticks: int, num_bins: int) -> list[int]:
     if num_ticks < num_bins:
         raise ValueError(
             f"num_bins: {num_bins} bins for {num_ticks} ticks; "
-            f"allowed: at most one bin per tick, or split: fractional, which shares ticks among bins"
+            f"allowed: at most one bin per tick, or binning: fractional, which shares ticks among bins"
         )
     return [k * num_ticks // num_bins for k in range(num_bins + 1)]
 
 
-def bin_bounds(num_ticks: int, num_bins: int, split: Split) -> list[int]:
-    """The K + 1 edges of either split, in K-ths of a tick: bin k covers [bounds[k], bounds[k+1]).
+def bin_bounds(num_ticks: int, num_bins: int, binning: Binning) -> list[int]:
+    """The K + 1 edges of either binning, in K-ths of a tick: bin k covers [bounds[k], bounds[k+1]).
 
     Raises:
-        ValueError: as `bin_edges` for split "whole"; num_bins is below 1, or there is no tick; an unknown split.
+        ValueError: as `bin_edges` for binning "whole"; num_bins is below 1, or there is no tick; an unknown binning.
     """
-    _check_split(split)
-    if split == "whole":
+    _check_binning(binning)
+    if binning == "whole":
         return [edge * num_bins for edge in bin_edges(num_ticks, num_bins)]
     _check_num_bins(num_bins)
     if num_ticks < 1:
@@ -89,7 +90,7 @@ def bin_bounds(num_ticks: int, num_bins: int, split: Split) -> list[int]:
 
 
 def voxelise(
-    spikes_THW: UInt8[Tensor, "... T H W"], *, num_bins: int, split: Split = "whole"
+    spikes_THW: UInt8[Tensor, "... T H W"], *, num_bins: int, binning: Binning = "whole"
 ) -> Float[Tensor, "... {num_bins} H W"]:
     """Count the spikes (0 or 1) of each pixel in `num_bins` contiguous slices of time.
 
@@ -111,9 +112,9 @@ def voxelise(
 
     num_ticks = spikes_THW.shape[-3]
     shape = (*spikes_THW.shape[:-3], num_bins, *spikes_THW.shape[-2:])
-    edges = _segment_edges(num_ticks, num_bins, split)
+    edges = _segment_edges(num_ticks, num_bins, binning)
     counts = torch.empty(shape, dtype=torch.float32, device=spikes_THW.device)
-    if split == "whole":
+    if binning == "whole":
         for k in range(num_bins):
             counts[..., k, :, :] = count(edges[k], edges[k + 1])
         return counts
@@ -126,7 +127,7 @@ def count_bins(
     num_ticks: int,
     *,
     num_bins: int,
-    split: Split = "whole",
+    binning: Binning = "whole",
 ) -> Float[Tensor, "{num_bins} H W"]:
     """`voxelise`, bit for bit, of one exposure from a source that counts spikes itself, such as a packed file.
 
@@ -136,10 +137,10 @@ def count_bins(
 
     Raises ValueError as `voxelise` does.
     """
-    edges = _segment_edges(num_ticks, num_bins, split)
+    edges = _segment_edges(num_ticks, num_bins, binning)
     segments = count(edges)
     assert segments.ndim == 3 and len(segments) == len(edges) - 1 and segments.dtype.kind in "iu", segments.shape
-    if split == "whole":
+    if binning == "whole":
         return torch.from_numpy(segments.astype(np.float32))
     counts = torch.empty((num_bins, *segments.shape[1:]), dtype=torch.float32)
     return _share([torch.from_numpy(segment.astype(np.int32)) for segment in segments], edges, counts)
@@ -179,21 +180,21 @@ def spike_voxels(
     *,
     num_bins: int,
     stats: VoxelStats,
-    split: Split = "whole",
+    binning: Binning = "whole",
     normalize: Normalize = "none",
 ) -> Float[Tensor, "... {num_bins} H W"]:
     """The normalised voxels of whole exposures; with `normalize: density` each is measured on its own.
 
-    Raises ValueError as `voxelise` does, and for an unknown split or normalize.
+    Raises ValueError as `voxelise` does, and for an unknown binning or normalize.
     """
     _check_normalize(normalize)
-    counts = voxelise(spikes_THW, num_bins=num_bins, split=split)
+    counts = voxelise(spikes_THW, num_bins=num_bins, binning=binning)
     return normalise(counts, stats, density=density(counts) if normalize == "density" else None)
 
 
-def _segment_edges(num_ticks: int, num_bins: int, split: Split) -> list[int]:
+def _segment_edges(num_ticks: int, num_bins: int, binning: Binning) -> list[int]:
     """Edges of the runs of ticks that are counted together: each run lies in one bin, or is one tick."""
-    bounds = bin_bounds(num_ticks, num_bins, split)
+    bounds = bin_bounds(num_ticks, num_bins, binning)
     return sorted({bound // num_bins for bound in bounds} | {-(-bound // num_bins) for bound in bounds})
 
 
@@ -243,9 +244,9 @@ def _check_num_bins(num_bins: int) -> None:
         raise ValueError(f"num_bins: {num_bins}; allowed: 1 or more")
 
 
-def _check_split(split: str) -> None:
-    if split not in get_args(Split):
-        raise ValueError(f"split: {split!r}; allowed: {', '.join(get_args(Split))}")
+def _check_binning(binning: str) -> None:
+    if binning not in get_args(Binning):
+        raise ValueError(f"binning: {binning!r}; allowed: {', '.join(get_args(Binning))}")
 
 
 def _check_normalize(normalize: str) -> None:

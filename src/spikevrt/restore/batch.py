@@ -31,6 +31,7 @@ from spikevrt.restore.restorer import Gate
 from spikevrt.restore.writer import SUMMARY_FILE
 from spikevrt.runtime import pick_device
 from spikevrt.shipped import find
+from spikevrt.typed import load_mapping
 
 BATCH_FILE = "summary.json"
 Status = Literal["restored", "kept", "failed"]
@@ -128,10 +129,10 @@ def _standing(task: Task) -> Outcome | None:
     if not task.out.exists():
         return None
     try:
-        summary = json.loads((task.out / SUMMARY_FILE).read_text(encoding="utf-8"))
+        summary = load_mapping(task.out / SUMMARY_FILE)
         if summary["made_with"] == task.job.made_with:
             return Outcome(task.recording.name, "kept", summary["num_frames"], summary["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError):
         pass
     if task.job.overwrite:
         return None

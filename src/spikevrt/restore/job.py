@@ -31,6 +31,7 @@ from spikevrt.restore.prefetch import in_background
 from spikevrt.restore.restorer import Gate, Restoration, Restored, Restorer
 from spikevrt.restore.writer import FrameFiles, Parts, VideoPieces, check_out, summary_path
 from spikevrt.shipped import find
+from spikevrt.typed import load_mapping
 
 JOB_FILE, JOB_FORMAT, JOB_VERSION = "job.json", "spikevrt-restore-job", 1
 WRITE_BEHIND = 8  # finished frames that may wait to be written
@@ -58,8 +59,8 @@ def restore_recording(
 
     Returns the summary, which is also written: num_frames, dropped (frame_idx and why), seconds and resumed_at (of this
     call), peak_bytes (of CUDA, else of this process) and predicted_peak_bytes, tiles (as `tiles_in_all`), cuts (null:
-    not looked for) and without_spikes (numbers of frames), fps, notes, recording, weights, options, environment; and
-    made_with, if given.
+    not looked for) and without_spikes (numbers of frames), fps, notes, recording, weights, network (its name in words),
+    options, environment; and made_with, if given.
 
     Raises:
         FileExistsError: `out` exists, and `overwrite` is off or it is no earlier result of this function; or an
@@ -115,6 +116,7 @@ def restore_recording(
             "notes": [],
             "recording": recording.name,
             "weights": path.name,
+            "network": restorer.info.model.name,
             "options": asdict(plan.options),
             "environment": runtime.environment(restorer.device),
             **({} if job.made_with is None else {"made_with": job.made_with}),
@@ -200,7 +202,7 @@ def _locked(out: Path, job: Path) -> Iterator[None]:
 
 def _check_same(job: Path, begun: dict[str, Any]) -> None:
     try:
-        before = json.loads((job / JOB_FILE).read_text(encoding="utf-8"))
+        before = load_mapping(job / JOB_FILE)
     except ValueError:
         before = {}
     now = json.loads(json.dumps(begun))
@@ -217,7 +219,7 @@ def _fitted(job: Path, options: RestoreOptions) -> tuple[RestoreOptions, int | N
     path = job / "plan.json"
     if not path.is_file():
         return None
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = load_mapping(path)
     return replace(options, **values["changed"]), values["predicted_peak_bytes"]
 
 

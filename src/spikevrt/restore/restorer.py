@@ -64,13 +64,13 @@ class LoadedNetwork:
 
 
 class Restored(NamedTuple):
-    """One sharp frame, on the CPU, not clamped: `number` of those that come out, `part` of `fps_factor` steps
+    """One sharp frame, on the CPU, not clamped: `number` of those that come out, `step` of `fps_factor` steps
     after frame `source` of the recording."""
 
     number: int
     frame: Float[Tensor, "3 H W"]
     source: int
-    part: int
+    step: int
 
 
 def load_network(weights: Path, device: torch.device) -> tuple[Network, WeightsInfo]:
@@ -305,7 +305,7 @@ def check_spikes(info: WeightsInfo, recording: Recording) -> None:
     spec = info.model.spikes
     assert spec is not None and recording.spikes is not None
     for index, exposure in enumerate(recording.exposures):
-        if exposure.num_ticks < (spec.num_bins if spec.split == "whole" else 1):
+        if exposure.num_ticks < (spec.num_bins if spec.binning == "whole" else 1):
             raise ValueError(
                 f"{recording.root}: frame {index} has {exposure.num_ticks} ticks; these weights need {spec.num_bins} "
                 f"or more"
@@ -327,7 +327,7 @@ def check_spikes(info: WeightsInfo, recording: Recording) -> None:
             raise ValueError(f"{recording.root}: no spike in the exposures looked at; is the stream dead?")
         return
     means = [
-        voxel_density(frame_counts(recording, index, num_bins=spec.num_bins, split=spec.split)).item()
+        voxel_density(frame_counts(recording, index, num_bins=spec.num_bins, binning=spec.binning)).item()
         for index in looked_at
     ]
     density = sum(means) / len(means)

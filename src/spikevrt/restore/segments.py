@@ -85,7 +85,7 @@ class Seen:
     """What was seen so far while a recording was read, in numbers of the frames that come out.
 
     `cuts`: first frames of new scenes, None where they cannot be looked for; `without_spikes`: restored from the
-    frames alone; `places`: for each frame its source in the recording and its part of the way to the next one (slow
+    frames alone; `places`: for each frame its source in the recording and the step towards the next one (slow
     motion).
     """
 
@@ -140,12 +140,12 @@ def read_clips(recording: Recording, spec: ReadSpec, seen: Seen) -> Iterator[Cli
         follows = previous is not None and not is_cut
         follows = follows and exposure.frame_idx == recording.exposures[source - 1].frame_idx + 1
         if follows and previous is not None and previous[2] and is_usable:
-            for part, (nearer, between) in enumerate(
+            for step, (nearer, between) in enumerate(
                 between_exposures(recording.exposures[source - 1], exposure, spec.fps_factor), start=1
             ):
                 near = previous[1] if nearer == 0 else blur
                 moved, _ = _read_inputs(recording, near, between, spec, grid, wanted=is_wanted())
-                yield from add(moved, (source - 1, part))
+                yield from add(moved, (source - 1, step))
         if segment is None or not follows or is_usable != segment.has_spikes:
             if segment is not None:
                 yield from segment.close()
@@ -260,7 +260,7 @@ def _read_inputs(
             return alone, False
         spikes = bin_spikes(inputs, torch.from_numpy(ticks), exposure.shift_ticks, grid)
         if skips:  # by counts: expected spikes tell of the light, and are steadier than single ones
-            counts = voxelise(torch.from_numpy(exposed), num_bins=inputs.num_bins, split=inputs.split)
+            counts = voxelise(torch.from_numpy(exposed), num_bins=inputs.num_bins, binning=inputs.binning)
             counts = place_counts(counts, bad=grid.bad, positions=grid.positions)
     else:
         live: list[np.ndarray] = []
@@ -271,13 +271,13 @@ def _read_inputs(
             return np.stack([_counted(run, live) for run in runs])
 
         counts = exposure_counts(
-            count, exposure.num_ticks, num_bins=inputs.num_bins, split=inputs.split, bad=grid.bad,
+            count, exposure.num_ticks, num_bins=inputs.num_bins, binning=inputs.binning, bad=grid.bad,
             positions=grid.positions,
         )  # fmt: skip
         if not is_usable(recording, exposure, np.concatenate(live)):
             return alone, False
         spikes = BinnedSpikes(counts, exposure.num_ticks)
-    activity = spike_activity(counts, exposure.num_ticks, split=inputs.split) if skips else None
+    activity = spike_activity(counts, exposure.num_ticks, binning=inputs.binning) if skips else None
     return FrameInputs(*network_inputs(inputs, spec.stats, blur, spikes), blur, activity), True
 
 

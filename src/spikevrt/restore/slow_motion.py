@@ -26,8 +26,8 @@ def between_exposures(one: Exposure, two: Exposure, factor: int) -> Iterator[tup
     """The `factor` - 1 sharp frames between the middles of two exposures that follow each other: which of the two is
     nearer (0 or 1), and that exposure with the window moved."""
     between = _middle(two) - _middle(one)
-    for part in range(1, factor):
-        ticks = part * between // factor
+    for step in range(1, factor):
+        ticks = step * between // factor
         if 2 * ticks <= between:
             yield 0, replace(one, shift_ticks=ticks)
         else:

@@ -35,6 +35,7 @@ from spikevrt.model import load_strict
 from spikevrt.train.distributed import whole
 from spikevrt.train.journal import JOURNAL_FILE, TENSORBOARD_FOLDER
 from spikevrt.train.optim import Average, packed, unpacked
+from spikevrt.typed import load_mapping
 
 if TYPE_CHECKING:
     from spikevrt.data.dataset import DatasetInfo
@@ -301,8 +302,8 @@ def _now() -> str:
 def _started(out: Path) -> str:
     """When the run that is resumed was started first."""
     try:
-        return str(json.loads((out / RUN_INFO).read_text(encoding="utf-8"))["started"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(load_mapping(out / RUN_INFO)["started"])
+    except (OSError, ValueError, KeyError):
         return _now()
 
 

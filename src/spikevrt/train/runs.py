@@ -15,7 +15,7 @@ from typing import Any
 from spikevrt.config import Config
 from spikevrt.train.folder import CONFIG, RUN_INFO, differences
 from spikevrt.train.journal import JOURNAL_FILE, read_journal, score_name, series
-from spikevrt.typed import load_yaml
+from spikevrt.typed import load_mapping, load_yaml
 
 SHORT_HASH = 12  # characters
 MAX_VALUE_CHARS = 60  # of one value in the lines of a comparison
@@ -140,7 +140,7 @@ def _read(folder: Path) -> tuple[RunSummary, dict[str, Any], dict[str, Any], lis
     """(summary, settings, environment, journal rows); of a damaged run the summary alone is of use."""
     try:
         config = _settings(folder)
-        about = _about(folder)
+        about = load_mapping(folder / RUN_INFO)
         rows = _rows(folder)
     except (ValueError, OSError) as error:
         return RunSummary(folder=folder, state="damaged", problem=_reason(error, folder)), {}, {}, []
@@ -183,18 +183,6 @@ def _settings(folder: Path) -> dict[str, Any]:
         if not isinstance(steps, int) or isinstance(steps, bool):
             raise ValueError(f"{CONFIG} has no optim.steps") from None
         return values
-
-
-def _about(folder: Path) -> dict[str, Any]:
-    if not (folder / RUN_INFO).exists():
-        raise ValueError(f"no {RUN_INFO}")
-    try:
-        about = json.loads((folder / RUN_INFO).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise ValueError(f"{RUN_INFO} is no JSON file") from None
-    if not isinstance(about, dict):
-        raise ValueError(f"{RUN_INFO} is no mapping")
-    return about
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:

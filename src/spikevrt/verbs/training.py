@@ -13,10 +13,10 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from spikevrt.atomic import refuse_existing_file, write_text
-from spikevrt.config import PrepareOptions, TrainConfig
+from spikevrt.config import PrepareOptions, Split, TrainConfig
 from spikevrt.evaluate.scores import Measure
 from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.restore.options import RestoreOptions
@@ -81,7 +81,7 @@ def _prepare(parsed: argparse.Namespace) -> None:
         root = prepare(sources, parsed.out, options, admit=admit, overwrite=parsed.overwrite, progress=progress)
     info = open_dataset(root)
     dropped = f", {info.num_dropped} dropped (each sequence's dropped.log says why)" if info.num_dropped else ""
-    lacking = [part for part in ("train", "val") if any(not s.has_sharp for s in info.sequences(part))]
+    lacking = [split for split in get_args(Split) if any(not s.has_sharp for s in info.sequences(split))]
     without = f", without sharp frames: {' and '.join(lacking)}" if lacking else ""
     say_made(f"{info.num_frames} frames{without}{dropped}", root, start_s)
 
@@ -300,8 +300,8 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     start_s = time.perf_counter()
     weights, options = compared_weights(parsed), restore_options(parsed)
     with results_folder(parsed.out, overwrite=parsed.overwrite) as folder:
-        layout = options_of(LayoutOptions, parsed)  # of a dataset folder the part that nothing was trained on
-        recordings = open_recordings(parsed.recordings, layout, part="val", keep_outside=True)
+        layout = options_of(LayoutOptions, parsed)  # of a dataset folder the split that nothing was trained on
+        recordings = open_recordings(parsed.recordings, layout, split="val", keep_outside=True)
         results = write_results(
             weights, recordings, folder, options, keep_frames=parsed.keep_frames, measure=options_of(Measure, parsed),
             gate=admit,

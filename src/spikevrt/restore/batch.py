@@ -12,10 +12,11 @@ import json
 import os
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 
@@ -114,6 +115,22 @@ def restore_many(
         for outcome in run_jobs(run, tasks, engine, lost=_lost):
             add(outcome)
     return [outcomes[path.name] for path in recordings]
+
+
+def told(outcomes: Sequence[Outcome], out: Path, seconds: float) -> list[str]:
+    """A table of the recordings, and a last line: how many of each status, and the first error."""
+    longest = max(len("recording"), *(len(one.name) for one in outcomes))
+    lines = [f"{'recording':{longest}}  frames  seconds  status"]
+    for one in outcomes:
+        frames = "-" if one.num_frames is None else one.num_frames
+        lines.append(f"{one.name:{longest}}  {frames:>6}  {one.seconds:7.1f}  {one.status}")
+    counts = Counter(one.status for one in outcomes)
+    parts = ", ".join(f"{counts[status]} {status}" for status in get_args(Status) if counts[status])
+    last = f"{len(outcomes)} recordings: {parts} -> {out} ({seconds:.1f} s)"
+    if failed := [one for one in outcomes if one.error is not None]:
+        more = f"; and {len(failed) - 1} more in {out / BATCH_FILE}" if len(failed) > 1 else ""
+        last += f"; {failed[0].name}: {failed[0].error}{more}"
+    return [*lines, last]
 
 
 def visible_gpus() -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,13 @@ class Comparison:
     scores: list[tuple[int, float, float]]  # (step, a, b) of every step at which both were validated
     best_gain_db: float | None  # best of b - best of a
     last_gain_db: float | None  # b - a at the last step that both have
+
+    def values(self) -> dict[str, Any]:
+        """As plain values, in which every difference has names."""
+        plain = asdict(self)
+        for key, name in (("settings", "name"), ("environment", "name"), ("scores", "step")):
+            plain[key] = [dict(zip((name, "a", "b"), row, strict=True)) for row in plain[key]]
+        return plain
 
 
 def find_runs(folders: Iterable[str | Path]) -> list[Path]:

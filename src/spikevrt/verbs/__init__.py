@@ -98,16 +98,11 @@ def _argument(hint: Any, default: Any) -> dict[str, Any]:
     return told | {"type": kind, "metavar": how[0] if how else METAVARS[kind]}
 
 
-def given(parsed: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
-    """Which of these options the user gave, and what."""
-    values = {name: getattr(parsed, name) for name in names}
-    return {name: value for name, value in values.items() if value is not None and value is not False}
-
-
 def refuse(parsed: argparse.Namespace, names: Iterable[str], why: str) -> None:
     """Raise ValueError for the first of these options that the user gave."""
-    for name in given(parsed, names):
-        raise ValueError(f"{dashed(name)}: {why}")
+    for name in names:
+        if getattr(parsed, name) is not None and getattr(parsed, name) is not False:
+            raise ValueError(f"{dashed(name)}: {why}")
 
 
 def dashed(name: str) -> str:

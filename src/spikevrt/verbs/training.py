@@ -11,11 +11,10 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
-from spikevrt.atomic import refuse_existing_file, write_text
+from spikevrt.atomic import refuse_existing_file
 from spikevrt.config import PrepareOptions, Split, TrainConfig
 from spikevrt.evaluate.scores import Measure
 from spikevrt.formats.dataset_trees import LayoutOptions
@@ -28,16 +27,13 @@ from spikevrt.verbs import (
     add_out,
     add_recordings,
     add_verb,
+    chosen,
     compared_weights,
     options_of,
     refuse,
     restore_options,
     say_made,
 )
-
-if TYPE_CHECKING:
-    from spikevrt.migrate.config_file import Imported
-
 
 DEFAULT_FOLDER = Path("runs")
 
@@ -96,7 +92,7 @@ def _add_import(actions: Any) -> None:
 
 def _import(parsed: argparse.Namespace) -> None:
     """Tell what becomes of every key of an upper-case config; write the config that it makes."""
-    from spikevrt.migrate.config_file import import_config, read_old_config
+    from spikevrt.migrate.config_file import import_config, read_old_config, write_config
 
     out: Path | None = parsed.out
     if out is None:
@@ -117,19 +113,8 @@ def _import(parsed: argparse.Namespace) -> None:
     if out is None:
         print(f"{len(imported.lines)} keys, none refused")
         return
-    _write(out, parsed.old, imported)
+    write_config(out, parsed.old, imported)
     print(f"{count}; all that is not named has its default -> {out}")
-
-
-def _write(out: Path, old: Path, imported: Imported) -> None:
-    import yaml
-
-    head = [f"From {old.name}, by `spikevrt config import`."]
-    head += [f"Give to the command: {command}" for command in imported.commands]
-    head += [f"Not in it: {line}" for line in imported.refused]
-    text = "".join(f"# {' '.join(line.split())}\n" for line in head)
-    text += yaml.safe_dump(imported.config.to_dict(), sort_keys=False, allow_unicode=True)
-    write_text(out, text)
 
 
 def _add_train(verbs: Any) -> None:
@@ -152,11 +137,9 @@ def _train(parsed: argparse.Namespace) -> None:
 
     if parsed.dry_run:
         refuse(parsed, ("resume", "overwrite"), "not with --dry-run, which reads and writes nothing in --out")
-    settings: list[str] = []
-    if parsed.parallel is not None:
-        settings.append(f"train.parallel={parsed.parallel}")
+    settings = [f"train.{name}={value}" for name, value in chosen(TrainConfig, parsed).items()]
     if parsed.self_supervised:
-        settings += ["train.self_supervised=true", "loss.perceptual_weight=0", "loss.reblur_weight=1"]
+        settings += ["loss.perceptual_weight=0", "loss.reblur_weight=1"]
     config = load_config(parsed.config, settings + parsed.set)  # before torch is loaded: a typing error answers at once
     from spikevrt.report.charts import draw_run
     from spikevrt.train.loop import train
@@ -205,41 +188,24 @@ def _runs(parsed: argparse.Namespace) -> None:
         refuse_existing_file(parsed.plot, overwrite=parsed.overwrite, other="--plot")
         if parsed.plot.suffix.lower() != ".png":
             raise ValueError(f"--plot: {parsed.plot}; allowed: a name that ends in .png")
+    from spikevrt.train.runs import compare, list_runs, listed, told
+
     if parsed.compare is None:
-        _list(parsed.folders or [DEFAULT_FOLDER], as_json=parsed.json)
+        folders = parsed.folders or [DEFAULT_FOLDER]
+        runs = list_runs(folders)
+        values: dict[str, Any] = {"runs": [dataclasses.asdict(run) for run in runs]}
+        lines = listed(runs) or [f"no runs in {', '.join(map(str, folders))}"]
     else:
-        _compare(parsed.compare[0], parsed.compare[1], parsed.plot, as_json=parsed.json)
-
-
-def _list(folders: Sequence[Path], *, as_json: bool) -> None:
-    from spikevrt.train.runs import list_runs, listed
-
-    runs = list_runs(folders)
-    if as_json:
-        print(json.dumps({"runs": [dataclasses.asdict(run) for run in runs]}, indent=2, default=str))
-    else:
-        print("\n".join(listed(runs)) if runs else f"no runs in {', '.join(map(str, folders))}")
-
-
-def _compare(a: Path, b: Path, plot: Path | None, *, as_json: bool) -> None:
-    from spikevrt.train.runs import compare, told
-
-    comparison = compare(a, b)
-    if plot is not None:
+        comparison = compare(*parsed.compare)
+        values, lines = comparison.values(), told(comparison)
+    if parsed.plot is not None:
         from spikevrt.report.charts import draw_comparison
         from spikevrt.train.journal import read_journal
 
-        plot.parent.mkdir(parents=True, exist_ok=True)
-        draw_comparison([(str(path), read_journal(path)) for path in (a, b)], plot)
-    if as_json:
-        plain = dataclasses.asdict(comparison)
-        for key, names in (("settings", "name"), ("environment", "name"), ("scores", "step")):
-            plain[key] = [dict(zip((names, "a", "b"), row, strict=True)) for row in plain[key]]
-        print(json.dumps(plain, indent=2, default=str))
-        return
-    print("\n".join(told(comparison)))
-    if plot is not None:
-        print(f"curves -> {plot}")
+        parsed.plot.parent.mkdir(parents=True, exist_ok=True)
+        draw_comparison([(str(path), read_journal(path)) for path in parsed.compare], parsed.plot)
+        lines.append(f"curves -> {parsed.plot}")
+    print(json.dumps(values, indent=2, default=str) if parsed.json else "\n".join(lines))
 
 
 def add_scores(verbs: Any) -> None:
@@ -256,32 +222,23 @@ def add_scores(verbs: Any) -> None:
     add_fields(parser.add_argument_group(DATASET_GROUP), LayoutOptions)
 
     parser = add_verb(verbs, "bench", _bench, "spikevrt bench --out out/bench", computes=True)
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="PATH", help="folder of results.json; taken up again"
-    )
+    text = "folder of results.json; taken up again"
+    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help=text)
     add_compared_weights(parser, "*")
-    parser.add_argument(
-        "--method",
-        action="append",
-        default=[],
-        metavar="NAME=...",
-        help="one more method: NAME=MODULE:FUNCTION or NAME='COMMAND {recording} {out}' (docs/evaluation.md)",
-    )
-    parser.add_argument(
-        "--conditions", nargs="+", metavar="NAME", help="those alone: medium, medium_threshold_4 ... (all)"
-    )
+    text = "one more method: NAME=MODULE:FUNCTION or NAME='COMMAND {recording} {out}' (docs/evaluation.md)"
+    parser.add_argument("--method", action="append", default=[], metavar="NAME=...", help=text)
+    text = "those alone: medium, medium_threshold_4 ... (all)"
+    parser.add_argument("--conditions", nargs="+", metavar="NAME", help=text)
     parser.add_argument("--recordings", type=Path, metavar="PATH", help="where the recordings lie (OUT/recordings)")
     add_fields(parser, Measure)
     add_fields(parser, RestoreOptions, without=("ignore_health", "strict"))  # its gate refuses nothing
 
     parser = add_verb(verbs, "report", _report, "spikevrt report out/scores --out report.html")
-    parser.add_argument(
-        "results", nargs="+", type=Path, metavar="RESULTS", help="results.json of `evaluate`, or its folder"
-    )
+    text = "results.json of `evaluate`, or its folder"
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help=text)
     add_out(parser, "the page, one file that needs nothing beside it")
-    parser.add_argument(
-        "--pictures", type=int, metavar="N", help="recordings shown with pictures (up to 4, as 6 MB allow)"
-    )
+    text = "recordings shown with pictures (a few, as the size of a page allows)"
+    parser.add_argument("--pictures", type=int, metavar="N", help=text)
 
     parser = add_verb(verbs, "accept", _accept, "spikevrt accept --spike out/scores:spikefold_tiny --twin out/scores")
     text = "results.json of `evaluate --metrics all`, or its folder; with :METHOD where it holds several such networks"

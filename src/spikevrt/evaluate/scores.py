@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -206,11 +206,17 @@ def score_table(results: dict[str, Any]) -> str:
             for metric in known
         ]
         rows.append([method["name"], *cells, *cost])
-    return aligned(rows)
+    return text_table(rows)
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of one length as columns of plain text, the first to the left and the others to the right."""
+def text_table(rows: Sequence[Sequence[str]], *, left: Container[int] = (0,)) -> str:
+    """Rows of one length as columns of text: those of `left` start together, the others (numbers) end together."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+    lines = [
+        "  ".join(
+            text.ljust(width) if column in left else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
     return "\n".join(lines)

@@ -23,12 +23,19 @@ from scenedetect.detectors import AdaptiveDetector
 
 from spikevrt.recording.frames import read_image
 from spikevrt.recording.video import iter_video
-from spikevrt.restore.cuts import CutFinder, find_cuts, small_copy
+from spikevrt.restore.cuts import CutFinder, small_copy, stream_cuts
 
 TRUTH = {"cityCC0": [116], "moviepy_trailer_bbb": [593, 864, 900, 988, 1049]}
 FADES = {"moviepy_trailer_bbb": [240, 241, 336, 337, 768, 769]}  # through black: found or not, it counts for nothing
 LONGER_PX, NUM_CASES = 640, 200
 Case = tuple[np.ndarray, list[int]]  # frames, cuts
+
+
+def our_cuts(frames: np.ndarray) -> list[int]:
+    """Numbers of the frames with which a new scene begins."""
+    stream = stream_cuts(frames)
+    assert stream is not None
+    return [index for index, (_, is_cut) in enumerate(stream) if is_cut]
 
 
 def plain_cuts(frames: np.ndarray) -> list[int]:
@@ -127,7 +134,7 @@ def row(name: str, cases: Iterator[Case], ignored: list[int]) -> str:
     for frames, cuts in cases:
         num_frames, num_cuts = num_frames + len(frames), num_cuts + len(cuts)
         small = np.stack([small_copy(frame, 256) for frame in frames])
-        for k, found in enumerate((plain_cuts(small), find_cuts(frames))):
+        for k, found in enumerate((plain_cuts(small), our_cuts(frames))):
             hits[k] += len(set(cuts) & set(found))
             alarms[k] += len(set(found) - set(cuts) - set(ignored))
     numbers = f"{hits[0]} | {alarms[0]} | {hits[1]} | {alarms[1]}"

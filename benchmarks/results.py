@@ -181,7 +181,6 @@ def main() -> None:
         from spikevrt import shipped
         from spikevrt.bench.run import run_benchmark
         from spikevrt.evaluate import scores
-        from spikevrt.evaluate.runner import Measure
         from spikevrt.recording.spike_file import sha256_file
         from spikevrt.restore.restorer import RestoreOptions
 
@@ -191,7 +190,7 @@ def main() -> None:
         sums = {path: sha256_file(path) for path in weights}
         kept = [method for method in before if method["weights_sha256"] in sums.values()]
         weights = [path for path in weights if sums[path] not in {method["weights_sha256"] for method in kept}]
-        measure = Measure(scores.choose(METRICS))
+        measure = scores.Measure(METRICS)
         results = run_benchmark(
             options.out, weights, [], CONDITIONS, RestoreOptions(), measure, recordings=options.recordings
         )

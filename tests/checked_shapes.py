@@ -3,9 +3,9 @@
 The package imports jaxtyping under TYPE_CHECKING only, so that it runs without it; jaxtyping's own import hook, which
 reads annotations when a function is defined, sees none of them. This hook puts a decorator on every function (and
 dataclass) with a shape in its signature as its module is imported. At the first call the decorator evaluates those
-annotations, the imports under TYPE_CHECKING among them; after each call beartype compares arguments and result with
-them, one set of axis sizes for all; of a generator, each item as it is
-taken. A call that raises has refused its arguments by itself and is not looked at, so
+annotations, the imports under TYPE_CHECKING among them; after each of the first calls in a test (`MAX_CALLS`; all took
+a fifth of the suite's time) beartype compares arguments and result with them, one set of axis sizes for all; of a
+generator, each item as it is taken. A call that raises has refused its arguments by itself and is not looked at, so
 tests of wrong arguments see the function's own message. Nothing is checked while torch compiles or exports, nor in
 processes that a test starts.
 """
@@ -17,6 +17,7 @@ import functools
 import inspect
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -31,7 +32,9 @@ PACKAGE = "spikevrt"
 DECORATOR = "_checks_shapes"
 RESULT = "result_"
 COMPUTED = re.compile(r"\w[*+/-]")
+MAX_CALLS = 8  # of a function that are checked in one test
 
+num_calls: Counter[str] = Counter()  # of a test; conftest.py clears it
 comparisons: dict[str, Callable[..., Any]] = {}  # by the same name; no closure, which compiled graphs cannot trace
 checked: dict[str, Callable[..., Any]] = {}  # function or dataclass in full -> what is decorated
 _type_imports: dict[str, CodeType] = {}  # module -> the body of its `if TYPE_CHECKING:`
@@ -140,8 +143,9 @@ def _checking(function: Callable[..., Any], name: str, module: str) -> Callable[
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         result = function(*args, **kwargs)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or num_calls[name] >= MAX_CALLS:
             return result
+        num_calls[name] += 1
         if name not in comparisons:
             comparisons[name] = _comparison(function, name, module)
         return comparisons[name](result, args, kwargs)

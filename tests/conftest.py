@@ -43,6 +43,11 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)  # tests run in parallel processes
 
 
+@pytest.fixture(autouse=True)
+def _shapes_checked_anew() -> None:
+    checked_shapes.num_calls.clear()
+
+
 @pytest.fixture(scope="session")
 def _made_photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from PIL import Image

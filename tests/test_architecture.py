@@ -104,12 +104,6 @@ PENDING: set[tuple[str, str]] = set()
 SAME_STEMS: set[str] = set()
 SAME_CLASSES: set[str] = set()
 MANY_PARAMETERS: set[str] = set()
-UNCALLED: set[str] = {
-    "align.estimate.estimate_registration",
-    "represent.voxel.spike_voxels",
-    "restore.cuts.LOOK_AHEAD_FRAMES",
-    "restore.cuts.find_cuts",
-}
 # Figures of speech where the field has a word: prefetch, background writer, frozen, many.
 RIDDLES = re.compile(
     r"\b(two hands|no end of|dice|(alignment|frozen|which) stands? still|lit as|know nothing of each other)\b",
@@ -372,8 +366,9 @@ def words(path: Path) -> Iterator[str]:
 
 
 def test_every_public_name_is_used_by_more_than_tests():
-    """By another line of the package, an example, or the page about the Python interface."""
-    used = Counter(word for path in [*FILES, *(ROOT / "examples").rglob("*.py")] for word in words(path))
+    """By another line of the package, an example, a benchmark, or the page about the Python interface."""
+    others = [path for folder in ("examples", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    used = Counter(word for path in [*FILES, *others] for word in words(path))
     used.update(re.findall(r"\w+", (ROOT / "docs" / "python.md").read_text(encoding="utf-8")))
     found = set()
     for path in FILES:
@@ -387,7 +382,7 @@ def test_every_public_name_is_used_by_more_than_tests():
             for name, own_uses in defined:
                 if not name.startswith("_") and used[name] <= own_uses:
                     found.add(f"{inner_name(path)}.{name}")
-    assert not found - UNCALLED
+    assert not found
 
 
 def test_what_has_a_word_in_the_field_is_called_by_it():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spikevrt.atomic import complete_or_absent, refuse_existing
+from spikevrt.atomic import complete_or_absent, refuse_existing, refuse_existing_file
 
 
 def test_a_folder_appears_when_the_block_ends_and_not_before(tmp_path: Path) -> None:
@@ -68,6 +68,17 @@ def test_a_folder_that_is_not_ours_is_never_overwritten(tmp_path: Path) -> None:
         refuse_existing(out / "thesis.tex", marker="ours.json", overwrite=True)
     (out / "ours.json").write_text("{}")
     refuse_existing(out, marker="ours.json", overwrite=True)
+
+
+def test_a_file_is_replaced_only_where_told_and_a_folder_never(tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    refuse_existing_file(out, overwrite=False)
+    out.write_text("x")
+    with pytest.raises(FileExistsError, match=r"out\.png: exists; choose another --plot or pass --overwrite$"):
+        refuse_existing_file(out, overwrite=False, other="--plot")
+    refuse_existing_file(out, overwrite=True)
+    with pytest.raises(FileExistsError, match=r"exists; choose another --out$"):
+        refuse_existing_file(tmp_path, overwrite=True)
 
 
 def test_what_killed_processes_left_goes_and_nothing_else(tmp_path: Path) -> None:

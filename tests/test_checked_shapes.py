@@ -70,6 +70,13 @@ def test_an_argument_of_another_dtype_is_an_error_and_one_that_the_function_refu
         made.mean(torch.ones(5), num_bins=1)
 
 
+def test_the_first_calls_of_a_test_are_checked(made: ModuleType):
+    for _ in range(checked_shapes.MAX_CALLS):
+        with pytest.raises(ShapeError):
+            made.mean(torch.ones((5, 2, 3)), num_bins=1)
+    made.mean(torch.ones((5, 2, 3)), num_bins=1)
+
+
 def test_what_a_generator_yields_is_checked_item_by_item(made: ModuleType):
     halves = made.halves(torch.ones(4))
     assert len(next(halves)) == 2

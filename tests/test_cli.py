@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from spikevrt import cli, verbs
+from spikevrt.align.settings import AlignOptions
 from spikevrt.config import ExportOptions
 from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.recording.video import VideoFormat
@@ -114,6 +115,9 @@ class Settings:
     names: Annotated[tuple[str, ...], "some"] = ()
     size: Annotated[tuple[int, int], "rows and columns"] = (3, 5)
     strict: Annotated[bool, "be strict"] = False
+    time: Annotated[bool, "leave the time as it is"] = True
+    tick_rate_hz: Annotated[float | None, "how fast", "HZ"] = 20000.0
+    axes: Annotated[str | None, "in which order", ("THW", "HWT")] = None
     check: Annotated[bool | None, "compare"] = None
     inner: int = 11
 
@@ -126,7 +130,8 @@ def test_every_field_with_a_help_text_is_an_option_with_its_default():
     assert "--rig-scale X how much larger (as it is) " in told
     assert "--rig-kind {a,b} which (b) " in told
     assert "--rig-size N N rows and columns (3, 5) " in told
-    assert "--rig-strict be strict --rig-check, --no-rig-check compare" in told
+    assert "--rig-strict be strict --no-rig-time leave the time as it is --rig-tick-rate-hz HZ how fast (20000)" in told
+    assert "--rig-axes {THW,HWT} in which order --rig-check, --no-rig-check compare" in told
     assert "names" not in told and "inner" not in told
 
 
@@ -134,9 +139,9 @@ def test_what_is_not_given_is_left_to_the_dataclass():
     parser = argparse.ArgumentParser()
     verbs.add_fields(parser, Settings)
     assert verbs.chosen(Settings, parser.parse_args([])) == {}
-    line = "--tile-px 0 --scale 2 --kind a --names x y --size 7 11 --strict --no-check"
-    given = Settings(**verbs.chosen(Settings, parser.parse_args(line.split())))
-    assert given == Settings(0, 2.0, "a", ("x", "y"), (7, 11), True, False)
+    line = "--tile-px 0 --scale 2 --kind a --names x y --size 7 11 --strict --no-check --no-time --axes HWT"
+    given = verbs.options_of(Settings, parser.parse_args(line.split()), inner=3)
+    assert given == Settings(0, 2.0, "a", ("x", "y"), (7, 11), True, time=False, axes="HWT", check=False, inner=3)
 
 
 @pytest.mark.parametrize(
@@ -166,19 +171,32 @@ def test_every_setting_of_a_stage_is_an_option():
         ("simulate", (SimulateOptions, SensorConfig, CameraConfig, RigConfig), {"sensor", "camera", "rig"}),
         ("restore", (RestoreOptions, Output, VideoFormat, LayoutOptions), {"format"}),
         ("export", (ExportOptions,), set()),
+        ("align", (AlignOptions,), {"max_frames"}),
     ):
-        found = parser.parse_args([verb, "x", "--out", "y"])
+        found = parser.parse_args([verb, "x", *([] if verb == "align" else ["--out", "y"])])
         for kind in kinds:
             prefix = "rig_" if kind is RigConfig else ""
             names = {field.name for field in dataclasses.fields(kind)} - inner
             assert not [name for name in names if not hasattr(found, prefix + name)], kind
 
 
-def test_every_verb_names_the_same_default_weights(capsys: pytest.CaptureFixture[str]):
-    for verb in ("restore", "evaluate", "bench"):
-        with pytest.raises(SystemExit):
-            cli.main([verb, "--help"])
-        assert "spikefold_tiny" in capsys.readouterr().out.split("--weights")[2].split("--")[0], verb
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    """The parser of every verb, by its name."""
+    (verbs_action,) = (one for one in cli.build_parser()._actions if isinstance(one, argparse._SubParsersAction))
+    return dict(verbs_action.choices)
+
+
+def test_every_verb_names_the_same_default_weights():
+    """As an option or an argument `weights`; `demo` and `app`, which take none, name theirs in their description."""
+    told = {
+        verb: action.help
+        for verb, parser in parsers().items()
+        for action in parser._actions
+        if "weights" in (action.dest, str(action.metavar).lower())
+    }
+    assert set(told) == {"restore", "evaluate", "bench", "export"}
+    told |= {verb: parsers()[verb].description for verb in ("demo", "app")}
+    assert [verb for verb, text in told.items() if "spikefold_tiny" not in (text or "")] == []
 
 
 # --- mistakes in the command itself ---

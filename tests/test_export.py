@@ -27,8 +27,6 @@ from spikevrt.model.spike_vrt import SpikeVRT
 from tests.conftest import MICRO_SPIKES, MICRO_VRT
 from tests.test_cli import refused
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).resolve().parents[1]
 EIGHT = {"depths": [1] * 8, "dims": [8] * 8, "num_heads": [2] * 8}  # the fewest stages that a VRT has
 
@@ -58,6 +56,7 @@ def vrt_weights(tmp_path: Path) -> Path:
 # --- programs ---
 
 
+@pytest.mark.slow
 def test_a_torch_program_traced_at_one_size_runs_at_any_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     weights = make_weights(tmp_path / "shifted.safetensors", None, depths=[3, 1, 1, 1, 1, 1, 1, 2], mutual_ratio=0.4)
     out = tmp_path / "vrt.pt2"
@@ -79,6 +78,7 @@ def test_a_torch_program_traced_at_one_size_runs_at_any_other(tmp_path: Path, ca
         assert json.loads(archive.read(inside[0])) == about
 
 
+@pytest.mark.slow
 def test_an_onnx_program_restores_a_clip_of_numpy_arrays_as_the_restorer_does(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -114,6 +114,7 @@ def onnx_of(module: nn.Module, example: tuple[torch.Tensor, ...], free: Any, pat
     return open_program("onnx", path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutual", [False, True])
 def test_onnxruntime_runs_shifted_windows_at_sizes_they_were_not_traced_at(tmp_path: Path, mutual: bool):
     pytest.importorskip("onnxruntime")
@@ -127,6 +128,7 @@ def test_onnxruntime_runs_shifted_windows_at_sizes_they_were_not_traced_at(tmp_p
             torch.testing.assert_close(run(x), blocks(x), rtol=0, atol=1e-5)  # another library's sums
 
 
+@pytest.mark.slow
 def test_onnxruntime_runs_the_flow_pyramid_at_sizes_it_was_not_traced_at(tmp_path: Path):
     pytest.importorskip("onnxruntime")
     torch.manual_seed(3)
@@ -148,6 +150,7 @@ def test_onnxruntime_runs_the_flow_pyramid_at_sizes_it_was_not_traced_at(tmp_pat
             torch.testing.assert_close(run(*pair), spynet(*pair)[0], rtol=0, atol=1e-4)  # pixels
 
 
+@pytest.mark.slow
 def test_an_aoti_package_runs_on_any_number_of_threads_and_carries_its_description(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

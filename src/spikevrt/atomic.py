@@ -32,6 +32,17 @@ def refuse_existing(out: Path, *, marker: str, overwrite: bool) -> None:
         raise FileExistsError(f"{out}: exists and holds no {marker}, so it is not overwritten; choose another --out")
 
 
+def refuse_existing_file(out: Path, *, overwrite: bool, other: str = "--out") -> None:
+    """Refuse an `out` that exists; with `overwrite`, one that is no file. `other`: what is to be chosen instead.
+
+    Raises:
+        FileExistsError: one line.
+    """
+    if out.exists() and not (overwrite and out.is_file()):
+        hint = " or pass --overwrite" if out.is_file() else ""
+        raise FileExistsError(f"{out}: exists; choose another {other}{hint}")
+
+
 @contextlib.contextmanager
 def complete_or_absent(out: Path) -> Iterator[Path]:
     """A hidden sibling path for a file or folder; it takes the name `out` when the block ends well, else it goes.

@@ -245,11 +245,12 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     accumulate: int = 1
-    parallel: Literal["ddp", "fsdp"] = "ddp"  # under torchrun: whole copies, or parameters shared out among the ranks
+    # whole copies, or parameters shared out among the ranks
+    parallel: Annotated[Literal["ddp", "fsdp"], "under torchrun: train.parallel"] = "ddp"
     compile: bool = False  # torch.compile the network
     channels_last: bool = False  # kernels of convolutions in channels_last memory
     deterministic: bool = False  # the same bits on a GPU too (docs/training.md: what it costs)
-    self_supervised: bool = False  # no sharp frames: the re-blur term alone
+    self_supervised: Annotated[bool, "no sharp frames, the re-blur term alone: train.self_supervised"] = False
     init: str | None = None  # weights of an earlier run to start from
     init_vrt: str | None = None  # a published VRT deblurring checkpoint to start from
     validate_every: int = 1_000
@@ -336,21 +337,22 @@ def _plain(value: Any) -> Any:
 Format = Literal["torch", "onnx", "aoti"]
 SUFFIXES: dict[Format, str] = {"aoti": ".aoti.pt2", "torch": ".pt2", "onnx": ".onnx"}  # the first that fits counts
 MAX_FRAMES = 256  # of an exported clip
+VAL_FRACTION, VAL_SEED = 0.1, 123  # of a prepared dataset, unless stated
 
 
 @dataclass(frozen=True)
 class PrepareOptions:
     """How exposures become samples, and which recordings are kept for validation.
 
-    Validation gets whole sources at a time, chosen by `seed` (default 123), until `val_fraction` (default 0.1) of the
-    recordings are there. `without_sharp` also takes recordings without sharp frames; of a split all have them, or none.
+    Validation gets whole sources at a time, chosen by `seed`, until `val_fraction` of the recordings are there.
+    `without_sharp` also takes recordings without sharp frames; of a split all have them, or none.
     """
 
     num_bins: Annotated[int, "temporal bins of one exposure"] = 32
     binning: Annotated[Binning, "of ticks among bins: whole, or a tick shared among the bins it overlaps"] = "whole"
     frames: Annotated[Literal["npy", "png"], "npy: only the crop is read; png: smaller, decoded whole"] = "npy"
-    val_fraction: Annotated[float | None, "share of the sources kept for validation (0.1)"] = None
-    seed: Annotated[int | None, "of the choice of sources for validation (123)"] = None
+    val_fraction: Annotated[float | None, f"share of the sources kept for validation ({VAL_FRACTION})"] = None
+    seed: Annotated[int | None, f"of the choice of sources for validation ({VAL_SEED})"] = None
     without_sharp: Annotated[bool, "take recordings without sharp frames too, for train --self-supervised"] = False
 
     def __post_init__(self) -> None:

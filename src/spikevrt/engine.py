@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 KINDS = ("processes", "ray")
 ANSWER_WITHIN_S = 5.0
@@ -39,21 +39,29 @@ class Engine:
         ValueError: it cannot be had: an unknown kind, a Ray address for another one, or Ray is not installed.
     """
 
-    kind: str = "processes"
-    workers: int = 1
-    ray_address: str | None = None
+    engine: Annotated[str, "processes, or ray"] = KINDS[0]
+    workers: Annotated[int | None, "recordings at a time (1; where a GPU computes, one a GPU)"] = None
+    ray_address: Annotated[str | None, "with --engine ray: a cluster that shares the files", "HOST:PORT"] = None
     threads: int = 1
     gpus: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
+        if self.workers is not None and self.workers < 1:
             raise ValueError(f"workers: {self.workers}; must be 1 or more")
-        if self.kind not in KINDS:
-            raise ValueError(f"engine: {self.kind}; must be one of {', '.join(KINDS)}")
-        if self.ray_address is not None and self.kind != "ray":
-            raise ValueError(f"ray_address: only with engine ray, not {self.kind}")
-        if self.kind == "ray" and importlib.util.find_spec("ray") is None:
+        if self.engine not in KINDS:
+            raise ValueError(f"engine: {self.engine}; must be one of {', '.join(KINDS)}")
+        if self.ray_address is not None and not self.is_ray:
+            raise ValueError(f"ray_address: only with engine ray, not {self.engine}")
+        if self.is_ray and importlib.util.find_spec("ray") is None:
             raise ValueError("engine: ray is not installed; pip install 'spikevrt[ray]'")
+
+    @property
+    def is_ray(self) -> bool:
+        return self.engine == "ray"
+
+    @property
+    def num_workers(self) -> int:
+        return self.workers or 1
 
 
 def run_jobs(
@@ -73,9 +81,9 @@ def run_jobs(
         ValueError: no cluster answers at the engine's `ray_address`.
         RuntimeError: the process of a job died, and there is no `lost`.
     """
-    if engine.kind == "ray":
+    if engine.is_ray:
         return _with_ray(run, jobs, engine, lost)
-    if engine.workers == 1 and lost is None:
+    if engine.num_workers == 1 and lost is None:
         return map(run, jobs)
     return _with_processes(run, jobs, engine, lost)
 
@@ -99,7 +107,7 @@ def _with_processes(
     waiting = list(reversed(jobs))
     busy: list[_Worker] = []
     try:
-        for number in range(min(engine.workers, len(jobs))):
+        for number in range(min(engine.num_workers, len(jobs))):
             gpu = engine.gpus[number % len(engine.gpus)] if engine.gpus else None
             busy.append(_started(run, engine.threads, gpu, waiting.pop()))
         while busy:
@@ -189,7 +197,7 @@ def _with_ray(
 
     address = engine.ray_address
     if address is None:
-        num_cpus = engine.workers * engine.threads
+        num_cpus = engine.num_workers * engine.threads
         ray.init(
             address="local", _node_ip_address="127.0.0.1", num_cpus=num_cpus, include_dashboard=False,
             log_to_driver=False, logging_level=logging.ERROR,
@@ -206,7 +214,7 @@ def _with_ray(
     try:
         task: Any = ray.remote(num_cpus=engine.threads, num_gpus=int(bool(engine.gpus)), max_retries=2)(_ray_task)
         while waiting or running:
-            while waiting and len(running) < engine.workers:
+            while waiting and len(running) < engine.num_workers:
                 job = waiting.pop()
                 running[task.remote(run, job, engine.threads)] = job
             (done,), _ = ray.wait(list(running))

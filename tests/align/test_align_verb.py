@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikevrt.align.estimate import FLOW_FILE, AlignOptions, estimate_alignment
+from spikevrt.align.estimate import FLOW_FILE, estimate_alignment
 from spikevrt.align.registration import Cameras
+from spikevrt.align.settings import AlignOptions
 from spikevrt.cli import main
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import image_size, read_image, write_image

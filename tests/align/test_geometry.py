@@ -11,11 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spikevrt.align.geometry import Reading, list_readings, read_frame
-from spikevrt.align.inspect import Inspection, InspectOptions, inspect
+from spikevrt.align.inspect import Inspection, inspect
+from spikevrt.align.settings import InspectOptions
 from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import image_size, write_image
+from spikevrt.recording.sidecar import ROWS, StreamFormat
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter, sha256_file
-from spikevrt.recording.spike_formats import StreamFormat, open_stream
+from spikevrt.recording.spike_formats import open_stream
 from spikevrt.recording.stream import pack_sps100
 
 
@@ -86,7 +88,7 @@ def test_a_colour_frame_tells_the_order_of_rows(tmp_path: Path, bottom_up: bool)
     _write(tmp_path / "a.dat", _fire(light, 40), bottom_up=bottom_up)
     frame = np.repeat(np.round(255 * light ** (1 / 2.2)).astype(np.uint8)[:, :, None], 3, axis=2)
     first = list_readings(tmp_path / "a.dat", frame=frame)[0]
-    assert first.format == StreamFormat("packed", 400, 250, bottom_up)
+    assert first.format == StreamFormat("packed", 400, 250, ROWS[bottom_up])
     wrong = next(one for one in list_readings(tmp_path / "a.dat", frame=frame) if one.format.is_bottom_up != bottom_up)
     assert "rows flipped)" in wrong.line() and "flipped" not in first.line()
 
@@ -212,7 +214,7 @@ def test_the_real_car_is_400_by_250(shared: Path) -> None:
 def test_the_synthetic_stream_is_bottom_up_against_its_truth(shared: Path) -> None:
     folder = shared / "data" / "synthetic_reds"
     first = list_readings(folder / "reds_400x250_301f.dat", frame=read_frame(folder / "reds_400x250_gt_id151.png"))[0]
-    assert first.format == StreamFormat("packed", 400, 250, True)
+    assert first.format == StreamFormat("packed", 400, 250, "bottom-up")
     assert first.fit is not None and first.fit[0] > 0.8
 
 

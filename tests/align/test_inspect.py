@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 
 from spikevrt import cli
-from spikevrt.align.inspect import InspectOptions, inspect
+from spikevrt.align.inspect import inspect
+from spikevrt.align.settings import InspectOptions
 from spikevrt.formats.convert import write_stream
 from spikevrt.mux.join import write_video
 from spikevrt.recording.alignment import Alignment, write_alignment
 from spikevrt.recording.frames import image_size, read_image, write_image
 from spikevrt.recording.recording import write_sidecar
-from spikevrt.recording.sidecar import Exposure
+from spikevrt.recording.sidecar import ROWS, Exposure, StreamFormat
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
-from spikevrt.recording.spike_formats import StreamFormat, open_stream
+from spikevrt.recording.spike_formats import open_stream
 
 NUM_TICKS = 61
 
@@ -68,7 +69,7 @@ def _look(path: Path, **options: Any) -> list[str]:
     """The lines about a path that is not ambiguous; `size` (width, height) states a packed file's geometry."""
     if "size" in options:
         width, height = options.pop("size")
-        options["stated"] = StreamFormat("packed", width, height, options.pop("bottom_up", True))
+        options["stated"] = StreamFormat("packed", width, height, ROWS[options.pop("bottom_up", True)])
     inspection = inspect(path, InspectOptions(**options))
     assert inspection.refusal is None, inspection.refusal
     return inspection.lines

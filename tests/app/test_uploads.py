@@ -104,8 +104,9 @@ def test_top_down_turns_the_rows(video, spikes, tmp_path):
 
 
 def test_a_sidecar_beside_the_spike_file_tells_its_size(video, spikes, tmp_path):
+    from spikevrt.recording.sidecar import StreamFormat
     from spikevrt.recording.spike_file import sha256_file
-    from spikevrt.recording.spike_formats import StreamFormat, write_stream_sidecar
+    from spikevrt.recording.spike_formats import write_stream_sidecar
 
     num_ticks = spikes.stat().st_size * 8 // (40 * 32)
     sidecar = write_stream_sidecar(

@@ -16,7 +16,7 @@ from spikevrt import shipped
 from spikevrt.bench import benchmark, run
 from spikevrt.bench.benchmark import SCENES, chosen
 from spikevrt.cli import main
-from spikevrt.evaluate.runner import Measure
+from spikevrt.evaluate.scores import Measure
 from spikevrt.recording.recording import Recording
 from spikevrt.restore.restorer import RestoreOptions
 
@@ -86,7 +86,7 @@ def test_methods_run_where_they_can_and_the_results_say_what_the_cameras_were(re
 def test_a_network_is_scored_once_by_its_weights_options_and_metrics_and_others_every_time(
     recordings: Path, tmp_path: Path, capsys, monkeypatch
 ):
-    conditions, weights, out = chosen(["medium"]), [shipped.find("vrt_tiny")], tmp_path / "out"
+    conditions, weights, out = chosen(["medium"]), [shipped.find("spikefold_tiny")], tmp_path / "out"
     scored: list[str] = []
     real = run.score
 
@@ -101,16 +101,16 @@ def test_a_network_is_scored_once_by_its_weights_options_and_metrics_and_others_
         return run.run_benchmark(out, weights, [OTHER], conditions, options, measure, recordings=recordings)["methods"]
 
     first = results()
-    assert scored == ["blur", "spike_ratio", "interval_ratio", "vrt_tiny", "copied"]
+    assert scored == ["blur", "spike_ratio", "interval_ratio", "spikefold_tiny", "copied"]
     capsys.readouterr()
     again = results()
     assert scored == ["copied"] and again[:4] == first[:4]
     told = capsys.readouterr().out
-    assert "spikebench-v1: 1 recordings, sha256 " in told and "vrt_tiny: scored before, at commit " in told
+    assert "spikebench-v1: 1 recordings, sha256 " in told and "spikefold_tiny: scored before, at commit " in told
     results(RestoreOptions(device="cpu", tile_px=128))
-    assert "vrt_tiny" in scored
+    assert "spikefold_tiny" in scored
     results(measure=Measure(("psnr_rgb", "tof")))
-    assert "vrt_tiny" in scored
+    assert "spikefold_tiny" in scored
     assert results()[3] == first[3] and scored == ["copied"]  # none of it was lost
 
 

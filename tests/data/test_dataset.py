@@ -19,7 +19,7 @@ from spikevrt.recording.alignment import Alignment, write_alignment
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.represent.counts import exposure_counts
-from spikevrt.represent.voxel import VoxelStats, density, normalise, spike_voxels
+from spikevrt.represent.voxel import VoxelStats, density, normalise, voxelise
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.segments import FrameInputs, ReadSpec, Seen, read_clips
 from spikevrt.train.validation import parts_of
@@ -227,7 +227,7 @@ def test_voxels_equal_those_that_the_restorer_makes_of_the_recording_bit_for_bit
     dataset = clips(root, crop_px=0, augment=False, voxels=voxels)
     for frame, voxels_Khw in enumerate(dataset[2]["spike_vox"], start=2):
         spikes = torch.from_numpy(recording.read_exposure_spikes(frame))
-        expected = spike_voxels(spikes, num_bins=NUM_BINS, stats=dataset.info.stats)
+        expected = normalise(voxelise(spikes, num_bins=NUM_BINS), dataset.info.stats)
         assert torch.equal(voxels_Khw, expected)
 
 

@@ -14,20 +14,21 @@ import pytest
 
 from spikevrt.formats import convert
 from spikevrt.formats.convert import write_stream
+from spikevrt.recording.sidecar import StreamFormat
 from spikevrt.recording.spike_file import sha256_file
-from spikevrt.recording.spike_formats import StreamFormat, find_format, open_stream, stream_sidecar_path
+from spikevrt.recording.spike_formats import find_format, open_stream, stream_sidecar_path
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_TICKS = 37
 FORMATS = {
     "a.dat": StreamFormat("packed"),
-    "top.dat": StreamFormat("packed", bottom_up=False),
+    "top.dat": StreamFormat("packed", rows="top-down"),
     "tags.dat": StreamFormat("packed", tag_bits=16),
     "a.raw": StreamFormat("bytes"),
-    "flipped.raw": StreamFormat("bytes", bottom_up=True),
+    "flipped.raw": StreamFormat("bytes", rows="bottom-up"),
     "a.npy": StreamFormat("npy"),
     "last.npy": StreamFormat("npy", axes="HWT"),
-    "flipped.npy": StreamFormat("npy", bottom_up=True),
+    "flipped.npy": StreamFormat("npy", rows="bottom-up"),
     "a.npz": StreamFormat("npz"),
     "last.npz": StreamFormat("npz", axes="HWT"),
     "named.npz": StreamFormat("npz", key="mine"),

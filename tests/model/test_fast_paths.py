@@ -95,12 +95,12 @@ def test_pieces_of_pixels_are_as_large_as_a_budget_of_bytes_allows(monkeypatch):
     assert sizes == [9, 9, 6]
 
 
-def small(pa_frames, checkpoint=()):
+def small(pa_frames, checkpoint=(), depths=(2,) * 9):
     vrt = VrtConfig(
         window=(2, 4, 4),
-        depths=(2,) * 9,
-        dims=(8,) * 7 + (12,) * 2,
-        num_heads=(2,) * 9,
+        depths=depths,
+        dims=(8,) * 7 + (12,) * (len(depths) - 7),
+        num_heads=(2,) * len(depths),
         pa_frames=pa_frames,
         deform_groups=4,
         flow_widths=(4, 4, 4, 4),

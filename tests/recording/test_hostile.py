@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from spikevrt.formats.convert import write_stream
 from spikevrt.recording.recording import open_recording
-from spikevrt.recording.sidecar import HEADERLESS, KINDS, read_spikecv_config
-from spikevrt.recording.spike_formats import StreamFormat, open_stream, write_stream_sidecar
+from spikevrt.recording.sidecar import HEADERLESS, KINDS, StreamFormat, read_spikecv_config
+from spikevrt.recording.spike_formats import open_stream, write_stream_sidecar
 from spikevrt.recording.stream import SpikeStream
 
 # folders are made once a test and written over by every example

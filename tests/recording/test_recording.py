@@ -19,9 +19,9 @@ from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import to_float, write_pixels
 from spikevrt.recording.loose import loose_recording
 from spikevrt.recording.recording import find_recordings, open_recording, with_alignment, write_sidecar
-from spikevrt.recording.sidecar import Exposure, Stated
+from spikevrt.recording.sidecar import Exposure, Stated, StreamFormat
 from spikevrt.recording.spike_file import SpikeWriter
-from spikevrt.recording.spike_formats import StreamFormat, open_stream
+from spikevrt.recording.spike_formats import open_stream
 from spikevrt.recording.video import VideoFormat
 from tests.recording.conftest import (
     EXPOSURE_TICKS,
@@ -172,8 +172,8 @@ def test_a_path_that_neither_is_nor_holds_a_recording_is_named(tmp_path: Path, r
     [
         ("a.npz", StreamFormat("npz", axes="HWT")),
         ("b.npz", StreamFormat("packed-time")),
-        ("c.raw", StreamFormat("bytes", bottom_up=True)),
-        ("d.dat", StreamFormat("packed", tag_bits=3, bottom_up=False)),
+        ("c.raw", StreamFormat("bytes", rows="bottom-up")),
+        ("d.dat", StreamFormat("packed", tag_bits=3, rows="top-down")),
     ],
     ids=["npz", "packed along time", "bytes", "tag bits"],
 )

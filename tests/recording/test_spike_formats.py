@@ -103,7 +103,7 @@ def test_packed_bottom_row_first(tmp_path: Path) -> None:
 def test_packed_top_row_first(tmp_path: Path) -> None:
     # #...# .#.|.. ..##. and a zero
     path = write(tmp_path / "a.dat", bytes([0b01010001, 0b00110000, 0b11111111, 0b01111011]))
-    check(open_stream(path, StreamFormat("packed", 5, 3, bottom_up=False)), TICKS)
+    check(open_stream(path, StreamFormat("packed", 5, 3, rows="top-down")), TICKS)
 
 
 def test_packed_rows_with_tag_bits_behind_their_pixels(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_packed_rows_with_tag_bits_behind_their_pixels(tmp_path: Path) -> None:
     data = bytes.fromhex("80 abcd 01 123455 ffff ff 0000")  # bottom row, its 16 tag bits, top row, its tag bits
     check(open_stream(write(tmp_path / "a.dat", data), StreamFormat("packed", 8, 2, tag_bits=16)), ticks)
     top_down = bytes.fromhex("01 1234 80 abcdff 0000 55 ffff")
-    stated = StreamFormat("packed", 8, 2, bottom_up=False, tag_bits=16)
+    stated = StreamFormat("packed", 8, 2, rows="top-down", tag_bits=16)
     check(open_stream(write(tmp_path / "b.dat", top_down), stated), ticks)
 
 
@@ -133,7 +133,7 @@ def test_a_tick_of_400_pixels_and_16_tag_bits_a_row_has_13000_bytes(tmp_path: Pa
 def test_one_byte_a_pixel_without_a_header(tmp_path: Path) -> None:
     path = write(tmp_path / "a.raw", UNPACKED)
     check(open_stream(path, StreamFormat("bytes", 5, 3)), TICKS)
-    check(open_stream(path, StreamFormat("bytes", 5, 3, bottom_up=True)), TICKS[:, ::-1])
+    check(open_stream(path, StreamFormat("bytes", 5, 3, rows="bottom-up")), TICKS[:, ::-1])
 
 
 def test_npy_with_time_first(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_h5_reads_its_raw_spike_dataset_or_the_one_that_is_named(tmp_path: Path)
         file.create_dataset("raw_spike", data=TICKS, chunks=(1, 3, 5), compression="gzip")
         file.create_dataset("group/flipped", data=np.moveaxis(TICKS[:, ::-1], 0, -1))
     check(open_stream(tmp_path / "a.h5"), TICKS)
-    named = StreamFormat("h5", key="group/flipped", axes="HWT", bottom_up=True)
+    named = StreamFormat("h5", key="group/flipped", axes="HWT", rows="bottom-up")
     check(open_stream(tmp_path / "a.h5", named), TICKS)
 
 
@@ -247,7 +247,7 @@ def test_a_file_without_a_header_is_not_guessed(tmp_path: Path) -> None:
 
 def test_a_sidecar_tells_what_a_file_holds(tmp_path: Path) -> None:
     path = write(tmp_path / "a.dat", bytes.fromhex("01123480abcdff000055ffff"))
-    stated = StreamFormat("packed", 8, 2, bottom_up=False, tag_bits=16)
+    stated = StreamFormat("packed", 8, 2, rows="top-down", tag_bits=16)
     sidecar = write_stream_sidecar(path, stated, num_ticks=2, tick_rate_hz=20000.0, sha256="0a")
     assert sidecar == stream_sidecar_path(path) == tmp_path / "a.dat.json"
     assert json.loads(sidecar.read_text()) == {
@@ -324,7 +324,7 @@ def test_a_stated_size_that_an_array_contradicts_is_refused(tmp_path: Path) -> N
             {"kind": "sps100", "width": 999},
             "sps100: 999x1000; allowed: 1000 columns, and 2 to 2046 rows, an even number",
         ),
-        ({"kind": "sps100", "bottom_up": True}, "rows: bottom-up; allowed for sps100: top-down"),
+        ({"kind": "sps100", "rows": "bottom-up"}, "rows: bottom-up; allowed for sps100: top-down"),
         ({"kind": "npy", "tag_bits": 16}, "tag_bits: 16; allowed: 0, for packed streams 0 or more"),
         ({"kind": "npy", "key": "spk"}, "key: 'spk'; allowed: only for npz, packed-time and h5"),
         ({"kind": "npy", "axes": "WHT"}, "axes: 'WHT'; allowed: THW, HWT, only for npy, npz and h5"),
@@ -517,7 +517,7 @@ def test_a_sidecar_and_the_recording_around_it_must_say_the_same(root: Path) -> 
     contradicted(path, "width: spikes.dat.json says 5, recording.json says 7")
     with pytest.raises(ValueError, match=r"spikes\.dat\.json says 5, recording\.json says 7"):
         open_recording(root)
-    write_stream_sidecar(path, StreamFormat("packed", 7, 5, bottom_up=False), num_ticks=37, sha256="")
+    write_stream_sidecar(path, StreamFormat("packed", 7, 5, rows="top-down"), num_ticks=37, sha256="")
     contradicted(path, "rows: spikes.dat.json says top-down, recording.json says bottom-up")
     write_stream_sidecar(path, geometry, num_ticks=37, tick_rate_hz=2000.0, sha256="")
     contradicted(path, "tick_rate_hz: spikes.dat.json says 2000.0, recording.json says 1000.0")
@@ -525,11 +525,11 @@ def test_a_sidecar_and_the_recording_around_it_must_say_the_same(root: Path) -> 
 
 def test_a_sidecar_and_a_spikecv_config_must_say_the_same_size(tmp_path: Path) -> None:
     path = write(tmp_path / "a.dat", bytes(4))
-    write_stream_sidecar(path, StreamFormat("packed", 5, 3, bottom_up=False), num_ticks=2, sha256="")
+    write_stream_sidecar(path, StreamFormat("packed", 5, 3, rows="top-down"), num_ticks=2, sha256="")
     (tmp_path / "config.yaml").write_text("optimizer: adam")  # of another program
     assert find_format(path).format.width == 5
     (tmp_path / "config.yaml").write_text("spike_w: 5\nspike_h: 3\n")
-    assert find_format(path).format.bottom_up is False
+    assert find_format(path).format.rows == "top-down"
     (tmp_path / "config.yaml").write_text("spike_w: 3\nspike_h: 5\n")
     contradicted(path, "width: a.dat.json says 5, config.yaml says 3")
 
@@ -538,10 +538,10 @@ def test_what_is_stated_fills_what_nobody_else_tells_and_contradicts_nobody(tmp_
     path = write(tmp_path / "a.dat", bytes(4))
     assert find_stated(path, {"width": 5, "height": 3}).format == StreamFormat("packed", 5, 3)
     (tmp_path / "config.yaml").write_text("spike_w: 5\nspike_h: 3\n")
-    assert find_stated(path, {"bottom_up": False}).format == StreamFormat("packed", 5, 3, bottom_up=False)
-    write_stream_sidecar(path, StreamFormat("packed", 5, 3, False), num_ticks=2, tick_rate_hz=9.0, sha256="0a")
+    assert find_stated(path, {"rows": "top-down"}).format == StreamFormat("packed", 5, 3, rows="top-down")
+    write_stream_sidecar(path, StreamFormat("packed", 5, 3, "top-down"), num_ticks=2, tick_rate_hz=9.0, sha256="0a")
     found = find_stated(path, {"width": 5, "height": 3})
-    assert (found.format.bottom_up, found.tick_rate_hz, found.sha256) == (False, 9.0, "0a")
+    assert (found.format.rows, found.tick_rate_hz, found.sha256) == ("top-down", 9.0, "0a")
     with pytest.raises(ValueError, match=r"a\.dat: width: an option says 15, a\.dat\.json says 5; .* or delete"):
         find_stated(path, {"width": 15, "height": 1})
     with pytest.raises(FileNotFoundError, match=r"none\.dat: no such spike file"):

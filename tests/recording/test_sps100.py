@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikevrt.recording.spike_formats import StreamFormat, open_stream
+from spikevrt.recording.sidecar import StreamFormat
+from spikevrt.recording.spike_formats import open_stream
 from spikevrt.recording.stream import Sps100Stream, pack_sps100
 
 # Four rows, so lines 1 and 2. The last two bytes of a half-row, little-endian: channel << 14 | line << 4 | the pixels

@@ -117,7 +117,8 @@ def test_parts_in_a_row_read_as_one(tmp_path: Path) -> None:
 WINDOW_OF_TEN_GIGABYTES = """
 import sys
 from pathlib import Path
-from spikevrt.recording.spike_formats import StreamFormat, open_stream
+from spikevrt.recording.sidecar import StreamFormat
+from spikevrt.recording.spike_formats import open_stream
 
 def peak_bytes():
     line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from spikevrt.represent.interval import interval_voxels
-from spikevrt.represent.voxel import VoxelSpec, VoxelStats, density, normalise, spike_voxels, voxelise
+from spikevrt.represent.voxel import VoxelStats, density, normalise, voxelise
 
 STATS = VoxelStats(mean=0.9, std=0.4)
 
@@ -32,7 +32,6 @@ def test_without_density_the_bits_are_those_of_the_plain_formula(device: torch.d
     before = counts.clone()
     plain = (torch.log1p(counts) - STATS.mean) / STATS.std
     assert torch.equal(normalise(counts, STATS), plain)
-    assert torch.equal(spike_voxels(_spikes(3).to(device), num_bins=4, stats=STATS), plain)
     assert torch.equal(counts, before)
 
 
@@ -91,10 +90,11 @@ def test_a_density_that_cannot_be_is_refused(measured: float) -> None:
         normalise(torch.zeros(4, 5, 7), STATS, density=measured)
 
 
-def test_a_spec_spreads_into_the_call_and_each_exposure_is_measured_on_its_own() -> None:
+def test_each_exposure_of_a_batch_is_measured_on_its_own() -> None:
     spikes = _spikes(2)
     spikes[1, ::2] = 0
-    got = spike_voxels(spikes, stats=STATS, **vars(VoxelSpec(32, "fractional", "density")))
+    counts = voxelise(spikes, num_bins=32, binning="fractional")
+    got = normalise(counts, STATS, density=density(counts))
     assert got.shape == (2, 32, 5, 7)
     logs = got.double() * STATS.std + STATS.mean
     torch.testing.assert_close(logs.mean(dim=(1, 2, 3)), torch.full((2,), STATS.mean, dtype=torch.float64))
@@ -112,15 +112,17 @@ def test_with_density_the_mean_is_the_same_at_thresholds_1_2_and_4_and_differs_w
     reference = torch.log1p(voxelise(spikes_by_threshold[1], num_bins=32))
     stats = VoxelStats(reference.mean().item(), reference.std().item())
 
-    def mean(threshold: int, normalize: str) -> float:
+    def mean(threshold: int, *, by_density: bool) -> float:
         """Of log1p, in units of the mean at threshold 1."""
-        voxels = spike_voxels(spikes_by_threshold[threshold], num_bins=32, stats=stats, normalize=normalize)  # type: ignore[arg-type]
+        counts = voxelise(spikes_by_threshold[threshold], num_bins=32)
+        voxels = normalise(counts, stats, density=density(counts) if by_density else None)
         return (voxels * stats.std + stats.mean).mean().item() / stats.mean
 
     for threshold in (1, 2, 4):
-        assert mean(threshold, "density") == pytest.approx(1.0, abs=0.03)
-    assert mean(1, "none") == pytest.approx(1.0, abs=1e-4)  # float32
-    assert mean(2, "none") < 0.7 and mean(4, "none") < 0.7 * mean(2, "none")
+        assert mean(threshold, by_density=True) == pytest.approx(1.0, abs=0.03)
+    assert mean(1, by_density=False) == pytest.approx(1.0, abs=1e-4)  # float32
+    assert mean(2, by_density=False) < 0.7
+    assert mean(4, by_density=False) < 0.7 * mean(2, by_density=False)
 
 
 def test_matching_the_mean_of_counts_does_not_match_their_distribution_but_that_of_interval_voxels(

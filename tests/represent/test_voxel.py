@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikevrt.represent.voxel import Binning, VoxelSpec, bin_edges, count_bins, spike_voxels, voxelise
+from spikevrt.represent.voxel import Binning, VoxelSpec, bin_edges, count_bins, voxelise
 
 SIZES = [(1, 1), (23, 1), (23, 2), (23, 11), (23, 22), (23, 23), (7, 3), (64, 32)]
 FEWER = [(1, 2), (2, 3), (10, 32), (13, 17), (31, 32)]
@@ -183,7 +183,7 @@ def test_no_ticks_are_refused() -> None:
         voxelise(_spikes(0), num_bins=3, binning="fractional")
 
 
-def test_an_unknown_split_is_refused() -> None:
+def test_an_unknown_binning_is_refused() -> None:
     with pytest.raises(ValueError, match="binning: 'half'; allowed: whole, fractional"):
         voxelise(_spikes(), num_bins=3, binning="half")  # type: ignore[arg-type]
 
@@ -193,16 +193,8 @@ def test_an_unknown_split_is_refused() -> None:
     [
         ({"num_bins": 0}, "num_bins: 0; allowed: 1 or more"),
         ({"binning": "half"}, "binning: 'half'; allowed: whole, fractional"),
-        ({"normalize": "mean"}, "normalize: 'mean'; allowed: none, density"),
     ],
 )
 def test_a_spec_that_says_nothing_possible_is_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         VoxelSpec(**values)  # type: ignore[arg-type]
-
-
-def test_an_unknown_normalisation_is_refused_where_it_is_used() -> None:
-    from spikevrt.represent.voxel import VoxelStats
-
-    with pytest.raises(ValueError, match="normalize: 'mean'; allowed: none, density"):
-        spike_voxels(_spikes(), num_bins=3, stats=VoxelStats(0.5, 0.5), normalize="mean")  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,9 @@ from spikevrt.recording.frames import read_image
 from spikevrt.recording.video import iter_video
 from spikevrt.restore import cuts
 from spikevrt.restore.cuts import (
-    LOOK_AHEAD_FRAMES,
+    MAX_FLASH_FRAMES,
     WINDOW_FRAMES,
     CutFinder,
-    find_cuts,
     stream_cuts,
     structure_correlation,
 )
@@ -24,6 +23,14 @@ from spikevrt.restore.cuts import (
 pytest.importorskip("scenedetect")
 ASSETS = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets"
 HEIGHT, WIDTH = 120, 200
+LOOK_AHEAD_FRAMES = WINDOW_FRAMES * (MAX_FLASH_FRAMES + 1)
+
+
+def find_cuts(frames: Iterable[np.ndarray]) -> list[int]:
+    """Numbers of the frames with which a new scene begins."""
+    stream = stream_cuts(frames)
+    assert stream is not None
+    return [index for index, (_, is_cut) in enumerate(stream) if is_cut]
 
 
 def panned(name: str, num_frames: int, step_px: int = 2, blur_px: int = 1) -> np.ndarray:

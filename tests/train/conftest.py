@@ -31,6 +31,7 @@ from spikevrt.train import loop
 
 NUM_BINS = 3
 REAL_BINS = 4
+MICRO_UNET = {"width": 5, "growth": 3, "depth": 2, "blocks": 1}
 
 
 @dataclass(frozen=True)
@@ -211,3 +212,11 @@ def real_config(dataset: Path, **changes: Any) -> Config:
             node = node.setdefault(parent, {})
         node[key] = value
     return Config.from_dict(values)
+
+
+def unet_config(dataset: Path | str, **changes: Any) -> Config:
+    """The smallest U-Net with spikes, 3 steps of one clip; `changes` as in `real_config`."""
+    spikes = {"num_bins": REAL_BINS}
+    return real_config(
+        Path(dataset), **({"model__vrt": {}, "model__spikes": spikes, "model__unet": MICRO_UNET} | changes)
+    )

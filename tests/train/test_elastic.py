@@ -24,7 +24,7 @@ from spikevrt.train.loop import train
 from tests.conftest import ROOT
 from tests.train.conftest import real_config
 
-STEPS, STEPS_BEFORE = 16, 3
+STEPS, STEPS_BEFORE = 10, 3
 DEADLINE_S = 400.0  # on two idle cores the whole test takes a tenth of it
 RENDEZVOUS = "is_host=0,last_call_timeout=3,keep_alive_interval=1,keep_alive_max_attempt=5"  # docs/scaling.md
 

@@ -23,16 +23,8 @@ from spikevrt.train.optim import param_groups
 from spikevrt.train.runs import summarise
 from spikevrt.train.start import check_scoring
 from tests.evaluate.conftest import evaluate
-from tests.train.conftest import REAL_BINS, real_config
+from tests.train.conftest import MICRO_UNET, REAL_BINS, unet_config
 from tests.train.test_torchrun import ALONE, TORCHRUN, losses, run
-
-MICRO = {"width": 5, "growth": 3, "depth": 2, "blocks": 1}
-
-
-def unet_config(dataset: Path | str, **changes: Any) -> Config:
-    """The smallest U-Net with spikes, 3 steps of one clip; `changes` as in `real_config`."""
-    spikes = {"num_bins": REAL_BINS}
-    return real_config(Path(dataset), **({"model__vrt": {}, "model__spikes": spikes, "model__unet": MICRO} | changes))
 
 
 @pytest.mark.parametrize("spikes", [{"num_bins": REAL_BINS, "normalize": "density"}, None], ids=["spikes", "rgb"])
@@ -114,7 +106,7 @@ def test_a_unet_starts_from_the_weights_of_one_alike_with_their_statistics(datas
 
 
 @pytest.mark.parametrize(
-    "other", [{"model__spikes": None}, {"model__unet": MICRO | {"width": 6}}, {"model__unet": None}]
+    "other", [{"model__spikes": None}, {"model__unet": MICRO_UNET | {"width": 6}}, {"model__unet": None}]
 )
 def test_weights_of_another_network_do_not_start_a_unet(dataset: Path, tmp_path: Path, other: dict[str, Any]):
     path = tmp_path / "other.safetensors"

@@ -15,9 +15,11 @@ import numpy as np
 from spikevrt.align.clock import ExposureRates, fit_clock
 from spikevrt.align.compare import Residual, grid_positions, linear_luminance, residual_px, smooth_flow, write_overlay
 from spikevrt.align.registration import Cameras, Level, fit_homography, resized
+from spikevrt.align.settings import AlignOptions
 from spikevrt.atomic import complete_or_absent
 from spikevrt.progress import progress_bar
 from spikevrt.recording.alignment import Alignment, write_alignment
+from spikevrt.recording.frames import WRITE_SUFFIXES
 from spikevrt.recording.recording import Recording, with_alignment
 
 if TYPE_CHECKING:
@@ -35,33 +37,6 @@ MAX_SIGMA_SHARE = 1 / 16  # of an exposure: an offset less certain than this is 
 SMALL_SHIFT_PX = 0.1  # a homography that moves no corner by more is no news
 SMALL_OFFSET_TICKS = 0.5
 MIN_FLOW_GAIN = 0.95  # of the residual: a displacement that saves less is not kept
-
-
-@dataclass(frozen=True)
-class AlignOptions:
-    """What to estimate.
-
-    time, space: the offset, the homography. flow: a smooth displacement on top of the homography.
-    max_offset_ticks: how far the clocks may be apart; None: one exposure. max_frames: how many frames are used.
-    """
-
-    time: bool = True
-    space: bool = True
-    flow: bool = False
-    max_offset_ticks: int | None = None
-    max_frames: int = 8
-
-    def __post_init__(self) -> None:
-        if not self.time and not self.space:
-            raise ValueError("--no-time, --no-space: nothing is left to estimate; give one of them at most")
-        if self.flow and not self.space:
-            raise ValueError("--flow: not with --no-space")
-        if self.max_offset_ticks is not None and not self.time:
-            raise ValueError("--max-offset-ticks: not with --no-time")
-        if self.max_offset_ticks is not None and self.max_offset_ticks < 1:
-            raise ValueError(f"--max-offset-ticks: {self.max_offset_ticks}; allowed: 1 or more")
-        if self.max_frames < 1:
-            raise ValueError(f"max_frames: {self.max_frames}; allowed: 1 or more")
 
 
 @dataclass(frozen=True)
@@ -108,14 +83,17 @@ def estimate_registration(
     return _judged("pictures", cameras, light, brightness, brightness, cameras.homography(fit.p), flow=flow, root=True)
 
 
-def estimate_alignment(recording: Recording, options: AlignOptions, *, preview: Path | None = None) -> Estimate:
+def estimate_alignment(recording: Recording, options: AlignOptions) -> Estimate:
     """Estimate time offset and registration of a recording that was opened without its alignment.
 
-    Nothing is written but `preview`. An offset that the footage does not tell (no motion, too few frames) stays 0.
+    Nothing is written but the preview. An offset that the footage does not tell (no motion, too few frames) stays 0.
 
     Raises:
         ValueError: no spikes, an alignment applied already, or evidence too weak to register by.
     """
+    preview = options.preview
+    if preview is not None and preview.suffix.lower() not in WRITE_SUFFIXES:
+        raise ValueError(f"preview: {preview}; allowed: a name ending in {', '.join(WRITE_SUFFIXES)}")
     _need_libraries()
     if recording.spikes is None:
         raise ValueError(f"{recording.root}: no spikes in this recording")

@@ -17,9 +17,9 @@ import numpy as np
 
 from spikevrt.align.pairing import ORIENTATIONS, correlation, detail, linear_light, orientation_scores, to_luminance
 from spikevrt.recording.frames import IMAGE_SUFFIXES, list_images, read_image
-from spikevrt.recording.sidecar import HEADERLESS, SPIKE_KINDS
+from spikevrt.recording.sidecar import HEADERLESS, ROWS, SPIKE_KINDS, StreamFormat
 from spikevrt.recording.spike_file import SpikeGeometry, read_spikes
-from spikevrt.recording.spike_formats import StreamFormat, open_stream
+from spikevrt.recording.spike_formats import bytes_per_tick, open_stream
 from spikevrt.recording.video import VideoReader, probe_video
 
 if TYPE_CHECKING:
@@ -123,10 +123,10 @@ def fitting_formats(path: Path, sizes: Sequence[tuple[int, int]] = ()) -> list[t
         for name in guessed:
             if name == "bytes" and not _is_binary(path):
                 continue
-            usual = SPIKE_KINDS[name].bottom_up
+            order = (ROWS[SPIKE_KINDS[name].bottom_up], ROWS[not SPIKE_KINDS[name].bottom_up])  # the usual one first
             tagged = TAGGED_SIZES if known is KNOWN_SIZES and SPIKE_KINDS[name].has_tags else ()
             for width, height, tag_bits in (*((*size, 0) for size in known), *tagged):
-                formats += [StreamFormat(name, width, height, order, tag_bits) for order in (usual, not usual)]
+                formats += [StreamFormat(name, width, height, rows, tag_bits) for rows in order]
     found = []
     for form in formats:
         num_ticks = _num_ticks(path, form)
@@ -158,7 +158,7 @@ def _num_ticks(path: Path, form: StreamFormat) -> int:
             return open_stream(path, form).num_ticks
         except ValueError:
             return 0
-    num_ticks, rest = divmod(path.stat().st_size, form.bytes_per_tick)
+    num_ticks, rest = divmod(path.stat().st_size, bytes_per_tick(form))
     return 0 if rest else num_ticks
 
 

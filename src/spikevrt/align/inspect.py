@@ -8,7 +8,6 @@ Dimension key: h sensor rows, w sensor columns.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,16 +28,16 @@ from spikevrt.align.describe import (
 )
 from spikevrt.align.geometry import Reading, list_readings, read_frame, row_correlation
 from spikevrt.align.health import HealthReport, check_health
-from spikevrt.formats.layouts import NO_OPTIONS, LayoutOptions, find_layout
+from spikevrt.align.settings import HALF_WINDOW_TICKS, InspectOptions
+from spikevrt.formats.layouts import NO_OPTIONS, find_layout
 from spikevrt.progress import progress_bar
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import IMAGE_SUFFIXES
 from spikevrt.recording.recording import Recording, open_recording, recordings_in
-from spikevrt.recording.sidecar import SIDECAR, SPIKECV_CONFIG
+from spikevrt.recording.sidecar import SIDECAR, SPIKECV_CONFIG, TICK_RATE_HZ, StreamFormat
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.recording.spike_formats import (
     Found,
-    StreamFormat,
     find_format,
     is_headerless,
     open_stream,
@@ -51,54 +50,8 @@ from spikevrt.recording.video import VIDEO_SUFFIXES
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-ASSUMED_TICK_RATE_HZ = 20000.0  # of a loose stream: only its duration in seconds depends on it
-HALF_WINDOW_TICKS = 20  # of the preview's firing rate
 SATURATED_RATE = 0.99
 POOR_CORRELATION = 0.3
-
-
-@dataclass(frozen=True)
-class InspectOptions:
-    """What may be said with a path; None and empty: not said.
-
-    stated: the format of a spike file, which then is not looked for. sizes: more (width, height) that may fit a file
-    without a header. rgb: a picture, folder or video of the same scene, to hold its readings against. confirm: the
-    number of the reading that is right; with tick_rate_hz (20000) it is written into <file>.json. out: a preview (PNG),
-    of which centre (tick; the middle) and half_window (ticks; 20) choose the window. report: where the caller will
-    write the health page (HTML) of a recording; checked here. overwrite: what lies at out, report or <file>.json may be
-    replaced. layout: how to read a dataset folder.
-    """
-
-    stated: StreamFormat | None = None
-    sizes: tuple[tuple[int, int], ...] = ()
-    rgb: Path | None = None
-    confirm: int | None = None
-    tick_rate_hz: float | None = None
-    out: Path | None = None
-    centre: int | None = None
-    half_window: int | None = None
-    report: Path | None = None
-    overwrite: bool = False
-    layout: LayoutOptions = NO_OPTIONS
-
-    def __post_init__(self) -> None:
-        if self.out is None:
-            for name, value in (("centre", self.centre), ("half_window", self.half_window)):
-                if value is not None:
-                    raise ValueError(f"{name}: is for the preview; allowed: only with out")
-        if self.overwrite and self.out is None and self.report is None and self.confirm is None:
-            raise ValueError("overwrite: is for the preview; allowed: only with out, report or confirm")
-        if self.tick_rate_hz is not None and self.confirm is None:
-            raise ValueError("tick_rate_hz: is kept in the sidecar; allowed: only with confirm")
-        if self.tick_rate_hz is not None and not 0 < self.tick_rate_hz < math.inf:
-            raise ValueError(f"tick_rate_hz: {self.tick_rate_hz}; allowed: above 0")
-        for path in (self.out, self.report):
-            if path is not None and path.exists() and not (self.overwrite and path.is_file()):
-                hint = " or pass --overwrite" if path.is_file() else ""
-                raise FileExistsError(f"{path}: exists; choose another --{self.named(path)}{hint}")
-
-    def named(self, path: Path) -> str:
-        return "out" if path is self.out else "report"
 
 
 @dataclass(frozen=True)
@@ -225,7 +178,7 @@ def _confirm(path: Path, readings: dict[int, Reading], options: InspectOptions) 
         raise ValueError(f"confirm: {options.confirm}; allowed: {', '.join(map(str, sorted(readings)))}")
     if sidecar.exists() and not options.overwrite:
         raise FileExistsError(f"{sidecar}: exists; pass --overwrite to replace it")
-    rate_hz = options.tick_rate_hz or ASSUMED_TICK_RATE_HZ
+    rate_hz = options.tick_rate_hz or TICK_RATE_HZ
     write_stream_sidecar(
         path, reading.format, num_ticks=reading.num_ticks, tick_rate_hz=rate_hz, sha256=sha256_file(path)
     )
@@ -252,7 +205,7 @@ def _tell_stream(path: Path, found: Found, options: InspectOptions) -> list[str]
 
 
 def _rate_lines(health: Scan, tick_rate_hz: float | None) -> list[str]:
-    hz = tick_rate_hz or ASSUMED_TICK_RATE_HZ
+    hz = tick_rate_hz or TICK_RATE_HZ
     assumed = "" if tick_rate_hz else " (assumed)"
     rate = health.counts / health.num_ticks
     low, high = np.percentile(rate, [1, 99])

@@ -29,13 +29,14 @@ from spikevrt.app.session import Footage, Place, Result
 from spikevrt.app.turns import Progress, Ticket, Turns
 from spikevrt.app.uploads import read_stated
 from spikevrt.bench.demo import SCENES, VIDEO
+from spikevrt.recording.sidecar import TICK_RATE_HZ
 from spikevrt.report.recording_pages import findings_table, network_of, restored_words
 
 POLL_S = 0.2  # between two looks at a job
 FIELDS = {  # of `Stated`: label and hint
     "spike_width": ("Spike width (pixels)", "a packed .dat does not tell it"),
     "spike_height": ("Spike height (rows)", "a packed .dat does not tell it"),
-    "tick_rate_hz": ("Tick rate (Hz)", "empty: 20000"),
+    "tick_rate_hz": ("Tick rate (Hz)", f"empty: {TICK_RATE_HZ:g}"),
     "first_tick": ("First tick", "empty: 0"),
     "exposure_ticks": ("Exposure (ticks)", "empty: the period"),
     "period_ticks": ("Period (ticks)", "empty: all ticks over all frames"),

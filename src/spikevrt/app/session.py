@@ -26,7 +26,7 @@ from typing import Any
 from spikevrt import shipped
 from spikevrt.align.describe import draw_preview
 from spikevrt.align.health import HealthReport, admit, check_health
-from spikevrt.align.inspect import HALF_WINDOW_TICKS
+from spikevrt.align.settings import HALF_WINDOW_TICKS
 from spikevrt.app.uploads import open_upload
 from spikevrt.atomic import complete_or_absent
 from spikevrt.bench.demo import ASSETS, OPTIONS, SCENES, simulate_scene

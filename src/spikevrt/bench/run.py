@@ -33,7 +33,6 @@ from spikevrt.evaluate.methods import (
 from spikevrt.evaluate.pictures import frame_path
 from spikevrt.evaluate.runner import (
     RESULTS,
-    Measure,
     Subject,
     method_names,
     new_results,
@@ -41,7 +40,7 @@ from spikevrt.evaluate.runner import (
     score,
     write_json,
 )
-from spikevrt.evaluate.scores import aligned
+from spikevrt.evaluate.scores import Measure, text_table
 from spikevrt.progress import progress_bar
 from spikevrt.recording.frames import to_uint8, write_image
 from spikevrt.recording.recording import Recording, open_recording
@@ -130,7 +129,7 @@ def condition_table(results: dict[str, Any]) -> str:
             values = [float(mean[metric]) for mean in means if metric in mean]
             cells.append(f"{sum(values) / len(values):.2f}" if values else "-")
         rows.append([name, *cells])
-    return aligned(rows)
+    return text_table(rows)
 
 
 def _entries(weights: Sequence[Path], others: Sequence[str], options: RestoreOptions) -> list[Entry]:
@@ -182,7 +181,7 @@ def _scored(
         "identity": entry.identity,
         "scoring": SCORING,
         "options": asdict(options),
-        "metrics": list(measure.names),
+        "metrics": list(measure.metrics),
         "lpips_vgg": None if measure.lpips_vgg is None else sha256_file(measure.lpips_vgg),
         "recordings": [[subject.name, subject.sha256] for subject in subjects],
     }

@@ -24,7 +24,7 @@ import numpy as np
 from torch import Tensor
 
 from spikevrt.atomic import complete_or_absent, refuse_existing
-from spikevrt.config import PrepareOptions, Split
+from spikevrt.config import VAL_FRACTION, VAL_SEED, PrepareOptions, Split
 from spikevrt.data.dataset import DATASET_FILE, DATASET_FORMAT, DATASET_VERSION, is_sequence_name
 from spikevrt.data.sample import COUNT_TYPES
 from spikevrt.data.sequence import POSITIONS_FILE, FrameKind, PreparedSequence, write_sequence
@@ -37,8 +37,6 @@ from spikevrt.represent.voxel import VoxelSpec, density
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Num, UInt8
-
-DEFAULT_VAL_FRACTION, DEFAULT_SEED = 0.1, 123
 
 
 def split_recordings(recordings: Sequence[Recording], *, val_fraction: float, seed: int) -> list[Split]:
@@ -159,8 +157,8 @@ def _split(sources: Sources, options: PrepareOptions) -> list[tuple[Recording, S
         raise ValueError("recordings: none given; allowed: one or more")
     splits: list[Split] = ["train"] * len(loose)
     if loose and not sources.val:
-        fraction = DEFAULT_VAL_FRACTION if options.val_fraction is None else options.val_fraction
-        seed = DEFAULT_SEED if options.seed is None else options.seed
+        fraction = VAL_FRACTION if options.val_fraction is None else options.val_fraction
+        seed = VAL_SEED if options.seed is None else options.seed
         splits = split_recordings(loose, val_fraction=fraction, seed=seed)
     return [*sources.presplit, *zip(loose, splits, strict=True), *((recording, "val") for recording in sources.val)]
 

@@ -39,6 +39,7 @@ from spikevrt.evaluate.methods import (
 )
 from spikevrt.evaluate.pictures import frame_path, picture_path, write_three_columns
 from spikevrt.evaluate.results import FORMAT, RESULTS, VERSION
+from spikevrt.evaluate.scores import Measure
 from spikevrt.progress import progress_bar
 from spikevrt.recording.alignment import alignment_values
 from spikevrt.recording.frames import to_float, to_uint8, write_image
@@ -56,19 +57,6 @@ PROTOCOL = {
     "ms_per_frame": "from file to restored frame, device synchronised, after a warm-up; median over the sequences",
     "peak_memory_bytes": "while restoring: allocated by torch on CUDA, resident in the whole process on a CPU",
 }
-
-
-@dataclass(frozen=True)
-class Measure:
-    """Which metrics are taken, by the names that `scores.choose` returned, and LPIPS' VGG weights for one of them."""
-
-    names: tuple[str, ...] = scores.DEFAULT
-    lpips_vgg: Path | None = None
-
-    @property
-    def needs_whole_recordings(self) -> bool:
-        """Whether frames are compared with their neighbours, so that all of a recording's are held at once."""
-        return not set(self.names) <= set(scores.DEFAULT)
 
 
 DEFAULT_MEASURE = Measure()
@@ -140,7 +128,7 @@ def new_results(subjects: Sequence[Subject], options: RestoreOptions, measure: M
         "format": FORMAT,
         "version": VERSION,
         "protocol": {
-            **{metric.name: metric.words for metric in scores.METRICS_ALL if metric.name in measure.names},
+            **{metric.name: metric.words for metric in scores.METRICS_ALL if metric.name in measure.metrics},
             **PROTOCOL,
         },
         "environment": runtime.environment(runtime.pick_device(options.device)),
@@ -317,7 +305,7 @@ def _scored(
     exposures = recording.exposures[first : first + len(restored)]
     try:
         frames, of_sequence = scores.clip_scores(
-            torch.stack(list(restored)), sharp, blur, exposures, measure.names, lpips_vgg=measure.lpips_vgg
+            torch.stack(list(restored)), sharp, blur, exposures, measure.metrics, lpips_vgg=measure.lpips_vgg
         )
     except ValueError as error:
         where = f"{subject.name}, frame {first}" if len(restored) == 1 else subject.name

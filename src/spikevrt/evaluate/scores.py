@@ -1,5 +1,7 @@
 """The one entrance to all metrics: which there are, which this machine can compute, and all of them for one clip.
 
+Importing it loads neither torch nor NumPy (`Measure` holds options).
+
 Metrics see whole clips of one recording: every frame once, the first and the last included.
 
 Dimension key: T frames, H rows, W columns; the 3 channels are R, G, B.
@@ -9,14 +11,10 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from spikevrt.evaluate import metrics
-from spikevrt.evaluate.metrics import find_ffmpeg, flip, lpips_network, lpips_scores, vmaf_neg
-from spikevrt.evaluate.motion import edge_rise, reblur_psnr, tof
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -57,9 +55,29 @@ METRICS_ALL = (
     Metric("tlp", "", "down", "|LPIPS of neighbours - LPIPS of true neighbours|, AlexNet, not scaled", "sequence"),
 )
 NAMES = tuple(metric.name for metric in METRICS_ALL)
-DEFAULT, ALL = metrics.METRICS, "all"
+DEFAULT, ALL = NAMES[:4], "all"  # `metrics.METRICS`
 _NEED_NEIGHBOURS = ("reblur_psnr", "reblur_psnr_sharp", "tof", "tlp")
 _NEED_OPENCV = ("edge_rise_px", "edge_rise_px_sharp", "reblur_psnr", "reblur_psnr_sharp", "tof")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Which metrics are taken (each once, in the order of the table), and LPIPS' VGG weights for one of them.
+
+    Raises:
+        ValueError, FileNotFoundError: as `choose`, which is asked.
+    """
+
+    metrics: Annotated[tuple[str, ...], "all, or some of those in docs/evaluation.md"] = DEFAULT
+    lpips_vgg: Annotated[Path | None, "weights of VGG-16, for lpips_vgg (none)", "FILE"] = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", choose(self.metrics, self.lpips_vgg))
+
+    @property
+    def needs_whole_recordings(self) -> bool:
+        """Whether frames are compared with their neighbours, so that all of a recording's are held at once."""
+        return not set(self.metrics) <= set(DEFAULT)
 
 
 def available(lpips_vgg: Path | None = None) -> tuple[str, ...]:
@@ -76,6 +94,8 @@ def lacking(name: str, lpips_vgg: Path | None = None) -> str | None:
     if name == "lpips_vgg" and lpips_vgg is None:
         return "lpips_vgg needs a file with the weights of VGG-16, which examples/lpips_weights.py makes; none given"
     if name == "vmaf_neg":
+        from spikevrt.evaluate.metrics import find_ffmpeg
+
         try:
             find_ffmpeg()
         except ValueError as error:
@@ -96,6 +116,8 @@ def choose(asked: Sequence[str], lpips_vgg: Path | None = None) -> tuple[str, ..
         if name != ALL and name not in NAMES:
             raise ValueError(f"metrics: {name}; allowed: {ALL}, or some of {', '.join(NAMES)}")
     if lpips_vgg is not None:
+        from spikevrt.evaluate.metrics import lpips_network
+
         lpips_network(lpips_vgg)  # whatever is wrong with the file is told now
     wanted = {*asked, *(available(lpips_vgg) if ALL in asked else ())}
     for name in wanted - {ALL}:
@@ -124,6 +146,10 @@ def clip_scores(
         ValueError: the shapes differ, a value is not finite, frames are too small for a metric, or there is but one
             frame and a metric compares neighbours.
     """
+    from spikevrt.evaluate import metrics
+    from spikevrt.evaluate.metrics import flip, lpips_network, lpips_scores, vmaf_neg
+    from spikevrt.evaluate.motion import edge_rise, reblur_psnr, tof
+
     assert len(exposures) == len(restored) and set(names) <= set(NAMES), (len(exposures), len(restored), names)
     if len(restored) < 2:
         for name in names:
@@ -180,11 +206,17 @@ def score_table(results: dict[str, Any]) -> str:
             for metric in known
         ]
         rows.append([method["name"], *cells, *cost])
-    return aligned(rows)
+    return text_table(rows)
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of one length as columns of plain text, the first to the left and the others to the right."""
+def text_table(rows: Sequence[Sequence[str]], *, left: Container[int] = (0,)) -> str:
+    """Rows of one length as columns of text: those of `left` start together, the others (numbers) end together."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+    lines = [
+        "  ".join(
+            text.ljust(width) if column in left else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
     return "\n".join(lines)

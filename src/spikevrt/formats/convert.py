@@ -20,17 +20,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikevrt.atomic import complete_or_absent
+from spikevrt.atomic import complete_or_absent, refuse_existing_file
 from spikevrt.recording.arrays import load_h5py
-from spikevrt.recording.sidecar import KEY_AXES, LENGTH_KEY, SPIKE_KINDS
+from spikevrt.recording.sidecar import (
+    KEY_AXES,
+    LENGTH_KEY,
+    ROWS,
+    SPIKE_KINDS,
+    SUFFIX_KINDS,
+    TARGETS,
+    Rows,
+    StreamFormat,
+    check_sps100_size,
+    kind_of,
+)
 from spikevrt.recording.spike_file import SpikeGeometry, check_window, pack, sha256_file
 from spikevrt.recording.spike_formats import (
-    StreamFormat,
+    find_format,
+    find_stated,
+    open_stream,
     refuse_named_by_recording,
     stream_sidecar_path,
     write_stream_sidecar,
 )
-from spikevrt.recording.stream import SpikeStream, check_sps100_size, pack_sps100
+from spikevrt.recording.stream import SpikeStream, pack_sps100
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -74,6 +87,8 @@ def write_stream(
         OSError: no space for it.
     """
     path = Path(path)
+    if tick_rate_hz is not None and not 0 < tick_rate_hz < math.inf:
+        raise ValueError(f"tick_rate_hz: {tick_rate_hz}; allowed: above 0")
     start_tick, stop_tick = ticks[0], stream.num_ticks if ticks[1] is None else ticks[1]
     check_window(str(stream.files[0]), start_tick, stop_tick, stream.num_ticks)
     if start_tick == stop_tick:
@@ -83,12 +98,9 @@ def write_stream(
         raise ValueError(f"{path}: {size[0]}x{size[1]} is stated, but the spikes have {stream.width}x{stream.height}")
     if format.kind == "sps100":
         check_sps100_size(*size)
-    if path.exists() and not (overwrite and path.is_file()):
-        raise FileExistsError(
-            f"{path}: exists; choose another name" + (" or pass --overwrite" if path.is_file() else "")
-        )
+    refuse_existing_file(path, overwrite=overwrite, other="name")
     refuse_named_by_recording(path)
-    known = _complete(replace(format, width=size[0], height=size[1], bottom_up=format.is_bottom_up))
+    known = _complete(replace(format, width=size[0], height=size[1], rows=ROWS[format.is_bottom_up]))
     num_ticks = stop_tick - start_tick
     if source_sha256 is not None and num_ticks == stream.num_ticks:
         _check_sha256(stream, source_sha256)
@@ -103,6 +115,41 @@ def write_stream(
         stream_sidecar_path(path).unlink(missing_ok=True)  # from here on it would tell of another file
     write_stream_sidecar(path, known, num_ticks=num_ticks, tick_rate_hz=tick_rate_hz, sha256=sha256)
     return Written(path, known, num_ticks, sha256)
+
+
+def open_source(path: Path, stated: dict[str, Any]) -> tuple[SpikeStream, float | None, str | None]:
+    """The spikes of a recording folder or a spike file, of which the caller states these fields of a `StreamFormat`.
+
+    Returns the stream, and its tick rate and checksum where they are known.
+
+    Raises:
+        FileNotFoundError, ValueError: as `find_stated` and `open_recording`; or a format stated for a recording.
+    """
+    if path.is_dir():
+        for name in stated:
+            raise ValueError(f"{name}: {path} is a recording, which tells what its spikes are")
+        from spikevrt.recording.recording import open_recording  # with torch, which a spike file does not need
+
+        recording = open_recording(path)
+        assert recording.spikes is not None, "a recording folder always has spikes"
+        return recording.spikes, recording.tick_rate_hz, recording.stored_sha256
+    found = find_stated(path, stated) if stated else find_format(path)
+    return open_stream(path, found.format if stated else None), found.tick_rate_hz, found.sha256
+
+
+def target_format(path: Path, width: int, target: str | None = None, rows: Rows | None = None) -> StreamFormat:
+    """How a file of this name is written: as `target`, one of `TARGETS`, or without one as its suffix says.
+
+    Raises:
+        ValueError: a suffix that belongs to another kind, or spikes of a width that the target has not.
+    """
+    kind, tag_bits, axes = TARGETS[target or kind_of(path.suffix)]
+    if target == "packed-416" and width != 400:
+        raise ValueError(f"--to: packed-416 for spikes {width} wide; allowed: 400 pixels and 16 tag bits a row")
+    suffixes, suffix = SPIKE_KINDS[kind].suffixes, path.suffix.lower()
+    if (suffix not in suffixes) if suffixes else (suffix in SUFFIX_KINDS):
+        raise ValueError(f"--to: {target} in a file {path.name}; allowed: the suffix that belongs to it")
+    return StreamFormat(kind=kind, rows=rows, tag_bits=tag_bits, axes=axes)
 
 
 def _check_sha256(stream: SpikeStream, stated: str) -> None:

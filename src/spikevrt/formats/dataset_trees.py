@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated
 
 from spikevrt.config import Split
+from spikevrt.recording.sidecar import TICK_RATE_HZ
 
 GOPRO_TICKS = {"07": 56, "11": 88, "13": 104}  # by the frames averaged, which the clip's name tells: 8 ticks a frame
-GOPRO_RATE_HZ, X4K_RATE_HZ, CAMERA_RATE_HZ = 1920.0, 4000.0, 20000.0  # 240 fps x 8, 1000 fps x 4, a camera (assumed)
+GOPRO_RATE_HZ, X4K_RATE_HZ, CAMERA_RATE_HZ = 1920.0, 4000.0, TICK_RATE_HZ  # 240 fps x 8, 1000 fps x 4, assumed
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ LAYOUTS = (
         CAMERA_RATE_HZ,
     ),
 )
+CHOOSE_BLUR = ", ".join(layout.blurs[0] for layout in LAYOUTS if len(layout.blurs) > 1)
 NEEDS_SPIKES = ("s-sdm", "rsb", "reference")  # their other folders' names are too common to tell a layout by
 
 
@@ -111,7 +113,7 @@ class LayoutOptions:
     """What the user may say about a dataset folder, as options of verbs that read one; None: what the layout has."""
 
     layout: Annotated[str | None, "of a dataset folder (told from its folders)"] = None
-    blur: Annotated[str | None, "which blurry frames, where a dataset has several (blur_gamma, 33)"] = None
+    blur: Annotated[str | None, f"which blurry frames, where a dataset has several ({CHOOSE_BLUR})"] = None
     exposure_ticks: Annotated[int | None, "ticks in the middle of each spike file (the layout's)"] = None
     spike_width: Annotated[int | None, "columns of the sensor, where the dataset does not tell"] = None
     spike_height: Annotated[int | None, "rows of the sensor"] = None

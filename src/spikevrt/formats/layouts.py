@@ -98,6 +98,21 @@ def open_recordings(
     return opened
 
 
+def open_clip(root: Path, name: str | None = None, options: LayoutOptions = NO_OPTIONS) -> Recording:
+    """A clip of a dataset folder, by its name; without one, the only clip.
+
+    Raises:
+        ValueError: as `open_recordings`; or several clips and no name, or no clip of that name.
+    """
+    clips = {clip.name: clip for clip in open_recordings([root], options)}
+    if name is None and len(clips) == 1:
+        return next(iter(clips.values()))
+    if name not in clips:
+        what = "a dataset folder; name one of its clips with --clip" if name is None else f"no clip {name!r}"
+        raise ValueError(f"{root}: {what}; allowed: {', '.join(list(clips)[:20])}{', ...' if len(clips) > 20 else ''}")
+    return clips[name]
+
+
 def open_sources(
     paths: Iterable[str | Path],
     val: Iterable[str | Path] = (),

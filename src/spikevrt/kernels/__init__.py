@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +18,14 @@ VARIABLE = "SPIKEVRT_KERNELS"
 CHOICES = ("auto", "triton", "torch")
 
 
-@torch.compiler.assume_constant_result  # torch.compile takes the answer as it is when it compiles
+def _constant(function: Callable[..., Any]) -> Callable[..., Any]:
+    """torch.compile takes the answer as it is when it compiles: what `torch.compiler.assume_constant_result` does,
+    without the compiler, whose import takes as long as that of the rest of torch."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@_constant
 def chosen() -> str:
     """The value of the variable.
 
@@ -31,12 +40,12 @@ def chosen() -> str:
     return choice
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def installed() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def interpreted() -> bool:
     """Whether Triton's kernels run in its interpreter, on CPU tensors. Triton asks when it is imported."""
     return os.environ.get("TRITON_INTERPRET") == "1"

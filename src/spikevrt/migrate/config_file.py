@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from spikevrt.atomic import write_text
 from spikevrt.config import CHECKPOINT_PARTS, Config
 from spikevrt.migrate.keys import KEYS, Key, plain
 from spikevrt.typed import load_yaml
@@ -48,6 +51,15 @@ class Imported:
     @property
     def refused(self) -> tuple[Converted, ...]:
         return tuple(line for line in self.lines if line.refused)
+
+
+def write_config(out: Path, old: Path, imported: Imported) -> None:
+    """Write the new config, above it in comments what `old` said that is not in it."""
+    head = [f"From {old.name}, by `spikevrt config import`."]
+    head += [f"Give to the command: {command}" for command in imported.commands]
+    head += [f"Not in it: {line}" for line in imported.refused]
+    text = "".join(f"# {' '.join(line.split())}\n" for line in head)
+    write_text(out, text + yaml.safe_dump(imported.config.to_dict(), sort_keys=False, allow_unicode=True))
 
 
 def read_old_config(path: str | Path) -> dict[str, Any]:

@@ -15,13 +15,12 @@ from pathlib import Path
 
 from spikevrt.recording.frames import check_size, image_size, list_images
 from spikevrt.recording.recording import Recording
-from spikevrt.recording.sidecar import NOTHING_STATED, Exposure, Stated, kind_of
-from spikevrt.recording.spike_formats import StreamFormat, find_format, is_headerless, open_stream
+from spikevrt.recording.sidecar import NOTHING_STATED, ROWS, TICK_RATE_HZ, Exposure, Stated, StreamFormat, kind_of
+from spikevrt.recording.spike_formats import find_format, is_headerless, open_stream
 from spikevrt.recording.stream import SpikeStream
 from spikevrt.recording.video import VideoInfo, probe_video
 
 ASSUMED_FPS = 25.0  # of a folder of images without spikes: nothing tells it, and nothing but a video's speed uses it
-DEFAULT_TICK_RATE_HZ = 20000.0
 
 
 def open_beside(frames: Path, spikes: Path, stated: Stated = NOTHING_STATED) -> Recording:
@@ -41,7 +40,7 @@ def open_beside(frames: Path, spikes: Path, stated: Stated = NOTHING_STATED) -> 
         return loose_recording(frames, open_stream(spikes), stated)
     if is_headerless(spikes) and (width is None or height is None):
         raise ValueError(f"{given[0]}: only with both spike_width and spike_height")
-    form = StreamFormat(kind_of(spikes.suffix), width, height, bottom_up=False if stated.top_down else None)
+    form = StreamFormat(kind_of(spikes.suffix), width, height, rows=ROWS[False] if stated.top_down else None)
     return loose_recording(frames, open_stream(spikes, form), stated)
 
 
@@ -59,7 +58,7 @@ def loose_recording(frames: Path, spikes: SpikeStream | None, stated: Stated = N
         FileNotFoundError: no such frames.
         ValueError: the exposures do not fit the stream; timestamps or linear light asked of what has none.
     """
-    tick_rate_hz = DEFAULT_TICK_RATE_HZ if stated.tick_rate_hz is None else stated.tick_rate_hz
+    tick_rate_hz = TICK_RATE_HZ if stated.tick_rate_hz is None else stated.tick_rate_hz
     frames = Path(frames)
     info: VideoInfo | None = None
     if frames.is_dir():

@@ -26,18 +26,20 @@ from spikevrt.recording.frames import check_size, image_size, list_images, read_
 from spikevrt.recording.sidecar import (
     BLUR_FOLDER,
     FORMAT,
+    ROWS,
     SHARP_FOLDER,
     SIDECAR,
     SPIKE_FILE,
     VERSION,
     Exposure,
+    StreamFormat,
     check_bad_pixels,
     check_exposures,
     exposure_values,
     write_json,
 )
 from spikevrt.recording.spike_file import SpikeWriter
-from spikevrt.recording.spike_formats import RecordedStream, StreamFormat, find_format, open_stream
+from spikevrt.recording.spike_formats import RecordedStream, find_format, open_stream
 from spikevrt.recording.stream import SpikeStream
 from spikevrt.recording.video import VIDEO_SUFFIXES, VideoReader
 from spikevrt.typed import convert, load_json, naming, require
@@ -364,7 +366,7 @@ def write_sidecar(
     """Write root/recording.json; spikes.dat, written by `spikes`, and blur/ (and sharp/) must already lie beside it."""
     root, geometry = Path(root), spikes.geometry
     check_exposures(root / SIDECAR, exposures, spikes.num_ticks)
-    stored = StreamFormat("packed", geometry.width, geometry.height, geometry.bottom_up, geometry.tag_bits)
+    stored = StreamFormat("packed", geometry.width, geometry.height, ROWS[geometry.bottom_up], geometry.tag_bits)
     values = {
         "format": FORMAT,
         "version": VERSION,

@@ -17,6 +17,8 @@ from spikevrt.atomic import write_text
 from spikevrt.typed import require
 
 AXES = ("THW", "HWT")
+SPS100_WIDTH, SPS100_HEIGHT = 1000, 1000
+TICK_RATE_HZ = 20000.0  # of a spike camera, where nobody tells it
 LENGTH_KEY = "length"  # packed-time: how many ticks, for the last byte may hold fewer than eight
 
 
@@ -44,7 +46,7 @@ class SpikeKind:
 SPIKE_KINDS: Mapping[str, SpikeKind] = MappingProxyType(
     {
         "packed": SpikeKind(bottom_up=True, in_bits=True, has_tags=True),  # ticks of whole bytes
-        "sps100": SpikeKind(in_bits=True, size=(1000, 1000)),  # half-rows with line tags
+        "sps100": SpikeKind(in_bits=True, size=(SPS100_WIDTH, SPS100_HEIGHT)),  # half-rows with line tags
         "bytes": SpikeKind(),
         "npy": SpikeKind((".npy",), axes=AXES),
         "npz": SpikeKind((".npz",), axes=AXES, keys=MappingProxyType({"THW": "spk", "HWT": "arr_0"})),
@@ -114,14 +116,85 @@ def _whole_number(path: Path, text: bytes, key: str) -> int:
 
 
 @dataclass(frozen=True)
+class StreamFormat:
+    """One description of a spike file's bytes.
+
+    kind: one of `SPIKE_KINDS`.
+    width, height: pixels; must be known for files without a header, are compared with what the others say.
+    rows: None: as usual for the kind.
+    tag_bits: packed only (16 in 416-wide rows of 400 pixels).
+    key: npz, packed-time and h5. None: the names that are known, or the only one.
+    axes: arrays. None: as the known names mean it; .npy and .h5: THW.
+    """
+
+    kind: Annotated[str, "how the spikes are stored, unless the suffix tells", KINDS] = "packed"
+    width: Annotated[int | None, "spike columns, without tag bits"] = None
+    height: Annotated[int | None, "spike rows"] = None
+    rows: Annotated[Rows | None, f"order of the rows (packed: {ROWS[SPIKE_KINDS['packed'].bottom_up]})"] = None
+    tag_bits: Annotated[int, "bits behind the pixels of each packed row"] = 0
+    key: Annotated[str | None, "array of an .npz or .h5 file"] = None
+    axes: Annotated[str | None, "order of an array's axes", AXES] = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind: {self.kind!r}; allowed: {', '.join(KINDS)}")
+        for name, value in (("width", self.width), ("height", self.height)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: {value}; allowed: 1 or more")
+        if self.kind == "sps100":
+            check_sps100_size(self.width or SPS100_WIDTH, self.height or SPS100_HEIGHT)
+            if self.rows == ROWS[True]:
+                raise ValueError("rows: bottom-up; allowed for sps100: top-down")
+        if (self.tag_bits and not SPIKE_KINDS[self.kind].has_tags) or self.tag_bits < 0:
+            raise ValueError(f"tag_bits: {self.tag_bits}; allowed: 0, for packed streams 0 or more")
+        if self.key is not None and self.kind not in KEYED:
+            raise ValueError(f"key: {self.key!r}; allowed: only for {_listed(KEYED)}")
+        if self.key is not None and not (self.key and self.key.isprintable()):
+            raise ValueError(f"key: {self.key[:80]!r}; allowed: the name of an array")
+        if self.axes is not None and (self.axes not in AXES or self.kind not in WITH_AXES):
+            raise ValueError(f"axes: {self.axes!r}; allowed: {', '.join(AXES)}, only for {_listed(WITH_AXES)}")
+
+    @property
+    def is_bottom_up(self) -> bool:
+        return SPIKE_KINDS[self.kind].bottom_up if self.rows is None else self.rows == ROWS[True]
+
+    def values(self) -> dict[str, Any]:
+        """What a sidecar holds of it."""
+        found = {"kind": self.kind, "width": self.width, "height": self.height, "rows": ROWS[self.is_bottom_up]}
+        if SPIKE_KINDS[self.kind].in_bits:
+            found["bit_order"] = BIT_ORDER
+        found |= {"tag_bits": self.tag_bits} if self.tag_bits else {}
+        return found | {name: value for name, value in (("key", self.key), ("axes", self.axes)) if value is not None}
+
+    def describe(self) -> str:
+        size = f", {self.width} x {self.height}" if self.width and self.height else ""
+        tags = f", {self.tag_bits} tag bits a row" if self.tag_bits else ""
+        which = "".join(f", {name} {value}" for name, value in (("key", self.key), ("axes", self.axes)) if value)
+        return f"{self.kind}{size}, rows {ROWS[self.is_bottom_up]}{tags}{which}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def check_sps100_size(width: int, height: int) -> None:
+    """Raises ValueError for a size that the half-rows cannot carry."""
+    highest = 2 * 0x3FF
+    if width != SPS100_WIDTH or height % 2 or not 2 <= height <= highest:
+        raise ValueError(
+            f"sps100: {width}x{height}; allowed: {SPS100_WIDTH} columns, and 2 to {highest} rows, an even number"
+        )
+
+
+@dataclass(frozen=True)
 class Stated:
     """What the caller says of loose frames and of the spike file beside them, where no file tells; None: nothing."""
 
     spike_width: Annotated[int | None, "* spike columns (a packed file does not tell)"] = None
     spike_height: Annotated[int | None, "* spike rows"] = None
     top_down: Annotated[bool, "the first stored row is the top one"] = False
-    tick_rate_hz: Annotated[float | None, "spike read-outs per second (20000)"] = None
-    first_tick: Annotated[int | None, "tick at which the first exposure starts (0)"] = None
+    tick_rate_hz: Annotated[float | None, f"read-outs per second (the file's, else {TICK_RATE_HZ:g})", "HZ"] = None
+    first_tick: Annotated[int | None, "tick at which the first exposure starts (the stream's first)"] = None
     exposure_ticks: Annotated[int | None, "* exposure of a frame (the period; the layout's)"] = None
     period_ticks: Annotated[int | None, "from frame to frame (all ticks over all frames)"] = None
     by_timestamps: Annotated[bool, "a video's own times say when exposures start"] = False

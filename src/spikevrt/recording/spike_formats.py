@@ -8,7 +8,6 @@ Dimension key: T ticks, H sensor rows, W sensor columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,106 +27,33 @@ from spikevrt.recording.arrays import (
 )
 from spikevrt.recording.sidecar import (
     AXES,
-    BIT_ORDER,
     FORMAT,
     HEADERLESS,
     KEY_AXES,
-    KEYED,
-    KINDS,
     LENGTH_KEY,
     ROWS,
     SIDECAR,
-    SPIKE_KINDS,
     SPIKECV_CONFIG,
+    SPS100_HEIGHT,
+    SPS100_WIDTH,
     STREAM_FORMAT,
     STREAM_VERSION,
     SUFFIX_KINDS,
     TIME_PACKED_KEY,
     VERSION,
-    WITH_AXES,
     Rows,
+    StreamFormat,
     kind_of,
     read_spikecv_config,
     write_json,
 )
 from spikevrt.recording.spike_file import SpikeGeometry
 from spikevrt.recording.stream import (
-    SPS100_HEIGHT,
-    SPS100_WIDTH,
     PackedStream,
     SpikeStream,
     Sps100Stream,
-    check_sps100_size,
 )
 from spikevrt.typed import convert, load_json, naming, require, require_file_name
-
-
-@dataclass(frozen=True)
-class StreamFormat:
-    """One description of a spike file's bytes.
-
-    kind: one of `sidecar.SPIKE_KINDS`.
-    width, height: pixels; must be known for files without a header, are compared with what the others say.
-    bottom_up: whether the bottom row is stored first; None: as usual for the kind.
-    tag_bits: packed only; bits behind the pixels of each row (16 in 416-wide rows of 400 pixels).
-    key: npz, packed-time and h5; the array. None: the names that are known, or the only one.
-    axes: arrays; "THW" or "HWT". None: as the known names mean it; .npy and .h5: THW.
-    """
-
-    kind: str = "packed"
-    width: int | None = None
-    height: int | None = None
-    bottom_up: bool | None = None
-    tag_bits: int = 0
-    key: str | None = None
-    axes: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind: {self.kind!r}; allowed: {', '.join(KINDS)}")
-        for name, value in (("width", self.width), ("height", self.height)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: {value}; allowed: 1 or more")
-        if self.kind == "sps100":
-            check_sps100_size(self.width or SPS100_WIDTH, self.height or SPS100_HEIGHT)
-            if self.bottom_up:
-                raise ValueError("rows: bottom-up; allowed for sps100: top-down")
-        if (self.tag_bits and not SPIKE_KINDS[self.kind].has_tags) or self.tag_bits < 0:
-            raise ValueError(f"tag_bits: {self.tag_bits}; allowed: 0, for packed streams 0 or more")
-        if self.key is not None and self.kind not in KEYED:
-            raise ValueError(f"key: {self.key!r}; allowed: only for {_listed(KEYED)}")
-        if self.key is not None and not (self.key and self.key.isprintable()):
-            raise ValueError(f"key: {self.key[:80]!r}; allowed: the name of an array")
-        if self.axes is not None and (self.axes not in AXES or self.kind not in WITH_AXES):
-            raise ValueError(f"axes: {self.axes!r}; allowed: {', '.join(AXES)}, only for {_listed(WITH_AXES)}")
-
-    @property
-    def is_bottom_up(self) -> bool:
-        return SPIKE_KINDS[self.kind].bottom_up if self.bottom_up is None else self.bottom_up
-
-    @property
-    def bytes_per_tick(self) -> int:
-        """Of a kind without header, whose width and height are known."""
-        assert self.kind in HEADERLESS and self.width is not None and self.height is not None, self
-        if self.kind == "sps100":
-            return Sps100Stream(Path(), self.width, self.height).bytes_per_tick
-        if self.kind == "bytes":
-            return self.width * self.height
-        return SpikeGeometry(self.width, self.height, self.is_bottom_up, self.tag_bits).bytes_per_tick
-
-    def values(self) -> dict[str, Any]:
-        """What a sidecar holds of it."""
-        found = {"kind": self.kind, "width": self.width, "height": self.height, "rows": ROWS[self.is_bottom_up]}
-        if SPIKE_KINDS[self.kind].in_bits:
-            found["bit_order"] = BIT_ORDER
-        found |= {"tag_bits": self.tag_bits} if self.tag_bits else {}
-        return found | {name: value for name, value in (("key", self.key), ("axes", self.axes)) if value is not None}
-
-    def describe(self) -> str:
-        size = f", {self.width} x {self.height}" if self.width and self.height else ""
-        tags = f", {self.tag_bits} tag bits a row" if self.tag_bits else ""
-        which = "".join(f", {name} {value}" for name, value in (("key", self.key), ("axes", self.axes)) if value)
-        return f"{self.kind}{size}, rows {ROWS[self.is_bottom_up]}{tags}{which}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +83,7 @@ class StreamEntry:
 
     @cached_property
     def format(self) -> StreamFormat:
-        bottom_up = None if self.rows is None else self.rows == ROWS[True]
-        return StreamFormat(self.kind, self.width, self.height, bottom_up, self.tag_bits or 0, self.key, self.axes)
+        return StreamFormat(self.kind, self.width, self.height, self.rows, self.tag_bits or 0, self.key, self.axes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,8 +111,14 @@ class Found:
     sha256: str | None = None
 
 
-def _listed(words: Sequence[str]) -> str:
-    return f"{', '.join(words[:-1])} and {words[-1]}"
+def bytes_per_tick(format: StreamFormat) -> int:
+    """Of a kind without header, whose width and height are known."""
+    assert format.kind in HEADERLESS and format.width is not None and format.height is not None, format
+    if format.kind == "sps100":
+        return Sps100Stream(Path(), format.width, format.height).bytes_per_tick
+    if format.kind == "bytes":
+        return format.width * format.height
+    return SpikeGeometry(format.width, format.height, format.is_bottom_up, format.tag_bits).bytes_per_tick
 
 
 def is_headerless(path: Path) -> bool:
@@ -318,15 +249,13 @@ def _said(found: Found) -> dict[str, Any]:
     if found.source == SPIKECV_CONFIG:
         return {"width": format.width, "height": format.height}
     also = {"num_ticks": found.num_ticks, "tick_rate_hz": found.tick_rate_hz, "sha256": found.sha256}
-    return vars(format) | {"bottom_up": format.is_bottom_up} | also
+    return vars(format) | {"rows": ROWS[format.is_bottom_up]} | also
 
 
 def _refuse_contradiction(path: Path, a: dict[str, Any], a_name: str, b: dict[str, Any], b_name: str) -> None:
     for name, value in a.items():
         other = b.get(name)
         if value is not None and other is not None and value != other:
-            if name == "bottom_up":
-                name, value, other = "rows", ROWS[value], ROWS[other]
             raise ValueError(
                 f"{path}: {name}: {a_name} says {value}, {b_name} says {other}; allowed: the same, or delete the one "
                 f"that is wrong"
@@ -346,7 +275,7 @@ def _open(path: Path, format: StreamFormat) -> SpikeStream:
         geometry = SpikeGeometry(format.width, format.height, format.is_bottom_up, format.tag_bits)
         if format.kind == "packed":
             return PackedStream(path, geometry)
-        return ArrayStream(_raw_bytes(path, geometry, format.bytes_per_tick), bottom_up=format.is_bottom_up)
+        return ArrayStream(_raw_bytes(path, geometry, bytes_per_tick(format)), bottom_up=format.is_bottom_up)
     if format.kind == "npy":
         return ArrayStream(open_npy(path), format.axes or AXES[0], format.is_bottom_up)
     key = format.key or _known_key(path, format)

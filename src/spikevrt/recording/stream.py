@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from spikevrt.recording.sidecar import SPIKE_KINDS
+from spikevrt.recording.sidecar import SPS100_HEIGHT, SPS100_WIDTH, check_sps100_size
 from spikevrt.recording.spike_file import (
     SpikeGeometry,
     check_window,
@@ -200,9 +200,6 @@ def check_edges(edges: Sequence[int]) -> None:
     assert len(edges) > 1 and all(a <= b for a, b in itertools.pairwise(edges)), edges
 
 
-_SIZE = SPIKE_KINDS["sps100"].size
-assert _SIZE is not None
-SPS100_WIDTH, SPS100_HEIGHT = _SIZE
 HALF_ROW_BYTES, HALF_ROW_PIXELS = 64, 500
 STEP_BYTES = 16  # the camera's unit: a file begins at a multiple of it
 _TAG_MASK = 0xFFF0
@@ -292,15 +289,6 @@ class Sps100Stream:
 
     def _tick_tags(self, begin: int) -> UInt16[np.ndarray, " n"]:
         return _tags(self._mapped(begin, self.bytes_per_tick).reshape(-1, HALF_ROW_BYTES))
-
-
-def check_sps100_size(width: int, height: int) -> None:
-    """Raises ValueError for a size that the half-rows cannot carry."""
-    highest = 2 * 0x3FF
-    if width != SPS100_WIDTH or height % 2 or not 2 <= height <= highest:
-        raise ValueError(
-            f"sps100: {width}x{height}; allowed: {SPS100_WIDTH} columns, and 2 to {highest} rows, an even number"
-        )
 
 
 def pack_sps100(spikes: UInt8[np.ndarray, "T h w"]) -> bytes:

@@ -32,6 +32,7 @@ EXACT_COLOURS = 0x4 | 0x40000 | 0x2000 | 0x4000
 CODECS = ("h264", "hevc", "av1", "ffv1")
 CONTAINERS = {".mp4": ("h264", "hevc", "av1"), ".mov": ("h264", "hevc"), ".mkv": CODECS}
 DEFAULT_CRF = {"h264": 16, "hevc": 16, "av1": 18}
+CRF_WORDS = ", ".join(f"{codec} {crf}" for codec, crf in DEFAULT_CRF.items())
 MAX_CRF = {"h264": 51, "hevc": 51, "av1": 63}
 
 
@@ -46,7 +47,7 @@ class VideoFormat:
     codec: Annotated[str, "of video: h264, hevc, av1, or ffv1, which needs .mkv"] = "h264"
     lossless: Annotated[bool, "video whose pixels are those restored"] = False
     bits: Annotated[int, "of video: 8 or 10"] = 8
-    crf: Annotated[int | None, "quality of lossy video, lower is better (16; av1 18)"] = None
+    crf: Annotated[int | None, f"quality of lossy video, lower is better ({CRF_WORDS})"] = None
 
     def __post_init__(self) -> None:
         if self.codec not in CODECS:

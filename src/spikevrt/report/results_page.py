@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikevrt.atomic import write_text
+from spikevrt.atomic import refuse_existing_file, write_text
 from spikevrt.config import ModelConfig
 from spikevrt.evaluate.pictures import columns, frame_path, video_path
 from spikevrt.evaluate.results import (
@@ -84,9 +84,7 @@ def write_page(
         raise ValueError(f"--pictures: {num_pictures}; allowed: 0 or more")
     if out.suffix.lower() != ".html":
         raise ValueError(f"--out: {out}; allowed: a name that ends in .html")
-    if out.exists() and not (overwrite and out.is_file()):
-        hint = " or pass --overwrite" if out.is_file() else ""
-        raise FileExistsError(f"{out}: exists; choose another --out{hint}")
+    refuse_existing_file(out, overwrite=overwrite)
     results = merge([read_results(path) for path in paths])
     text, pictured = page(results, num_pictures, recordings=recordings, title=title, credits=credits, beside=out.parent)
     write_text(out, text)

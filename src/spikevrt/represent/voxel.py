@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
@@ -24,8 +24,6 @@ from spikevrt.config import Binning
 if TYPE_CHECKING:
     from jaxtyping import Float, Float64, Integer, Shaped, UInt8
 
-Normalize = Literal["none", "density"]
-
 
 @dataclass(frozen=True)
 class VoxelSpec:
@@ -34,17 +32,14 @@ class VoxelSpec:
     num_bins: bins per exposure (K).
     binning: "whole", a tick belongs to one bin, which needs a tick for every bin; "fractional", a tick that lies in
         several bins is shared among them by overlap in time, which works for any number of ticks.
-    normalize: "none"; "density", each exposure's mean of log1p(counts) is brought to that of the training set.
     """
 
     num_bins: int = 32
     binning: Binning = "whole"
-    normalize: Normalize = "none"
 
     def __post_init__(self) -> None:
         _check_num_bins(self.num_bins)
         _check_binning(self.binning)
-        _check_normalize(self.normalize)
 
 
 @dataclass(frozen=True)
@@ -175,23 +170,6 @@ def normalise(
     return _standardise(_look_up(table, counts), stats, density)
 
 
-def spike_voxels(
-    spikes_THW: UInt8[Tensor, "... T H W"],
-    *,
-    num_bins: int,
-    stats: VoxelStats,
-    binning: Binning = "whole",
-    normalize: Normalize = "none",
-) -> Float[Tensor, "... {num_bins} H W"]:
-    """The normalised voxels of whole exposures; with `normalize: density` each is measured on its own.
-
-    Raises ValueError as `voxelise` does, and for an unknown binning or normalize.
-    """
-    _check_normalize(normalize)
-    counts = voxelise(spikes_THW, num_bins=num_bins, binning=binning)
-    return normalise(counts, stats, density=density(counts) if normalize == "density" else None)
-
-
 def _segment_edges(num_ticks: int, num_bins: int, binning: Binning) -> list[int]:
     """Edges of the runs of ticks that are counted together: each run lies in one bin, or is one tick."""
     bounds = bin_bounds(num_ticks, num_bins, binning)
@@ -247,8 +225,3 @@ def _check_num_bins(num_bins: int) -> None:
 def _check_binning(binning: str) -> None:
     if binning not in get_args(Binning):
         raise ValueError(f"binning: {binning!r}; allowed: {', '.join(get_args(Binning))}")
-
-
-def _check_normalize(normalize: str) -> None:
-    if normalize not in get_args(Normalize):
-        raise ValueError(f"normalize: {normalize!r}; allowed: {', '.join(get_args(Normalize))}")

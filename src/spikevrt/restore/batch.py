@@ -12,10 +12,11 @@ import json
 import os
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 
@@ -64,7 +65,7 @@ def restore_many(
     options: RestoreOptions,
     job: JobOptions = JobOptions(),  # noqa: B008 (immutable)
     *,
-    engine: Engine | None = None,
+    engine: Engine = Engine(),  # noqa: B008 (immutable)
     gate: Gate | None = None,
     tell: Callable[[Outcome, int, int], None] | None = None,
 ) -> list[Outcome]:
@@ -72,8 +73,8 @@ def restore_many(
     that nothing else depends on; `out`/summary.json has the outcomes, written anew with every one.
 
     A recording that stands restored by the same weights with the same options is kept; one restored otherwise fails,
-    unless `job.overwrite`, which then replaces it. `engine`: who does it, and how many recordings at once; None: as
-    many as there are GPUs, each with one for itself, or on CPUs one, with all threads; several share the threads.
+    unless `job.overwrite`, which then replaces it. `engine`: who does it, and how many recordings at once; not stated:
+    as many as there are GPUs, each with one for itself, or on CPUs one, with all threads; several share the threads.
     `tell(outcome, done, total)` is called with each. Returns the outcomes in the order of names.
 
     Raises:
@@ -88,8 +89,8 @@ def restore_many(
         raise FileExistsError(f"{out}: holds the recordings; choose another --out")
     read_info(weights)
     gpus = visible_gpus() if pick_device(options.device).type == "cuda" else []
-    engine = engine or Engine(workers=max(1, len(gpus)))
-    engine = replace(engine, threads=max(1, torch.get_num_threads() // engine.workers), gpus=gpus)
+    workers = engine.workers or max(1, len(gpus))
+    engine = replace(engine, workers=workers, threads=max(1, torch.get_num_threads() // workers), gpus=gpus)
     outcomes: dict[str, Outcome] = {}
 
     def add(outcome: Outcome) -> None:
@@ -114,6 +115,22 @@ def restore_many(
         for outcome in run_jobs(run, tasks, engine, lost=_lost):
             add(outcome)
     return [outcomes[path.name] for path in recordings]
+
+
+def told(outcomes: Sequence[Outcome], out: Path, seconds: float) -> list[str]:
+    """A table of the recordings, and a last line: how many of each status, and the first error."""
+    longest = max(len("recording"), *(len(one.name) for one in outcomes))
+    lines = [f"{'recording':{longest}}  frames  seconds  status"]
+    for one in outcomes:
+        frames = "-" if one.num_frames is None else one.num_frames
+        lines.append(f"{one.name:{longest}}  {frames:>6}  {one.seconds:7.1f}  {one.status}")
+    counts = Counter(one.status for one in outcomes)
+    parts = ", ".join(f"{counts[status]} {status}" for status in get_args(Status) if counts[status])
+    last = f"{len(outcomes)} recordings: {parts} -> {out} ({seconds:.1f} s)"
+    if failed := [one for one in outcomes if one.error is not None]:
+        more = f"; and {len(failed) - 1} more in {out / BATCH_FILE}" if len(failed) > 1 else ""
+        last += f"; {failed[0].name}: {failed[0].error}{more}"
+    return [*lines, last]
 
 
 def visible_gpus() -> list[str]:

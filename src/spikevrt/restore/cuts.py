@@ -34,8 +34,6 @@ CUT_RATIO = 2.5  # a cut's change over the mean of theirs; a camera that starts 
 CUT_LEVELS = 12.0  # of a cut's change, the mean over hue, saturation and value; hard cuts measured 41 and more
 SAME_STRUCTURE = 0.3  # correlation; across hard cuts measured up to 0.17, inside scenes 0.4 and more
 
-LOOK_AHEAD_FRAMES = WINDOW_FRAMES * (MAX_FLASH_FRAMES + 1)  # in the worst flicker; 5 without flashes
-
 
 @functools.cache
 def can_find_cuts() -> bool:
@@ -46,25 +44,15 @@ def can_find_cuts() -> bool:
     return found
 
 
-def find_cuts(frames: Iterable[UInt8[np.ndarray, "H W 3"]]) -> list[int]:
-    """Numbers of the frames with which a new scene begins, rising; 0 is never among them.
-
-    Raises:
-        ValueError: as `stream_cuts`.
-    """
-    stream = stream_cuts(frames)
-    assert stream is not None, "PySceneDetect is not installed"
-    return [index for index, (_, is_cut) in enumerate(stream) if is_cut]
-
-
 def stream_cuts(
     frames: Iterable[UInt8[np.ndarray, "H W 3"]],
 ) -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], bool]] | None:
     """Every frame (RGB, of one size), once and in order, with whether a new scene begins with it; None where that
     cannot be told (`can_find_cuts`).
 
-    At most LOOK_AHEAD_FRAMES frames are read beyond the one that comes out, however many pass; the arrays that come out
-    are those that went in. The first frame is never a cut. A flash has up to MAX_FLASH_FRAMES frames.
+    At most WINDOW_FRAMES * (MAX_FLASH_FRAMES + 1) frames are read beyond the one that comes out (in the worst flicker;
+    5 without flashes), however many pass; the arrays that come out are those that went in. The first frame is never a
+    cut. A flash has up to MAX_FLASH_FRAMES frames.
 
     Raises:
         ValueError: a frame is not uint8 (H, W, 3) of the first one's size.
@@ -94,7 +82,7 @@ class CutFinder:
     """Takes the frames of a video one by one and tells the cuts a little later.
 
     All cuts among frames [0, `num_decided`) have been told; `num_decided` follows the last frame by at most
-    LOOK_AHEAD_FRAMES. What is kept are small copies of so many frames.
+    WINDOW_FRAMES * (MAX_FLASH_FRAMES + 1). What is kept are small copies of so many frames.
     """
 
     def __init__(self) -> None:

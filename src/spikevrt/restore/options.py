@@ -71,7 +71,7 @@ class Output:
     """What is written: `frames` is of `FRAME_KINDS`; with `video` also a video beside the frames; `format` is of
     any video."""
 
-    frames: Annotated[str, "png, png16, tiff16 or exr"] = "png"
+    frames: Annotated[str, ", ".join(FRAME_KINDS)] = "png"
     video: Annotated[bool, "beside the frames, a video of them"] = False
     format: VideoFormat = field(default_factory=VideoFormat)
 

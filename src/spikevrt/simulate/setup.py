@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from spikevrt.light import LUMINANCE
+from spikevrt.recording.sidecar import TICK_RATE_HZ
 
 BAYER_PATTERNS = ("BGGR", "RGGB", "GRBG", "GBRG")
 CURVES = ("srgb", "2.2", "linear")
@@ -45,7 +46,7 @@ class SensorConfig:
     threshold: Annotated[float, "light per spike, in ticks of full-scale light; a pixel fires at most once a tick"] = (
         1.0
     )
-    tick_rate_hz: Annotated[float, "spike read-outs per second"] = 20000.0
+    tick_rate_hz: Annotated[float, "spike read-outs per second", "HZ"] = TICK_RATE_HZ
     dead_ticks: Annotated[float, "light lost after each spike, in ticks"] = 0.0
     ratio: Annotated[int, "width of a colour frame over that of the spike sensor"] = 2
     light_gain: Annotated[float, "the light is multiplied by it, below 1 in low light"] = 1.0
@@ -87,7 +88,7 @@ class SensorConfig:
         return max(spread, self.dead_fraction, self.hot_fraction) > 0
 
 
-def sensor_preset(name: str) -> SensorConfig:
+def sensor_preset(name: str = SENSOR_PRESETS[0]) -> SensorConfig:
     """A sensor by name; change single fields with `dataclasses.replace`.
 
     ideal: no noise. bright: the noise of a real sensor in daylight. lowlight: the same sensor where the brightest white

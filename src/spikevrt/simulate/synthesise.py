@@ -250,7 +250,7 @@ def simulate_many(
     if count < 1:
         raise ValueError(f"count: {count}; must be 1 or more")
     sources, out = [Path(source) for source in sources], Path(out)
-    if engine.kind == "ray":  # its workers run in another folder
+    if engine.is_ray:  # its workers run in another folder
         sources, out = [source.absolute() for source in sources], out.absolute()
     photos = tuple(source for source in sources if is_photo(source))
     wanted = []

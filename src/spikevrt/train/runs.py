@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from spikevrt.config import Config
+from spikevrt.evaluate.scores import text_table
 from spikevrt.train.folder import CONFIG, RUN_INFO, differences
 from spikevrt.train.journal import JOURNAL_FILE, read_journal, score_name, series
 from spikevrt.typed import load_mapping, load_yaml
@@ -55,6 +56,13 @@ class Comparison:
     scores: list[tuple[int, float, float]]  # (step, a, b) of every step at which both were validated
     best_gain_db: float | None  # best of b - best of a
     last_gain_db: float | None  # b - a at the last step that both have
+
+    def values(self) -> dict[str, Any]:
+        """As plain values, in which every difference has names."""
+        plain = asdict(self)
+        for key, name in (("settings", "name"), ("environment", "name"), ("scores", "step")):
+            plain[key] = [dict(zip((name, "a", "b"), row, strict=True)) for row in plain[key]]
+        return plain
 
 
 def find_runs(folders: Iterable[str | Path]) -> list[Path]:
@@ -219,7 +227,7 @@ def _text(value: Any) -> str | None:
 def listed(runs: Sequence[RunSummary]) -> list[str]:
     """A table of the runs that can be read, and a line for each that cannot."""
     sound = [_line(run) for run in runs if run.problem is None]
-    lines = _table([HEAD, *sound], right=(2, 3, 4, 5, 6)) if sound else []
+    lines = [text_table([HEAD, *sound], left=(0, 1, 7, 8, 9, 10))] if sound else []
     return lines + [f"{run.folder}: damaged: {run.problem}" for run in runs if run.problem is not None]
 
 
@@ -237,7 +245,7 @@ def told(comparison: Comparison) -> list[str]:
     lines = [f"a: {a.folder}", f"b: {b.folder}"]
     for title, rows in (("settings", comparison.settings), ("environment", comparison.environment)):
         lines_of = [[title, "a", "b"], *([name, _shown(x), _shown(y)] for name, x, y in rows)]
-        lines += ["", *(_table(lines_of, right=()) if rows else [f"{title}: the same"])]
+        lines += ["", text_table(lines_of, left=range(3)) if rows else f"{title}: the same"]
     lines.append("")
     if a.data_hash != b.data_hash:
         lines.append("the data differ (data_hash): the scores are of different pictures")
@@ -248,7 +256,7 @@ def told(comparison: Comparison) -> list[str]:
     else:
         head = ["step", f"{comparison.score} a, dB", "b, dB", "b - a, dB"]
         scores = [[str(step), f"{x:.2f}", f"{y:.2f}", f"{y - x:+.2f}"] for step, x, y in comparison.scores]
-        lines += _table([head, *scores], right=range(4))
+        lines.append(text_table([head, *scores], left=()))
     if comparison.best_gain_db is not None:
         best = f"{a.best_db:.2f} (step {a.best_step}) and {b.best_db:.2f} (step {b.best_step})"
         lines.append(f"best: {best}, {comparison.best_gain_db:+.2f} dB")
@@ -264,15 +272,3 @@ def _shown(value: Any) -> str:
 
 def _or_dash(value: Any, spec: str = "") -> str:
     return "-" if value is None else format(value, spec)
-
-
-def _table(rows: Sequence[Sequence[str]], *, right: Sequence[int]) -> list[str]:
-    """Columns of equal width; those of `right` (numbers) end together, the others start together."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            text.rjust(width) if column in right else text.ljust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -5,7 +5,8 @@ cannot obey is refused here or by the package that it is meant for.
 
 In this file: the options of the verbs, derived from the dataclasses that hold them, and mistakes told in the user's
 spelling. A field `tile_px: Annotated[int, "side of a tile"] = 256` is the option `--tile-px N` with that help and that
-default; a field without a help text is no option. The parser holds no defaults: what the user does not give is left to
+default; behind the help, a text is another word for N, a tuple the values allowed. A field that is true by default is
+`--no-NAME`, and one without a help text no option. The parser holds no defaults: what the user does not give is left to
 the dataclass. So the files of these dataclasses must load neither torch nor NumPy when they are imported.
 """
 
@@ -20,15 +21,12 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from spikevrt import shipped
-from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.restore.options import RestoreOptions
 
-if TYPE_CHECKING:
-    from spikevrt.evaluate.runner import Measure
-
+T = TypeVar("T")
 HELP_LAYOUT = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=32, width=110)
 METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH"}
 DATASET_GROUP = "dataset folders (docs/datasets.md)"
@@ -54,7 +52,14 @@ def add_fields(
     """An option for each field of the dataclass `kind` that has a help text; of `prefix` and the field's name."""
     for field, hint in _told_fields(kind):
         if field.name not in without and (only is None or field.name in only):
-            parser.add_argument(dashed(prefix + field.name), default=None, **_argument(hint, field.default))
+            dest = prefix + field.name
+            option = f"no_{dest}" if field.default is True else dest
+            parser.add_argument(dashed(option), dest=dest, default=None, **_argument(hint, field.default))
+
+
+def options_of(kind: type[T], parsed: argparse.Namespace, *, prefix: str = "", **others: Any) -> T:
+    """A `kind` of what the user gave, and of `others`."""
+    return kind(**others, **chosen(kind, parsed, prefix=prefix))
 
 
 def chosen(kind: type, parsed: argparse.Namespace, *, prefix: str = "") -> dict[str, Any]:
@@ -72,33 +77,32 @@ def _told_fields(kind: type) -> list[tuple[dataclasses.Field[Any], Any]]:
 
 def _argument(hint: Any, default: Any) -> dict[str, Any]:
     """What argparse is told of a field: how it is read, and its help with its default."""
-    kind, text = typing.get_args(hint)
+    kind, text, *how = typing.get_args(hint)
     is_optional = typing.get_origin(kind) in (typing.Union, types.UnionType)
     if is_optional:
         kind = next(one for one in typing.get_args(kind) if one is not type(None))
     if kind is bool:
-        return {"action": argparse.BooleanOptionalAction if is_optional else "store_true", "help": text}
+        action = argparse.BooleanOptionalAction if is_optional else "store_false" if default else "store_true"
+        return {"action": action, "help": text}
     if default not in (None, "", ()):
-        text += f" ({', '.join(map(str, default)) if isinstance(default, tuple) else default})"
+        values = default if isinstance(default, tuple) else (default,)
+        text += f" ({', '.join(f'{one:g}' if isinstance(one, float) else str(one) for one in values)})"
     told: dict[str, Any] = {"help": text.replace("%", "%%")}
     if typing.get_origin(kind) is tuple:
         items = typing.get_args(kind)
         told["nargs"], kind = "+" if items[-1] is Ellipsis else len(items), items[0]
     if typing.get_origin(kind) is typing.Literal:
         return told | {"choices": typing.get_args(kind)}
-    return told | {"type": kind, "metavar": METAVARS[kind]}
-
-
-def given(parsed: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
-    """Which of these options the user gave, and what."""
-    values = {name: getattr(parsed, name) for name in names}
-    return {name: value for name, value in values.items() if value is not None and value is not False}
+    if how and isinstance(how[0], tuple):
+        return told | {"choices": how[0]}
+    return told | {"type": kind, "metavar": how[0] if how else METAVARS[kind]}
 
 
 def refuse(parsed: argparse.Namespace, names: Iterable[str], why: str) -> None:
     """Raise ValueError for the first of these options that the user gave."""
-    for name in given(parsed, names):
-        raise ValueError(f"{dashed(name)}: {why}")
+    for name in names:
+        if getattr(parsed, name) is not None and getattr(parsed, name) is not False:
+            raise ValueError(f"{dashed(name)}: {why}")
 
 
 def dashed(name: str) -> str:
@@ -152,28 +156,9 @@ def compared_weights(parsed: argparse.Namespace) -> list[Path]:
     return [shipped.find(name) for name in (shipped.COMPARED if parsed.weights is None else parsed.weights)]
 
 
-def layout_options(parsed: argparse.Namespace) -> LayoutOptions:
-    return LayoutOptions(**chosen(LayoutOptions, parsed))
-
-
 def restore_options(parsed: argparse.Namespace) -> RestoreOptions:
     if parsed.tile_px == 0 and parsed.overlap_px:
         raise ValueError("--overlap-px: not with --tile-px 0, one tile over the whole picture")
     if parsed.clip_frames == 0 and parsed.overlap_frames:
         raise ValueError("--overlap-frames: not with --clip-frames 0, one clip over the whole recording")
-    return RestoreOptions(**chosen(RestoreOptions, parsed))
-
-
-def add_metrics(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--metrics", nargs="+", metavar="NAME", help="all, or some of those in docs/evaluation.md (PSNR and SSIM)"
-    )
-    parser.add_argument("--lpips-vgg", type=Path, metavar="FILE", help="weights of VGG-16, for lpips_vgg (none)")
-
-
-def measure_options(parsed: argparse.Namespace) -> Measure:
-    """What `add_metrics` was told. Raises ValueError where a metric is unknown, or cannot be taken here."""
-    from spikevrt.evaluate import scores
-    from spikevrt.evaluate.runner import Measure
-
-    return Measure(scores.choose(parsed.metrics or scores.DEFAULT, parsed.lpips_vgg), parsed.lpips_vgg)
+    return options_of(RestoreOptions, parsed)

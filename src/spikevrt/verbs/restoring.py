@@ -5,46 +5,32 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikevrt import shipped
 from spikevrt.config import ExportOptions
+from spikevrt.engine import Engine
 from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.recording.sidecar import Stated
-from spikevrt.recording.video import VideoFormat
+from spikevrt.recording.video import CONTAINERS, VideoFormat
 from spikevrt.restore.options import JobOptions, Output, RestoreOptions, is_video
-from spikevrt.verbs import (
-    add_fields,
-    add_out,
-    add_verb,
-    chosen,
-    given,
-    layout_options,
-    refuse,
-    restore_options,
-    say_made,
-)
+from spikevrt.verbs import add_fields, add_out, add_verb, chosen, options_of, refuse, restore_options, say_made
 
 if TYPE_CHECKING:
     from spikevrt.recording.recording import Recording
 
-ABOUT_MANY = ("workers", "engine", "ray_address")
 ABOUT_SPIKES = tuple(field.name for field in fields(Stated) if field.name != "linear")
 ABOUT_DATASETS = ("exposure_ticks", "spike_width", "spike_height")  # of dataset folders, and of spikes beside frames
 
 
 def add_restore(verbs: Any) -> None:
     parser = add_verb(verbs, "restore", _restore, "spikevrt restore recordings/street --out out/street", computes=True)
-    parser.add_argument(
-        "recording", type=Path, help="recording, folder of them, dataset folder, or frames or a video with --spikes"
-    )
-    add_out(parser, "folder of frames, or a file that ends in .mp4, .mkv or .mov; of many, the folder of their folders")
-    text = (
-        f"network: the name of one that ships, or a file ({shipped.DEFAULT}; {shipped.TWIN} where there are no spikes)"
-    )
+    text = "recording, folder of them, dataset folder, or frames or a video with --spikes"
+    parser.add_argument("recording", type=Path, help=text)
+    add_out(parser, f"folder of frames, or a file ({', '.join(CONTAINERS)}); of many, the folder of their folders")
+    text = f"network: the name of one that ships, or a file ({shipped.DEFAULT}; {shipped.TWIN} without spikes)"
     parser.add_argument("--weights", metavar="WEIGHTS", help=text)
     add_fields(parser, JobOptions)
     written = parser.add_argument_group("what is written")
@@ -56,10 +42,7 @@ def add_restore(verbs: Any) -> None:
     spikes.add_argument("--spikes", type=Path, metavar="FILE", help="spike file beside RECORDING's frames")
     add_fields(spikes, Stated, without=("linear",))
     add_fields(parser, Stated, only=("linear",))
-    many = parser.add_argument_group("a folder of recordings")
-    many.add_argument("--workers", type=int, metavar="N", help="recordings at a time (one a GPU; without any, 1)")
-    many.add_argument("--engine", metavar="NAME", help="processes, or ray (processes)")
-    many.add_argument("--ray-address", metavar="HOST:PORT", help="with --engine ray: a cluster that shares the files")
+    add_fields(parser.add_argument_group("a folder of recordings"), Engine)
     add_fields(parser, RestoreOptions)
 
 
@@ -74,7 +57,7 @@ def _restore(parsed: argparse.Namespace) -> int:
     output = _output(parsed)
     if parsed.recording.is_dir() and not (parsed.recording / SIDECAR).is_file() and recordings_in(parsed.recording):
         return _restore_many(parsed, output)
-    refuse(parsed, ABOUT_MANY, f"only with a folder of recordings, which {parsed.recording} is not")
+    refuse(parsed, chosen(Engine, parsed), f"only with a folder of recordings, which {parsed.recording} is not")
     options = restore_options(parsed)
     recording = _open_footage(parsed)
     weights = shipped.find(parsed.weights or (shipped.DEFAULT if recording.spikes else shipped.TWIN))
@@ -99,34 +82,31 @@ def _restore(parsed: argparse.Namespace) -> int:
 def _job(parsed: argparse.Namespace, output: Output) -> JobOptions:
     from spikevrt.mux.join import video_parts
 
-    return JobOptions(overwrite=parsed.overwrite, output=output, video_parts=video_parts, **chosen(JobOptions, parsed))
+    return options_of(JobOptions, parsed, overwrite=parsed.overwrite, output=output, video_parts=video_parts)
 
 
 def _output(parsed: argparse.Namespace) -> Output:
     """What is to be written. Options that nothing would obey are refused."""
-    format = chosen(VideoFormat, parsed)
     if is_video(parsed.out):
         refuse(parsed, ("video", "frames"), f"not with --out {parsed.out}, which is a video")
     elif not parsed.video:
-        refuse(parsed, format, "of a video; allowed with --video, or an --out that is one")
-    return Output(format=VideoFormat(**format), **chosen(Output, parsed))
+        refuse(parsed, chosen(VideoFormat, parsed), "of a video; allowed with --video, or an --out that is one")
+    return options_of(Output, parsed, format=options_of(VideoFormat, parsed))
 
 
 def _restore_many(parsed: argparse.Namespace, output: Output) -> int:
     """A table and a last line; status 1 where a recording failed."""
     from spikevrt.align.health import admit
-    from spikevrt.engine import Engine
     from spikevrt.progress import progress_bar
     from spikevrt.recording.sidecar import SIDECAR
-    from spikevrt.restore.batch import BATCH_FILE, Outcome, restore_many
+    from spikevrt.restore.batch import Outcome, restore_many, told
 
     names = ("clip", "linear", "layout", "blur", "spikes", *ABOUT_SPIKES)
     refuse(parsed, names, f"not with {parsed.recording}, a folder of recordings")
     if is_video(parsed.out):
         raise ValueError(f"--out: {parsed.out}; allowed for a folder of recordings: a folder (--video adds videos)")
-    others = [path.name for path in sorted(parsed.recording.iterdir()) if path.is_dir() and path.name[0] != "."]
-    others = [name for name in others if not (parsed.recording / name / SIDECAR).is_file()]
-    if others:
+    folders = [path for path in sorted(parsed.recording.iterdir()) if path.is_dir() and path.name[0] != "."]
+    if others := [path.name for path in folders if not (path / SIDECAR).is_file()]:
         named = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
         print(f"spikevrt: {parsed.recording}: left out, for they have no {SIDECAR}: {named}", file=sys.stderr)
     start_s = time.perf_counter()
@@ -140,44 +120,28 @@ def _restore_many(parsed: argparse.Namespace, output: Output) -> int:
                 print(f"spikevrt: {outcome.name}: {outcome.error}", file=sys.stderr)
             progress(done, total)
 
-        about = given(parsed, ABOUT_MANY)
-        engine = Engine(kind=about.pop("engine", "processes"), **about) if about else None
         outcomes = restore_many(
-            weights, parsed.recording, parsed.out, options, _job(parsed, output), engine=engine, gate=admit, tell=tell
-        )
-    longest = max(len("recording"), *(len(one.name) for one in outcomes))
-    print(f"{'recording':{longest}}  frames  seconds  status")
-    for one in outcomes:
-        frames = "-" if one.num_frames is None else one.num_frames
-        print(f"{one.name:{longest}}  {frames:>6}  {one.seconds:7.1f}  {one.status}")
-    counts = Counter(one.status for one in outcomes)
-    parts = ", ".join(f"{counts[status]} {status}" for status in ("restored", "kept", "failed") if counts[status])
-    print(f"{len(outcomes)} recordings: {parts} -> {parsed.out} ({time.perf_counter() - start_s:.1f} s)", end="")
-    failed = [one for one in outcomes if one.error is not None]
-    if failed:
-        more = f"; and {len(failed) - 1} more in {parsed.out / BATCH_FILE}" if len(failed) > 1 else ""
-        print(f"; {failed[0].name}: {failed[0].error}{more}", end="")
-    print()
-    return 1 if failed else 0
+            weights, parsed.recording, parsed.out, options, _job(parsed, output), engine=options_of(Engine, parsed),
+            gate=admit, tell=tell,
+        )  # fmt: skip
+    print("\n".join(told(outcomes, parsed.out, time.perf_counter() - start_s)))
+    return 1 if any(one.error is not None for one in outcomes) else 0
 
 
 def _open_footage(parsed: argparse.Namespace) -> Recording:
     """The recording at the given path, or one made up from loose frames and what the user said of the spikes."""
-    from spikevrt.formats.layouts import find_layout
+    from spikevrt.formats.layouts import find_layout, open_clip
     from spikevrt.recording.loose import loose_recording, open_beside
     from spikevrt.recording.recording import open_recording
     from spikevrt.recording.sidecar import SIDECAR
 
     path = parsed.recording
     is_recording = not path.exists() or (path / SIDECAR).is_file()
-    if not is_recording and parsed.spikes is None and find_layout(path, layout_options(parsed)) is not None:
-        refuse(
-            parsed,
-            (name for name in ABOUT_SPIKES if name not in ABOUT_DATASETS),
-            f"only with --spikes; {path} is a dataset folder",
-        )
+    if not is_recording and parsed.spikes is None and find_layout(path, options_of(LayoutOptions, parsed)) is not None:
+        names = [name for name in ABOUT_SPIKES if name not in ABOUT_DATASETS]
+        refuse(parsed, names, f"only with --spikes; {path} is a dataset folder")
         refuse(parsed, ("linear",), f"only with a folder of images; {path} is a dataset folder")
-        return _chosen_clip(path, parsed.clip, layout_options(parsed))
+        return open_clip(path, parsed.clip, options_of(LayoutOptions, parsed))
     if parsed.spikes is None:
         refuse(parsed, ABOUT_DATASETS, "only with --spikes or a dataset folder")
         refuse(parsed, ABOUT_SPIKES, "only with --spikes")
@@ -189,22 +153,10 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
         refuse(parsed, ("spikes",), f"{path} is a recording, with spikes of its own")
         return recording
     refuse(parsed, ("clip",), f"{path} is no dataset folder of a known layout")
-    stated = Stated(**chosen(Stated, parsed))
+    stated = options_of(Stated, parsed)
     if parsed.spikes is None:
         return loose_recording(path, None, stated)
     return open_beside(path, parsed.spikes, stated)
-
-
-def _chosen_clip(root: Path, name: str | None, layout: LayoutOptions) -> Recording:
-    from spikevrt.formats.layouts import open_recordings
-
-    clips = {clip.name: clip for clip in open_recordings([root], layout)}
-    if name is None and len(clips) == 1:
-        return next(iter(clips.values()))
-    if name not in clips:
-        what = "a dataset folder; name one of its clips with --clip" if name is None else f"no clip {name!r}"
-        raise ValueError(f"{root}: {what}; allowed: {', '.join(list(clips)[:20])}{', ...' if len(clips) > 20 else ''}")
-    return clips[name]
 
 
 def add_export(verbs: Any) -> None:
@@ -219,7 +171,7 @@ def _export(parsed: argparse.Namespace) -> None:
     """Write the network as a file that runs without SpikeVRT: torch.export, ONNX or AOTInductor."""
     if parsed.height is None:
         refuse(parsed, ("spike_ratio",), "only with --height and --width; otherwise the voxels may have any size")
-    options = ExportOptions(**chosen(ExportOptions, parsed))
+    options = options_of(ExportOptions, parsed)
     from spikevrt.export import export_network
 
     start_s = time.perf_counter()
@@ -250,9 +202,8 @@ def _demo(parsed: argparse.Namespace) -> None:
 def add_app(verbs: Any) -> None:
     parser = add_verb(verbs, "app", _app, "spikevrt app --open", computes=True)
     parser.description = f"{parser.description}\nThe network is {shipped.DEFAULT}, or another that ships."
-    parser.add_argument(
-        "--folder", type=Path, default=Path("out/app"), metavar="PATH", help="for uploads and results (%(default)s)"
-    )
+    text = "for uploads and results (%(default)s)"
+    parser.add_argument("--folder", type=Path, default=Path("out/app"), metavar="PATH", help=text)
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="where it listens (%(default)s)")
     parser.add_argument("--port", type=int, default=7860, metavar="N", help="0: any that is free (%(default)s)")
     parser.add_argument("--max-upload-mb", type=int, default=2000, metavar="MB", help="largest upload (%(default)s)")

@@ -11,11 +11,12 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
-from spikevrt.config import PrepareOptions, Split
+from spikevrt.atomic import refuse_existing_file
+from spikevrt.config import PrepareOptions, Split, TrainConfig
+from spikevrt.evaluate.scores import Measure
 from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.verbs import (
@@ -23,22 +24,16 @@ from spikevrt.verbs import (
     HELP_LAYOUT,
     add_compared_weights,
     add_fields,
-    add_metrics,
     add_out,
     add_recordings,
     add_verb,
     chosen,
     compared_weights,
-    layout_options,
-    measure_options,
+    options_of,
     refuse,
     restore_options,
     say_made,
 )
-
-if TYPE_CHECKING:
-    from spikevrt.migrate.config_file import Imported
-
 
 DEFAULT_FOLDER = Path("runs")
 
@@ -74,9 +69,9 @@ def _prepare(parsed: argparse.Namespace) -> None:
     from spikevrt.progress import progress_bar
 
     start_s = time.perf_counter()
-    options, ignore = PrepareOptions(**chosen(PrepareOptions, parsed)), parsed.ignore_health or ()
+    options, ignore = options_of(PrepareOptions, parsed), parsed.ignore_health or ()
     check_names(ignore)
-    sources = open_sources(parsed.recordings, parsed.val or (), layout_options(parsed), options)
+    sources = open_sources(parsed.recordings, parsed.val or (), options_of(LayoutOptions, parsed), options)
     admit = functools.partial(admit_readable, ignore=ignore)
     with progress_bar("recordings") as progress:
         root = prepare(sources, parsed.out, options, admit=admit, overwrite=parsed.overwrite, progress=progress)
@@ -97,14 +92,15 @@ def _add_import(actions: Any) -> None:
 
 def _import(parsed: argparse.Namespace) -> None:
     """Tell what becomes of every key of an upper-case config; write the config that it makes."""
-    from spikevrt.migrate.config_file import import_config, read_old_config
+    from spikevrt.migrate.config_file import import_config, read_old_config, write_config
 
     out: Path | None = parsed.out
     if out is None:
         refuse(parsed, ("overwrite", "partial"), "only with --out")
     elif out.exists() and parsed.old.exists() and out.samefile(parsed.old):
         raise ValueError(f"{out}: is the old config itself; choose another --out")
-    _refuse_existing_file(parsed, "out")
+    else:
+        refuse_existing_file(out, overwrite=parsed.overwrite)
     imported = import_config(read_old_config(parsed.old))
     for line in imported.lines:
         print(line)
@@ -117,29 +113,8 @@ def _import(parsed: argparse.Namespace) -> None:
     if out is None:
         print(f"{len(imported.lines)} keys, none refused")
         return
-    _write(out, parsed.old, imported)
+    write_config(out, parsed.old, imported)
     print(f"{count}; all that is not named has its default -> {out}")
-
-
-def _write(out: Path, old: Path, imported: Imported) -> None:
-    import yaml
-
-    from spikevrt.atomic import write_text
-
-    head = [f"From {old.name}, by `spikevrt config import`."]
-    head += [f"Give to the command: {command}" for command in imported.commands]
-    head += [f"Not in it: {line}" for line in imported.refused]
-    text = "".join(f"# {' '.join(line.split())}\n" for line in head)
-    text += yaml.safe_dump(imported.config.to_dict(), sort_keys=False, allow_unicode=True)
-    write_text(out, text)
-
-
-def _refuse_existing_file(parsed: argparse.Namespace, option: str) -> None:
-    """A file that exists is replaced where --overwrite is given; what is no file, never."""
-    path: Path | None = getattr(parsed, option)
-    if path is not None and path.exists() and not (parsed.overwrite and path.is_file()):
-        hint = " or pass --overwrite" if path.is_file() else ""
-        raise FileExistsError(f"{path}: exists; choose another --{option}{hint}")
 
 
 def _add_train(verbs: Any) -> None:
@@ -152,9 +127,7 @@ def _add_train(verbs: Any) -> None:
         "--resume", nargs="?", const=True, default=False, choices=(True, "auto"), metavar="auto",
         help="go on from the state in --out; auto: start where there is none yet, as a scheduler needs",
     )  # fmt: skip
-    parser.add_argument("--parallel", choices=("ddp", "fsdp"), help="under torchrun: train.parallel (ddp)")
-    text = "no sharp frames, the re-blur term alone: train.self_supervised"
-    parser.add_argument("--self-supervised", action="store_true", help=text)
+    add_fields(parser, TrainConfig)
     parser.add_argument("--dry-run", action="store_true", help="build all, run one step, report, write nothing")
 
 
@@ -164,11 +137,9 @@ def _train(parsed: argparse.Namespace) -> None:
 
     if parsed.dry_run:
         refuse(parsed, ("resume", "overwrite"), "not with --dry-run, which reads and writes nothing in --out")
-    settings: list[str] = []
-    if parsed.parallel is not None:
-        settings.append(f"train.parallel={parsed.parallel}")
+    settings = [f"train.{name}={value}" for name, value in chosen(TrainConfig, parsed).items()]
     if parsed.self_supervised:
-        settings += ["train.self_supervised=true", "loss.perceptual_weight=0", "loss.reblur_weight=1"]
+        settings += ["loss.perceptual_weight=0", "loss.reblur_weight=1"]
     config = load_config(parsed.config, settings + parsed.set)  # before torch is loaded: a typing error answers at once
     from spikevrt.report.charts import draw_run
     from spikevrt.train.loop import train
@@ -213,44 +184,28 @@ def _runs(parsed: argparse.Namespace) -> None:
         raise ValueError(f"{parsed.folders[0]}: no folder besides the two of --compare")
     if parsed.plot is None:
         refuse(parsed, ("overwrite",), "only with --plot")
-    _refuse_existing_file(parsed, "plot")
-    if parsed.plot is not None and parsed.plot.suffix.lower() != ".png":
-        raise ValueError(f"--plot: {parsed.plot}; allowed: a name that ends in .png")
+    else:
+        refuse_existing_file(parsed.plot, overwrite=parsed.overwrite, other="--plot")
+        if parsed.plot.suffix.lower() != ".png":
+            raise ValueError(f"--plot: {parsed.plot}; allowed: a name that ends in .png")
+    from spikevrt.train.runs import compare, list_runs, listed, told
+
     if parsed.compare is None:
-        _list(parsed.folders or [DEFAULT_FOLDER], as_json=parsed.json)
+        folders = parsed.folders or [DEFAULT_FOLDER]
+        runs = list_runs(folders)
+        values: dict[str, Any] = {"runs": [dataclasses.asdict(run) for run in runs]}
+        lines = listed(runs) or [f"no runs in {', '.join(map(str, folders))}"]
     else:
-        _compare(parsed.compare[0], parsed.compare[1], parsed.plot, as_json=parsed.json)
-
-
-def _list(folders: Sequence[Path], *, as_json: bool) -> None:
-    from spikevrt.train.runs import list_runs, listed
-
-    runs = list_runs(folders)
-    if as_json:
-        print(json.dumps({"runs": [dataclasses.asdict(run) for run in runs]}, indent=2, default=str))
-    else:
-        print("\n".join(listed(runs)) if runs else f"no runs in {', '.join(map(str, folders))}")
-
-
-def _compare(a: Path, b: Path, plot: Path | None, *, as_json: bool) -> None:
-    from spikevrt.train.runs import compare, told
-
-    comparison = compare(a, b)
-    if plot is not None:
+        comparison = compare(*parsed.compare)
+        values, lines = comparison.values(), told(comparison)
+    if parsed.plot is not None:
         from spikevrt.report.charts import draw_comparison
         from spikevrt.train.journal import read_journal
 
-        plot.parent.mkdir(parents=True, exist_ok=True)
-        draw_comparison([(str(path), read_journal(path)) for path in (a, b)], plot)
-    if as_json:
-        plain = dataclasses.asdict(comparison)
-        for key, names in (("settings", "name"), ("environment", "name"), ("scores", "step")):
-            plain[key] = [dict(zip((names, "a", "b"), row, strict=True)) for row in plain[key]]
-        print(json.dumps(plain, indent=2, default=str))
-        return
-    print("\n".join(told(comparison)))
-    if plot is not None:
-        print(f"curves -> {plot}")
+        parsed.plot.parent.mkdir(parents=True, exist_ok=True)
+        draw_comparison([(str(path), read_journal(path)) for path in parsed.compare], parsed.plot)
+        lines.append(f"curves -> {parsed.plot}")
+    print(json.dumps(values, indent=2, default=str) if parsed.json else "\n".join(lines))
 
 
 def add_scores(verbs: Any) -> None:
@@ -262,37 +217,28 @@ def add_scores(verbs: Any) -> None:
     add_out(parser, "folder of results.json, report.html and pictures")
     add_compared_weights(parser, "+")
     parser.add_argument("--keep-frames", action="store_true", help="keep the restored frames, and videos of them")
-    add_metrics(parser)
+    add_fields(parser, Measure)
     add_fields(parser, RestoreOptions)
     add_fields(parser.add_argument_group(DATASET_GROUP), LayoutOptions)
 
     parser = add_verb(verbs, "bench", _bench, "spikevrt bench --out out/bench", computes=True)
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="PATH", help="folder of results.json; taken up again"
-    )
+    text = "folder of results.json; taken up again"
+    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help=text)
     add_compared_weights(parser, "*")
-    parser.add_argument(
-        "--method",
-        action="append",
-        default=[],
-        metavar="NAME=...",
-        help="one more method: NAME=MODULE:FUNCTION or NAME='COMMAND {recording} {out}' (docs/evaluation.md)",
-    )
-    parser.add_argument(
-        "--conditions", nargs="+", metavar="NAME", help="those alone: medium, medium_threshold_4 ... (all)"
-    )
+    text = "one more method: NAME=MODULE:FUNCTION or NAME='COMMAND {recording} {out}' (docs/evaluation.md)"
+    parser.add_argument("--method", action="append", default=[], metavar="NAME=...", help=text)
+    text = "those alone: medium, medium_threshold_4 ... (all)"
+    parser.add_argument("--conditions", nargs="+", metavar="NAME", help=text)
     parser.add_argument("--recordings", type=Path, metavar="PATH", help="where the recordings lie (OUT/recordings)")
-    add_metrics(parser)
+    add_fields(parser, Measure)
     add_fields(parser, RestoreOptions, without=("ignore_health", "strict"))  # its gate refuses nothing
 
     parser = add_verb(verbs, "report", _report, "spikevrt report out/scores --out report.html")
-    parser.add_argument(
-        "results", nargs="+", type=Path, metavar="RESULTS", help="results.json of `evaluate`, or its folder"
-    )
+    text = "results.json of `evaluate`, or its folder"
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help=text)
     add_out(parser, "the page, one file that needs nothing beside it")
-    parser.add_argument(
-        "--pictures", type=int, metavar="N", help="recordings shown with pictures (up to 4, as 6 MB allow)"
-    )
+    text = "recordings shown with pictures (a few, as the size of a page allows)"
+    parser.add_argument("--pictures", type=int, metavar="N", help=text)
 
     parser = add_verb(verbs, "accept", _accept, "spikevrt accept --spike out/scores:spikefold_tiny --twin out/scores")
     text = "results.json of `evaluate --metrics all`, or its folder; with :METHOD where it holds several such networks"
@@ -311,10 +257,10 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     start_s = time.perf_counter()
     weights, options = compared_weights(parsed), restore_options(parsed)
     with results_folder(parsed.out, overwrite=parsed.overwrite) as folder:
-        # of a dataset folder the split that nothing was trained on
-        recordings = open_recordings(parsed.recordings, layout_options(parsed), split="val", keep_outside=True)
+        layout = options_of(LayoutOptions, parsed)  # of a dataset folder the split that nothing was trained on
+        recordings = open_recordings(parsed.recordings, layout, split="val", keep_outside=True)
         results = write_results(
-            weights, recordings, folder, options, keep_frames=parsed.keep_frames, measure=measure_options(parsed),
+            weights, recordings, folder, options, keep_frames=parsed.keep_frames, measure=options_of(Measure, parsed),
             gate=admit,
         )  # fmt: skip
         if parsed.keep_frames:
@@ -332,7 +278,7 @@ def _bench(parsed: argparse.Namespace) -> None:
     start_s = time.perf_counter()
     run_benchmark(
         parsed.out, compared_weights(parsed), parsed.method, chosen(parsed.conditions), restore_options(parsed),
-        measure_options(parsed), recordings=parsed.recordings,
+        options_of(Measure, parsed), recordings=parsed.recordings,
     )  # fmt: skip
     say_made("results", parsed.out / RESULTS, start_s)
 

@@ -28,7 +28,12 @@ from tests.conftest import MICRO_SPIKES, MICRO_VRT
 from tests.test_cli import refused
 
 ROOT = Path(__file__).resolve().parents[1]
-EIGHT = {"depths": [1] * 8, "dims": [8] * 8, "num_heads": [2] * 8}  # the fewest stages that a VRT has
+EIGHT: dict[str, Any] = {
+    "depths": [1] * 8,
+    "dims": [8] * 8,
+    "num_heads": [2] * 8,
+    "independent": [],
+}  # the fewest stages that a VRT has
 
 
 def make_weights(path: Path, spikes: dict[str, Any] | None, **vrt: Any) -> Path:
@@ -60,8 +65,8 @@ def vrt_weights(tmp_path: Path) -> Path:
 def test_a_torch_program_traced_at_one_size_runs_at_any_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     weights = make_weights(tmp_path / "shifted.safetensors", None, depths=[3, 1, 1, 1, 1, 1, 1, 2], mutual_ratio=0.4)
     out = tmp_path / "vrt.pt2"
-    assert cli.main(["export", str(weights), "--out", str(out), "--frames", "3"]) == 0
-    assert "torch program, largest difference to the network" in capsys.readouterr().out
+    assert cli.main(["export", str(weights), "--out", str(out), "--frames", "3", "--no-check"]) == 0
+    assert capsys.readouterr().out.startswith("torch program")
     network, _ = export._load(weights, ExportOptions())
     run = open_program("torch", out)
     for height, width in ((64, 72), (80, 104), (96, 64)):  # 2, 3 and 4 windows along an axis at 1/8, and padded ones

@@ -187,14 +187,15 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def real_config(dataset: Path, **changes: Any) -> Config:
     """The smallest SpikeVRT, 3 steps of one clip; `changes` as in `small_config`."""
-    eight = [8] * 11
+    eight = [8] * 9
     values: dict[str, Any] = {
         "model": {
             "vrt": {
                 "window": [2, 4, 4],
-                "depths": [1] * 11,
+                "depths": [1] * 9,
                 "dims": eight,
-                "num_heads": [2] * 11,
+                "num_heads": [2] * 9,
+                "independent": [8],
                 "deform_groups": 4,
                 "flow_widths": [4, 4, 4, 4],
             },

@@ -58,7 +58,12 @@ class Server:
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [*command, "--max-upload-mb", "3"], stdout=subprocess.PIPE, stderr=log, env=environment, text=True
+                [*command, "--max-upload-mb", "3"],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                text=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it
             )
         assert self.process.stdout is not None
         readable, _, _ = select.select([self.process.stdout], [], [], START_S)

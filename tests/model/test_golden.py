@@ -37,7 +37,13 @@ def assert_near(ours: Tensor, key: str, limit: float = 1e-5) -> None:
     torch.testing.assert_close(ours, golden(key), rtol=0, atol=limit)
 
 
-@pytest.mark.parametrize("path", SHIPPED + OTHERS, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, marks=[] if p.stem.startswith("dev_e") else pytest.mark.slow, id=p.stem)
+        for p in SHIPPED + OTHERS
+    ],
+)
 def test_outputs_and_gradients_match_the_published_network(path):
     assert check.main([str(path)]) == 0
 

@@ -63,6 +63,7 @@ def test_all_are_restored_by_two_workers_as_each_would_be_alone(
     assert len(list_images(out / "c")) == 3
 
 
+@pytest.mark.slow
 def test_a_bad_recording_stops_no_other_and_is_told_with_status_1(
     folder: Path, micro_weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
@@ -81,6 +82,7 @@ def test_a_bad_recording_stops_no_other_and_is_told_with_status_1(
     assert sorted(path.name for path in out.iterdir()) == ["b", "c", "summary.json"]
 
 
+@pytest.mark.slow
 def test_what_stands_is_kept_and_only_what_is_missing_is_restored(folder: Path, micro_weights: Path, tmp_path: Path):
     out = tmp_path / "out"
     restore_many(micro_weights, folder, out, CPU)
@@ -92,6 +94,7 @@ def test_what_stands_is_kept_and_only_what_is_missing_is_restored(folder: Path, 
     assert outcomes[0].num_frames == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["options", "weights", "recording"])
 def test_what_was_restored_otherwise_is_refused_or_on_demand_replaced(
     folder: Path, micro_weights: Path, tmp_path: Path, what: str

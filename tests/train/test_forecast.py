@@ -115,18 +115,21 @@ def test_a_random_batch_has_every_clip_of_the_sample_at_the_other_size():
     assert batch["meta"] == [META] * 3
 
 
+@pytest.mark.slow
 def test_a_batch_adds_the_same_memory_and_arithmetic_for_each_further_sample():
     one, two, three = (counted(tiny_config(), Size(64, batch)) for batch in (1, 2, 3))
     assert three.live_bytes - two.live_bytes == pytest.approx(two.live_bytes - one.live_bytes, rel=0.02)
     assert three.flops - two.flops == two.flops - one.flops
 
 
+@pytest.mark.slow
 def test_checkpointing_lowers_the_memory_and_raises_the_arithmetic():
     plain, recomputed = counted(tiny_config(), Size(64, 1)), counted(tiny_config("attention", "mlp"), Size(64, 1))
     assert recomputed.live_bytes < 0.9 * plain.live_bytes  # feed-forward layers keep nothing in either
     assert recomputed.flops > plain.flops
 
 
+@pytest.mark.slow
 def test_the_count_on_fake_tensors_is_that_of_a_real_step():
     config, size = tiny_config(), Size(64, 1)
     network = SpikeVRT(config.model).train()
@@ -235,6 +238,7 @@ def free_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return lambda num_bytes: monkeypatch.setattr(fc.runtime, "free_bytes", lambda device: num_bytes)
 
 
+@pytest.mark.slow
 def test_a_forecast_of_a_real_network_is_of_its_size_and_leaves_it_alone(free_memory: Callable[[int], None]):
     free_memory(8 * 10**9)
     config = tiny_config()
@@ -247,6 +251,7 @@ def test_a_forecast_of_a_real_network_is_of_its_size_and_leaves_it_alone(free_me
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_network_whose_smallest_size_does_not_fit_is_refused_without_running_it(
     monkeypatch: pytest.MonkeyPatch, free_memory: Callable[[int], None]
 ):

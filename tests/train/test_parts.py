@@ -28,6 +28,7 @@ def twin(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_with_vrt_frozen_the_network_without_spikes_stays_the_one_it_started_from(
     dataset: Path, twin: Path, tmp_path: Path
 ):
@@ -45,6 +46,7 @@ def test_with_vrt_frozen_the_network_without_spikes_stays_the_one_it_started_fro
     assert after["fusion.0.proj.weight"].any() and not fresh["fusion.0.proj.weight"].any()
 
 
+@pytest.mark.slow
 def test_weights_of_spikevrt_bring_their_voxel_statistics_and_a_resumed_run_keeps_them(dataset: Path, tmp_path: Path):
     config = real_config(dataset, optim__steps=2)
     torch.manual_seed(5)
@@ -66,6 +68,7 @@ def test_weights_of_another_network_are_refused(dataset: Path, twin: Path, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_flow_stands_still_for_its_steps_and_a_run_cut_there_goes_on_alike(
     dataset: Path, twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -116,6 +119,7 @@ def test_the_averaged_weights_are_what_is_saved_and_judged(dataset: Path, tmp_pa
     assert torch.equal(saved[name], state["average"][name]) and not torch.equal(saved[name], state["network"][name])
 
 
+@pytest.mark.slow
 def test_without_sharp_frames_a_run_learns_from_the_blur_alone(dataset: Path, twin: Path, tmp_path: Path):
     """From weights that are no identity, so that there is something to mend."""
     config = real_config(

@@ -89,6 +89,7 @@ def test_two_ranks_take_the_steps_of_one_and_one_goes_on_from_their_state(
     assert float(apart.mean()) < 1e-6  # single weights with next to no gradient may be a step of Adam (1e-4) apart
 
 
+@pytest.mark.slow
 def test_sharing_parameters_out_needs_torchrun(dataset: Path, tmp_path: Path):
     with pytest.raises(AssertionError, match="fsdp shares parameters out among ranks; start it with torchrun"):
         run(ALONE, config_of(dataset, steps=STEPS, batch=1, parallel="fsdp"), tmp_path / "run")

@@ -1,4 +1,6 @@
-"""How far a long loop is, on stderr: on a terminal a bar with the time left, elsewhere a line every few seconds."""
+"""How far a long loop is, on stderr: on a terminal a bar with the time left, elsewhere a line every few seconds. And
+tables of text, for what is printed when it has ended.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import contextlib
 import io
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any, Self
 
 PLAIN_LINE_EVERY_S = 5.0
@@ -100,3 +102,15 @@ class _Bar:
 
         self._columns.update(self._task, completed=done, total=total)
         self.live.update(Group(self._columns, Text(text, style="dim")) if text else self._columns)
+
+
+def text_table(rows: Sequence[Sequence[str]], *, left: Container[int] = (0,)) -> list[str]:
+    """Rows of one length as lines of text: the columns of `left` start together, the others (numbers) end together."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            text.ljust(width) if column in left else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -50,7 +50,7 @@ def write_results(root: Path) -> Path:
     names = [f"{path.parent.name}_{path.name}" for path in recordings]
     values = {
         "format": "spikevrt-results",
-        "version": 2,
+        "version": 3,
         "protocol": {"psnr_rgb": "dB, 8 bit after clamp and round", "averaging": "mean over frames, then sequences"},
         "environment": {
             "versions": {"python": "3.11.2", "torch": "2.13.0"}, "commit": "0123456789abcdef0123", "device": "x86_64",

@@ -25,7 +25,7 @@ def _write(folder: Path, *methods: dict[str, Any], data: str = "5" * 64) -> Path
     return write_values(
         folder,
         {
-            "format": "spikevrt-results", "version": 2, "protocol": {},
+            "format": "spikevrt-results", "version": 3, "protocol": {},
             "data": {"sha256": data, "recordings": recordings}, "methods": list(methods),
         },
     )  # fmt: skip

@@ -157,7 +157,7 @@ def test_a_path_without_results_is_refused(tmp_path):
 def test_another_json_is_refused(tmp_path):
     (tmp_path / "results.json").write_text('{"format": "spikevrt-results", "version": 1}')
     with pytest.raises(
-        ValueError, match=r"results\.json: format 'spikevrt-results' version 1; allowed: 'spikevrt-results' version 2$"
+        ValueError, match=r"results\.json: format 'spikevrt-results' version 1; allowed: 'spikevrt-results' version 3$"
     ):
         read_results(tmp_path)
 

@@ -40,8 +40,8 @@ from spikevrt.evaluate.runner import (
     score,
     write_json,
 )
-from spikevrt.evaluate.scores import Measure, text_table
-from spikevrt.progress import progress_bar
+from spikevrt.evaluate.scores import Measure
+from spikevrt.progress import progress_bar, text_table
 from spikevrt.recording.frames import to_uint8, write_image
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.spike_file import sha256_file
@@ -129,7 +129,7 @@ def condition_table(results: dict[str, Any]) -> str:
             values = [float(mean[metric]) for mean in means if metric in mean]
             cells.append(f"{sum(values) / len(values):.2f}" if values else "-")
         rows.append([name, *cells])
-    return text_table(rows)
+    return "\n".join(text_table(rows))
 
 
 def _entries(weights: Sequence[Path], others: Sequence[str], options: RestoreOptions) -> list[Entry]:

@@ -16,7 +16,7 @@ from typing import Any
 from spikevrt.evaluate.scores import METRICS_ALL
 from spikevrt.typed import convert, load_json, naming, require
 
-FORMAT, VERSION = "spikevrt-results", 2
+FORMAT, VERSION = "spikevrt-results", 3
 RESULTS = "results.json"
 # Of the metrics that are known: the unit, and 1 where more is better, -1 where less is, 0 where neither.
 KNOWN = {metric.name: (metric.unit, {"up": 1, "down": -1, None: 0}[metric.better]) for metric in METRICS_ALL}

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from spikevrt.progress import text_table
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -206,17 +208,4 @@ def score_table(results: dict[str, Any]) -> str:
             for metric in known
         ]
         rows.append([method["name"], *cells, *cost])
-    return text_table(rows)
-
-
-def text_table(rows: Sequence[Sequence[str]], *, left: Container[int] = (0,)) -> str:
-    """Rows of one length as columns of text: those of `left` start together, the others (numbers) end together."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            text.ljust(width) if column in left else text.rjust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join(lines)
+    return "\n".join(text_table(rows))

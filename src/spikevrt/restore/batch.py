@@ -23,6 +23,7 @@ import torch
 from spikevrt.atomic import alone_in, write_text
 from spikevrt.checkpoint import read_info
 from spikevrt.engine import GPUS, Engine, run_jobs
+from spikevrt.progress import text_table
 from spikevrt.recording.recording import open_recording, recordings_in
 from spikevrt.recording.sidecar import SIDECAR
 from spikevrt.recording.spike_file import sha256_file
@@ -119,18 +120,17 @@ def restore_many(
 
 def told(outcomes: Sequence[Outcome], out: Path, seconds: float) -> list[str]:
     """A table of the recordings, and a last line: how many of each status, and the first error."""
-    longest = max(len("recording"), *(len(one.name) for one in outcomes))
-    lines = [f"{'recording':{longest}}  frames  seconds  status"]
+    rows = [["recording", "frames", "seconds", "status"]]
     for one in outcomes:
-        frames = "-" if one.num_frames is None else one.num_frames
-        lines.append(f"{one.name:{longest}}  {frames:>6}  {one.seconds:7.1f}  {one.status}")
+        frames = "-" if one.num_frames is None else str(one.num_frames)
+        rows.append([one.name, frames, f"{one.seconds:.1f}", one.status])
     counts = Counter(one.status for one in outcomes)
     parts = ", ".join(f"{counts[status]} {status}" for status in get_args(Status) if counts[status])
     last = f"{len(outcomes)} recordings: {parts} -> {out} ({seconds:.1f} s)"
     if failed := [one for one in outcomes if one.error is not None]:
         more = f"; and {len(failed) - 1} more in {out / BATCH_FILE}" if len(failed) > 1 else ""
         last += f"; {failed[0].name}: {failed[0].error}{more}"
-    return [*lines, last]
+    return [*text_table(rows, left=(0, 3)), last]
 
 
 def visible_gpus() -> list[str]:

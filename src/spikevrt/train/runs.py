@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spikevrt.config import Config
-from spikevrt.evaluate.scores import text_table
+from spikevrt.progress import text_table
 from spikevrt.train.folder import CONFIG, RUN_INFO, differences
 from spikevrt.train.journal import JOURNAL_FILE, read_journal, score_name, series
 from spikevrt.typed import load_mapping, load_yaml
@@ -227,7 +227,7 @@ def _text(value: Any) -> str | None:
 def listed(runs: Sequence[RunSummary]) -> list[str]:
     """A table of the runs that can be read, and a line for each that cannot."""
     sound = [_line(run) for run in runs if run.problem is None]
-    lines = [text_table([HEAD, *sound], left=(0, 1, 7, 8, 9, 10))] if sound else []
+    lines = text_table([HEAD, *sound], left=(0, 1, 7, 8, 9, 10)) if sound else []
     return lines + [f"{run.folder}: damaged: {run.problem}" for run in runs if run.problem is not None]
 
 
@@ -245,7 +245,7 @@ def told(comparison: Comparison) -> list[str]:
     lines = [f"a: {a.folder}", f"b: {b.folder}"]
     for title, rows in (("settings", comparison.settings), ("environment", comparison.environment)):
         lines_of = [[title, "a", "b"], *([name, _shown(x), _shown(y)] for name, x, y in rows)]
-        lines += ["", text_table(lines_of, left=range(3)) if rows else f"{title}: the same"]
+        lines += ["", *(text_table(lines_of, left=range(3)) if rows else [f"{title}: the same"])]
     lines.append("")
     if a.data_hash != b.data_hash:
         lines.append("the data differ (data_hash): the scores are of different pictures")
@@ -256,7 +256,7 @@ def told(comparison: Comparison) -> list[str]:
     else:
         head = ["step", f"{comparison.score} a, dB", "b, dB", "b - a, dB"]
         scores = [[str(step), f"{x:.2f}", f"{y:.2f}", f"{y - x:+.2f}"] for step, x, y in comparison.scores]
-        lines.append(text_table([head, *scores], left=()))
+        lines += text_table([head, *scores], left=())
     if comparison.best_gain_db is not None:
         best = f"{a.best_db:.2f} (step {a.best_step}) and {b.best_db:.2f} (step {b.best_step})"
         lines.append(f"best: {best}, {comparison.best_gain_db:+.2f} dB")

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from spikevrt.checkpoint import digest, load_state
 from spikevrt.config import Config
 from spikevrt.train.journal import read_journal
-from tests.train.conftest import real_config, unet_config
+from tests.train.conftest import unet_config
 
 pytestmark = pytest.mark.slow
 
@@ -31,18 +31,18 @@ DEADLINE_S = 120.0
 
 def busy_config(dataset: Path) -> Config:
     """Everything that has a state: a worker, accumulation, averaged weights, worse spikes, uneven journal rows."""
-    return real_config(
+    return unet_config(
         dataset,
         data__workers=1,
         data__spike_dropout=0.25,
         data__degrade={"probability": 0.5, "threshold": [1, 2], "noise": 0.1},
-        optim__steps=12,
+        optim__steps=60,
         optim__ema_decay=0.75,
         train__accumulate=2,
         train__log_every=3,
         train__checkpoint_every=2,
-        train__validate_every=6,
-        train__keep_every=4,
+        train__validate_every=30,
+        train__keep_every=20,
     )
 
 
@@ -91,7 +91,7 @@ def test_a_run_killed_twice_at_random_equals_one_that_never_stopped(dataset: Pat
     process = start(config, whole)
     assert process.wait(DEADLINE_S) == 0, process.communicate()[1]
     rng = random.Random(7)
-    for least in (3, 7):
+    for least in (12, 33):
         process = start(config, killed, "--resume", "auto")
         wait_until(lambda least=least: steps_done(killed) >= least, process)
         time.sleep(rng.uniform(0.0, 0.3))
@@ -104,9 +104,9 @@ def test_a_run_killed_twice_at_random_equals_one_that_never_stopped(dataset: Pat
     for name in ("best.safetensors", "last.safetensors"):
         assert weights_of(killed / name) == weights_of(whole / name)
     assert sorted(path.name for path in (killed / "kept").iterdir()) == [
-        "000004.state",
-        "000008.state",
-        "000012.state",
+        "000020.state",
+        "000040.state",
+        "000060.state",
     ]
 
 
@@ -129,7 +129,7 @@ def test_a_signal_ends_the_command_with_status_0_and_the_command_that_goes_on(
     assert f"stopped by {number.name}" in told
     assert told.rstrip().endswith(f"go on with: spikevrt train {out.with_suffix('.yaml')} --out {out} --resume")
     step = load_state(out / "last.state")["step"]
-    assert f"step {step}/12" in told and 0 <= step - steps_done(out) < 3  # a row every three steps
+    assert f"step {step}/60" in told and 0 <= step - steps_done(out) < 3  # a row every three steps
 
 
 def test_a_full_disk_costs_no_state_that_was_there(dataset: Path, tmp_path: Path):

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from spikevrt import cli
+from tests.train.conftest import MICRO_UNET
 
 pytestmark = pytest.mark.slow
 
@@ -51,10 +52,11 @@ def test_from_sharp_pictures_to_restored_frames(
     run("inspect", recordings / names[0], "--out", tmp_path / "preview.png")
     assert (tmp_path / "preview.png").stat().st_size > 0
 
-    bins = micro_config["model"]["spikes"]["num_bins"]
+    bins = 16
     run("prepare", recordings, "--out", dataset, "--num-bins", bins, "--val-fraction", 0.5)
     assert json.loads((dataset / "dataset.json").read_text())["num_bins"] == bins
 
+    micro_config["model"] = {"unet": MICRO_UNET, "spikes": {"num_bins": bins}}
     config = tmp_path / "micro.yaml"
     config.write_text(yaml.safe_dump(micro_config), encoding="utf-8")
     settings = ["--set", f"data.root={dataset}"]

@@ -25,7 +25,9 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     return simulate_recording(ASSETS / "astronaut.jpg", tmp_path_factory.mktemp("seams") / "rec", options)
 
 
-@pytest.mark.parametrize("name", ["spikefold_tiny", "spikevrt_tiny", "vrt_tiny"])
+@pytest.mark.parametrize(
+    "name", ["spikefold_tiny", *(pytest.param(name, marks=pytest.mark.slow) for name in ("spikevrt_tiny", "vrt_tiny"))]
+)
 def test_tiles_with_the_usual_overlap_differ_from_the_whole_picture_by_less_than_anyone_sees(
     recording: Recording, name: str
 ):

@@ -144,6 +144,7 @@ def test_the_count_on_fake_tensors_is_that_of_a_real_step():
     assert counted(config, size).live_bytes == pytest.approx(live.peak, rel=0.01)
 
 
+@pytest.mark.slow
 def test_counting_leaves_the_network_as_it_was():
     config = tiny_config()
     network = SpikeVRT(config.model).eval()

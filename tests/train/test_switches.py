@@ -53,7 +53,7 @@ def default(dataset: Path) -> tuple[list[float], str]:
         {"model__checkpoint": list(CHECKPOINT_PARTS)},
         {"model__checkpoint": list(CHECKPOINT_PARTS), "model__checkpoint_stages": [1, 7]},
         {"optim__ema_decay": 0.5},
-        {"data__workers": 1},
+        pytest.param({"data__workers": 1}, marks=pytest.mark.slow),
         {"data__workers": 2},
         {},
     ],
@@ -77,7 +77,7 @@ def test_the_deterministic_mode_changes_no_bit_on_a_cpu(dataset: Path, default: 
     [
         ({"train__channels_last": True}, 1e-5),  # the same sums in another order
         ({"train__precision": "bf16"}, 2e-2),  # 8 bits of mantissa
-        ({"train__precision": "fp16"}, 2e-3),  # 11
+        pytest.param({"train__precision": "fp16"}, 2e-3, marks=pytest.mark.slow),  # 11
     ],
     ids=str,
 )

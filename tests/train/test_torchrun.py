@@ -21,7 +21,7 @@ from spikevrt.train.journal import read_journal
 from spikevrt.train.validation import validate
 from tests.train.conftest import real_config
 
-STEPS, MORE_STEPS = 8, 10
+STEPS, MORE_STEPS = 3, 5
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "spikevrt")
 ALONE = (sys.executable, "-m", "spikevrt")
 

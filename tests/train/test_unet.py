@@ -154,9 +154,10 @@ def test_a_unet_cannot_be_scored_on_clips_without_sharp_frames_along_a_flow_of_i
     check_scoring(unet_config("data", model__unet=None), has_sharp=False)
 
 
+@pytest.mark.slow
 def test_two_ranks_take_the_steps_of_one(dataset: Path, tmp_path: Path):
     def config(batch: int) -> Config:
-        return unet_config(dataset, data__batch=batch, data__spike_dropout=0.5, optim__steps=5, train__accumulate=2)
+        return unet_config(dataset, data__batch=batch, data__spike_dropout=0.5, optim__steps=3, train__accumulate=2)
 
     run(ALONE, config(2), tmp_path / "one")
     run(TORCHRUN, config(1), tmp_path / "two")

@@ -242,6 +242,7 @@ def test_a_mistaken_command_is_told_in_one_line(
     assert refused(capsys, tmp_path, *arguments).startswith(message)
 
 
+@pytest.mark.slow
 def test_a_mistake_exits_with_status_two_and_no_traceback():
     answer = run_outside(["inspect", "nothing/here"])
     assert answer.returncode == 2
@@ -815,6 +816,7 @@ def test_a_missing_name_of_several_lines_is_told_in_one(
     assert refused(capsys, tmp_path, "inspect", "x") == "first second: No such file"
 
 
+@pytest.mark.slow
 def test_a_name_that_is_no_utf8_is_shown_and_no_failure(tmp_path: Path, recording_folder: Path):
     out = os.fsencode(tmp_path) + b"/\xff.dat"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8:strict"}

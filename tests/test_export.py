@@ -231,10 +231,11 @@ def has_compiler() -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
 def test_a_folded_unet_becomes_an_aoti_package_of_any_size_and_number_of_threads(
     fold_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    if not has_compiler():
+        pytest.skip("no C++ compiler")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # where it is written; it may run on more
     path = tmp_path / "fold.aoti.pt2"
     assert export_network(fold_weights, path, ExportOptions(check=True))["max_difference"] < 1e-6
@@ -245,7 +246,7 @@ def test_a_folded_unet_becomes_an_aoti_package_of_any_size_and_number_of_threads
     assert package.loader.get_metadata()["spikevrt"] == Path(f"{path}.json").read_text()
 
 
-@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+@pytest.mark.parametrize("suffix", [".pt2", pytest.param(".onnx", marks=pytest.mark.slow)])
 def test_a_folded_unet_becomes_a_program_of_any_size(fold_weights: Path, tmp_path: Path, suffix: str):
     if suffix == ".onnx":
         pytest.importorskip("onnxruntime")

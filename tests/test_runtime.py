@@ -84,6 +84,7 @@ print(runtime.peak_memory_bytes(cpu) - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can reset the peak")
+@pytest.mark.slow
 def test_the_peak_after_a_reset_counts_what_is_allocated_after_it():
     # in its own process: here an earlier test may have left freed memory resident, which the block would reuse
     answer = subprocess.run([sys.executable, "-c", PEAK_OF_A_CLEAN_PROCESS], capture_output=True, text=True, check=True)
@@ -119,6 +120,7 @@ def test_a_tuned_allocator_reuses_a_50_mib_block_instead_of_faulting_it_in_again
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
+@pytest.mark.slow
 def test_memory_that_was_freed_is_handed_back():
     """In a process of its own, whose allocator keeps what is freed."""
     code = """

@@ -19,6 +19,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,6 @@ from spikevrt.recording.recording import open_recording
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
 
-pytest.importorskip("gradio")
-playwright = pytest.importorskip("playwright.sync_api")
-
 ROOT = Path(__file__).resolve().parents[2]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = (
@@ -45,6 +43,8 @@ PHONE = {"width": 360, "height": 740}
 
 pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on the PATH"),
+    pytest.mark.skipif(find_spec("gradio") is None, reason="no gradio"),
+    pytest.mark.skipif(find_spec("playwright") is None, reason="no playwright"),
     pytest.mark.slow,
 ]
 
@@ -90,7 +90,9 @@ def server(tmp_path_factory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
         opened = driver.chromium.launch(executable_path=BROWSER, args=list(QUIET))
         yield opened
         opened.close()

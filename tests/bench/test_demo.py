@@ -53,6 +53,7 @@ def demo(tmp_path_factory) -> Path:
     return job.run_demo(folder / "out", weights=_save_untrained(folder / "weights"), options=SMALL)
 
 
+@pytest.mark.slow
 def test_the_demo_measures_the_blurry_input_the_twin_and_spikevrt_on_every_scene(demo):
     results = json.loads((demo / "results.json").read_text())
     assert [method["name"] for method in results["methods"]] == [
@@ -64,6 +65,7 @@ def test_the_demo_measures_the_blurry_input_the_twin_and_spikevrt_on_every_scene
         assert method["mean"]["psnr_rgb"] > 5
 
 
+@pytest.mark.slow
 def test_the_demo_writes_frames_videos_pictures_and_a_page(demo):
     for recording in ("bridge", "clock", "astronaut", "city"):
         frames = list_images(demo / "frames" / shipped.REFERENCE / recording)
@@ -80,6 +82,7 @@ def test_the_demo_writes_frames_videos_pictures_and_a_page(demo):
     )
 
 
+@pytest.mark.slow
 def test_the_demo_s_recordings_say_where_they_come_from(demo):
     for recording in ("bridge", "city"):
         opened = open_recording(demo / "recordings" / recording)

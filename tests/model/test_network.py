@@ -190,7 +190,8 @@ def test_training_from_scratch_starts_at_the_blurry_clip():
         assert torch.equal(network(blur, spikes), blur)
 
 
-@pytest.mark.parametrize("parts", [(), pytest.param(CHECKPOINT_PARTS, marks=pytest.mark.slow)])
+@pytest.mark.slow  # in software, on a processor without bfloat16
+@pytest.mark.parametrize("parts", [(), CHECKPOINT_PARTS])
 def test_mixed_precision_keeps_the_identity_and_trains_every_parameter_of_the_fusion(parts):
     spikes_config = SpikeConfig(num_bins=7, dims=(8, 8, 8, 8), fusion_time_bias=True)
     network = make(ModelConfig(vrt=VRT_CONFIG, spikes=spikes_config, checkpoint=parts))

@@ -52,6 +52,7 @@ def test_the_page_runs_as_it_stands(street: Path, monkeypatch: pytest.MonkeyPatc
         assert names["summary"]["num_frames"] == 7 and len(list((street / "out").glob("*.png"))) == 7  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_from_a_dat_to_a_picture(street: Path, restorer: Restorer):
     stream = street / "first.dat"  # 4 frames split it equally: exposures of 160 ticks
     whole = (street / "spikes.dat").read_bytes()

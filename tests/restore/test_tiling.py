@@ -21,7 +21,7 @@ def axes(draw):
     return multiple * draw(st.integers(1, 71)), tile, draw(st.integers(0, tile - multiple)), multiple
 
 
-@settings(deadline=None, max_examples=300, derandomize=True)
+@settings(deadline=None, max_examples=100, derandomize=True)
 @given(axes())
 def test_the_weights_over_every_step_sum_to_one_and_are_never_negative(axis):
     size, tile, overlap, multiple = axis

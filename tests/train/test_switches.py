@@ -76,7 +76,7 @@ def test_the_deterministic_mode_changes_no_bit_on_a_cpu(dataset: Path, default: 
     ("changes", "tolerance"),
     [
         ({"train__channels_last": True}, 1e-5),  # the same sums in another order
-        ({"train__precision": "bf16"}, 2e-2),  # 8 bits of mantissa
+        pytest.param({"train__precision": "bf16"}, 2e-2, marks=pytest.mark.slow),  # 8 bits of mantissa
         pytest.param({"train__precision": "fp16"}, 2e-3, marks=pytest.mark.slow),  # 11
     ],
     ids=str,
@@ -93,6 +93,7 @@ def test_the_network_trains_sampled_by_index_as_a_gpu_does_it_in_the_determinist
     assert steps(dataset)[0] == pytest.approx(default[0], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_micro_batches_of_one_clip_are_a_batch_of_two_but_for_rounding(dataset: Path):
     """Without stochastic depth, which draws for each batch anew."""
     halves = steps(dataset, data__batch=1, train__accumulate=2, model__vrt__drop_path=0.0)[0]
@@ -216,6 +217,7 @@ def test_8_bit_averages_take_nearly_the_same_steps(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("wide")
+@pytest.mark.slow
 def test_a_state_with_8_bit_averages_is_read_by_a_process_that_never_saw_torchao(tmp_path: Path):
     train(small_config(optim__kind="adamw8bit", optim__steps=3), tmp_path / "run")
     code = "import sys; from spikevrt.checkpoint import load_state as load; load(sys.argv[1]); "
@@ -300,6 +302,7 @@ def test_other_ranks_do_not_repeat_that_line(monkeypatch: pytest.MonkeyPatch, ca
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_the_compiler_fails(
     dataset: Path, default: tuple[list[float], str], monkeypatch: pytest.MonkeyPatch
 ):

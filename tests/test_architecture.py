@@ -39,7 +39,7 @@ CORE_ARROWS: dict[str, set[str]] = {
     "simulate": {"atomic", "light", "progress", "engine", "recording"},
     "represent": {"config", "light", "recording"},
     "model": {"config", "checkpoint", "runtime"},
-    "losses": {"config", "light", "lpips"},
+    "losses": {"config", "light", "lpips", "model"},
     "data": {"atomic", "config", "progress", "recording", "represent"},
     "restore": {
         "atomic",

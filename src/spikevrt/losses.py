@@ -8,7 +8,6 @@ Dimension key: N frames (batch and time flattened), B samples, T frames, C chann
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from spikevrt.config import LossConfig
 from spikevrt.light import LUMINANCE, linear_to_srgb, srgb_to_linear
 from spikevrt.lpips import Lpips, load_frozen
+from spikevrt.model.flow import flow_warp
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -188,7 +188,7 @@ def reblur(
     total = torch.zeros_like(light)
     for moment in range(num_times):
         tau = (2 * moment + 1 - num_times) / (2 * num_times)
-        total = total + (_shifted(light, tau * path) if tau else light)
+        total = total + (flow_warp(light, tau * path, "border") if tau else light)
     return linear_to_srgb(total / num_times).view(b, t, 3, h, w)
 
 
@@ -239,16 +239,6 @@ def _central(values: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
     """Differences from frame to frame: half of that between both neighbours; at the ends, to the one neighbour."""
     steps = values.diff(dim=1)
     return torch.cat((steps[:, :1], (steps[:, 1:] + steps[:, :-1]) / 2, steps[:, -1:]), 1)
-
-
-def _shifted(x: Float[Tensor, "N C H W"], by_px: Float[Tensor, "N 2 H W"]) -> Float[Tensor, "N C H W"]:
-    """x read at p + by_px(p), bilinear; beyond the border, the border's pixel."""
-    height, width = x.shape[-2:]
-    columns = torch.arange(width, device=x.device) + by_px[:, 0]
-    rows = torch.arange(height, device=x.device)[:, None] + by_px[:, 1]
-    grid = torch.stack((2 * columns / max(width - 1, 1) - 1, 2 * rows / max(height - 1, 1) - 1), -1)
-    grid = grid.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)  # model/flow.py `without_nan` says why
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 class VggRelu33(nn.Module):

@@ -24,6 +24,7 @@ import spikevrt
 from spikevrt import cli, shipped
 from spikevrt.align.health import NAMES, admit
 from spikevrt.bench.run import lenient_gate
+from spikevrt.checkpoint import load_weights, save_weights
 from spikevrt.config import PrepareOptions
 from spikevrt.data.dataset import open_dataset
 from spikevrt.data.prepare import Sources, prepare
@@ -47,8 +48,8 @@ from spikevrt.train.validation import validate
 
 ASSETS = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets"
 NUM, TICKS, PERIOD = 5, 128, 160
-OPTIONS = RestoreOptions(device="cpu", ignore_health=NAMES)
-ARGUMENTS = ["--device", "cpu", "--ignore-health", *NAMES]
+OPTIONS = RestoreOptions(device="cpu", ignore_health=NAMES, clip_frames=3, overlap_frames=1)
+ARGUMENTS = ["--device", "cpu", "--ignore-health", *NAMES, "--clip-frames", "3", "--overlap-frames", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -140,12 +141,12 @@ def delivered(root: Path, out: Path, *more: str) -> list[np.ndarray]:
     return [read_image(path) for path in list_images(out)]
 
 
-def streamed(recording: Recording, **how: Any) -> list[np.ndarray]:
-    return list(spikevrt.load(options=OPTIONS).stream(recording, **how))
+def streamed(recording: Recording, weights: str = shipped.DEFAULT, **how: Any) -> list[np.ndarray]:
+    return list(spikevrt.load(weights, options=OPTIONS).stream(recording, **how))
 
 
-def evaluated(recording: Recording, gate: Any) -> list[np.ndarray]:
-    running = network_method("network", shipped.find(), OPTIONS, gate).ready()
+def evaluated(recording: Recording, gate: Any, weights: str = shipped.DEFAULT) -> list[np.ndarray]:
+    running = network_method("network", shipped.find(weights), OPTIONS, gate).ready()
     return [to_uint8(frame) for frame in running.restore(recording)]
 
 
@@ -165,11 +166,11 @@ class Recorded(Restorer):
             yield frame
 
 
-def validated(root: Path, train: Path, out: Path) -> dict[int, np.ndarray]:
+def validated(root: Path, train: Path, out: Path, weights: str) -> dict[int, np.ndarray]:
     """What validation in training restores of the prepared recording; frames without any spike are not prepared."""
     sources = Sources([open_recording(train)], [open_recording(root)])
     dataset = open_dataset(prepare(sources, out, PrepareOptions(num_bins=16)))
-    restorer = Recorded(shipped.DEFAULT, RestoreOptions(device="cpu"))
+    restorer = Recorded(weights, dataclasses.replace(OPTIONS, ignore_health=()))
     validate(restorer, dataset.val, Ranks())
     return restorer.kept
 
@@ -183,17 +184,38 @@ GAPS = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.fixture
+def relating(micro_weights: Path) -> str:
+    """Weights of a network in which a frame depends on the others of its clip, and on where its clip begins."""
+    state, info = load_weights(micro_weights)
+    generator = torch.Generator().manual_seed(3)
+    noisy = {name: v + 0.05 * torch.randn(v.shape, generator=generator) for name, v in state.items()}
+    save_weights(micro_weights, {name: noisy[name] if v.is_floating_point() else v for name, v in state.items()}, info)
+    return str(micro_weights)
+
+
+ALONE, RELATED = "a network that sees one frame", "one that relates frames"
+
+
+@pytest.mark.parametrize(
+    ("case", "network"),
+    [
+        *((case, ALONE) for case in CASES),
+        *(pytest.param(case, RELATED, marks=[] if case == "a scene cut" else pytest.mark.slow) for case in CASES),
+    ],
+)
 def test_what_is_delivered_is_what_is_streamed_evaluated_and_validated(
-    make: Callable[[str], Path], sound: Path, tmp_path: Path, case: str
+    make: Callable[[str], Path], sound: Path, tmp_path: Path, relating: str, case: str, network: str
 ):
+    weights = relating if network == RELATED else shipped.DEFAULT
     root = make(case)
-    files = delivered(root, tmp_path / "out")
+    files = delivered(root, tmp_path / "out", "--weights", weights)
     recording = spikevrt.open_recording(root)
     assert len(files) == NUM
-    assert same(streamed(recording), files)
-    assert same(evaluated(recording, admit), files) and same(evaluated(recording, lenient_gate), files)
-    for frame_idx, frame in validated(root, sound, tmp_path / "set").items():
+    assert same(streamed(recording, weights), files)
+    assert same(evaluated(recording, admit, weights), files)
+    assert same(evaluated(recording, lenient_gate, weights), files)
+    for frame_idx, frame in validated(root, sound, tmp_path / "set", weights).items():
         assert np.array_equal(frame, files[frame_idx]), frame_idx
     told = json.loads((tmp_path / "out" / "restored.json").read_text())
     assert told["cuts"] == ([3] if case == "a scene cut" else [])

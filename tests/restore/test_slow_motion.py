@@ -63,6 +63,23 @@ def test_nothing_is_put_between_two_scenes_nor_beside_lost_spikes(make_recording
     assert found.places == [(0, 0), (1, 0), (2, 0), (2, 1), (3, 0)]
 
 
+@pytest.mark.parametrize("factor", [3, 6])
+@pytest.mark.parametrize("clip_frames", [3, 5])
+def test_whichever_frame_is_begun_with_the_clips_are_those_of_a_whole_run(
+    make_recording, factor: int, clip_frames: int
+):
+    """Beginning at frame 32 with factor 8 had left out a blurry frame that its first clip needs."""
+    recording, options = make_recording(3, ticks=24), RestoreOptions(clip_frames=clip_frames)
+
+    def spans(first: int) -> list[tuple[int, int]]:
+        spec = ReadSpec(options, PROFILE, VoxelStats(0.5, 1.0), factor, first)
+        return [(clip.start, clip.stop) for clip in read_clips(recording, spec, Seen())]
+
+    every = spans(0)
+    for first in range(2 * factor + 1):
+        assert spans(first) == [span for span in every if span[1] > first]
+
+
 @pytest.mark.parametrize(
     ("factor", "message"),
     [(0, "fps_factor: 0; allowed: 1 to 64"), (65, "fps_factor: 65"), (7, "frame 0 has 6 ticks; allowed: at most")],

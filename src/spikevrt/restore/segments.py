@@ -124,9 +124,9 @@ def read_clips(recording: Recording, spec: ReadSpec, seen: Seen) -> Iterator[Cli
     previous: tuple[int, Tensor, bool] | None = None
     grid = SensorGrid(recording.bad_mask(), recording.sensor_positions) if spec.spikes is not None else SensorGrid()
 
-    def is_wanted() -> bool:
-        """Whether a clip that holds the next frame may hold a wanted one."""
-        return spec.options.clip_frames == 0 or seen.num_frames > spec.first - spec.options.clip_frames
+    def is_wanted(ahead: int) -> bool:
+        """Whether a clip that holds the frame that comes out after `ahead` others may hold a wanted one."""
+        return spec.options.clip_frames == 0 or seen.num_frames + ahead > spec.first - spec.options.clip_frames
 
     def add(inputs: FrameInputs | None, place: tuple[int, int]) -> Iterator[Clip]:
         assert segment is not None
@@ -136,7 +136,8 @@ def read_clips(recording: Recording, spec: ReadSpec, seen: Seen) -> Iterator[Cli
 
     for source, (blur, is_cut) in enumerate(_frames(recording, seen)):
         exposure = recording.exposures[source]
-        inputs, is_usable = _read_inputs(recording, blur, exposure, spec, grid, wanted=is_wanted())
+        wanted = is_wanted(ahead=spec.fps_factor - 1)  # those between it and the frame before, if there are any
+        inputs, is_usable = _read_inputs(recording, blur, exposure, spec, grid, wanted=wanted)
         follows = previous is not None and not is_cut
         follows = follows and exposure.frame_idx == recording.exposures[source - 1].frame_idx + 1
         if follows and previous is not None and previous[2] and is_usable:
@@ -144,7 +145,7 @@ def read_clips(recording: Recording, spec: ReadSpec, seen: Seen) -> Iterator[Cli
                 between_exposures(recording.exposures[source - 1], exposure, spec.fps_factor), start=1
             ):
                 near = previous[1] if nearer == 0 else blur
-                moved, _ = _read_inputs(recording, near, between, spec, grid, wanted=is_wanted())
+                moved, _ = _read_inputs(recording, near, between, spec, grid, wanted=is_wanted(ahead=0))
                 yield from add(moved, (source - 1, step))
         if segment is None or not follows or is_usable != segment.has_spikes:
             if segment is not None:

@@ -10,11 +10,14 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from spikevrt.typed import convert, load_yaml, naming, parse_yaml, require
 
 Split = Literal["train", "val"]  # of a dataset
+FrameKind = Literal["npy", "png"]  # of a dataset's frames
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["fp32", "bf16", "fp16"]
 Binning = Literal["whole", "fractional"]  # a tick belongs to one bin, or is shared among those it overlaps
 CHECKPOINT_PARTS = ("attention", "mlp", "deform", "spikes", "fusion")
 STAGES = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -242,8 +245,8 @@ class TrainConfig:
     """How the loop runs. `accumulate` micro-batches of `data.batch` make one step."""
 
     seed: int = 123
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    device: Device = "auto"
+    precision: Precision = "bf16"
     accumulate: int = 1
     # whole copies, or parameters shared out among the ranks
     parallel: Annotated[Literal["ddp", "fsdp"], "under torchrun: train.parallel"] = "ddp"
@@ -350,14 +353,14 @@ class PrepareOptions:
 
     num_bins: Annotated[int, "temporal bins of one exposure"] = 32
     binning: Annotated[Binning, "of ticks among bins: whole, or a tick shared among the bins it overlaps"] = "whole"
-    frames: Annotated[Literal["npy", "png"], "npy: only the crop is read; png: smaller, decoded whole"] = "npy"
+    frames: Annotated[FrameKind, "npy: only the crop is read; png: smaller, decoded whole"] = "npy"
     val_fraction: Annotated[float | None, f"share of the sources kept for validation ({VAL_FRACTION})"] = None
     seed: Annotated[int | None, f"of the choice of sources for validation ({VAL_SEED})"] = None
     without_sharp: Annotated[bool, "take recordings without sharp frames too, for train --self-supervised"] = False
 
     def __post_init__(self) -> None:
-        if self.frames not in ("npy", "png"):
-            raise ValueError(f"frames: {self.frames!r}; allowed: npy, png")
+        if self.frames not in get_args(FrameKind):
+            raise ValueError(f"frames: {self.frames!r}; allowed: {', '.join(get_args(FrameKind))}")
 
 
 @dataclass(frozen=True)

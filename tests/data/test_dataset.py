@@ -22,7 +22,7 @@ from spikevrt.represent.counts import exposure_counts
 from spikevrt.represent.voxel import VoxelStats, density, normalise, voxelise
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.segments import FrameInputs, ReadSpec, Seen, read_clips
-from spikevrt.train.validation import parts_of
+from spikevrt.train.validation import clips_of
 from tests.data.conftest import NUM_BINS, NUM_TICKS, MakeRecording, prepare
 
 CROP = 6
@@ -491,7 +491,7 @@ def test_training_offers_every_stretch_of_consecutive_frames(root: Path):
 def test_validation_scores_every_frame_of_a_run_exactly_once():
     """Fault 11: frames counted twice by overlapping clips."""
     for clip_frames in range(1, 9):
-        indices = [list(part) for part in parts_of(range(7), clip_frames)]
+        indices = [list(clip) for clip in clips_of(range(7), clip_frames)]
         assert sum(indices, []) == list(range(7))
         lengths = [len(part) for part in indices]
         assert max(lengths) <= clip_frames and max(lengths) - min(lengths) <= 1

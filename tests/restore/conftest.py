@@ -17,7 +17,7 @@ from spikevrt.config import ModelConfig, SpikeConfig
 from spikevrt.model.flow import Flows
 from spikevrt.model.network import Network
 from spikevrt.mux.encode import VideoTags, write_segment
-from spikevrt.mux.join import join_segments, video_parts
+from spikevrt.mux.join import join_segments, video_pieces
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import Recording, open_recording, write_sidecar
 from spikevrt.recording.sidecar import Exposure
@@ -104,7 +104,7 @@ def stand_in(load: Callable[..., tuple[nn.Module, WeightsInfo]], patch: Callable
 def restore(weights: Path, recording: Recording, out: Path, options: RestoreOptions, **job: Any) -> dict[str, Any]:
     """`restore_recording` with these fields of `JobOptions` and `Output`, and what makes videos."""
     output = Output(**{name: job.pop(name) for name in ("frames", "video", "format") if name in job})
-    how = JobOptions(output=output, video_parts=video_parts, **job)
+    how = JobOptions(output=output, video_pieces=video_pieces, **job)
     return job_module.restore_recording(weights, recording, out, options, how)
 
 

@@ -290,7 +290,7 @@ def test_a_killed_job_leaves_nothing_under_the_final_name_lets_nobody_in_while_i
     process = start(recording.root, out, 3.0)
     try:
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(".out.job/parts/000003.png")):
+        while not list(tmp_path.glob(".out.job/pieces/000003.png")):
             assert time.monotonic() < deadline and process.poll() is None, process.communicate()[1]
             time.sleep(0.02)
         second = start(recording.root, out, 0)

@@ -30,7 +30,7 @@ from spikevrt.align.settings import HALF_WINDOW_TICKS
 from spikevrt.app.uploads import open_upload
 from spikevrt.atomic import complete_or_absent
 from spikevrt.bench.demo import ASSETS, OPTIONS, SCENES, simulate_scene
-from spikevrt.mux.join import video_parts, write_video
+from spikevrt.mux.join import video_pieces, write_video
 from spikevrt.recording.frames import list_images, read_image, write_image
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.sidecar import Stated
@@ -210,7 +210,7 @@ def restore(
     with complete_or_absent(out) as partial:
         partial.mkdir()
         frames = partial / "frames"
-        job = JobOptions(output=Output(video=True), video_parts=video_parts)
+        job = JobOptions(output=Output(video=True), video_pieces=video_pieces)
         summary = restore_recording(weights, recording, frames, options, job, gate=admit, progress=progress)
         pictures = list_images(frames)
 

@@ -24,10 +24,10 @@ import numpy as np
 from torch import Tensor
 
 from spikevrt.atomic import complete_or_absent, refuse_existing
-from spikevrt.config import VAL_FRACTION, VAL_SEED, PrepareOptions, Split
+from spikevrt.config import VAL_FRACTION, VAL_SEED, FrameKind, PrepareOptions, Split
 from spikevrt.data.dataset import DATASET_FILE, DATASET_FORMAT, DATASET_VERSION, is_sequence_name
 from spikevrt.data.sample import COUNT_TYPES
-from spikevrt.data.sequence import POSITIONS_FILE, FrameKind, PreparedSequence, write_sequence
+from spikevrt.data.sequence import POSITIONS_FILE, PreparedSequence, write_sequence
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import Recording, nearest_ratio
 from spikevrt.recording.sidecar import Exposure

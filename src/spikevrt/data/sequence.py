@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from spikevrt.config import FrameKind
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.sidecar import ROWS, Exposure, Rows, check_bad_pixels, exposure_values
 from spikevrt.recording.spike_file import SpikeGeometry
@@ -35,7 +36,6 @@ SEQUENCE_VERSION = 2
 PREPARE_AGAIN = "; run `spikevrt prepare` again"
 NO_SHARP = "none"  # frames.sharp of a sequence without sharp frames; the others have no such key
 CELLS = {True: "registered", False: "sensor"}  # what a cell of the counts is
-FrameKind = Literal["npy", "png"]
 
 
 @dataclass(frozen=True)

@@ -286,7 +286,7 @@ SEGMENT_FRAMES = 32
 
 
 @dataclass(frozen=True)
-class VideoParts:
+class VideoPieces:
     """Video in pieces of `SEGMENT_FRAMES` frames; `pts` (of the recording's frames) in units of `fps_factor` times
     `time_base`, between which the frames of slow motion are evenly spread."""
 
@@ -334,7 +334,7 @@ class VideoParts:
         return join_segments(pieces, out, fps=self.fps, format=self.format, tags=self.tags, source=source)
 
 
-def video_parts(folder: Path, format: VideoFormat, recording: Recording, fps_factor: int) -> VideoParts:
+def video_pieces(folder: Path, format: VideoFormat, recording: Recording, fps_factor: int) -> VideoPieces:
     """The video of a restored recording, in pieces in `folder`, which is made.
 
     The times of the frames are those of the recording's own video; else they are evenly spread.
@@ -346,4 +346,4 @@ def video_parts(folder: Path, format: VideoFormat, recording: Recording, fps_fac
     else:
         pts, time_base, tags = list(range(recording.num_frames)), 1 / rate(recording.fps), VideoTags()
     fps = recording.fps * fps_factor
-    return VideoParts(folder, format, tags, pts, time_base / fps_factor, fps, fps_factor)
+    return VideoPieces(folder, format, tags, pts, time_base / fps_factor, fps, fps_factor)

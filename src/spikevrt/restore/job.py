@@ -29,7 +29,7 @@ from spikevrt.restore.clip import tiles_in_all
 from spikevrt.restore.options import JobOptions, RestoreOptions, is_video
 from spikevrt.restore.prefetch import in_background
 from spikevrt.restore.restorer import Gate, Restoration, Restored, Restorer
-from spikevrt.restore.writer import FrameFiles, Parts, VideoPieces, check_out, summary_path
+from spikevrt.restore.writer import FrameFiles, JoinedPieces, Pieces, check_out, summary_path
 from spikevrt.shipped import find
 from spikevrt.typed import load_mapping
 
@@ -89,8 +89,8 @@ def restore_recording(
         plan = restorer.plan(recording, fps_factor=job.fps_factor, memory=job.memory, fitted=_fitted(folder, options))
         _keep_fitted(folder, options, plan)
         runtime.release_memory()
-        parts = _open_parts(folder / "parts", out, job, plan)
-        first = parts.num_done()
+        pieces = _open_pieces(folder / "pieces", out, job, plan)
+        first = pieces.num_done()
         if first:
             print(f"spikevrt: {out}: goes on after {first} finished frames", file=sys.stderr)
         with contextlib.ExitStack() as stack:
@@ -98,7 +98,7 @@ def restore_recording(
                 progress = stack.enter_context(progress_bar(f"restoring {recording.name}"))
             restored = plan.run(first=first, progress=progress)
             stack.callback(restored.close)
-            hand_over = stack.enter_context(in_background(parts.consume, WRITE_BEHIND))
+            hand_over = stack.enter_context(in_background(pieces.consume, WRITE_BEHIND))
             for item in restored:
                 hand_over(item)
         runtime.synchronise(restorer.device)
@@ -121,37 +121,39 @@ def restore_recording(
             "environment": runtime.environment(restorer.device),
             **({} if job.made_with is None else {"made_with": job.made_with}),
         }
-        _finish(folder, out, parts, job, plan, summary)
+        _finish(folder, out, pieces, job, plan, summary)
     return summary
 
 
-def _open_parts(folder: Path, out: Path, job: JobOptions, plan: Restoration) -> Parts:
-    """What makes `out`, part by part in `folder`."""
+def _open_pieces(folder: Path, out: Path, job: JobOptions, plan: Restoration) -> Pieces:
+    """What makes `out`, piece by piece in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     if not is_video(out):
         return FrameFiles(folder, job.output.frames, linear=plan.recording.linear)
-    assert job.video_parts is not None
-    parts: Parts = job.video_parts(folder, job.output.format, plan.recording, plan.fps_factor)
-    return parts
+    assert job.video_pieces is not None
+    pieces: Pieces = job.video_pieces(folder, job.output.format, plan.recording, plan.fps_factor)
+    return pieces
 
 
-def _finish(folder: Path, out: Path, parts: Parts, job: JobOptions, plan: Restoration, summary: dict[str, Any]) -> None:
-    """Everything under its name. Until then it stays among the parts, whatever happens here."""
+def _finish(
+    folder: Path, out: Path, pieces: Pieces, job: JobOptions, plan: Restoration, summary: dict[str, Any]
+) -> None:
+    """Everything under its name. Until then it stays among the pieces, whatever happens here."""
     source = plan.recording.blur if isinstance(plan.recording.blur, Path) else None
-    if not isinstance(parts, FrameFiles):
+    if not isinstance(pieces, FrameFiles):
         with complete_or_absent(out) as partial:
-            summary["notes"] = list(cast("VideoPieces", parts).join(partial, source))
+            summary["notes"] = list(cast("JoinedPieces", pieces).join(partial, source))
             write_text(summary_path(out, partial), json.dumps(summary, indent=2) + "\n")
         return
     if job.output.video:
-        video = cast("VideoPieces", _open_parts(folder / "video", Path("restored.mp4"), job, plan))
+        video = cast("JoinedPieces", _open_pieces(folder / "video", Path("restored.mp4"), job, plan))
         places = plan.seen.places
         video.consume(
-            Restored(index, parts.read(index), *places[index]) for index in range(video.num_done(), len(places))
+            Restored(index, pieces.read(index), *places[index]) for index in range(video.num_done(), len(places))
         )
-        summary["notes"] = list(video.join(parts.folder / "restored.mp4", source))
-    write_text(summary_path(out, parts.folder), json.dumps(summary, indent=2) + "\n")
-    put_in_place(parts.folder, out.absolute())
+        summary["notes"] = list(video.join(pieces.folder / "restored.mp4", source))
+    write_text(summary_path(out, pieces.folder), json.dumps(summary, indent=2) + "\n")
+    put_in_place(pieces.folder, out.absolute())
 
 
 @contextlib.contextmanager
@@ -167,12 +169,12 @@ def _job_folder(out: Path, begun: dict[str, Any], *, restart: bool) -> Iterator[
             _check_same(job, begun)
         else:
             shutil.rmtree(job, ignore_errors=True)
-            (job / "parts").mkdir(parents=True)
+            (job / "pieces").mkdir(parents=True)
             write_text(job / JOB_FILE, json.dumps(begun, indent=1) + "\n")
         try:
             yield job
         except BaseException as error:
-            kept = sum(1 for _ in (job / "parts").glob("[0-9]*"))
+            kept = sum(1 for _ in (job / "pieces").glob("[0-9]*"))
             if not kept:
                 shutil.rmtree(job, ignore_errors=True)
                 raise

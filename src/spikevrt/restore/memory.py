@@ -17,8 +17,9 @@ import torch
 
 from spikevrt import runtime
 from spikevrt.checkpoint import WeightsInfo
+from spikevrt.config import Precision
 from spikevrt.recording.recording import Recording, nearest_ratio
-from spikevrt.restore.options import Precision, RestoreOptions
+from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.tiling import padded_size
 
 if TYPE_CHECKING:

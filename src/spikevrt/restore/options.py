@@ -11,12 +11,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, get_args
 
+from spikevrt.config import Device, Precision
 from spikevrt.recording.video import CONTAINERS, VideoFormat, check_container
 
 FRAME_KINDS = {"png": ".png", "png16": ".png", "tiff16": ".tiff", "exr": ".exr"}
-Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RestoreOptions:
     overlap_px: Annotated[int, "overlap of spatial tiles"] = 32
     clip_frames: Annotated[int, "frames restored together, 0: all"] = 5
     overlap_frames: Annotated[int, "frames that two clips share"] = 1
-    device: Annotated[Literal["auto", "cpu", "cuda"], "auto takes a GPU where there is one"] = "auto"
+    device: Annotated[Device, "auto takes a GPU where there is one"] = "auto"
     precision: Annotated[Precision, "of the network's arithmetic"] = "fp32"
     ignore_health: Annotated[tuple[str, ...], "findings of `inspect` that shall not refuse (none)"] = ()
     without_spikes: Annotated[bool, "run a network that reads spikes on the frames alone"] = False
@@ -52,10 +52,10 @@ class RestoreOptions:
         if self.overlap_frames < 0 or 0 < self.clip_frames <= self.overlap_frames:
             allowed = f"0 or more, and less than clip_frames {self.clip_frames}"
             raise ValueError(f"overlap_frames: {self.overlap_frames}; allowed: {allowed}")
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise ValueError(f"device: {self.device!r}; allowed: auto, cpu, cuda")
-        if self.precision not in ("fp32", "bf16", "fp16"):
-            raise ValueError(f"precision: {self.precision!r}; allowed: fp32, bf16, fp16")
+        if self.device not in get_args(Device):
+            raise ValueError(f"device: {self.device!r}; allowed: {', '.join(get_args(Device))}")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision: {self.precision!r}; allowed: {', '.join(get_args(Precision))}")
         if self.skip_sharp is not None and not 0 < self.skip_sharp < math.inf:
             raise ValueError(f"skip_sharp: {self.skip_sharp}; allowed: above 0 (a still scene reads about 1)")
         if self.strict and self.without_spikes:
@@ -96,7 +96,7 @@ def is_video(out: Path) -> bool:
 
 @dataclass(frozen=True)
 class JobOptions:
-    """How a restoration is delivered. `video_parts` makes video (`mux.join.video_parts`); `made_with` is what the
+    """How a restoration is delivered. `video_pieces` makes video (`mux.join.video_pieces`); `made_with` is what the
     caller will know the result by (`batch`)."""
 
     fps_factor: Annotated[int, "slow motion: N sharp frames for one"] = 1
@@ -104,11 +104,11 @@ class JobOptions:
     restart: Annotated[bool, "throw away what an unfinished job has"] = False
     overwrite: bool = False
     output: Output = field(default_factory=Output)
-    video_parts: Callable[..., Any] | None = None
+    video_pieces: Callable[..., Any] | None = None
     made_with: dict[str, Any] | None = None
 
     def check(self, out: Path) -> None:
         """Raises ValueError where `out` cannot be what is asked for."""
         self.output.check(out)
-        if self.video_parts is None and (self.output.video or is_video(out)):
+        if self.video_pieces is None and (self.output.video or is_video(out)):
             raise ValueError(f"{out}: a video, but nothing that makes one was handed in; allowed: a folder")

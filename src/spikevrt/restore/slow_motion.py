@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
+from spikevrt import shipped
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.sidecar import Exposure
@@ -56,7 +57,7 @@ def check_slow_motion(info: WeightsInfo, recording: Recording, factor: int, *, w
     if without_spikes or spikes is None or spikes.representation != "profile" or not info.model.frame_by_frame:
         raise ValueError(
             f"{recording.root}: sharp frames off the middle of their exposures; allowed: weights that read profiles "
-            "(with spikes) and look at one frame at a time, as spikefold_tiny"
+            f"(with spikes) and look at one frame at a time, as {shipped.DEFAULT}"
         )
     if not info.provenance.get("max_shift_ticks"):
         return "these weights never saw a time off the exposure's middle; expect poor frames between"

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 SUMMARY_FILE = "restored.json"  # marks a folder as ours
 
 
-class Parts(Protocol):
-    """What is finished of an output, part by part."""
+class Pieces(Protocol):
+    """What is finished of an output, piece by piece."""
 
     @property
     def folder(self) -> Path: ...
@@ -42,8 +42,8 @@ class Parts(Protocol):
         ...
 
 
-class VideoPieces(Parts, Protocol):
-    """Parts that become one video at the end."""
+class JoinedPieces(Pieces, Protocol):
+    """Pieces that become one video at the end."""
 
     def join(self, out: Path, source: Path | None) -> tuple[str, ...]:
         """One video of all pieces, with what `source` holds beside its pictures; returns notes on what it could not."""

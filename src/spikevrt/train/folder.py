@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from spikevrt import checkpoint, runtime
-from spikevrt.atomic import complete_or_absent, is_unfinished, remove_unfinished, write_text
+from spikevrt.atomic import complete_or_absent, is_unfinished, put_in_place, remove_unfinished, write_text
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import Config
 from spikevrt.model import load_strict
@@ -135,7 +135,7 @@ def save(out: Path, config: Config, info: DatasetInfo, state: dict[str, Any]) ->
             print(f"spikevrt: {kept}: not kept ({error})", file=sys.stderr)
     if (out / STATE).exists():
         os.replace(out / STATE, out / PREVIOUS_STATE)
-    os.replace(out / NEW_STATE, out / STATE)
+    put_in_place(out / NEW_STATE, out / STATE)
 
 
 def _keep(state: Path, kept: Path) -> None:

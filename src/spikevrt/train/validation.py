@@ -130,7 +130,7 @@ def _scored_by_blur(
     scores: dict[int, tuple[float, float]] = {}
     frames = restorer.frames(recording)
     for run in sequence.runs():
-        for clip in parts_of(run, clip_frames):
+        for clip in clips_of(run, clip_frames):
             restored = torch.stack([next(frames) for _ in clip])
             if len(clip) < 2:
                 continue
@@ -146,10 +146,10 @@ def _scored_by_blur(
     return scores
 
 
-def parts_of(run: range, length: int) -> list[range]:
-    """The run cut into the fewest parts of at most `length`, sizes differing by at most one."""
-    num_parts = -(-len(run) // length)
-    edges = [run.start + k * len(run) // num_parts for k in range(num_parts + 1)]
+def clips_of(run: range, length: int) -> list[range]:
+    """The run cut into the fewest clips of at most `length`, sizes differing by at most one."""
+    num_clips = -(-len(run) // length)
+    edges = [run.start + k * len(run) // num_clips for k in range(num_clips + 1)]
     return [range(a, b) for a, b in pairwise(edges)]
 
 

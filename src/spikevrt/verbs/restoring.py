@@ -80,9 +80,9 @@ def _restore(parsed: argparse.Namespace) -> int:
 
 
 def _job(parsed: argparse.Namespace, output: Output) -> JobOptions:
-    from spikevrt.mux.join import video_parts
+    from spikevrt.mux.join import video_pieces
 
-    return options_of(JobOptions, parsed, overwrite=parsed.overwrite, output=output, video_parts=video_parts)
+    return options_of(JobOptions, parsed, overwrite=parsed.overwrite, output=output, video_pieces=video_pieces)
 
 
 def _output(parsed: argparse.Namespace) -> Output:

@@ -12,13 +12,15 @@ import contextlib
 import functools
 import platform
 import statistics
+import sys
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from spikevrt.model.blocks import shift_mask
-from spikevrt.model.layers import attend, attend_plain, linear
+from spikevrt.model.layers import WindowMask, attend, attend_plain, linear
 from spikevrt.model.spike_vrt import attend_over_time, over_pixels
 from spikevrt.runtime import pick_device, synchronise, tune_allocator
 from spikevrt.train.forecast import LiveBytes
@@ -41,19 +43,29 @@ def measure(device: torch.device, rounds: int) -> None:
                 run_case(device, rounds, name, windows, heads, tokens, mask, gradients)
 
 
-def run_case(device, rounds, name, windows, heads, tokens, mask, gradients) -> None:  # type: ignore[no-untyped-def]
+def attend_unpacked(qkv: Tensor, bias: Tensor, mask: WindowMask | None) -> Tensor:
+    q, k, v = qkv
+    return attend_plain(q, k, v, bias, mask)
+
+
+def run_case(
+    device: torch.device, rounds: int, name: str, windows: int, heads: int, tokens: int, mask: WindowMask | None,
+    gradients: bool,
+) -> None:  # fmt: skip
     generator = torch.Generator().manual_seed(1)
     inputs = [torch.randn(3, windows, heads, tokens, 16, generator=generator).to(device)]
     inputs.append(torch.randn(heads, tokens, tokens, generator=generator).to(device))
     seconds: dict[str, list[float]] = {"plain": [], "ours": []}
+    functions: dict[str, Callable[[Tensor, Tensor, WindowMask | None], Tensor]]
+    functions = {"plain": attend_unpacked, "ours": attend}
     results = {}
     for _ in range(rounds + 1):
-        for which, function in (("plain", lambda qkv, *rest: attend_plain(*qkv, *rest)), ("ours", attend)):
+        for which, function in functions.items():
             leaves = [t.clone().requires_grad_(gradients) for t in inputs]
             synchronise(device)
             began = time.perf_counter()
             with torch.set_grad_enabled(gradients):
-                out = function(*leaves, mask)
+                out = function(leaves[0], leaves[1], mask)
             if gradients:
                 out.sum().backward()
             synchronise(device)
@@ -130,10 +142,14 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--default-allocator", action="store_true", help="leave the C allocator as it is")
     options = parser.parse_args()
+    try:
+        device = pick_device(options.device)
+    except ValueError as error:
+        sys.exit(str(error))
     tuned = not options.default_allocator and tune_allocator()
     malloc = "allocator tuned, as train and restore do" if tuned else "default allocator"
     print(f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {malloc}\n")
-    measure(pick_device(options.device), options.rounds)
+    measure(device, options.rounds)
     if options.device == "cpu":
         print("\n| over time, pixels | gradients | reference ms | ours ms | ratio | reference MB | ours MB | ratio |")
         print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")

@@ -26,6 +26,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 from spikevrt.config import DataConfig, PrepareOptions, SpikeInputs
 from spikevrt.data.dataset import ClipDataset, collate, draw_crop, open_dataset
 from spikevrt.data.prepare import prepare
-from spikevrt.data.sample import Sample
+from spikevrt.data.sample import Meta, Sample
 from spikevrt.formats.layouts import open_sources
 from spikevrt.recording.frames import read_image, to_float, write_image
 from spikevrt.recording.recording import write_sidecar
@@ -46,7 +47,7 @@ WIDTH, HEIGHT, RATIO, TICKS, CLIP_FRAMES, NUM_BINS = 1280, 720, 2, 56, 5, 32
 WAYS = ("straightforward", "png, raw", "npy, raw", "npy, precomputed")
 
 
-class Straightforward(Dataset):
+class Straightforward(Dataset[Sample]):
     """What one writes first: everything whole, the crop last. Same crops as `ClipDataset` (same seed and epoch)."""
 
     def __init__(self, clips: ClipDataset) -> None:
@@ -59,8 +60,7 @@ class Straightforward(Dataset):
         clips, (index, positions) = self.clips, self.clips.clips[item]
         sequence, info = clips.sequences[index], clips.info
         state = np.random.SeedSequence([clips.seed, clips.epoch, item]).generate_state(1, np.uint64)
-        assert clips.crop_px is not None
-        crop = draw_crop(sequence, clips.crop_px, torch.Generator().manual_seed(int(state[0])))
+        crop = draw_crop(sequence, clips.data.crop_px, torch.Generator().manual_seed(int(state[0])))
         top, left, size = crop.top_px, crop.left_px, crop.height_px
         frames: dict[str, list[torch.Tensor]] = {"blur": [], "sharp": [], "spike_vox": []}
         for position in positions:
@@ -73,13 +73,14 @@ class Straightforward(Dataset):
             rows, columns = (slice(a // RATIO, (a + size) // RATIO) for a in (top, left))
             frames["spike_vox"].append(voxels[:, rows, columns])
         exposures = [sequence.exposures[position] for position in positions]
-        meta = {
+        meta: Meta = {
             "seq": sequence.name,
             "frame_idx": [e.frame_idx for e in exposures],
             "t0": [e.t0_s for e in exposures],
             "t1": [e.t1_s for e in exposures],
         }
-        return {kind: torch.stack(cuts) for kind, cuts in frames.items()} | {"meta": meta}  # type: ignore[return-value]
+        blur, sharp, spike_vox = (torch.stack(cuts) for cuts in frames.values())
+        return {"blur": blur, "frames": blur, "sharp": sharp, "spike_vox": spike_vox, "meta": meta}
 
 
 def photographs(paths: list[Path], count: int) -> Iterator[np.ndarray]:
@@ -129,10 +130,8 @@ def make_recording(picture: np.ndarray, root: Path, frames: int) -> None:
     rate = 20000.0
     write_sidecar(
         root,
-        geometry=geometry,
-        num_ticks=writer.num_ticks,
+        spikes=writer,
         tick_rate_hz=rate,
-        spike_sha256=writer.sha256,
         width=WIDTH,
         height=HEIGHT,
         fps=rate / TICKS,
@@ -177,17 +176,17 @@ def tree_mb() -> float:
     return total / 1e3
 
 
-def open_way(way: str, scratch: Path, crop: int) -> Dataset:
-    frames, voxels = ("png", "raw") if way == WAYS[0] else way.split(", ")
-    root = scratch / frames
-    data = DataConfig(root=str(root), clip_frames=CLIP_FRAMES, crop_px=crop, voxels=voxels, augment=False)  # type: ignore[arg-type]
+def open_way(way: str, scratch: Path, crop: int) -> Straightforward | ClipDataset:
+    root = scratch / ("npy" if way.startswith("npy") else "png")
+    voxels: Literal["precomputed", "raw"] = "precomputed" if way.endswith("precomputed") else "raw"
+    data = DataConfig(root=str(root), clip_frames=CLIP_FRAMES, crop_px=crop, voxels=voxels, augment=False)
     clips = ClipDataset(data, SpikeInputs(num_bins=open_dataset(root).num_bins))
     return Straightforward(clips) if way == WAYS[0] else clips
 
 
-def clips_per_s(dataset: Dataset, workers: int, batch: int, num_clips: int) -> float:
+def clips_per_s(dataset: Straightforward | ClipDataset, workers: int, batch: int, num_clips: int) -> float:
     """Clips a second over `num_clips` clips; every batch is touched by this process."""
-    chosen = torch.utils.data.Subset(dataset, [i % len(dataset) for i in range(num_clips)])  # type: ignore[arg-type]
+    chosen = torch.utils.data.Subset(dataset, [i % len(dataset) for i in range(num_clips)])
     loader = DataLoader(chosen, batch_size=batch, num_workers=workers, collate_fn=collate)
     iterator = iter(loader)
     next(iterator)  # starting processes is no part of loading
@@ -210,7 +209,7 @@ def peak_mb(way: str, scratch: Path, crop: int, workers: int, batch: int, num_cl
 def assert_equal(first: Sample, second: Sample, name: str) -> None:
     assert first["meta"] == second["meta"], name
     for key in ("blur", "sharp", "spike_vox"):
-        assert torch.equal(first[key], second[key]), (name, key)  # type: ignore[literal-required]
+        assert torch.equal(first[key], second[key]), (name, key)
 
 
 def run(options: argparse.Namespace, scratch: Path) -> None:
@@ -221,7 +220,7 @@ def run(options: argparse.Namespace, scratch: Path) -> None:
         kind: prepare(sources, scratch / kind, PrepareOptions(frames=kind, val_fraction=0)) for kind in ("npy", "png")
     }
     datasets = {way: open_way(way, scratch, options.crop) for way in WAYS}
-    num = len(datasets["npy, raw"])  # type: ignore[arg-type]
+    num = len(datasets["npy, raw"])
     for item in range(num):
         first = datasets["straightforward"][item]
         for way in WAYS[1:]:

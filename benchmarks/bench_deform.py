@@ -12,6 +12,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ from spikevrt.runtime import tune_allocator
 def median_ms(pair: tuple[Callable[[], Tensor], Callable[[], Tensor]], rounds: int) -> tuple[float, float, float]:
     """Milliseconds of each, and the largest difference of their outputs; the first round warms up."""
     seconds: tuple[list[float], list[float]] = ([], [])
-    outputs = []
+    outputs: list[Tensor] = []
     for _ in range(rounds + 1):
         outputs = []
         for function, times in zip(pair, seconds, strict=True):
@@ -45,7 +46,8 @@ def deform_pair(pictures: int, dim: int, groups: int) -> tuple[Callable[[], Tens
     mask = torch.rand(pictures, groups, TAPS, 64, 64, generator=generator, requires_grad=True)
     weight = torch.randn(dim, dim, 3, 3, generator=generator, requires_grad=True)
     bias = torch.zeros(dim, requires_grad=True)
-    return tuple(lambda plain=plain: deform_conv(x, offset, mask, weight, bias, plain=plain) for plain in (True, False))  # type: ignore[misc,return-value]
+    convolve = partial(deform_conv, x, offset, mask, weight, bias)
+    return partial(convolve, plain=True), partial(convolve, plain=False)
 
 
 def conv_pair(dim_in: int, dim_out: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
@@ -53,8 +55,8 @@ def conv_pair(dim_in: int, dim_out: int) -> tuple[Callable[[], Tensor], Callable
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn(dim_out, dim_in, 3, 3, generator=generator, requires_grad=True)
     x = torch.randn(16, dim_in, 64, 64, generator=generator)
-    inputs = (x.clone().requires_grad_(), x.to(memory_format=torch.channels_last).requires_grad_())
-    return tuple(lambda y=y: F.conv2d(y, weight, padding=1) for y in inputs)  # type: ignore[misc,return-value]
+    contiguous, last = x.clone().requires_grad_(), x.to(memory_format=torch.channels_last).requires_grad_()
+    return partial(F.conv2d, contiguous, weight, padding=1), partial(F.conv2d, last, weight, padding=1)
 
 
 if __name__ == "__main__":

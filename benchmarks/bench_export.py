@@ -14,14 +14,16 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from spikevrt import runtime, shipped
 from spikevrt.checkpoint import WeightsInfo, save_weights
 from spikevrt.config import load_config
-from spikevrt.export import ClipSize, ExportOptions, export_network, open_program, random_clip
+from spikevrt.export import ClipSize, ExportOptions, Format, export_network, open_program, random_clip
 from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.restore.restorer import load_network
 
@@ -36,12 +38,12 @@ def program_path(folder: Path, name: str, side: int) -> Path:
     return folder / (f"fixed_{side}{suffix}" if sizes == "fixed" else f"free{suffix}")
 
 
-def open_named(folder: Path, weights: Path, name: str, side: int):  # type: ignore[no-untyped-def]
+def open_named(folder: Path, weights: Path, name: str, side: int) -> Callable[..., Tensor]:
     if name == EAGER:
         return load_network(weights, torch.device("cpu"))[0]
     runtime.tune_allocator()
-    kind = {"torch.export": "torch", "onnxruntime": "onnx", "AOTInductor": "aoti"}[name.split(", ")[0]]
-    return open_program(kind, program_path(folder, name, side))  # type: ignore[arg-type]
+    formats: dict[str, Format] = {"torch.export": "torch", "onnxruntime": "onnx", "AOTInductor": "aoti"}
+    return open_program(formats[name.split(", ")[0]], program_path(folder, name, side))
 
 
 def write_missing(folder: Path, weights: Path, names: list[str], sides: list[int]) -> None:

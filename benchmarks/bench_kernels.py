@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -130,7 +131,9 @@ def window_cases(device: torch.device, dtype: torch.dtype, side: int, heads: int
 
     labels = (~mask.patterns).int().argmax(-1)[torch.tensor(mask.kinds, device=device)]
     padding = (0, -q.shape[-1] % 8)  # FlexAttention wants head sizes in multiples of eight
-    compiled: Callable[..., Any] = torch.compile(flex_attention) if device.type == "cuda" else flex_attention
+    compiled: Callable[..., Any] = flex_attention
+    if device.type == "cuda":
+        compiled = torch.compile(flex_attention)
 
     def flex(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         """FlexAttention: a kernel compiled for this bias and mask, in which no mask is stored."""
@@ -185,7 +188,9 @@ def row_of(case: Case, device: torch.device, rounds: int, gradients: bool, bandw
         for which, function in (("plain", case.plain), ("ours", case.ours)):
             leaves = [t.clone().requires_grad_(gradients) for t in case.inputs]
 
-            def once(function=function, leaves=leaves, which=which) -> None:  # type: ignore[no-untyped-def]
+            def once(
+                function: Callable[..., Tensor] = function, leaves: list[Tensor] = leaves, which: str = which
+            ) -> None:
                 with torch.set_grad_enabled(gradients):
                     results[which] = function(*leaves)
                 if gradients:
@@ -228,7 +233,7 @@ class CountWork(TorchDispatchMode):
         self.attention_bytes, self.logits = 0, 0  # of window attention: q, k, v and its result; exponentials
         self.modules = ModuleTracker()
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         path = max(self.modules.parents, key=len)
         part = next((name for name, words in PARTS.items() if all(word in path for word in words)), REST)
@@ -307,7 +312,10 @@ def main() -> None:
     if options.device == "cpu":
         expect()
         return
-    device, dtype = pick_device("cuda"), torch.bfloat16
+    try:
+        device, dtype = pick_device("cuda"), torch.bfloat16
+    except ValueError as error:
+        sys.exit(str(error))
     torch.manual_seed(1)
     print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}\n")
     cases = [

@@ -15,6 +15,7 @@ import platform
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -50,14 +51,14 @@ def costs(rounds: int) -> dict[str, float]:
     torch.manual_seed(1)
     spynet = SpyNet((8, 16, 8, 8)).requires_grad_(False)
     restored, blur, sharp = (torch.rand(1, 5, 3, 256, 256) for _ in range(3))
-    off = {"perceptual_weight": 0.0}
+    off = LossConfig(perceptual_weight=0.0)
     with tempfile.TemporaryDirectory() as folder:
         configs = {
-            "charbonnier": LossConfig(**off),
-            "edge": LossConfig(**off, edge_weight=1.0),
-            "fft": LossConfig(**off, fft_weight=1.0),
-            "reblur": LossConfig(**off, reblur_weight=1.0),
-            "lpips": LossConfig(**off, lpips_weight=1.0),
+            "charbonnier": off,
+            "edge": replace(off, edge_weight=1.0),
+            "fft": replace(off, fft_weight=1.0),
+            "reblur": replace(off, reblur_weight=1.0),
+            "lpips": replace(off, lpips_weight=1.0),
             "perceptual": LossConfig(perceptual_file=random_vgg(folder)),
         }
         losses = {name: Losses(config, lambda a, b: spynet(a, b)[0]) for name, config in configs.items()}

@@ -27,8 +27,10 @@ from spikevrt.simulate.synthesise import simulate_recording
 SHIPPED = Path(__file__).resolve().parents[1] / "src" / "spikevrt"
 PHOTOS = ("chelsea.jpg", "coffee.jpg", "bridge.jpg", "astronaut.jpg")
 OPTIONS = SimulateOptions(frames=5, exposure_ticks=128, period_ticks=160, width=192, height=192, motion_px=16.0)
-GROUPS = (metrics.METRICS, ("ssim_rgb_3d",), ("lpips_alex",), ("lpips_alex", "tlp"), ("lpips_vgg",), ("flip",))
-GROUPS += (("vmaf_neg",), ("edge_rise_px", "edge_rise_px_sharp"), ("reblur_psnr",), ("reblur_psnr_sharp",), ("tof",))
+GROUPS: tuple[tuple[str, ...], ...] = (
+    metrics.METRICS, ("ssim_rgb_3d",), ("lpips_alex",), ("lpips_alex", "tlp"), ("lpips_vgg",), ("flip",), ("vmaf_neg",),
+    ("edge_rise_px", "edge_rise_px_sharp"), ("reblur_psnr",), ("reblur_psnr_sharp",), ("tof",),
+)  # fmt: skip
 
 
 def main() -> None:

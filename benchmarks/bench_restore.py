@@ -15,6 +15,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,12 +27,12 @@ NETWORKS = ("spikefold_tiny", "spikevrt_tiny", "vrt_tiny")
 BORDER_PX = 16  # pixels that count as the picture's border
 
 
-def restored(recording: Path, out: Path, *options: str) -> dict[str, object]:
+def restored(recording: Path, out: Path, *options: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "spikevrt", "restore", str(recording), "--out", str(out), *options]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
-    summary: dict[str, object] = json.loads((out / "restored.json").read_text())
+    summary: dict[str, Any] = json.loads((out / "restored.json").read_text())
     return summary
 
 
@@ -47,8 +48,8 @@ def plan(recording: Path) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 options = ["--memory", "6GB", "--tile-px", str(most_px), *weights_of(name)]
                 found = restored(recording, Path(folder) / "out", *options)
-            predicted, measured = float(found["predicted_peak_bytes"]), float(found["peak_bytes"])  # type: ignore[arg-type]
-            tile_px = found["options"]["tile_px"]  # type: ignore[index]
+            predicted, measured = float(found["predicted_peak_bytes"]), float(found["peak_bytes"])
+            tile_px = found["options"]["tile_px"]
             error = predicted / measured - 1
             print(f"| {name} | {most_px} | {tile_px} | {predicted / 1e6:.0f} | {measured / 1e6:.0f} | {error:+.0%} |")
 
@@ -91,7 +92,7 @@ def length(recording: Path) -> None:
     for num_frames in (20, 100, 400):
         with tempfile.TemporaryDirectory() as folder:
             found = restored(longer(recording, num_frames, Path(folder)), Path(folder) / "out")
-        print(f"| {num_frames} | {float(found['peak_bytes']) / 1e6:.0f} | {float(found['seconds']):.0f} |")  # type: ignore[arg-type]
+        print(f"| {num_frames} | {float(found['peak_bytes']) / 1e6:.0f} | {float(found['seconds']):.0f} |")
 
 
 def whole_and_tiled(name: str, recording: Recording, tile_px: int, overlap_px: int) -> torch.Tensor:
@@ -109,7 +110,8 @@ def whole_and_tiled(name: str, recording: Recording, tile_px: int, overlap_px: i
 
 def seams(recording: Path) -> None:
     footage = open_recording(recording)
-    footage = replace(footage, exposures=footage.exposures[:5], blur=footage.blur[:5], sharp=())  # type: ignore[index]
+    assert isinstance(footage.blur, tuple), "frames must be pictures"
+    footage = replace(footage, exposures=footage.exposures[:5], blur=footage.blur[:5], sharp=())
     print("| weights | tile | overlap | largest, inside | largest, border | mean |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name in NETWORKS:

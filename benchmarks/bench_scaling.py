@@ -50,7 +50,7 @@ def model(network: str, num_bins: int) -> ModelConfig:
     if network != "tiny":
         dims, depths = tuple(dim // 2 for dim in vrt.dims), tuple(depth // 4 for depth in vrt.depths)
         vrt = replace(vrt, dims=dims, depths=depths)
-        spikes = replace(spikes, dims=vrt.dims[:4])
+        spikes = replace(spikes, dims=(dims[0], dims[1], dims[2], dims[3]))
     return replace(config, vrt=vrt, spikes=spikes, checkpoint=())
 
 

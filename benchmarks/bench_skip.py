@@ -54,14 +54,14 @@ def still_with_a_cut_out(folder: Path) -> Path:
 
 def recordings(folder: Path) -> dict[str, Recording]:
     frames = still_with_a_cut_out(folder / "frames")
-    size = {"frames": FRAMES, "width": WIDTH, "height": HEIGHT}
+    options = SimulateOptions(frames=FRAMES, width=WIDTH, height=HEIGHT)
     bright = sensor_preset("bright")
     return {
-        "cut-out": simulate_recording(frames, folder / "ideal", SimulateOptions(**size)),
-        "cut-out, bright": simulate_recording(frames, folder / "bright", SimulateOptions(**size, sensor=bright)),
+        "cut-out": simulate_recording(frames, folder / "ideal", options),
+        "cut-out, bright": simulate_recording(frames, folder / "bright", replace(options, sensor=bright)),
         **{
             name: simulate_recording(
-                ASSETS / "chelsea.jpg", folder / name, SimulateOptions(**size, motion_px=motion_px, num_layers=0)
+                ASSETS / "chelsea.jpg", folder / name, replace(options, motion_px=motion_px, num_layers=0)
             )
             for name, motion_px in (("all moves", 16.0), ("all moves slowly", 2.0))
         },
@@ -81,11 +81,12 @@ def score(recording: Recording, restored: list[torch.Tensor]) -> tuple[float, fl
 def print_still_scenes() -> None:
     """What is measured where nothing moves: textures of random pixels, and a real recording that hardly moves."""
     print("| 128 ticks of | least | median | 9 of 10 below | largest |\n| --- | ---: | ---: | ---: | ---: |")
-    texture = torch.rand(128, 128, generator=torch.Generator().manual_seed(7))
+    height, width = 128, 128
+    texture = torch.rand(height, width, generator=torch.Generator().manual_seed(7))
     streams = {}
     for preset in ("ideal", "bright", "lowlight"):
         for brightness in (0.05, 0.3, 0.9):
-            sensor = SpikeSensor(*texture.shape, sensor_preset(preset), seed=5)
+            sensor = SpikeSensor(height, width, sensor_preset(preset), seed=5)
             streams[f"{preset}, up to {brightness} of full scale"] = sensor.expose(
                 (brightness * texture).expand(128, -1, -1)
             )

@@ -21,19 +21,22 @@ import torch
 
 from spikevrt import shipped
 from spikevrt.model.flow import SpyNetLevel
+from spikevrt.model.network import Network
 from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.recording.frames import to_float
 from spikevrt.recording.recording import open_recording
 from spikevrt.represent.counts import frame_counts
 from spikevrt.represent.voxel import VoxelStats, normalise
-from spikevrt.restore import restorer
+from spikevrt.restore import clip
+from spikevrt.restore.clip import restore_clip
 from spikevrt.restore.memory import Plan, plan_tiles
-from spikevrt.restore.restorer import RestoreOptions, load_network, restore_clip
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.restorer import load_network
 from spikevrt.restore.tiling import Tile, spatial_tiles
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
 
-PACKAGE = Path(restorer.__file__).parents[1]
+PACKAGE = Path(clip.__file__).parents[1]
 HEIGHT, WIDTH, FRAMES = 256, 384, 3
 TILES = RestoreOptions(tile_px=128, overlap_px=32)
 FLOW_PX = 3.0
@@ -48,12 +51,11 @@ def see_motion(network: SpikeVRT, frames: torch.Tensor) -> None:
     ends = [m.basic_module[-1] for m in network.vrt.spynet.modules() if isinstance(m, SpyNetLevel)]
     generator = torch.Generator().manual_seed(7)
     for end in ends:
-        end.weight.data.normal_(0, 0.02, generator=generator)
+        end.get_parameter("weight").data.normal_(0, 0.02, generator=generator)
     for _ in range(8):
         size_px = float(network.clip_flows(frames[None]).backward[0][0].square().sum(2).mean().sqrt())
-        for end in ends:
-            end.weight.data *= FLOW_PX / size_px
-            end.bias.data *= FLOW_PX / size_px
+        for parameter in [parameter for end in ends for parameter in end.parameters()]:
+            parameter.data *= FLOW_PX / size_px
 
 
 @torch.no_grad()
@@ -78,6 +80,7 @@ def main(rounds: int) -> None:
         network, info = load_network(shipped.find("spikevrt_tiny"), torch.device("cpu"))
         voxels = normalise(counts, VoxelStats(info.voxel_mean, info.voxel_std))
         if "random" in name:
+            assert isinstance(network, SpikeVRT)
             see_motion(network, frames)
         cases = {
             "one": (RestoreOptions(tile_px=0), plan_tiles),
@@ -89,7 +92,7 @@ def main(rounds: int) -> None:
         restore_clip(network, frames, voxels, TILES)  # warms up
         for _ in range(rounds):
             for case, (how, plan) in cases.items():
-                with mock.patch.object(restorer, "plan_tiles", plan):
+                with mock.patch.object(clip, "plan_tiles", plan):
                     began_s = time.perf_counter()
                     results[case] = restore_clip(network, frames, voxels, how)
                     seconds[case].append(time.perf_counter() - began_s)
@@ -101,7 +104,7 @@ def main(rounds: int) -> None:
     print_flows_alone(network, frames, tiles, 2 * rounds + 1)
 
 
-def print_flows_alone(network: SpikeVRT, frames: torch.Tensor, tiles: list[Tile], rounds: int) -> None:
+def print_flows_alone(network: Network, frames: torch.Tensor, tiles: list[Tile], rounds: int) -> None:
     own_s, shared_s = [], []
     for _ in range(rounds):
         began_s = time.perf_counter()

@@ -88,10 +88,13 @@ def measure(path: Path, settings: list[str], num_steps: int, warm_up: int) -> di
     return {"seconds": seconds[warm_up:], "losses": losses, "peak": peak, "state": state, "built_s": built_s}
 
 
-def optimizer_bytes(run: loop._Run) -> int:
+def optimizer_bytes(run: loop.Run) -> int:
     """What the averages of the optimiser take."""
     tensors = [t for values in run.optimizer.state.values() for t in values.values() if isinstance(t, torch.Tensor)]
-    plain = [[t] if not hasattr(t, "__tensor_flatten__") else [t.codes, t.scale, t.qmap] for t in tensors]
+    plain = [
+        [getattr(t, name) for name in t.__tensor_flatten__()[0]] if hasattr(t, "__tensor_flatten__") else [t]
+        for t in tensors
+    ]
     return sum(t.nbytes for parts in plain for t in parts)
 
 

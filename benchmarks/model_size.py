@@ -42,7 +42,7 @@ def table_rows(path: Path) -> list[tuple[str, int, int]]:
     if config.spikes is not None:
         half = SIZE_PX // RATIO
         spikes = torch.empty(1, FRAMES, config.spikes.num_bins, half, half, device="meta")
-    with FlopCounterMode(display=False, depth=None) as counter:
+    with FlopCounterMode(display=False) as counter:
         network(blur, spikes)
     root = type(network).__name__
     counts = {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
@@ -61,8 +61,9 @@ def table_rows(path: Path) -> list[tuple[str, int, int]]:
     rows = [("whole", parameters(""), counts["Global"])]
     names = dict(network.named_modules())
     rows += [(name, parameters(part), macs(part)) for name, part in PARTS.items() if part in names]
-    rest = [rows[0][i] - sum(row[i] for row in rows[1:]) for i in (1, 2)]
-    return [*rows, ("first and last layers", rest[0], rest[1])]
+    whole, parts = rows[0], rows[1:]
+    rest = whole[1] - sum(row[1] for row in parts), whole[2] - sum(row[2] for row in parts)
+    return [*rows, ("first and last layers", *rest)]
 
 
 def main(paths: list[str]) -> None:

@@ -45,7 +45,7 @@ METRICS = ("psnr_rgb", "psnr_y", "ssim_rgb", "ssim_y", "ssim_rgb_3d", "lpips_ale
 def summary(results: dict[str, Any]) -> dict[str, Any]:
     """Of results.json: what it was made of, and the mean of every metric per condition and method."""
     conditions = list(dict.fromkeys(r["condition"]["name"] for r in results["data"]["recordings"]))
-    members = {name: set() for name in conditions}
+    members: dict[str, set[str]] = {name: set() for name in conditions}
     for recording in results["data"]["recordings"]:
         members[recording["condition"]["name"]].add(recording["name"])
     methods = []
@@ -160,7 +160,11 @@ def filled(page: str, parts: dict[str, str]) -> str:
     """The page with what stands between each pair of marks replaced. Raises ValueError where a mark is missing."""
     for name, text in parts.items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        page, found = re.subn(pattern, lambda match, text=text: f"{match[1]}{text}\n{match[2]}", page, flags=re.DOTALL)
+
+        def fill(match: re.Match[str], text: str = text) -> str:
+            return f"{match[1]}{text}\n{match[2]}"
+
+        page, found = re.subn(pattern, fill, page, flags=re.DOTALL)
         if found != 1:
             raise ValueError(f"{PAGE}: the mark {name} stands there {found} times; once is needed")
     return page

@@ -71,7 +71,8 @@ def again(spikes_THW: Tensor, sensor: SensorConfig) -> Tensor:
     """The recording simulated: the sensor's noise in time, with the real pixels' rates."""
     config = replace(sensor, light_gain=1.0, gain_cv=0.0, dark_current=0.0, hot_fraction=0.0)
     light_HW = measured_light(spikes_THW)
-    return SpikeSensor(*light_HW.shape, config, seed=SEED).expose(light_HW.expand(len(spikes_THW), -1, -1))
+    height, width = light_HW.shape
+    return SpikeSensor(height, width, config, seed=SEED).expose(light_HW.expand(len(spikes_THW), -1, -1))
 
 
 def gap_variance(spikes_THW: Tensor, gaps: int) -> float:
@@ -142,7 +143,8 @@ def table_of_levels(data: Path, uhsr: Tensor) -> None:
     robust_simulated = 1.4826 * float((dark_simulated - median_simulated).abs().median()) / median_simulated
     picture = torch.from_numpy(read_image(data / "synthetic_reds" / "reds_400x250_gt_id151.png")[..., 1])
     light_HW = srgb_to_linear(picture.float() / 255)
-    scene = SpikeSensor(*light_HW.shape, low, seed=SEED).expose(light_HW.expand(200, -1, -1)).float().mean(0)
+    height, width = light_HW.shape
+    scene = SpikeSensor(height, width, low, seed=SEED).expose(light_HW.expand(200, -1, -1)).float().mean(0)
     grey_light = torch.full((500, 1, 1), 0.18).expand(-1, 250, 400)
     grey = SpikeSensor(250, 400, low, seed=SEED).expose(grey_light).float().mean(0)
     night = uhsr.float().mean(0)

@@ -62,7 +62,7 @@ def main(out: Path, weights: list[Path]) -> None:
     torch.set_num_threads(1)
     options = RestoreOptions(device="cpu")
     methods = [blur_method(), interval_ratio_method()]
-    methods += [network_method(path.stem, path, options, uses_spikes=True) for path in weights]
+    methods += [network_method(path.stem, path, options, gate=None) for path in weights]
     steps = [j * PERIOD_TICKS // FACTOR for j in range(FACTOR)]
     shifts = [ticks if 2 * ticks <= PERIOD_TICKS else ticks - PERIOD_TICKS for ticks in steps]
     digest = hashlib.sha256()

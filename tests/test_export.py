@@ -21,7 +21,7 @@ from spikevrt.checkpoint import WeightsInfo, save_weights
 from spikevrt.config import Config
 from spikevrt.export import ExportOptions, describe, export_network, open_program
 from spikevrt.model import build_network
-from spikevrt.model.blocks import TMSAG, BlockSettings
+from spikevrt.model.blocks import TMSA, TMSAG, BlockSettings
 from spikevrt.model.flow import SpyNet
 from spikevrt.model.spike_vrt import SpikeVRT
 from tests.conftest import MICRO_SPIKES, MICRO_VRT
@@ -63,11 +63,12 @@ def vrt_weights(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_torch_program_traced_at_one_size_runs_at_any_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    weights = make_weights(tmp_path / "shifted.safetensors", None, depths=[2, 1, 1, 1, 1, 1, 1, 1], mutual_ratio=0.5)
+    weights = make_weights(tmp_path / "shifted.safetensors", None, depths=[3, 1, 1, 1, 1, 1, 1, 1], mutual_ratio=0.4)
     out = tmp_path / "vrt.pt2"
     assert cli.main(["export", str(weights), "--out", str(out), "--frames", "3", "--no-check"]) == 0
     assert capsys.readouterr().out.startswith("torch program")
     network, _ = export._load(weights, ExportOptions())
+    assert any(any(block.shift) for block in network.modules() if isinstance(block, TMSA))
     run = open_program("torch", out)
     for height, width in ((64, 72), (80, 104), (96, 64)):  # 2, 3 and 4 windows along an axis at 1/8, and padded ones
         blur = torch.rand(1, 3, 3, height, width, generator=torch.Generator().manual_seed(height))

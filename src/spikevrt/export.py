@@ -118,12 +118,13 @@ def trace(network: Network, size: ClipSize, options: ExportOptions) -> ExportedP
             blur[axis] = multiple * Dim(f"{name}_{multiple}", min=-(-min_px // multiple), max=MAX_PX // multiple)
             voxels[axis] = Dim(f"spike_{name}", min=MIN_VOXEL_PX, max=MAX_PX)
     clip = random_clip(network, size, seed=0)
-    # Without size-oblivious reasoning a count of windows that is 1 in the example would be 1 for good. The shape of a
-    # result is worked out each time: to look it up among those kept, by comparing free sizes, takes longer.
+    # Without size-oblivious reasoning a count of windows that is 1 in the example would be 1 for good. With free sizes
+    # the shape of a result is worked out each time: to look it up among those kept, by comparing sizes, takes longer.
+    free = options.height is None or options.frames is None
     with (
         torch.no_grad(),
         symbols.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
-        torch._dynamo.config.patch(fake_tensor_cache_enabled=False),
+        torch._dynamo.config.patch(fake_tensor_cache_enabled=not free),
     ):
         return torch.export.export(network, clip, dynamic_shapes=(blur, voxels)[: len(clip)], strict=False)
 

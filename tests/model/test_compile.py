@@ -37,7 +37,7 @@ def test_the_network_is_one_graph_with_the_same_result_and_gradients():
 
 
 def test_one_graph_serves_clips_of_any_length():
-    network = small(2, depths=(1,) * 8).requires_grad_(False)
+    network = small(2, depths=DEPTHS).requires_grad_(False)
     graphs = []
 
     def count(graph, _inputs):

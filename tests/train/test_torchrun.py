@@ -21,13 +21,13 @@ from spikevrt.train.journal import read_journal
 from spikevrt.train.validation import validate
 from tests.train.conftest import real_config
 
-STEPS, MORE_STEPS = 3, 5
+STEPS, MORE_STEPS = 4, 6
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "spikevrt")
 ALONE = (sys.executable, "-m", "spikevrt")
 
 
 def config_of(dataset: Path, *, steps: int, batch: int, parallel: str = "ddp") -> Config:
-    """Three training clips, of which a step takes four: no epoch ends with a step. A rate that does not fall."""
+    """Three training clips, of which a step takes four, so that the state is saved within an epoch; a constant rate."""
     return real_config(
         dataset,
         data__batch=batch,

@@ -16,6 +16,7 @@ from spikevrt.typed import convert, load_yaml, naming, parse_yaml, require
 
 Split = Literal["train", "val"]  # of a dataset
 FrameKind = Literal["npy", "png"]  # of a dataset's frames
+SpikeSource = Literal["precomputed", "raw"]  # spike_vox/*.npy, or spike/*.dat on the fly
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
 # a tick belongs to the last bin that it overlaps, to the one in which it starts, or is shared among those it overlaps
@@ -102,6 +103,7 @@ class SpikeConfig(SpikeInputs):
 
     dims: tuple[int, int, int, int] = (96, 96, 96, 96)  # channels per scale; must equal the encoder stages'
     num_blocks: int = 1  # residual 3-D blocks per scale
+    activation: Literal["leaky_relu", "relu"] = "leaky_relu"  # of the encoder; relu: also behind each residual block
     attention_heads: int = 4
     attention_mlp_ratio: float = 2.0
     fusion: Literal["TemporalCrossAttn"] = "TemporalCrossAttn"
@@ -195,7 +197,7 @@ class DataConfig:
     """What is read: a dataset folder made by `spikevrt prepare`, clips of `clip_frames`, random crops of `crop_px`."""
 
     root: str = "data/dataset"
-    voxels: Literal["precomputed", "raw"] = "precomputed"  # spike_vox/*.npy, or spike/*.dat on the fly
+    voxels: SpikeSource = "precomputed"
     clip_frames: int = 5
     crop_px: int = 256
     batch: int = 8
@@ -299,6 +301,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     values = load_yaml(path)
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a config is a YAML mapping")
+    if any(str(name).isupper() for name in values):
+        allowed = f"a config made of it by `spikevrt config import {path} --out NEW.yaml`"
+        raise ValueError(f"{path}: upper-case keys, as of an older VRT+Spike; allowed: {allowed}")
     for item in overrides:
         key, equals, text = item.partition("=")
         if not equals:

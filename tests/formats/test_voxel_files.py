@@ -236,6 +236,8 @@ def test_pauses_between_the_files_of_frames_are_no_missing_ticks(tmp_path: Path)
 class _Whole:
     """A stream in memory, of one piece."""
 
+    files = (Path("memory"),)
+
     def __init__(self, spikes: np.ndarray) -> None:
         self.spikes = spikes
         self.num_ticks, self.height, self.width = spikes.shape

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,6 +122,16 @@ def read_info(path: str | Path) -> WeightsInfo:
         document = convert(values, _Document, closed=True, finite=False)
     _check_statistics(path, document.voxel_mean, document.voxel_std)
     return WeightsInfo(document.model, document.voxel_mean, document.voxel_std, document.provenance)
+
+
+def check_trusted(info: WeightsInfo, path: Path, trust_custom: Collection[str]) -> None:
+    """Refuse weights of a custom network whose factory is not among those trusted. Raises ValueError."""
+    factory = info.model.custom
+    if factory is not None and factory not in trust_custom:
+        raise ValueError(
+            f"{path}: {factory} makes its network, code of yours or of somebody else's that is not in the file; "
+            f"trust_custom {factory} imports and runs it"
+        )
 
 
 def save_state(path: str | Path, state: dict[str, Any]) -> None:

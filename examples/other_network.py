@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from spikevrt.config import ModelConfig
+from spikevrt.model.flow import Flows
 from spikevrt.model.network import Network
 from spikevrt.recording.frames import to_float
 from spikevrt.recording.recording import Recording
@@ -74,15 +75,15 @@ class TheirClips(Network):
         self.width, self.frame = options.width, TheirNetwork(self.num_bins, options.width)
 
     def start_at_identity(self) -> None:
-        nn.init.zeros_(self.frame.layers[-1].weight)
-        nn.init.zeros_(self.frame.layers[-1].bias)
+        for parameter in self.frame.layers[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(
         self,
         blur: torch.Tensor,  # (B, T, 3, H, W)
         spike_vox: torch.Tensor | None = None,  # (B, T, K, h, w)
         spikes_present: torch.Tensor | None = None,  # (B,): False where training drops the spikes
-        flows: None = None,
+        flows: Flows | None = None,  # those of networks that align
     ) -> torch.Tensor:
         if spike_vox is None:
             spike_vox = blur.new_zeros(*blur.shape[:2], self.num_bins, *blur.shape[-2:])

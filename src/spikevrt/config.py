@@ -324,7 +324,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def _refuse_other_parts(model: ModelConfig, field: str, what: str) -> None:
     """Settings of SpikeVRT alone must have their defaults: another network could not obey them."""
     inputs = {f.name for f in dataclasses.fields(SpikeInputs)}
-    parts = (("model.spikes", model.spikes, inputs), ("model.vrt", model.vrt, set()))  # before what holds them
+    parts: Any = (("model.spikes", model.spikes, inputs), ("model.vrt", model.vrt, ()))  # before what holds them
     for where, part, obeyed in (*parts, ("model", model, {"spikes", "options", field})):
         for f in dataclasses.fields(part) if part is not None else ():
             if f.name not in obeyed and getattr(part, f.name) != f.default:

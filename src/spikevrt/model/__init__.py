@@ -74,7 +74,7 @@ def _custom_network(config: ModelConfig, name: str) -> Network:
     except Exception as error:  # whatever goes wrong in somebody else's code is told in a line
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"model.custom: {name}: {kind}{error}") from error
-    return network  # type: ignore[no-any-return]
+    return network
 
 
 def _check_custom(network: object) -> None:

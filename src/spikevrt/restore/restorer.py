@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from spikevrt import runtime
-from spikevrt.checkpoint import WeightsInfo, load_weights
+from spikevrt.checkpoint import WeightsInfo
 from spikevrt.recording.frames import to_uint8
 from spikevrt.recording.recording import Recording, nearest_ratio
 from spikevrt.recording.stream import live_ticks
@@ -75,21 +75,21 @@ class Restored(NamedTuple):
     step: int
 
 
-def load_network(weights: Path, device: torch.device) -> tuple[Network, WeightsInfo]:
+def load_network(
+    weights: Path, device: torch.device, trust_custom: Collection[str] = ()
+) -> tuple[Network, WeightsInfo]:
     """The network of a weights file, loaded strictly, in evaluation mode, on `device`.
 
     For a CPU this also tunes the allocator of the whole process (`runtime.tune_allocator`): faster, and more memory.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_weights`, and tensors that do not fit the file's own settings.
+        FileNotFoundError, ValueError: as `model.network_of_weights`.
     """
-    from spikevrt.model import build_network, load_strict
+    from spikevrt.model import network_of_weights
 
     if device.type == "cpu":
         runtime.tune_allocator()
-    state, info = load_weights(weights)
-    network = build_network(info.model)
-    load_strict(network, state, str(weights))
+    network, info, _ = network_of_weights(weights, trust_custom)
     return network.eval().to(device), info
 
 
@@ -122,7 +122,7 @@ class Restorer:
             device = runtime.pick_device(options.device)
             runtime.autocast(device, options.precision)  # refused now rather than after the loading
             path = find(weights)
-            weights = LoadedNetwork(*load_network(path, device), str(path))
+            weights = LoadedNetwork(*load_network(path, device, options.trust_custom), str(path))
         self.network, self.info, self.name = weights.network, weights.info, weights.name
         self.options, self.gate = options, gate
         if options.strict and not self.reads_spikes:

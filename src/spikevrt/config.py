@@ -19,8 +19,7 @@ FrameKind = Literal["npy", "png"]  # of a dataset's frames
 SpikeSource = Literal["precomputed", "raw"]  # spike_vox/*.npy, or spike/*.dat on the fly
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
-# a tick belongs to the last bin that it overlaps, to the one in which it starts, or is shared among those it overlaps
-Binning = Literal["whole", "start", "fractional"]
+Binning = Literal["whole", "start", "fractional"]  # a tick's bin: the last it overlaps, the one it starts in, or all
 CHECKPOINT_PARTS = ("attention", "mlp", "deform", "spikes", "fusion")
 TRUST_CUSTOM = "import and run this code, of which weights say that it makes their network (none)"
 STAGES = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -258,7 +257,6 @@ class TrainConfig:
     device: Device = "auto"
     precision: Precision = "bf16"
     accumulate: int = 1
-    # whole copies, or parameters shared out among the ranks
     parallel: Annotated[Literal["ddp", "fsdp"], "under torchrun: train.parallel"] = "ddp"
     compile: bool = False  # torch.compile the network
     channels_last: bool = False  # kernels of convolutions in channels_last memory
@@ -309,8 +307,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a config is a YAML mapping")
     if any(str(name).isupper() for name in values):
-        allowed = f"a config made of it by `spikevrt config import {path} --out NEW.yaml`"
-        raise ValueError(f"{path}: upper-case keys, as of an older VRT+Spike; allowed: {allowed}")
+        raise ValueError(f"{path}: of an older VRT+Spike; first run `spikevrt config import {path} --out NEW.yaml`")
     for item in overrides:
         key, equals, text = item.partition("=")
         if not equals:

@@ -523,6 +523,5 @@ def test_train_points_a_config_of_the_older_code_to_its_import(tmp_path: Path, c
     old = write(tmp_path, OLD)
     assert cli.main(["train", str(old), "--out", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err == (
-        f"spikevrt: {old}: upper-case keys, as of an older VRT+Spike; allowed: a config made of it by "
-        f"`spikevrt config import {old} --out NEW.yaml`\n"
+        f"spikevrt: {old}: of an older VRT+Spike; first run `spikevrt config import {old} --out NEW.yaml`\n"
     )

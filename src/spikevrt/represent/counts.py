@@ -16,6 +16,7 @@ from torch import Tensor
 
 from spikevrt.recording.alignment import read_at
 from spikevrt.recording.recording import Recording
+from spikevrt.recording.stream import HeldSpikes
 from spikevrt.represent.interval import expected_counts
 from spikevrt.represent.voxel import count_bins
 
@@ -66,7 +67,7 @@ def frame_counts(
 
 
 def exposure_intervals(
-    spikes_Thw: UInt8[Tensor, "T h w"],
+    spikes_Thw: UInt8[Tensor, "T h w"] | HeldSpikes,
     *,
     num_bins: int,
     binning: Binning = "whole",
@@ -81,7 +82,7 @@ def exposure_intervals(
 
 
 def window_intervals(
-    spikes_Thw: UInt8[Tensor, "T h w"],
+    spikes_Thw: UInt8[Tensor, "T h w"] | HeldSpikes,
     shift_ticks: int,
     *,
     num_bins: int,

@@ -31,8 +31,9 @@ from torch import Tensor
 
 from spikevrt.config import Binning, SpikeInputs
 from spikevrt.light import linear_to_srgb, srgb_to_linear
+from spikevrt.recording.stream import HeldSpikes
 from spikevrt.represent.counts import place_counts, window_intervals
-from spikevrt.represent.voxel import VoxelStats, bin_bounds, normalise, voxelise
+from spikevrt.represent.voxel import VoxelStats, bin_bounds, count_bins, normalise, voxelise
 from spikevrt.represent.voxel import density as voxel_density
 
 if TYPE_CHECKING:
@@ -69,7 +70,10 @@ PLAIN_GRID = SensorGrid()
 
 
 def bin_spikes(
-    spec: SpikeInputs, spikes_Thw: UInt8[Tensor, "T h w"], shift_ticks: int = 0, grid: SensorGrid = PLAIN_GRID
+    spec: SpikeInputs,
+    spikes_Thw: UInt8[Tensor, "T h w"] | HeldSpikes,
+    shift_ticks: int = 0,
+    grid: SensorGrid = PLAIN_GRID,
 ) -> BinnedSpikes:
     """Bin the ticks of one exposure and of the window that begins `shift_ticks` after it, which only profiles read.
 
@@ -88,7 +92,10 @@ def bin_spikes(
         )
         return BinnedSpikes(counts, num_ticks, mean_rate)
     assert shift_ticks == 0, shift_ticks
-    counts = voxelise(spikes_Thw, num_bins=spec.num_bins, binning=spec.binning)
+    if isinstance(spikes_Thw, HeldSpikes):
+        counts = count_bins(spikes_Thw.count, num_ticks, num_bins=spec.num_bins, binning=spec.binning)
+    else:
+        counts = voxelise(spikes_Thw, num_bins=spec.num_bins, binning=spec.binning)
     return BinnedSpikes(place_counts(counts, bad=grid.bad, positions=grid.positions), num_ticks)
 
 

@@ -17,8 +17,10 @@ import torch
 
 from spikevrt import runtime
 from spikevrt.checkpoint import WeightsInfo
-from spikevrt.config import Precision
+from spikevrt.config import Precision, SpikeInputs
 from spikevrt.recording.recording import Recording, nearest_ratio
+from spikevrt.recording.stream import READ_BITS
+from spikevrt.represent.interval import MAX_INT16_TICKS, STRIP_VALUES
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.tiling import padded_size
 
@@ -92,21 +94,36 @@ def measure_needs(network: Network, *, ratio: int, num_frames: int, precision: P
 
 @dataclass(frozen=True)
 class FootageSize:
-    """What is restored: frames, frame pixels per spike pixel along a side, and bytes of one frame's voxels."""
+    """What is restored: frames, frame pixels per spike pixel along a side, bytes of one frame's voxels, and those that
+    making them takes meanwhile (`reading_bytes`)."""
 
     num_frames: int
     height_px: int
     width_px: int
     ratio: int = 1
     voxel_bytes: int = 0
+    reading_bytes: int = 0
 
 
 def clip_bytes(options: RestoreOptions, size: FootageSize) -> int:
     """Frames and spikes that are held beside a tile: those that were read for two clips and wait for a third, a clip
-    stacked, padded, blended and done."""
+    stacked, padded, blended and done; and what is read meanwhile."""
     frame_bytes = 4 * 3 * size.height_px * size.width_px
     clip = min(options.clip_frames or size.num_frames, size.num_frames)
-    return clip * (8 * frame_bytes + 5 * size.voxel_bytes)
+    return clip * (8 * frame_bytes + 5 * size.voxel_bytes) + size.reading_bytes
+
+
+def reading_bytes(recording: Recording, spec: SpikeInputs) -> int:
+    """The longest exposure as bits, the run of ticks that is read, and for profiles the rows that are unpacked at a
+    time, of which every tick keeps the spike before it (two bytes, or four)."""
+    assert recording.spikes is not None
+    num_ticks = max(exposure.span[1] - exposure.span[0] for exposure in recording.exposures)
+    height, width = recording.spikes.height, recording.spikes.width
+    held = num_ticks * height * -(-width // 8) + min(num_ticks * height * width, READ_BITS)
+    if spec.representation != "profile":
+        return held
+    strip = min(num_ticks * height * width, max(STRIP_VALUES, num_ticks * width))
+    return held + strip * (3 if num_ticks <= MAX_INT16_TICKS else 5)
 
 
 def choose(
@@ -170,12 +187,13 @@ def fit_into_memory(
     budget = memory_budget(memory, device)
     if budget is None:
         return options, None
-    ratio, voxel_bytes = 1, 0
+    ratio, voxel_bytes, reading = 1, 0, 0
     spec, stream = info.model.spikes, recording.spikes
     if spec is not None and stream is not None and not options.without_spikes:
         ratio = nearest_ratio(recording.height, recording.width, stream.height, stream.width)
         voxel_bytes = 4 * spec.num_bins * -(-recording.height // ratio) * -(-recording.width // ratio)
-    size = FootageSize(recording.num_frames, recording.height, recording.width, ratio, voxel_bytes)
+        reading = reading_bytes(recording, spec)
+    size = FootageSize(recording.num_frames, recording.height, recording.width, ratio, voxel_bytes, reading)
     if memory is None:
         side = min(options.tile_px or sys.maxsize, max(recording.height, recording.width))
         most = most_bytes(network, min(options.clip_frames or recording.num_frames, recording.num_frames), side)

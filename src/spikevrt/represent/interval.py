@@ -163,6 +163,6 @@ def tfp(spikes_THW: UInt8[Tensor, "... T H W"], centre: int, half_window: int) -
     start, stop = centre - half_window, centre + half_window + 1
     if half_window < 0 or start < 0 or stop > num_ticks:
         raise ValueError(
-            f"centre {centre}, half_window {half_window}: ticks [{start}, {stop}); allowed: inside [0, {num_ticks})"
+            f"centre, half_window: {centre}, {half_window}, ticks [{start}, {stop}); allowed: inside [0, {num_ticks})"
         )
     return spikes_THW[..., start:stop, :, :].sum(dim=-3, dtype=torch.int32).to(torch.float32) / (stop - start)

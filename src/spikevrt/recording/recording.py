@@ -71,6 +71,7 @@ class Recording:
     notes: Mapping[str, str] = field(default_factory=dict)  # of loose files: what was assumed or seen, by its subject
     linear: bool = False
     is_checked: bool = False  # the health gate has passed it, with its bad pixels marked
+    assumed: tuple[str, ...] = ()  # a line each: what nothing told, and what would
     positions: Float[np.ndarray, "h2 w2 2"] | None = None  # stated `sensor_positions`, of a prepared dataset
 
     @property

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from spikevrt import shipped
-from spikevrt.recording.sidecar import Stated
+from spikevrt.formats.dataset_trees import LayoutOptions
+from spikevrt.recording.sidecar import NOTHING_STATED, Stated
 from spikevrt.restore.options import RestoreOptions
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ T = TypeVar("T")
 HELP_LAYOUT = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=32, width=110)
 METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH"}
 DATASET_GROUP = "dataset folders (docs/datasets.md)"
+OF_DATASETS = tuple(  # what is said of dataset folders alone, not of loose files too
+    field.name for field in dataclasses.fields(LayoutOptions) if field.name not in vars(NOTHING_STATED)
+)
 
 
 def add_verb(

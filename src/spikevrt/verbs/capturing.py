@@ -25,6 +25,7 @@ from spikevrt.simulate.setup import (
 )
 from spikevrt.verbs import (
     DATASET_GROUP,
+    OF_DATASETS,
     add_fields,
     add_loose,
     add_out,
@@ -158,7 +159,7 @@ def _add_inspect(verbs: Any) -> None:
     parser.add_argument("--size", action="append", type=_size, metavar="WxH", help="one more size that may fit")
     add_fields(parser, InspectOptions)
     add_loose(parser, without=("top_down", "tick_rate_hz"))
-    add_fields(parser.add_argument_group(DATASET_GROUP), LayoutOptions, only=("layout", "blur"))
+    add_fields(parser.add_argument_group(DATASET_GROUP), LayoutOptions, only=OF_DATASETS)
 
 
 def _inspect(parsed: argparse.Namespace) -> None:

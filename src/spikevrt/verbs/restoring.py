@@ -17,6 +17,7 @@ from spikevrt.recording.sidecar import Stated
 from spikevrt.recording.video import CONTAINERS, VideoFormat
 from spikevrt.restore.options import JobOptions, Output, RestoreOptions, is_video
 from spikevrt.verbs import (
+    OF_DATASETS,
     add_fields,
     add_loose,
     add_out,
@@ -49,7 +50,7 @@ def add_restore(verbs: Any) -> None:
     add_fields(written, Output)
     add_fields(written, VideoFormat)
     parser.add_argument("--clip", metavar="NAME", help="of a dataset folder of a known layout (docs/datasets.md)")
-    add_fields(parser, LayoutOptions, only=("layout", "blur"))
+    add_fields(parser, LayoutOptions, only=OF_DATASETS)
     add_loose(parser)
     add_fields(parser.add_argument_group("a folder of recordings"), Engine)
     add_fields(parser, RestoreOptions)
@@ -151,14 +152,16 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
         names = [name for name in ABOUT_SPIKES if name not in ABOUT_DATASETS]
         refuse(parsed, names, f"only with --spikes; {path} is a dataset folder")
         refuse(parsed, ("linear",), f"only with a folder of images; {path} is a dataset folder")
-        return open_clip(path, parsed.clip, options_of(LayoutOptions, parsed))
+        clip = open_clip(path, parsed.clip, options_of(LayoutOptions, parsed))
+        for line in clip.assumed:
+            print(f"spikevrt: {line}", file=sys.stderr)
+        return clip
     if parsed.spikes is None:
         refuse(parsed, ABOUT_DATASETS, "only with --spikes or a dataset folder")
         refuse(parsed, ABOUT_SPIKES, "only with --spikes")
-    refuse(parsed, ("layout", "blur"), f"only with a dataset folder; {path} is none, or is given --spikes")
+    refuse(parsed, OF_DATASETS, f"only with a dataset folder; {path} is none, or is given --spikes")
     if is_recording:
-        refuse(parsed, ("linear",), f"only with a folder of images; {path} is none")
-        refuse(parsed, ("fps",), f"only with a folder of images; {path} is none")
+        refuse(parsed, ("linear", "fps"), f"only with a folder of images; {path} is none")
         recording = open_recording(path, keep_outside=True)
         refuse(parsed, ("clip",), f"{path} is a recording, one clip")
         refuse(parsed, ("spikes",), f"{path} is a recording, with spikes of its own")

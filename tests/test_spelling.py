@@ -19,7 +19,7 @@ from spikevrt import cli
 from spikevrt.verbs import spelled
 
 SOURCE = Path(cli.__file__).parent
-ELSEWHERE = {"--nproc-per-node", "--checkpoint"}  # torchrun's; to come
+ELSEWHERE = {"--nproc-per-node"}  # torchrun's
 
 
 @cache

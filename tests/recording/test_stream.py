@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from spikevrt.recording.sidecar import StreamFormat
 from spikevrt.recording.spike_file import LONG_SLICE, SpikeGeometry, count_packed, pack, unpack
 from spikevrt.recording.spike_formats import open_stream
-from spikevrt.recording.stream import HeldSpikes, JoinedStream, PackedStream, count_slices, live_ticks
+from spikevrt.recording.stream import JoinedStream, PackedStream, count_slices, hold, live_ticks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,7 +58,7 @@ def test_a_long_window_read_in_runs_and_held_as_bits_is_the_window(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("spikevrt.recording.stream.READ_BITS", 53 * height * width)  # so many ticks at a time
         counts = open_stream(path, StreamFormat("npy", width, height)).count([0, edge, edge, num_ticks])
-        held = HeldSpikes.read(open_stream(path, StreamFormat("npy", width, height)), 0, num_ticks)
+        held = hold(open_stream(path, StreamFormat("npy", width, height)), 0, num_ticks)
     np.testing.assert_array_equal(counts, count_slices(spikes, [0, edge, edge, num_ticks]))
     np.testing.assert_array_equal(held.count([0, edge, edge, num_ticks]), counts)
     np.testing.assert_array_equal(held[first:].rows(top, height), spikes[first:, top:])

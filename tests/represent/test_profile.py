@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikevrt.recording.spike_file import SpikeGeometry, pack
-from spikevrt.recording.stream import HeldSpikes
+from spikevrt.recording.spike_file import HeldSpikes, SpikeGeometry, pack
 from spikevrt.represent.inputs import PROFILE_DARK_RATE, PROFILE_SCALE, profile
 from spikevrt.represent.interval import STRIP_VALUES, expected_counts, interval_voxels
 from spikevrt.simulate.sensor import SpikeSensor

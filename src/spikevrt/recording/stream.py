@@ -24,6 +24,7 @@ import numpy as np
 
 from spikevrt.recording.sidecar import SPS100_HEIGHT, SPS100_WIDTH, check_sps100_size
 from spikevrt.recording.spike_file import (
+    HeldSpikes,
     SpikeGeometry,
     check_window,
     count_packed,
@@ -254,45 +255,14 @@ def _runs(stream: SpikeStream, start_tick: int, stop_tick: int) -> list[tuple[in
     return [(first, min(first + step, stop_tick)) for first in range(start_tick, stop_tick, step)]
 
 
-@dataclass(frozen=True)
-class HeldSpikes:
-    """The ticks of a window, held as bits, of which only some rows are unpacked at a time; a slice is one of ticks."""
-
-    packed: UInt8[np.ndarray, "T B"]
-    geometry: SpikeGeometry
-
-    @classmethod
-    def read(cls, stream: SpikeStream, start_tick: int, stop_tick: int) -> HeldSpikes:
-        """Raises ValueError as the stream's own `read` does."""
-        geometry = SpikeGeometry(stream.width, stream.height, bottom_up=False, tag_bits=-stream.width % 8)
-        packed = np.empty((stop_tick - start_tick, geometry.bytes_per_tick), dtype=np.uint8)
-        for first, last in _runs(stream, start_tick, stop_tick):
-            bits = np.packbits(stream.read(first, last), axis=2, bitorder="little")
-            packed[first - start_tick : last - start_tick] = bits.reshape(last - first, -1)
-        return cls(packed, geometry)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return len(self.packed), self.geometry.height, self.geometry.width
-
-    def __len__(self) -> int:
-        return len(self.packed)
-
-    def __getitem__(self, ticks: slice) -> HeldSpikes:
-        return HeldSpikes(self.packed[ticks], self.geometry)
-
-    def rows(self, top: int, stop: int) -> UInt8[np.ndarray, "T rows w"]:
-        """The upright spikes, 0 or 1, of rows [top, stop)."""
-        bits = self.packed.reshape(len(self), self.geometry.height, self.geometry.row_bits // 8)[:, top:stop]
-        return np.unpackbits(bits, axis=2, count=self.geometry.width, bitorder="little")
-
-    def count(self, edges: Sequence[int]) -> UInt[np.ndarray, "K h w"]:
-        """Spikes per pixel between the edges, which are ticks of the window, from the first to the last."""
-        return count_packed(self.packed[edges[0] : edges[-1]], self.geometry, edges)
-
-    def live(self) -> Bool[np.ndarray, " T"]:
-        """Whether any pixel fires, for each tick."""
-        return self.packed.max(axis=1, initial=0) > 0
+def hold(stream: SpikeStream, start_tick: int, stop_tick: int) -> HeldSpikes:
+    """The ticks [start_tick, stop_tick) as bits. Raises ValueError as the stream's own `read` does."""
+    geometry = SpikeGeometry(stream.width, stream.height, bottom_up=False, tag_bits=-stream.width % 8)
+    packed = np.empty((stop_tick - start_tick, geometry.bytes_per_tick), dtype=np.uint8)
+    for first, last in _runs(stream, start_tick, stop_tick):
+        bits = np.packbits(stream.read(first, last), axis=2, bitorder="little")
+        packed[first - start_tick : last - start_tick] = bits.reshape(last - first, -1)
+    return HeldSpikes(packed, geometry)
 
 
 def check_edges(edges: Sequence[int]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spikevrt.recording.alignment import read_at
 from spikevrt.recording.recording import Recording
-from spikevrt.recording.stream import HeldSpikes
+from spikevrt.recording.spike_file import HeldSpikes
 from spikevrt.represent.interval import expected_counts
 from spikevrt.represent.voxel import count_bins
 

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from spikevrt.config import Binning, SpikeInputs
 from spikevrt.light import linear_to_srgb, srgb_to_linear
-from spikevrt.recording.stream import HeldSpikes
+from spikevrt.recording.spike_file import HeldSpikes
 from spikevrt.represent.counts import place_counts, window_intervals
 from spikevrt.represent.voxel import VoxelStats, bin_bounds, count_bins, normalise, voxelise
 from spikevrt.represent.voxel import density as voxel_density

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from spikevrt.recording.stream import HeldSpikes
+from spikevrt.recording.spike_file import HeldSpikes
 from spikevrt.represent.voxel import bin_bounds
 
 if TYPE_CHECKING:

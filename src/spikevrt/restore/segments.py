@@ -32,7 +32,7 @@ from spikevrt.config import SpikeInputs
 from spikevrt.recording.frames import to_uint8
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.sidecar import Exposure
-from spikevrt.recording.stream import HeldSpikes, live_ticks
+from spikevrt.recording.stream import hold, live_ticks
 from spikevrt.represent.counts import exposure_counts
 from spikevrt.represent.inputs import SensorGrid, bin_spikes, network_inputs, spike_activity
 from spikevrt.represent.voxel import VoxelStats
@@ -251,7 +251,7 @@ def _read_inputs(
         return alone, False
     if not wanted:
         return None, is_usable(recording, exposure, live_ticks(stream, exposure.start_tick, exposure.stop_tick))
-    ticks = HeldSpikes.read(stream, *exposure.span)
+    ticks = hold(stream, *exposure.span)
     exposed = ticks[exposure.start_tick - exposure.span[0] :][: exposure.num_ticks]
     if not is_usable(recording, exposure, exposed.live()):
         return alone, False

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -217,7 +218,8 @@ def test_prepare_and_evaluate_of_sharp_footage_point_to_simulate(tmp_path: Path,
         assert main([*command, "--out", str(tmp_path / "out")]) == 2
         told = capsys.readouterr().err
         assert (
-            "sharp footage without spikes; `spikevrt simulate` makes recordings of it" in told and told.count("\n") == 1
+            "(no recording.json); its sharp footage becomes recordings by `spikevrt simulate`" in told
+            and told.count("\n") == 1
         )
 
 
@@ -240,8 +242,11 @@ def test_the_ticks_between_frames_follow_from_the_frame_rate_exactly(footage: Pa
     [
         (["--source-fps", "fast"], "--source-fps: fast; must be above 0, as 240, 29.97 or 30000/1001, or file"),
         (["--source-fps", "-3"], "--source-fps: -3; must be above 0"),
-        (["--source-fps", "240", "--ticks-per-frame", "9"], "--ticks-per-frame: 9; not with --source-fps"),
-        (["--interpolate", "0"], "--interpolate: 0 (as many as the motion needs); must have --source-fps"),
+        (
+            ["--source-fps", "240", "--ticks-per-frame", "9"],
+            "--ticks-per-frame: 9; not with --source-fps (the ticks follow from it)",
+        ),
+        (["--interpolate", "0"], "--interpolate: 0 (as many as the motion needs); must have --source-fps beside it"),
         (["--source-fps", "file"], "--source-fps: file, but {footage} is a folder of frames; allowed: a number"),
         (["--interpolate", "3"], "--interpolate: 3; must be a power of two"),
     ],
@@ -259,14 +264,33 @@ def test_the_motion_between_frames_is_measured_in_pixels_of_the_view(tmp_path: P
     assert source_motion_px(folder, options) == pytest.approx(step, abs=0.35)
 
 
+def test_the_rate_that_a_video_file_says_is_taken_exactly(tmp_path: Path, capsys):
+    images = [textured(64, 96, seed=seed) for seed in range(4)]
+    (tmp_path / "ROOT").mkdir()
+    with av.open(str(tmp_path / "ROOT" / "clip.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", Fraction(30000, 1001), width=96, height=64, pix_fmt="bgr0")
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode())
+    size = ["--width", "96", "--height", "64", "--frames", "1", "--exposure-ticks", "700", "--period-ticks", "700"]
+    assert (
+        main(["simulate", str(tmp_path / "ROOT"), "--out", str(tmp_path / "out"), *size, "--source-fps", "file"]) == 0
+    )
+    recording = open_recording(tmp_path / "out" / "clip")
+    assert recording.provenance["options"]["source_fps"] == "30000/1001"
+    capsys.readouterr()
+
+
 def test_frames_too_far_apart_are_told_with_their_distance_and_what_is_done(tmp_path: Path, capsys):
     folder = frames(tmp_path / "fast", height=64, width=96, step=5)
     size = ["--width", "96", "--height", "64", "--frames", "1", "--exposure-ticks", "17"]
     assert main(["simulate", str(folder), "--out", str(tmp_path / "a"), *size]) == 0
     told = capsys.readouterr().err
-    assert "at --ticks-per-frame" not in told and "ticks_per_frame 8: as if filmed at 2500 frames a second" in told
-    assert "source frames of a lie " in told and "blended between, edges there are double; --interpolate puts" in told
-    motion_px = open_recording(tmp_path / "a").provenance["motion_px"]
+    assert (
+        f"{folder}: --ticks-per-frame 8, as if filmed at 2500 frames a second; --source-fps says the true rate" in told
+    )
+    assert "source frames of a lie " in told and "px apart: blended between, so edges are double; --interpolate" in told
+    motion_px = open_recording(tmp_path / "a").provenance["source_motion_px"]
     assert motion_px == pytest.approx(5, abs=0.5) and f"lie {motion_px:g} px apart" in told
 
 
@@ -282,7 +306,7 @@ def test_interpolation_by_need_follows_from_the_motion(tmp_path: Path, monkeypat
     assert main(["simulate", str(root), "--out", str(tmp_path / "out"), *size, "--interpolate", "0"]) == 0
     told = {name: json.loads((tmp_path / "out" / name / "recording.json").read_text()) for name in ("slow", "fast")}
     assert {name: one["provenance"]["options"]["interpolate"] for name, one in told.items()} == {"slow": 1, "fast": 4}
-    assert "source frames of fast lie 3" in (err := capsys.readouterr().err) and "with 4 in the place of each 0." in err
+    assert "source frames of fast lie 2.9 px apart, with 4 in the place of each 0.7\n" in capsys.readouterr().err
     assert np.array_equal(
         open_recording(tmp_path / "out" / "slow").read_blur(0), open_recording(tmp_path / "out" / "slow").read_sharp(0)
     )

@@ -16,14 +16,14 @@ from spikevrt.engine import Engine, run_jobs
 from spikevrt.recording.frames import list_images
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.video import probe_video
-from spikevrt.simulate.folders import Clip
+from spikevrt.simulate.folders import SharpClip
 from spikevrt.simulate.footage import BLENDED_PX, find_weights, with_own_interpolation, with_own_rate
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import LAYERS_FROM, is_photo, sha256_source, simulate_recording
 
 
 def simulate_many(
-    sources: Sequence[Path | Clip],
+    sources: Sequence[Path | SharpClip],
     out: Path,
     options: SimulateOptions,
     *,
@@ -34,7 +34,7 @@ def simulate_many(
     tell: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Simulate `count` recordings, `out/<stem>_<number>`, taking the sources in turn; without a count one of each,
-    `out/<stem>`. A `Clip` has its own name in the place of the stem.
+    `out/<stem>`. A `SharpClip` has its own name in the place of the stem.
 
     Each recording has a seed of its own, derived from `options.seed` and its number; a video longer than needed starts
     at a place drawn from that seed. Cut-outs come from the photographs among the sources. A recording that already
@@ -53,7 +53,10 @@ def simulate_many(
         raise ValueError("sources: none given")
     if count is not None and count < 1:
         raise ValueError(f"count: {count}; must be 1 or more")
-    clips, out = [one if isinstance(one, Clip) else Clip(Path(one), Path(one).stem) for one in sources], Path(out)
+    clips, out = (
+        [one if isinstance(one, SharpClip) else SharpClip(Path(one), Path(one).stem) for one in sources],
+        Path(out),
+    )
     if engine.is_ray:  # its workers run in another folder
         clips, out = [clip._replace(source=clip.source.absolute()) for clip in clips], out.absolute()
     photos = tuple(clip.source for clip in clips if is_photo(clip.source))
@@ -182,20 +185,21 @@ def count_frames(source: Path) -> int:
 
 
 def motion_in_words(recordings: Sequence[Recording]) -> str | None:
-    """What was done about frames of videos that lie too far apart to be blended; None: none do."""
+    """What was done about frames of videos that lie too far apart to be blended, of the worst; None: none do."""
     far = []
     for recording in recordings:
-        motion_px, factor = recording.provenance.get("motion_px"), recording.provenance["options"]["interpolate"]
-        if motion_px is not None and (motion_px > BLENDED_PX or factor > 1):
+        told = recording.provenance
+        if (motion_px := told.get("source_motion_px", 0.0)) > BLENDED_PX or told["options"]["interpolate"] > 1:
+            factor = told["options"]["interpolate"]
             far.append((motion_px / factor, motion_px, factor, recording.name))
     if not far:
         return None
     apart_px, motion_px, factor, name = max(far)
-    told = f"source frames of {name} lie {motion_px:g} px apart"
-    if factor > 1:
-        told += f", with {factor} in the place of each {apart_px:.1f}"
+    words = f"source frames of {name} lie {motion_px:g} px apart"
     if len(far) > 1:
-        told = f"{told}; of {len(far)} of {len(recordings)} recordings more than {BLENDED_PX:g} px or interpolated"
+        words += f" (the worst of {len(far)}, of {len(recordings)} recordings)"
+    if factor > 1:
+        words += f", with {factor} in the place of each {apart_px:.1f}"
     if apart_px <= BLENDED_PX:
-        return told
-    return f"{told}: blended between, edges there are double; interpolate puts frames between, 0 as many as it takes"
+        return words
+    return f"{words}: blended between, so edges are double; --interpolate puts frames between (0: as many as it takes)"

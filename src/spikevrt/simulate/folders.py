@@ -27,7 +27,7 @@ BETWEEN = "sequences"  # Vimeo-90K: a folder between the root and its clips that
 PREPARED = "dataset.json"
 
 
-class Clip(NamedTuple):
+class SharpClip(NamedTuple):
     """Sharp footage and what its recording is called: SPLIT/NAME, or NAME."""
 
     source: Path
@@ -38,7 +38,7 @@ class Clip(NamedTuple):
 class FootageFolder:
     """The clips of a folder, and in `notes` what of it is left out and why, one fact a line."""
 
-    clips: tuple[Clip, ...]
+    clips: tuple[SharpClip, ...]
     notes: tuple[str, ...]
 
     def in_words(self) -> str:
@@ -74,13 +74,13 @@ def find_clips(root: Path) -> FootageFolder | None:
     have_sharp = any(map(_is_sharp, found))
     taken = [parts for parts in found if (_is_sharp(parts) if have_sharp else not _is_blurry(parts))]
     listed = _listed(root)
-    clips, num_unlisted = dict[str, Clip](), 0
+    clips, num_unlisted = dict[str, SharpClip](), 0
     for parts in taken:
         split, names = _named(parts, listed)
         if listed and not split:
             num_unlisted += 1
             continue
-        clip = Clip(root.joinpath(*parts), "/".join(filter(None, (split, "_".join(names) or root.resolve().name))))
+        clip = SharpClip(root.joinpath(*parts), "/".join(filter(None, (split, "_".join(names) or root.resolve().name))))
         if clip.name in clips:
             both = f"{clips[clip.name].source} and {clip.source}"
             raise ValueError(f"{both}: would both be called {clip.name}; allowed: one of the two folders at a time")
@@ -92,6 +92,15 @@ def find_clips(root: Path) -> FootageFolder | None:
         what = "blurry frames alone" if found and not taken else "no frames and no videos in it"
         raise ValueError(f"{root}: {what}; allowed: folders of sharp frames (sharp/ beside blur/), or videos")
     return FootageFolder(tuple(clips.values()), tuple(notes))
+
+
+def footage_advice(path: Path) -> str:
+    """What ends the line that refuses sharp footage where recordings are wanted; empty where it is none."""
+    try:
+        is_footage = find_clips(path) is not None
+    except ValueError:
+        return ""
+    return "; its sharp footage becomes recordings by `spikevrt simulate`" if is_footage else ""
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, str]]:

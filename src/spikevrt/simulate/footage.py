@@ -170,8 +170,8 @@ def source_motion_px(source: Path, options: SimulateOptions) -> float:
     for place in sorted({0, last // 2, last}):
         pair = list(islice(_source_frames(source, images, options.start_frame + place), 2))
         if len(pair) == 2:
-            grey = [cv2.cvtColor(fit(frame, height, width).numpy(), cv2.COLOR_RGB2GRAY) for frame in pair]
-            flow = engine.calc(*grey, np.zeros((height, width, 2), np.float32))
+            before, after = (cv2.cvtColor(fit(frame, height, width).numpy(), cv2.COLOR_RGB2GRAY) for frame in pair)
+            flow = engine.calc(before, after, np.zeros((height, width, 2), np.float32))
             lengths_px.append(float(np.quantile(np.linalg.norm(flow, axis=2), 0.95)) / scale)
     if not lengths_px:
         raise ValueError(f"{source}: fewer than two frames from start_frame {options.start_frame} on")

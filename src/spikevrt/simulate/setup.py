@@ -250,13 +250,9 @@ class SimulateOptions:
         if self.interpolate < 0 or self.interpolate & (self.interpolate - 1):
             raise ValueError(f"interpolate: {self.interpolate}; must be a power of two: 1, 2, 4, 8 ..., or 0")
         if self.source_fps is None and self.interpolate == 0:
-            raise ValueError(
-                "interpolate: 0 (as many as the motion needs); must have source_fps, else speeds would differ"
-            )
+            raise ValueError("interpolate: 0 (as many as the motion needs); must have source_fps beside it")
         if self.source_fps is not None and self.ticks_per_frame != TICKS_PER_FRAME:
-            raise ValueError(
-                f"ticks_per_frame: {self.ticks_per_frame}; not with source_fps, from which the ticks follow"
-            )
+            raise ValueError(f"ticks_per_frame: {self.ticks_per_frame}; not with source_fps (the ticks follow from it)")
         if self.source_fps not in (None, FROM_FILE) and not _fps(str(self.source_fps)) > 0:
             raise ValueError(
                 f"source_fps: {self.source_fps}; must be above 0, as 240, 29.97 or 30000/1001, or {FROM_FILE}"

@@ -107,7 +107,7 @@ def _open_scene(
             f"{source}: {filmed.num_source_frames} frames from start_frame {options.start_frame} on; "
             f"{options.source_frames_needed} needed for {options.num_ticks} ticks at {ticks_in_words(options)}"
         )
-    return filmed, origin | {"scene": "video", "motion_px": source_motion_px(source, options)}
+    return filmed, origin | {"scene": "video", "source_motion_px": source_motion_px(source, options)}
 
 
 def _film(

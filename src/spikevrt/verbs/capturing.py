@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,20 +69,14 @@ def _simulate(parsed: argparse.Namespace) -> int:
     from spikevrt.simulate.synthesise import is_photo, simulate_recording
 
     start_s = time.perf_counter()
+    if parsed.count is not None or not any(source.is_dir() for source in parsed.sources):
+        _check_number(parsed, is_many=parsed.count is not None)
     folders = {source: find_clips(source) for source in parsed.sources if not is_photo(source)}
-    clips: list[Any] = []
-    for source in parsed.sources:
-        found = folders.get(source)
-        clips += [source] if found is None else found.clips
-        if found is not None:
-            _say(f"{source}: {found.in_words()} of sharp frames", *found.notes)
-    _check_for_sources(parsed, options)
-    if parsed.count is not None or any(folders.values()):
-        refuse(parsed, ("layer_photos",), "for one recording; of many, layers are cut out of the sources")
-        return _simulate_many(parsed, clips, options, start_s)
-    if len(parsed.sources) > 1:
-        raise ValueError(f"SOURCE: {len(parsed.sources)} given; allowed: one, or several with --count")
-    refuse(parsed, chosen(Engine, parsed), "only with --count, or of a folder of clips")
+    _check_for_sources(parsed)
+    is_many = parsed.count is not None or any(folders.values())
+    _check_number(parsed, is_many=is_many)
+    if is_many:
+        return _simulate_many(parsed, folders, options, start_s)
     from spikevrt.progress import progress_bar
     from spikevrt.simulate.collection import motion_in_words
 
@@ -90,49 +85,73 @@ def _simulate(parsed: argparse.Namespace) -> int:
             parsed.sources[0], parsed.out, options, overwrite=parsed.overwrite,
             layer_photos=parsed.layer_photos or (), progress=progress,
         )  # fmt: skip
-    _say(motion_in_words([made]))
+    _say(parsed, _rate_in_words(parsed, options), motion_in_words([made]))
     say_made(f"{made.num_frames} frames, {made.num_ticks} ticks", parsed.out, start_s)
     return 0
 
 
-def _simulate_many(parsed: argparse.Namespace, clips: list[Any], options: SimulateOptions, start_s: float) -> int:
-    """Status 1 where one of them could not be made."""
+def _check_number(parsed: argparse.Namespace, *, is_many: bool) -> None:
+    """Refuse what is not for one recording, or not for many."""
+    if is_many:
+        refuse(parsed, ("layer_photos",), "not with --count, which cuts layers out of the sources")
+    elif len(parsed.sources) > 1:
+        raise ValueError(f"SOURCE: {len(parsed.sources)} given; allowed: one, or several with --count")
+    else:
+        refuse(parsed, chosen(Engine, parsed), "only with --count, or of a folder of clips")
+
+
+def _simulate_many(
+    parsed: argparse.Namespace, folders: Mapping[Path, Any], options: SimulateOptions, start_s: float
+) -> int:
+    """Recordings of all sources, of a folder's clips each; status 1 where one could not be made."""
     from spikevrt.progress import progress_bar
     from spikevrt.recording.recording import open_recording
     from spikevrt.simulate.collection import motion_in_words, simulate_many
 
-    failed: list[str] = []
-
-    def tell(why: str) -> None:
-        failed.append(why)
-        if len(failed) <= MOST_TOLD:
-            _say(spelled(f"{why}; left out", parsed.parser, ()))
-
+    clips, failed = list[Any](), list[str]()
+    for source in parsed.sources:
+        found = folders.get(source)
+        clips += [source] if found is None else found.clips
+        if found is not None:
+            _say(parsed, f"{source}: {found.in_words()} of sharp frames", *found.notes)
     with progress_bar("recordings") as progress:
         paths = simulate_many(
             clips, parsed.out, options, count=parsed.count, engine=options_of(Engine, parsed),
-            overwrite=parsed.overwrite, progress=progress, tell=tell,
+            overwrite=parsed.overwrite, progress=progress, tell=failed.append,
         )  # fmt: skip
     if not paths:
-        raise ValueError(failed[0])
-    _say(motion_in_words([open_recording(path) for path in paths]))
+        more = f"; and so on: none of {len(failed)} could be made" if len(failed) > 1 else ""
+        raise ValueError(failed[0] + more)
+    _say(parsed, _rate_in_words(parsed, options), motion_in_words([open_recording(path) for path in paths]))
+    _say(parsed, *(f"{why}; left out" for why in failed))
     left_out = f", {len(failed)} could not be made" if failed else ""
     say_made(f"{len(paths)} recordings{left_out}", parsed.out, start_s)
     return 1 if failed else 0
 
 
-def _say(*lines: str | None) -> None:
+def _rate_in_words(parsed: argparse.Namespace, options: SimulateOptions) -> str | None:
+    """At what rate a video was taken to be filmed, where nobody said it."""
+    from spikevrt.simulate.synthesise import is_photo, ticks_in_words
+
+    if parsed.ticks_per_frame is not None or options.source_fps is not None or all(map(is_photo, parsed.sources)):
+        return None
+    fps = float(options.sensor.tick_rate_hz / options.source_frame_ticks)
+    said = f"{parsed.sources[0]}: {ticks_in_words(options)}, as if filmed at {fps:g} frames a second"
+    return f"{said}; --source-fps says the true rate"
+
+
+def _say(parsed: argparse.Namespace, *lines: str | None) -> None:
     """What is worth knowing, a line each, on stderr; of many the first."""
     told = [line for line in lines if line]
     for line in told[:MOST_TOLD]:
-        print(f"spikevrt: {line}", file=sys.stderr)
+        print(f"spikevrt: {spelled(line, parsed.parser, ())}", file=sys.stderr)
     if len(told) > MOST_TOLD:
         print(f"spikevrt: and {len(told) - MOST_TOLD} more", file=sys.stderr)
 
 
-def _check_for_sources(parsed: argparse.Namespace, options: SimulateOptions) -> None:
+def _check_for_sources(parsed: argparse.Namespace) -> None:
     """Refuse what none of the sources obeys: a photograph is filmed by a moving camera, a video as it is."""
-    from spikevrt.simulate.synthesise import is_photo, ticks_in_words
+    from spikevrt.simulate.synthesise import is_photo
 
     photos = [is_photo(source) for source in parsed.sources]
     if not any(photos):
@@ -140,10 +159,6 @@ def _check_for_sources(parsed: argparse.Namespace, options: SimulateOptions) -> 
     if all(photos):
         names = ("ticks_per_frame", "source_fps", "start_frame", "interpolate")
         refuse(parsed, names, f"for videos and folders of frames; not for {parsed.sources[0]}")
-    elif parsed.ticks_per_frame is None and parsed.source_fps is None:
-        fps = float(options.sensor.tick_rate_hz / options.source_frame_ticks)
-        said = ticks_in_words(options)
-        _say(f"{said}: as if filmed at {fps:g} frames a second; --source-fps says the true rate")
     if parsed.num_layers == 0:
         refuse(parsed, ("layer_photos",), "not with --num-layers 0")
 

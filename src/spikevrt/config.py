@@ -16,10 +16,10 @@ from spikevrt.typed import convert, load_yaml, naming, parse_yaml, require
 
 Split = Literal["train", "val"]  # of a dataset
 FrameKind = Literal["npy", "png"]  # of a dataset's frames
+SpikeSource = Literal["precomputed", "raw"]  # spike_vox/*.npy, or spike/*.dat on the fly
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
-# a tick belongs to the last bin that it overlaps, to the one in which it starts, or is shared among those it overlaps
-Binning = Literal["whole", "start", "fractional"]
+Binning = Literal["whole", "start", "fractional"]  # a tick's bin: the last it overlaps, the one it starts in, or all
 CHECKPOINT_PARTS = ("attention", "mlp", "deform", "spikes", "fusion")
 TRUST_CUSTOM = "import and run this code, of which weights say that it makes their network (none)"
 STAGES = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -103,6 +103,7 @@ class SpikeConfig(SpikeInputs):
 
     dims: tuple[int, int, int, int] = (96, 96, 96, 96)  # channels per scale; must equal the encoder stages'
     num_blocks: int = 1  # residual 3-D blocks per scale
+    activation: Literal["leaky_relu", "relu"] = "leaky_relu"  # of the encoder; relu: also behind each residual block
     attention_heads: int = 4
     attention_mlp_ratio: float = 2.0
     fusion: Literal["TemporalCrossAttn"] = "TemporalCrossAttn"
@@ -202,7 +203,7 @@ class DataConfig:
     """What is read: a dataset folder made by `spikevrt prepare`, clips of `clip_frames`, random crops of `crop_px`."""
 
     root: str = "data/dataset"
-    voxels: Literal["precomputed", "raw"] = "precomputed"  # spike_vox/*.npy, or spike/*.dat on the fly
+    voxels: SpikeSource = "precomputed"
     clip_frames: int = 5
     crop_px: int = 256
     batch: int = 8
@@ -256,7 +257,6 @@ class TrainConfig:
     device: Device = "auto"
     precision: Precision = "bf16"
     accumulate: int = 1
-    # whole copies, or parameters shared out among the ranks
     parallel: Annotated[Literal["ddp", "fsdp"], "under torchrun: train.parallel"] = "ddp"
     compile: bool = False  # torch.compile the network
     channels_last: bool = False  # kernels of convolutions in channels_last memory
@@ -306,6 +306,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     values = load_yaml(path)
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a config is a YAML mapping")
+    if any(str(name).isupper() for name in values):
+        raise ValueError(f"{path}: of an older VRT+Spike; first run `spikevrt config import {path} --out NEW.yaml`")
     for item in overrides:
         key, equals, text = item.partition("=")
         if not equals:

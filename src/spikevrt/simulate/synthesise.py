@@ -22,9 +22,10 @@ import torch
 
 from spikevrt.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.frames import IMAGE_SUFFIXES, list_images, write_image
-from spikevrt.recording.recording import SIDECAR, Recording, open_recording, write_sidecar
+from spikevrt.recording.recording import SIDECAR, Recording, open_recording
 from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter, sha256_file
+from spikevrt.recording.stored import write_sidecar
 from spikevrt.simulate.footage import (
     VideoScene,
     source_motion_px,

@@ -135,8 +135,8 @@ def test_the_spikes_of_a_long_exposure_take_their_bits_and_so_many_rows_that_do_
     assert needed(6000, "counts") - needed(3000, "counts") == 3000 * bits
     assert needed(6000, "profile") - needed(3000, "profile") == 3000 * bits
     assert needed(3000, "counts") == 3050 * bits + memory.READ_BITS
-    assert needed(3000, "profile") == 3050 * bits + memory.READ_BITS + 3 * memory.STRIP_VALUES
-    assert needed(50, "profile") == 100 * bits + 4 * 100 * 250 * 401  # of the longest, all at once
+    assert needed(3000, "profile") == 3050 * bits + 3 * memory.STRIP_VALUES
+    assert needed(50, "profile") == 100 * bits + 3 * 100 * 250 * 401  # of the longest, all at once
 
 
 def test_errors_that_say_that_memory_ran_out_are_told_from_others():

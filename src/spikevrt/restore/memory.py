@@ -114,16 +114,16 @@ def clip_bytes(options: RestoreOptions, size: FootageSize) -> int:
 
 
 def reading_bytes(recording: Recording, spec: SpikeInputs) -> int:
-    """The longest exposure as bits, the run of ticks that is read, and for profiles the rows that are unpacked at a
-    time, of which every tick keeps the spike before it (two bytes, or four)."""
+    """The longest exposure as bits, and the larger of what is unpacked at a time: a run of ticks while it is read; for
+    profiles some rows, of which every tick keeps the spike before it (two bytes, or four)."""
     assert recording.spikes is not None
     num_ticks = max(exposure.span[1] - exposure.span[0] for exposure in recording.exposures)
     height, width = recording.spikes.height, recording.spikes.width
-    held = num_ticks * height * -(-width // 8) + min(num_ticks * height * width, READ_BITS)
-    if spec.representation != "profile":
-        return held
-    strip = min(num_ticks * height * width, max(STRIP_VALUES, num_ticks * width))
-    return held + strip * (3 if num_ticks <= MAX_INT16_TICKS else 5)
+    unpacked = min(num_ticks * height * width, READ_BITS)
+    if spec.representation == "profile":
+        strip = min(num_ticks * height * width, max(STRIP_VALUES, num_ticks * width))
+        unpacked = strip * (3 if num_ticks <= MAX_INT16_TICKS else 5)
+    return num_ticks * height * -(-width // 8) + unpacked
 
 
 def choose(

@@ -68,10 +68,10 @@ class Recording:
     alignment: Alignment = Alignment()
     bad_pixels: tuple[tuple[int, int], ...] = ()  # (row, column) on the sensor: dead, hot or stuck
     dropped: tuple[tuple[int, str], ...] = ()  # (frame_idx, why)
-    notes: Mapping[str, str] = field(default_factory=dict)  # of loose files: what was assumed or seen, by its subject
+    notes: Mapping[str, str] = field(default_factory=dict)  # what was assumed or seen, by its subject
     linear: bool = False
     is_checked: bool = False  # the health gate has passed it, with its bad pixels marked
-    assumed: tuple[str, ...] = ()  # a line each: what nothing told, and what would
+    voxel_bins: int | None = None  # bins of an exposure that the spikes were made from: finer in time nothing is known
     positions: Float[np.ndarray, "h2 w2 2"] | None = None  # stated `sensor_positions`, of a prepared dataset
 
     @property

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from spikevrt.light import linear_to_srgb
-from spikevrt.recording.alignment import Alignment, placed, sensor_positions
+from spikevrt.recording.alignment import Alignment, SensorView, placed, sensor_positions, sensor_view
 from spikevrt.recording.deep_images import is_deep, is_float
 from spikevrt.recording.frames import check_size, image_size, list_images, read_image, read_pixels, to_float, to_uint8
 from spikevrt.recording.sidecar import (
@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Placed = TypeVar("Placed")
+
+
 @dataclass(frozen=True)
 class Recording:
     """Where everything lies and how it belongs together; pixels and spikes are read when asked for.
@@ -75,7 +78,7 @@ class Recording:
     dropped: tuple[tuple[int, str], ...] = ()  # (frame_idx, why)
     linear: bool = False
     is_checked: bool = False  # the health gate has passed it, with its bad pixels marked
-    positions: Float[np.ndarray, "h2 w2 2"] | None = None  # stated `sensor_positions`, of a prepared dataset
+    view: SensorView | None = None  # frames are read through it (`on_sensor`)
 
     @property
     def name(self) -> str:
@@ -182,15 +185,30 @@ class Recording:
         None when sensor pixels are cells already: nothing was aligned, and a frame has a whole number of pixels for
         each of them. Raises FileNotFoundError or ValueError when the displacement field is missing or damaged.
         """
-        if self.spikes is None or self.positions is not None:
-            return self.positions
+        return self._placed(sensor_positions)
+
+    @cached_property
+    def on_sensor(self) -> Recording:
+        """The recording with its frames resampled (`view`) so that each sensor pixel is a whole number of theirs: what
+        networks read. Itself where that is so already. Raises as `sensor_positions`."""
+        view = self._placed(sensor_view)
+        if view is None:
+            return self
+        height, width = view.on_frame.shape[:2]
+        plain = dataclasses.replace(self.alignment, homography=None, flow=None)
+        return dataclasses.replace(self, width=width, height=height, alignment=plain, view=view)
+
+    def _placed(self, place: Callable[..., Placed]) -> Placed | None:
+        """What follows from the alignment and both cameras' sizes; None when sensor pixels are cells already."""
+        if self.spikes is None:
+            return None
         height, width = self.spikes.height, self.spikes.width
         ratio = nearest_ratio(self.height, self.width, height, width)
         if not self.alignment.is_spatial and (height * ratio, width * ratio) == (self.height, self.width):
             return None
         sizes = {"width": self.width, "height": self.height, "sensor_width": width, "sensor_height": height}
         try:
-            return sensor_positions(self.alignment, **sizes, ratio=ratio)
+            return place(self.alignment, **sizes, ratio=ratio)
         except ValueError as error:
             text = str(error)
             raise ValueError(f"{self.root / SIDECAR}: {text}" if text.startswith("alignment.") else text) from None
@@ -208,8 +226,9 @@ class Recording:
         return self.exposures[index]
 
     def _checked(self, image: np.ndarray, path: Path) -> np.ndarray:
-        check_size(path, (image.shape[0], image.shape[1]), (self.height, self.width))
-        return image
+        stored = (self.height, self.width) if self.view is None else (self.view.on_view.shape[0], self.view.on_view.shape[1])
+        check_size(path, (image.shape[0], image.shape[1]), stored)
+        return image if self.view is None else self.view.seen(image)
 
 
 def nearest_ratio(height: int, width: int, sensor_height: int, sensor_width: int) -> int:

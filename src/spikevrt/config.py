@@ -18,7 +18,8 @@ Split = Literal["train", "val"]  # of a dataset
 FrameKind = Literal["npy", "png"]  # of a dataset's frames
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
-Binning = Literal["whole", "fractional"]  # a tick belongs to one bin, or is shared among those it overlaps
+# a tick belongs to the last bin that it overlaps, to the one in which it starts, or is shared among those it overlaps
+Binning = Literal["whole", "start", "fractional"]
 CHECKPOINT_PARTS = ("attention", "mlp", "deform", "spikes", "fusion")
 STAGES = (1, 2, 3, 4, 5, 6, 7, 8)
 
@@ -352,7 +353,7 @@ class PrepareOptions:
     """
 
     num_bins: Annotated[int, "temporal bins of one exposure"] = 32
-    binning: Annotated[Binning, "of ticks among bins: whole, or a tick shared among the bins it overlaps"] = "whole"
+    binning: Annotated[Binning, "of a tick: to the last bin it overlaps, the one it starts in, or shared"] = "whole"
     frames: Annotated[FrameKind, "npy: only the crop is read; png: smaller, decoded whole"] = "npy"
     val_fraction: Annotated[float | None, f"share of the sources kept for validation ({VAL_FRACTION})"] = None
     seed: Annotated[int | None, f"of the choice of sources for validation ({VAL_SEED})"] = None

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikevrt.checkpoint import tell_damage
 from spikevrt.config import ModelConfig
 from spikevrt.model.network import Network
 from spikevrt.model.spike_vrt import SpikeVRT
@@ -51,9 +52,11 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], source: str = "weig
 def read_vrt_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a published checkpoint; nothing in the file is executed.
 
+    A file without checksums is read, and told on stderr.
+
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a checkpoint of tensors.
+        ValueError: not a checkpoint of tensors, or damaged.
     """
     path = Path(path)
     if not path.is_file():
@@ -74,6 +77,7 @@ def read_vrt_checkpoint(path: str | Path) -> dict[str, Tensor]:
         state = state["params"]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"{path}: not a checkpoint of tensors")
+    tell_damage(path, state)
     return state
 
 

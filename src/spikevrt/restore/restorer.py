@@ -305,7 +305,7 @@ def check_spikes(info: WeightsInfo, recording: Recording) -> None:
     spec = info.model.spikes
     assert spec is not None and recording.spikes is not None
     for index, exposure in enumerate(recording.exposures):
-        if exposure.num_ticks < (spec.num_bins if spec.binning == "whole" else 1):
+        if exposure.num_ticks < (1 if spec.binning == "fractional" else spec.num_bins):
             raise ValueError(
                 f"{recording.root}: frame {index} has {exposure.num_ticks} ticks; these weights need {spec.num_bins} "
                 f"or more"

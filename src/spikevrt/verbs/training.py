@@ -215,7 +215,8 @@ def add_scores(verbs: Any) -> None:
     )  # fmt: skip
     add_recordings(parser)
     add_out(parser, "folder of results.json, report.html and pictures")
-    add_compared_weights(parser, "+")
+    add_compared_weights(parser, "*")
+    _add_method(parser)
     parser.add_argument("--keep-frames", action="store_true", help="keep the restored frames, and videos of them")
     add_fields(parser, Measure)
     add_fields(parser, RestoreOptions)
@@ -225,8 +226,7 @@ def add_scores(verbs: Any) -> None:
     text = "folder of results.json; taken up again"
     parser.add_argument("--out", type=Path, required=True, metavar="PATH", help=text)
     add_compared_weights(parser, "*")
-    text = "one more method: NAME=MODULE:FUNCTION or NAME='COMMAND {recording} {out}' (docs/evaluation.md)"
-    parser.add_argument("--method", action="append", default=[], metavar="NAME=...", help=text)
+    _add_method(parser)
     text = "those alone: medium, medium_threshold_4 ... (all)"
     parser.add_argument("--conditions", nargs="+", metavar="NAME", help=text)
     parser.add_argument("--recordings", type=Path, metavar="PATH", help="where the recordings lie (OUT/recordings)")
@@ -246,6 +246,11 @@ def add_scores(verbs: Any) -> None:
     parser.add_argument("--twin", required=True, metavar="RUN", help="the network without: likewise")
 
 
+def _add_method(parser: argparse.ArgumentParser) -> None:
+    text = "one more method: NAME=MODULE:FUNCTION or NAME='COMMAND {recording} {out}' (docs/evaluation.md)"
+    parser.add_argument("--method", action="append", default=[], metavar="NAME=...", help=text)
+
+
 def _evaluate(parsed: argparse.Namespace) -> None:
     """Measure PSNR, SSIM, time and memory of networks on recordings that have sharp frames."""
     from spikevrt.align.health import admit
@@ -260,8 +265,8 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         layout = options_of(LayoutOptions, parsed)  # of a dataset folder the split that nothing was trained on
         recordings = open_recordings(parsed.recordings, layout, split="val", keep_outside=True)
         results = write_results(
-            weights, recordings, folder, options, keep_frames=parsed.keep_frames, measure=options_of(Measure, parsed),
-            gate=admit,
+            weights, recordings, folder, options, others=parsed.method, keep_frames=parsed.keep_frames,
+            measure=options_of(Measure, parsed), gate=admit,
         )  # fmt: skip
         if parsed.keep_frames:
             write_videos(folder, recordings)

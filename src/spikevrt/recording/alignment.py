@@ -17,9 +17,10 @@ the registered grid, a sensor-sized picture that lies on the frame; `...` any le
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +33,8 @@ from spikevrt.typed import load_json, require_file_name
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Num
+
+    from spikevrt.recording.recording import Recording
 
 
 MAX_OFFSET_TICKS = 1 << 31  # a day at 20 kHz
@@ -173,6 +176,11 @@ class SensorView:
     on_frame: Float[Tensor, "V U 2"]
     on_view: Float[Tensor, "H W 2"]
 
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) of the frame."""
+        return self.on_view.shape[0], self.on_view.shape[1]
+
     def seen(self, image: Num[np.ndarray, "H W C"]) -> Num[np.ndarray, "V U C"]:
         """A frame of any type as the view has it, of the same type; the frame's border is continued."""
         values = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)
@@ -220,7 +228,33 @@ def sensor_view(
     return SensorView(torch.from_numpy(on_frame.astype(np.float32)), torch.from_numpy(seen_at) * ratio)
 
 
-def read_sharply(values: Float[Tensor, "C h w"], positions: Float[Tensor, "*n 2"]) -> Float[Tensor, "C *n"]:
+def nearest_ratio(height: int, width: int, sensor_height: int, sensor_width: int) -> int:
+    """Frame pixels per sensor pixel: the nearest whole number to the mean over both axes; at least 1."""
+    return max(1, round(math.sqrt(height * width / (sensor_height * sensor_width))))
+
+
+Placed = TypeVar("Placed")
+
+
+def placed_on(recording: Recording, place: Callable[..., Placed]) -> Placed | None:
+    """`sensor_positions` or `sensor_view` of a recording; None when a frame has a whole number of pixels for each of
+    the sensor's and nothing was registered. Raises as they do; errors name recording.json."""
+    if recording.spikes is None:
+        return None
+    height, width = recording.spikes.height, recording.spikes.width
+    ratio = nearest_ratio(recording.height, recording.width, height, width)
+    is_whole = (height * ratio, width * ratio) == (recording.height, recording.width)
+    if is_whole and not recording.alignment.is_spatial:
+        return None
+    sizes = {"width": recording.width, "height": recording.height, "sensor_width": width, "sensor_height": height}
+    try:
+        return place(recording.alignment, **sizes, ratio=ratio)
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(f"{recording.root / SIDECAR}: {text}" if text.startswith("alignment.") else text) from None
+
+
+def read_sharply(values: Float[Tensor, "C h w"], positions: Float[Tensor, "V U 2"]) -> Float[Tensor, "C V U"]:
     """The values at `positions` as in `read_at`, by cubic convolution (a = -0.75) of 4 x 4 pixels, which may overshoot.
 
     Positions are rounded by about 1e-7 of the picture's side.

@@ -10,17 +10,16 @@ frame, h2 and w2 those of the registered grid.
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spikevrt.light import linear_to_srgb
-from spikevrt.recording.alignment import Alignment, SensorView, placed, sensor_positions, sensor_view
+from spikevrt.recording.alignment import Alignment, SensorView, placed, placed_on, sensor_positions, sensor_view
 from spikevrt.recording.deep_images import is_deep, is_float
 from spikevrt.recording.frames import check_size, image_size, list_images, read_image, read_pixels, to_float, to_uint8
 from spikevrt.recording.sidecar import (
@@ -47,9 +46,6 @@ from spikevrt.typed import convert, load_json, naming, require
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, UInt, UInt8
     from torch import Tensor
-
-
-Placed = TypeVar("Placed")
 
 
 @dataclass(frozen=True)
@@ -185,33 +181,18 @@ class Recording:
         None when sensor pixels are cells already: nothing was aligned, and a frame has a whole number of pixels for
         each of them. Raises FileNotFoundError or ValueError when the displacement field is missing or damaged.
         """
-        return self._placed(sensor_positions)
+        return placed_on(self, sensor_positions)
 
     @cached_property
     def on_sensor(self) -> Recording:
         """The recording with its frames resampled (`view`) so that each sensor pixel is a whole number of theirs: what
         networks read. Itself where that is so already. Raises as `sensor_positions`."""
-        view = self._placed(sensor_view)
+        view = placed_on(self, sensor_view)
         if view is None:
             return self
         height, width = view.on_frame.shape[:2]
         plain = dataclasses.replace(self.alignment, homography=None, flow=None)
         return dataclasses.replace(self, width=width, height=height, alignment=plain, view=view)
-
-    def _placed(self, place: Callable[..., Placed]) -> Placed | None:
-        """What follows from the alignment and both cameras' sizes; None when sensor pixels are cells already."""
-        if self.spikes is None:
-            return None
-        height, width = self.spikes.height, self.spikes.width
-        ratio = nearest_ratio(self.height, self.width, height, width)
-        if not self.alignment.is_spatial and (height * ratio, width * ratio) == (self.height, self.width):
-            return None
-        sizes = {"width": self.width, "height": self.height, "sensor_width": width, "sensor_height": height}
-        try:
-            return place(self.alignment, **sizes, ratio=ratio)
-        except ValueError as error:
-            text = str(error)
-            raise ValueError(f"{self.root / SIDECAR}: {text}" if text.startswith("alignment.") else text) from None
 
     @cached_property
     def _videos(self) -> tuple[VideoReader, VideoReader]:
@@ -226,14 +207,9 @@ class Recording:
         return self.exposures[index]
 
     def _checked(self, image: np.ndarray, path: Path) -> np.ndarray:
-        stored = (self.height, self.width) if self.view is None else (self.view.on_view.shape[0], self.view.on_view.shape[1])
+        stored = (self.height, self.width) if self.view is None else self.view.frame_size
         check_size(path, (image.shape[0], image.shape[1]), stored)
         return image if self.view is None else self.view.seen(image)
-
-
-def nearest_ratio(height: int, width: int, sensor_height: int, sensor_width: int) -> int:
-    """Frame pixels per sensor pixel: the nearest whole number to the mean over both axes; at least 1."""
-    return max(1, round(math.sqrt(height * width / (sensor_height * sensor_width))))
 
 
 def open_recording(path: Path, *, apply_alignment: bool = True, keep_outside: bool = False) -> Recording:

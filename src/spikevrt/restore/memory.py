@@ -18,7 +18,8 @@ import torch
 from spikevrt import runtime
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import Precision
-from spikevrt.recording.recording import Recording, nearest_ratio
+from spikevrt.recording.alignment import nearest_ratio
+from spikevrt.recording.recording import Recording
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.tiling import padded_size
 

@@ -16,7 +16,7 @@ import math
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,6 +185,16 @@ def _digest_of_weights(document: dict[str, Any], tensors: Mapping[str, Tensor]) 
     return digest(
         {"document": {name: value for name, value in document.items() if name != "sha256"}, "tensors": tensors}
     )
+
+
+def check_trusted(info: WeightsInfo, path: Path, trust_custom: Collection[str]) -> None:
+    """Refuse weights of a custom network whose factory is not among those trusted. Raises ValueError."""
+    factory = info.model.custom
+    if factory is not None and factory not in trust_custom:
+        raise ValueError(
+            f"{path}: {factory} makes its network, code of yours or of somebody else's that is not in the file; "
+            f"trust_custom {factory} imports and runs it"
+        )
 
 
 def save_state(path: str | Path, state: dict[str, Any]) -> None:

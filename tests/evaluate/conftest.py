@@ -83,7 +83,7 @@ class Offset(Network):
 def offset_weights(tmp_path, monkeypatch):
     """A function: the path of a "weights file" that holds nothing but the offset of an `Offset` network."""
 
-    def load(path: Path, device: torch.device) -> tuple[Offset, WeightsInfo]:
+    def load(path: Path, device: torch.device, trust_custom: tuple[str, ...]) -> tuple[Offset, WeightsInfo]:
         network = Offset(float(path.read_text()))
         return network.eval(), WeightsInfo(network.config, 0.0, 1.0, {"seed": 5})
 

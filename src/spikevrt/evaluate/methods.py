@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from spikevrt import runtime
-from spikevrt.checkpoint import read_info
+from spikevrt.checkpoint import check_trusted, read_info
 from spikevrt.recording.frames import list_images, read_image, to_float
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.sidecar import SIDECAR
@@ -166,6 +166,7 @@ def network_method(name: str, path: Path, options: RestoreOptions, gate: Gate | 
     """Weights of ours. Raises ValueError where they cannot obey the options."""
     info = read_info(path)
     check_skip(info, options.skip_sharp)
+    check_trusted(info, path, options.trust_custom)
     return Method(name, reads_spikes(info, options), partial(OurNetwork, path, options, gate), may_go_without=True)
 
 

@@ -74,6 +74,7 @@ class Recording:
     dropped: tuple[tuple[int, str], ...] = ()  # (frame_idx, why)
     linear: bool = False
     is_checked: bool = False  # the health gate has passed it, with its bad pixels marked
+    assumed: tuple[str, ...] = ()  # a line each: what nothing told, and what would
     view: SensorView | None = None  # frames are read through it (`on_sensor`)
 
     @property

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from spikevrt.recording.recording import Recording
 
 ABOUT_SPIKES = tuple(field.name for field in fields(Stated) if field.name != "linear")
+OF_DATASETS = tuple(field.name for field in fields(LayoutOptions) if field.name not in {f.name for f in fields(Stated)})
 ABOUT_DATASETS = ("exposure_ticks", "spike_width", "spike_height")  # of dataset folders, and of spikes beside frames
 
 
@@ -37,7 +38,7 @@ def add_restore(verbs: Any) -> None:
     add_fields(written, Output)
     add_fields(written, VideoFormat)
     parser.add_argument("--clip", metavar="NAME", help="of a dataset folder of a known layout (docs/datasets.md)")
-    add_fields(parser, LayoutOptions, only=("layout", "blur"))
+    add_fields(parser, LayoutOptions, only=OF_DATASETS)
     spikes = parser.add_argument_group("frames and spikes that are no recording; * of a dataset folder, too")
     spikes.add_argument("--spikes", type=Path, metavar="FILE", help="spike file beside RECORDING's frames")
     add_fields(spikes, Stated, without=("linear",))
@@ -141,11 +142,14 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
         names = [name for name in ABOUT_SPIKES if name not in ABOUT_DATASETS]
         refuse(parsed, names, f"only with --spikes; {path} is a dataset folder")
         refuse(parsed, ("linear",), f"only with a folder of images; {path} is a dataset folder")
-        return open_clip(path, parsed.clip, options_of(LayoutOptions, parsed))
+        clip = open_clip(path, parsed.clip, options_of(LayoutOptions, parsed))
+        for line in clip.assumed:
+            print(f"spikevrt: {line}", file=sys.stderr)
+        return clip
     if parsed.spikes is None:
         refuse(parsed, ABOUT_DATASETS, "only with --spikes or a dataset folder")
         refuse(parsed, ABOUT_SPIKES, "only with --spikes")
-    refuse(parsed, ("layout", "blur"), f"only with a dataset folder; {path} is none, or is given --spikes")
+    refuse(parsed, OF_DATASETS, f"only with a dataset folder; {path} is none, or is given --spikes")
     if is_recording:
         refuse(parsed, ("linear",), f"only with a folder of images; {path} is none")
         recording = open_recording(path, keep_outside=True)

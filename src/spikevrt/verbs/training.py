@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Any, get_args
@@ -40,7 +41,7 @@ DEFAULT_FOLDER = Path("runs")
 
 def add(verbs: Any) -> None:
     _add_prepare(verbs)
-    about = "Convert configs of the reference system."
+    about = "Convert configs of an older VRT+Spike."
     parser = verbs.add_parser("config", help=about, description=about, allow_abbrev=False, formatter_class=HELP_LAYOUT)
     parser.set_defaults(parser=parser)
     _add_import(parser.add_subparsers(title="actions", metavar="ACTION", required=True))
@@ -72,6 +73,8 @@ def _prepare(parsed: argparse.Namespace) -> None:
     options, ignore = options_of(PrepareOptions, parsed), parsed.ignore_health or ()
     check_names(ignore)
     sources = open_sources(parsed.recordings, parsed.val or (), options_of(LayoutOptions, parsed), options)
+    for line in dict.fromkeys(line for recording, _ in sources.presplit for line in recording.assumed):
+        print(f"spikevrt: {line}", file=sys.stderr)
     admit = functools.partial(admit_readable, ignore=ignore)
     with progress_bar("recordings") as progress:
         root = prepare(sources, parsed.out, options, admit=admit, overwrite=parsed.overwrite, progress=progress)
@@ -84,7 +87,7 @@ def _prepare(parsed: argparse.Namespace) -> None:
 
 def _add_import(actions: Any) -> None:
     parser = add_verb(actions, "import", _import, "spikevrt config import OLD.yaml --out configs/new.yaml")
-    parser.add_argument("old", type=Path, metavar="OLD.yaml", help="upper-case YAML of the reference system")
+    parser.add_argument("old", type=Path, metavar="OLD.yaml", help="upper-case YAML of an older VRT+Spike")
     parser.add_argument("--out", type=Path, metavar="YAML", help="write the new config (only tell)")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
     parser.add_argument("--partial", action="store_true", help="write it without the refused keys, which it names")
@@ -108,8 +111,8 @@ def _import(parsed: argparse.Namespace) -> None:
     if imported.refused and not parsed.partial:
         partial = ", or pass --partial to write it without them" if out is not None else ""
         raise ValueError(f"{parsed.old}: {count} (listed above); change or remove them{partial}")
-    for command in imported.commands:
-        print(f"to be given to the command: {command}")
+    for command in imported.commands("NEW.yaml" if out is None else str(out)):
+        print(f"next: {command}")
     if out is None:
         print(f"{len(imported.lines)} keys, none refused")
         return

@@ -1,17 +1,21 @@
-"""What is lost where the two cameras do not lie on each other? `python benchmarks/rig_loss.py PHOTOS... [--parallax]`
+"""What is lost where the two cameras do not lie on each other?
+
+    python benchmarks/rig_loss.py PHOTOS... [--parallax | --large]
 
 Each photograph is filmed by a perfect rig and by the rigs of `RIGS`, the same scene, and restored by the default
 weights: with the registration that the simulator used, and as `spikevrt align` finds it. PSNR in dB, of the pixels
 that the sensor sees (and of whole frames), and what the perfect rig has there. Beside ours, the ways that lost: spikes
 brought onto the frame between the sensor's pixels, by bilinear interpolation and by cubic splines.
 
---parallax films two planes, of which the nearer is seen from the sensor so many frame pixels further right.
+--parallax films two planes, of which the nearer is seen from the sensor so many frame pixels further right. --large
+films at the size of real cameras, and where the ratio is no whole number.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import platform
 import tempfile
 from collections.abc import Callable
@@ -24,16 +28,18 @@ from torch import Tensor
 from spikevrt.align.estimate import AlignOptions, estimate_alignment, write_estimate
 from spikevrt.align.registration import Cameras
 from spikevrt.recording.alignment import Alignment, read_at, same_field, sensor_positions
-from spikevrt.recording.frames import to_float
+from spikevrt.recording.frames import read_image, to_float, write_image
 from spikevrt.recording.recording import Recording, open_recording, with_alignment
+from spikevrt.recording.sidecar import SIDECAR
 from spikevrt.represent.inputs import BinnedSpikes, network_inputs
 from spikevrt.represent.interval import expected_counts
 from spikevrt.represent.voxel import VoxelStats
 from spikevrt.restore.clip import restore_clip
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.restorer import Restorer
+from spikevrt.simulate.sensor import RigView
 from spikevrt.simulate.setup import RigConfig, SimulateOptions, sensor_preset
-from spikevrt.simulate.synthesise import simulate_recording
+from spikevrt.simulate.synthesise import _film, _open_scene, simulate_recording
 
 # Name -> the rig, and frame pixels per sensor pixel.
 RIGS = {
@@ -47,15 +53,29 @@ RIGS = {
     "ratio 4: rotation 1.5 degrees, shift": (RigConfig(rotate_deg=1.5, shift_x_px=6.3, shift_y_px=-3.4), 4),
 }
 PARALLAX_PX = (0, 2, 4, 8)
+# Name -> size that is filmed, its ratio, and the size that frames are resampled to.
+LARGE = {
+    "1600x1000 beside 400x250": ((1600, 1000), 4, (1600, 1000)),
+    "1280x720 beside 400x250": ((1200, 750), 3, (1280, 720)),
+}
+LARGE_RIG = RigConfig(rotate_deg=2, scale=0.95, shift_x_px=11.4, shift_y_px=-7.7)
 Read = Callable[[Tensor, Tensor], Tensor]
 
 
-def film(photo: Path, out: Path, rig: RigConfig, ratio: int, **settings: float) -> Recording:
+def film(photo: Path, out: Path, rig: RigConfig, ratio: int, *, perfect: bool = False, **settings: float) -> Recording:
+    """The photograph filmed by the rig or, of the very same scene, by a perfect one."""
+    rig = dataclasses.replace(rig, margin_ticks=64)
     options = SimulateOptions(
         **{"frames": 3, "width": 320, "height": 192, "motion_px": 20.0, "seed": 7} | settings,  # type: ignore[arg-type]
-        sensor=dataclasses.replace(sensor_preset("bright"), ratio=ratio), rig=dataclasses.replace(rig, margin_ticks=64),
+        sensor=dataclasses.replace(sensor_preset("bright"), ratio=ratio), rig=rig,
     )  # fmt: skip
-    return simulate_recording(photo, out, options)
+    if not perfect:
+        return simulate_recording(photo, out, options)
+    sizes = {"width": options.width, "height": options.height, "ratio": ratio}
+    # How far the scene reaches beyond the frame decides what of the photograph is filmed.
+    scene, origin = _open_scene(photo, options, (), pad_px=RigView(rig, **sizes).pad_px)
+    _film((scene, scene), RigView(RigConfig(), **sizes), out, options, origin, None)
+    return open_recording(out)
 
 
 def told(recording: Recording) -> Recording:
@@ -130,14 +150,11 @@ def rigs(photos: list[Path], restorer: Restorer) -> None:
         "frames.\n\n| rig | spikes: bilinear | spikes: splines | frames: known | frames: found | perfect rig | "
         "corner px, median | worst |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     )
-    perfect: dict[tuple[Path, int], list[Tensor]] = {}
     for name, (rig, ratio) in RIGS.items():
         rows, corners = [], []
         for photo in photos:
             with tempfile.TemporaryDirectory() as folder:
-                if (photo, ratio) not in perfect:
-                    on_pixels = film(photo, Path(folder) / "perfect", RigConfig(), ratio)
-                    perfect[photo, ratio] = list(restorer.frames(on_pixels))
+                perfect = film(photo, Path(folder) / "perfect", rig, ratio, perfect=True)
                 unaligned = film(photo, Path(folder) / "rig", rig, ratio)
                 known = told(unaligned)
                 seen = seen_pixels(known)
@@ -150,7 +167,7 @@ def rigs(photos: list[Path], restorer: Restorer) -> None:
                     print(f"{name}, {photo.stem}: refused: {error}")
                     aligned, corner = unaligned, float("nan")
                     row.append((float("nan"), float("nan")))
-                row.append(mean_psnr(perfect[photo, ratio], known, seen))
+                row.append(mean_psnr(list(restorer.frames(perfect)), perfect, seen))
             rows.append(row)
             corners.append(corner)
         means = np.nanmean(rows, axis=0)
@@ -188,10 +205,51 @@ def parallax(photos: list[Path], restorer: Restorer) -> None:
         print(f"| {amount} | {' | '.join(cells)} |", flush=True)
 
 
+def resampled(recording: Recording, size: tuple[int, int]) -> Recording:
+    """The recording with frames of another size, where they lie; the rig's truth follows."""
+    import cv2
+
+    for path in (*recording.blur, *recording.sharp):  # type: ignore[misc]
+        write_image(path, cv2.resize(read_image(path), size, interpolation=cv2.INTER_CUBIC))
+    sidecar = recording.root / SIDECAR
+    values = json.loads(sidecar.read_text())
+    values["frames"] |= {"width": size[0], "height": size[1]}
+    if "rig" in values["provenance"]:
+        smaller = np.diag([recording.width / size[0], recording.height / size[1], 1.0])
+        truth = np.array(values["provenance"]["rig"]["homography"]) @ smaller
+        values["provenance"]["rig"]["homography"] = truth.tolist()
+    sidecar.write_text(json.dumps(values))
+    return open_recording(recording.root)
+
+
+def large(photos: list[Path], restorer: Restorer) -> None:
+    print(
+        "PSNR of the pixels that the sensor sees, dB, and how far off `align` is at the frame's worst corner.\n\n"
+        "| cameras | photograph | known | found | perfect rig | corner px |\n| --- | --- | ---: | ---: | ---: | ---: |"
+    )
+    short = {"exposure_ticks": 64, "period_ticks": 72}
+    for name, ((width, height), ratio, size) in LARGE.items():
+        for photo in photos:
+            with tempfile.TemporaryDirectory() as folder:
+                settings = {"width": width, "height": height, "motion_px": 40.0, **short}
+                perfect, unaligned = (
+                    resampled(film(photo, Path(folder) / str(k), LARGE_RIG, ratio, perfect=k == 0, **settings), size)
+                    for k in range(2)
+                )
+                known = told(unaligned)
+                aligned, corner = found(unaligned)
+                seen = seen_pixels(known)
+                scores = [mean_psnr(list(restorer.frames(one)), one, seen)[0] for one in (known, aligned, perfect)]
+            cells = " | ".join(f"{value:.2f}" for value in scores)
+            print(f"| {name} | {photo.stem} | {cells} | {corner:.2f} |", flush=True)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, nargs="+")
     parser.add_argument("--parallax", action="store_true")
+    parser.add_argument("--large", action="store_true")
     parsed = parser.parse_args()
     print(f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
-    (parallax if parsed.parallax else rigs)(parsed.photos, Restorer("spikefold_tiny", RestoreOptions(device="cpu")))
+    measure = parallax if parsed.parallax else large if parsed.large else rigs
+    measure(parsed.photos, Restorer("spikefold_tiny", RestoreOptions(device="cpu")))

@@ -19,8 +19,10 @@ from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.represent.inputs import spike_ratio
 from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.restorer import Restorer
+from spikevrt.simulate.sensor import RigView
 from spikevrt.simulate.setup import RigConfig, SimulateOptions, sensor_preset
-from spikevrt.simulate.synthesise import simulate_recording
+from spikevrt.simulate.synthesise import _film, _open_scene, simulate_recording
 from tests.restore.conftest import SPIKES, FakeNetwork, info, restore_frames
 
 ASSETS = Path(__file__).parents[2] / "src" / "spikevrt" / "assets"
@@ -142,27 +144,30 @@ def test_what_the_sensor_does_not_see_stays_as_it_was_and_so_does_what_no_networ
         torch.testing.assert_close(frame, expected, rtol=0, atol=2e-7 if change else 0)
 
 
+def perfect_rig(out: Path, options: SimulateOptions) -> Recording:
+    """The very same scene: how far it reaches beyond the frame decides what of the photograph is filmed."""
+    sizes = {"width": options.width, "height": options.height, "ratio": options.sensor.ratio}
+    scene, origin = _open_scene(ASSETS / "coffee.jpg", options, (), pad_px=RigView(options.rig, **sizes).pad_px)
+    _film((scene, scene), RigView(RigConfig(), **sizes), out, options, origin, None)
+    return open_recording(out)
+
+
 @pytest.mark.parametrize(
     "rig",
     [RigConfig(shift_x_px=5, shift_y_px=-3), pytest.param(RigConfig(rotate_deg=1.5), marks=pytest.mark.slow)],
     ids=["half a sensor pixel", "turned"],
 )
 def test_between_sensor_pixels_less_than_half_a_decibel_is_lost(tmp_path: Path, rig: RigConfig):
-    from spikevrt.restore.restorer import Restorer
-
     restorer, scores = Restorer("spikefold_tiny", RestoreOptions(device="cpu")), []
-    for name, one in (("perfect", RigConfig()), ("rig", rig)):
-        options = SimulateOptions(
-            frames=1, width=160, height=112, motion_px=20, sensor=sensor_preset("bright"), rig=one
-        )
-        recording = simulate_recording(ASSETS / "coffee.jpg", tmp_path / name, options)
-        if not one.is_perfect:
-            matrix = recording.provenance["rig"]["homography"]
-            recording = with_alignment(recording, Alignment(homography=tuple(map(tuple, matrix))))
+    options = SimulateOptions(frames=1, width=160, height=112, motion_px=20, sensor=sensor_preset("bright"), rig=rig)
+    recording = simulate_recording(ASSETS / "coffee.jpg", tmp_path / "rig", options)
+    matrix = recording.provenance["rig"]["homography"]
+    aligned = with_alignment(recording, Alignment(homography=tuple(map(tuple, matrix))))  # type: ignore[arg-type]
+    for recording in (perfect_rig(tmp_path / "perfect", options), aligned):
         inner = (..., slice(12, -12), slice(12, -12))  # what both sensors see
         errors = [
             float((frame.clamp(0, 1) - to_float(recording.read_sharp(i)))[inner].square().mean())
             for i, frame in enumerate(restorer.frames(recording))
         ]
         scores.append(np.mean([-10 * math.log10(error) for error in errors]))
-    assert scores[0] - scores[1] < 0.5, scores
+    assert -0.2 < scores[0] - scores[1] < 0.5, scores

@@ -19,9 +19,10 @@ from spikevrt.model.network import Network
 from spikevrt.mux.encode import VideoTags, write_segment
 from spikevrt.mux.join import join_segments, video_pieces
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import Recording, open_recording, write_sidecar
+from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+from spikevrt.recording.stored import write_sidecar
 from spikevrt.recording.video import VideoFormat
 from spikevrt.restore import job as job_module
 from spikevrt.restore import restorer as restorer_module

@@ -8,7 +8,6 @@ Words: split ("train", "val"), clip (a folder of consecutive frames), stem (a fi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from spikevrt.formats.dataset_trees import (
     NO_OPTIONS,
     Layout,
     LayoutOptions,
+    averaged_ticks,
     base_folder,
     clips_with,
     find_layout,
@@ -226,7 +226,7 @@ def _recording(
     if not known:
         raise ValueError(f"{folder}: no frame can be used; the first: {sizes[stems[0]]}")
     height, width = known[0]
-    form = clip_format(root, layout, options, folder, (width, height), there)
+    form = clip_format(root, layout, options, folder, (width, height), there, source)
     ticks = _ticks_of(layout, clip, blur)
     needs_sharp = bool(sharp)
     kept: list[str] = []
@@ -283,8 +283,8 @@ def _ticks_of(layout: Layout, clip: str, blur: str) -> tuple[int, ...]:
     """What the files of a clip may hold."""
     if layout.name == "spk-x4k":
         return (int(blur),)
-    averaged = re.search(r"_(07|11|13)_", clip) if layout.file_ticks == tuple(GOPRO_TICKS.values()) else None
-    return (GOPRO_TICKS[averaged[1]],) if averaged else layout.file_ticks
+    averaged = averaged_ticks(clip) if layout.file_ticks == tuple(GOPRO_TICKS.values()) else None
+    return layout.file_ticks if averaged is None else (averaged,)
 
 
 def _exposures(

@@ -7,6 +7,7 @@ picture needs no more than the size of things: that the network counts (`Network
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ import torch
 from spikevrt import runtime
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import Precision, SpikeInputs
-from spikevrt.recording.recording import Recording, nearest_ratio
+from spikevrt.recording.alignment import nearest_ratio
+from spikevrt.recording.recording import Recording
 from spikevrt.recording.stream import READ_BITS
 from spikevrt.represent.interval import MAX_INT16_TICKS, STRIP_VALUES
 from spikevrt.restore.options import RestoreOptions
@@ -94,14 +96,15 @@ def measure_needs(network: Network, *, ratio: int, num_frames: int, precision: P
 
 @dataclass(frozen=True)
 class FootageSize:
-    """What is restored: frames, frame pixels per spike pixel along a side, bytes of one frame's voxels, and those that
-    making them takes meanwhile (`reading_bytes`)."""
+    """What is restored: frames, frame pixels per spike pixel along a side, bytes of one frame's voxels, of one as it
+    was recorded where it was resampled since, and those that making voxels takes meanwhile (`reading_bytes`)."""
 
     num_frames: int
     height_px: int
     width_px: int
     ratio: int = 1
     voxel_bytes: int = 0
+    recorded_bytes: int = 0
     reading_bytes: int = 0
 
 
@@ -110,7 +113,8 @@ def clip_bytes(options: RestoreOptions, size: FootageSize) -> int:
     stacked, padded, blended and done; and what is read meanwhile."""
     frame_bytes = 4 * 3 * size.height_px * size.width_px
     clip = min(options.clip_frames or size.num_frames, size.num_frames)
-    return clip * (8 * frame_bytes + 5 * size.voxel_bytes) + size.reading_bytes
+    held = clip * (8 * frame_bytes + 5 * size.voxel_bytes + 6 * size.recorded_bytes)
+    return held + size.reading_bytes
 
 
 def reading_bytes(recording: Recording, spec: SpikeInputs) -> int:
@@ -193,7 +197,8 @@ def fit_into_memory(
         ratio = nearest_ratio(recording.height, recording.width, stream.height, stream.width)
         voxel_bytes = 4 * spec.num_bins * -(-recording.height // ratio) * -(-recording.width // ratio)
         reading = reading_bytes(recording, spec)
-    size = FootageSize(recording.num_frames, recording.height, recording.width, ratio, voxel_bytes, reading)
+    recorded = 0 if recording.view is None else 4 * 3 * math.prod(recording.view.frame_size)
+    size = FootageSize(recording.num_frames, recording.height, recording.width, ratio, voxel_bytes, recorded, reading)
     if memory is None:
         side = min(options.tile_px or sys.maxsize, max(recording.height, recording.width))
         most = most_bytes(network, min(options.clip_frames or recording.num_frames, recording.num_frames), side)

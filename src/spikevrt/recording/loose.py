@@ -6,12 +6,11 @@ Nothing is copied: what the files do not tell, the caller states (`timing`), and
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -32,6 +31,7 @@ from spikevrt.recording.sidecar import (
     StreamFormat,
     kind_of,
 )
+from spikevrt.recording.spike_file import sha256_files
 from spikevrt.recording.spike_formats import find_format, open_stream
 from spikevrt.recording.stored import write_stored
 from spikevrt.recording.stream import RolledStream, SpikeStream
@@ -207,25 +207,19 @@ def keep_recording(
     form = replace(form or find_format(spikes).format, width=stream.width, height=stream.height)
     total, done = sum(path.stat().st_size for path in (spikes, *(images or (recording.root,)))), 0
 
-    def checksum(paths: Sequence[Path]) -> str:
+    def count(num_bytes: int) -> None:
         nonlocal done
-        digest = hashlib.sha256()
-        for path in paths:
-            with path.open("rb") as file:
-                while block := file.read(1 << 24):
-                    digest.update(block)
-                    done += len(block)
-                    if tell is not None:
-                        tell(done, total)
-        return digest.hexdigest()
+        done += num_bytes
+        if tell is not None:
+            tell(done, total)
 
     with complete_or_absent(out) as partial:
         partial.mkdir()
         entry = {"file": _name(spikes, "spikes"), **form.values(), "num_ticks": stream.num_ticks}
-        entry |= {"tick_rate_hz": recording.tick_rate_hz, "sha256": checksum([spikes])}
+        entry |= {"tick_rate_hz": recording.tick_rate_hz, "sha256": sha256_files([spikes], count)}
         _place(spikes, partial / entry["file"], out, copy=copy)
         frames: dict[str, Any] = {"width": recording.width, "height": recording.height, "count": recording.num_frames}
-        frames |= {"fps": recording.fps, "sha256": checksum(images or [recording.root])}
+        frames |= {"fps": recording.fps, "sha256": sha256_files(images or [recording.root], count)}
         if images:
             _place(recording.root, partial / BLUR_FOLDER, out, copy=copy)
         else:

@@ -133,10 +133,9 @@ def spelled(message: str, parser: argparse.ArgumentParser, typed: Sequence[str])
         found = options.get(f"{section}_{name}") or options.get(name)
         return found if found and match[0] not in typed else match[0]
 
-    head, colon, rest = message.partition(": ")
+    head, colon, rest = re.sub(r"`()([a-z_]+)`", option, message).partition(": ")
     if re.fullmatch(r"[\w.]+(, \w+)*", head):
         head = re.sub(r"(?:(\w+)\.)?(\w+)", option, head)
-    rest = re.sub(r"`()([a-z_]+)`", option, rest)
     return head + colon + re.sub(r"(?<![\w./-])(?<!, )()([a-z]+(?:_[a-z]+)+)(?![\w/,-]|\.\w)", option, rest)
 
 

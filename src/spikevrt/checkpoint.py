@@ -123,6 +123,11 @@ def _read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping: it cannot be iterated)
     except SafetensorError as error:
+        if path.suffix in (".pth", ".pt"):
+            raise ValueError(
+                f"{path}: a checkpoint of torch; allowed: weights of SpikeVRT, which `spikevrt config import OLD.yaml "
+                f"--out NEW.yaml --checkpoint {path}` makes of an older VRT+Spike's (a published VRT: train.init_vrt)"
+            ) from None
         raise ValueError(f"{path}: not a complete safetensors file ({error}); {AGAIN}") from None
     if METADATA_KEY not in metadata:
         raise ValueError(

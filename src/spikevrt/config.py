@@ -28,8 +28,7 @@ STAGES = (1, 2, 3, 4, 5, 6, 7, 8)
 def _require_at_least(least: int, section: str, settings: Any, *names: str) -> None:
     """Raises ValueError unless each of these settings, or each entry of one that is a tuple, is `least` or more."""
     for name in names:
-        value = getattr(settings, name)
-        smallest = min(value) if isinstance(value, tuple) else value
+        smallest = min(value) if isinstance(value := getattr(settings, name), tuple) else value
         require(smallest >= least, f"{section}.{name}", smallest, f"{least} or more")
 
 

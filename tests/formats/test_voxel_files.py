@@ -194,6 +194,16 @@ def test_a_size_of_two_ratios_is_refused_with_what_the_files_would_hold(tmp_path
     assert stated.exposures[0].num_ticks == 88
 
 
+def test_the_name_of_a_gopro_clip_and_the_size_of_its_files_tell_the_sensor(tmp_path: Path):
+    """11 frames averaged are 88 ticks; voxels that were made of bytes do not count."""
+    make_tree(tmp_path, frame=(32, 24), sensor=(16, 12), ticks=88, as_values=None)
+    for split, clip in (("train", "a"), ("test", "b")):
+        (tmp_path / split / clip).rename(tmp_path / split / "GOPR0384_11_00")
+    recording = layout_recordings(tmp_path)["train"][0]
+    assert recording.spikes is not None and (recording.spikes.width, recording.spikes.height) == (16, 12)
+    assert recording.exposures[0].num_ticks == 88
+
+
 def test_a_stated_size_is_taken_whatever_the_ratio(tmp_path: Path):
     make_tree(tmp_path, frame=(128, 72), sensor=(40, 25), ticks=37, as_values=None)
     options = LayoutOptions(spike_width=40, spike_height=25)

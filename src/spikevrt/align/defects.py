@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spikevrt.formats.voxel_files import VoxelStream
 from spikevrt.recording.stream import JoinedStream, SpikeStream
 
 if TYPE_CHECKING:
@@ -188,10 +189,20 @@ def scan(
 
 
 def _without_joints(stream: SpikeStream, windows: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The windows, parted where two files of a stream meet: between them the camera may have paused."""
-    joints = stream.starts if isinstance(stream, JoinedStream) else ()
+    """The windows, parted where two files of a stream meet: between them the camera may have paused. So are the bins of
+    precomputed voxels, whose ticks have no rhythm of their own."""
+    joints = list(_joints(stream, 0))
     for start, stop in windows:
         yield from pairwise([start, *(tick for tick in joints if start < tick < stop), stop])
+
+
+def _joints(stream: SpikeStream, first: int) -> Iterator[int]:
+    if isinstance(stream, JoinedStream):
+        for one, start in zip(stream.streams, stream.starts, strict=False):
+            yield first + start
+            yield from _joints(one, first + start)
+    elif isinstance(stream, VoxelStream):
+        yield from range(first + stream.ticks_per_bin, first + stream.num_ticks, stream.ticks_per_bin)
 
 
 class _Probes:

@@ -27,15 +27,17 @@ from spikevrt.recording.spike_formats import Found, find_format, open_stream
 from spikevrt.recording.stream import PackedStream, SpikeStream
 from spikevrt.recording.video import probe_video
 from spikevrt.represent.interval import tfi, tfp
+from spikevrt.simulate.folders import FootageFolder, find_clips
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+MOST_CLIPS = 20  # of sharp footage that are told one by one
 STATED = "the command line"  # the source of a format that the user states
 
 
 def folder_lines(path: Path, options: LayoutOptions = NO_OPTIONS) -> list[str]:
-    """Recordings, the clips of a dataset of a known layout, SpikeCV's spike files, or images."""
+    """Recordings, the clips of a dataset of a known layout, SpikeCV's spike files, sharp footage, or images."""
     inside = recordings_in(path)
     if inside:
         return [summary_line(open_recording(root)) for root in inside]
@@ -48,7 +50,21 @@ def folder_lines(path: Path, options: LayoutOptions = NO_OPTIONS) -> list[str]:
         ]
     if (path / SPIKECV_CONFIG).is_file():
         return _tell_spikecv(path)
-    return footage_lines(path)
+    found = find_clips(path)
+    return footage_lines(path) if found is None else _tell_clips(path, found)
+
+
+def _tell_clips(path: Path, found: FootageFolder) -> list[str]:
+    """How many clips there are, the first of them with their sizes, and what is no sharp footage."""
+    lines = [f"{path}: sharp footage without spikes: {found.in_words()}; `spikevrt simulate` makes recordings of it"]
+    for clip in found.clips[:MOST_CLIPS]:
+        first, *more = footage_lines(clip.source)
+        lines += [
+            clip.name + first.removeprefix(str(clip.source)),
+            *(line for line in more if line.startswith("warning")),
+        ]
+    lines += [f"and {len(found.clips) - MOST_CLIPS} clips more"] if len(found.clips) > MOST_CLIPS else []
+    return lines + list(found.notes)
 
 
 def _tell_spikecv(path: Path) -> list[str]:

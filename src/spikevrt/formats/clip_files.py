@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from spikevrt.config import SpikeSource
-from spikevrt.formats.dataset_trees import Layout, LayoutOptions
+from spikevrt.formats.dataset_trees import Layout, LayoutOptions, averaged_ticks
 from spikevrt.formats.voxel_files import VoxelStream, open_voxels, voxel_shape
 from spikevrt.recording.sidecar import ROWS, SPIKECV_CONFIG, StreamFormat, read_spikecv_config
+from spikevrt.recording.spike_file import SpikeGeometry
 from spikevrt.recording.spike_formats import open_stream
 from spikevrt.recording.stream import PackedStream, SpikeStream
+
+RATIOS = (1, 2, 4, 8)  # frame pixels per spike pixel that are tried
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,13 @@ def by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
 
 
 def clip_format(
-    root: Path, layout: Layout, options: LayoutOptions, folder: Path, frame: tuple[int, int], files: SpikeFiles
+    root: Path,
+    layout: Layout,
+    options: LayoutOptions,
+    folder: Path,
+    frame: tuple[int, int],
+    files: SpikeFiles,
+    source: SpikeSource | None,
 ) -> StreamFormat:
     """What the spike files hold; the sensor's size is the layout's, checked against frames and what else tells it."""
     stated = None
@@ -49,7 +58,8 @@ def clip_format(
         config = root / "GOPRO_Large_spike_seq" / SPIKECV_CONFIG
         stated = read_spikecv_config(config) if config.is_file() else None
     if layout.ratio is None:
-        size = stated or layout.size or _voxel_size(files.voxels)
+        averaged = _averaged_size(folder.parent.name, frame, files.raw) if source == "raw" else None
+        size = stated or averaged or _voxel_size(files.voxels)
         if size is None:
             raise ValueError(
                 f"{folder.parent}: does not tell the size of its spikes; pass --spike-width, --spike-height"
@@ -71,6 +81,19 @@ def clip_format(
     return StreamFormat(kind, *size, rows=options.spike_rows or ROWS[True])
 
 
+def _averaged_size(clip: str, frame: tuple[int, int], files: Sequence[Path]) -> tuple[int, int] | None:
+    """The size at which a file has as many ticks as the name of a GoPro clip tells; None: there is none."""
+    ticks = averaged_ticks(clip)
+    if ticks is None or not files:
+        return None
+    for ratio in RATIOS:
+        size = frame[0] // ratio, frame[1] // ratio
+        if frame == (size[0] * ratio, size[1] * ratio):
+            if files[0].stat().st_size == ticks * SpikeGeometry(*size).bytes_per_tick:
+                return size
+    return None
+
+
 def _has_one_ratio(frame: tuple[int, int], size: tuple[int, int]) -> bool:
     """Whether frames are as many times as wide as they are high, to the pixel of the sensor that may be cut off."""
     least = max(side / (cells + 1) for side, cells in zip(frame, size, strict=True))
@@ -85,7 +108,7 @@ def _misread(folder: Path, frame: tuple[int, int], size: tuple[int, int], files:
         "and such sizes come of packed bits that are read as bytes; state the sensor's: --spike-width, --spike-height"
     )
     num_bits = 8 * files.raw[0].stat().st_size if files.raw else 0
-    fitting = [(frame[0] // r, frame[1] // r) for r in (1, 2, 4, 8) if not frame[0] % r and not frame[1] % r]
+    fitting = [(frame[0] // r, frame[1] // r) for r in RATIOS if not frame[0] % r and not frame[1] % r]
     ticks = [f"{num_bits // (w * h)} ticks of {w}x{h}" for w, h in fitting if num_bits and num_bits % (w * h) == 0]
     return told + (f" ({files.raw[0].name} would be {', '.join(ticks)})" if ticks else "")
 

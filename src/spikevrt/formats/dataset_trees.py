@@ -208,6 +208,12 @@ def clips_with(root: Path, layout: Layout, template: str, split: Split, blur: st
     return sorted(name for name in names if not any(piece.startswith(".") for piece in name.split("/")))
 
 
+def averaged_ticks(clip: str) -> int | None:
+    """The ticks of a file of a GoPro clip, whose name tells the frames averaged (GOPR0372_07_00: 7), or None."""
+    averaged = re.search(r"_(07|11|13)_", clip)
+    return GOPRO_TICKS[averaged[1]] if averaged else None
+
+
 def frame_numbers(folder: Path, stems: set[str], layout: Layout) -> dict[str, int]:
     """Each frame's number: its name, or in base 4 (of Spk-X4K1000FPS: NNNN, then NNNN_000 to NNNN_002).
 

@@ -76,12 +76,19 @@ class VoxelStream:
         return self.shape[0] * self.ticks_per_bin
 
     def read(self, start_tick: int, stop_tick: int) -> UInt8[np.ndarray, "T h w"]:
-        """Tick j of a bin fires where j + 1 of its M ticks should have fired more of the c spikes than j:
-        floor((j + 1) c / M) > floor(j c / M). Raises ValueError outside the file, and where a value is no count."""
+        """Of the M ticks of a bin with c spikes, tick j fires where floor(((j + 1) c + p) / M) > floor((j c + p) / M).
+
+        The phase p, 0 to M - 1, differs from pixel to pixel, so that no tick is emptier than the others.
+
+        Raises:
+            ValueError: the window leaves the file, or a value in it is no count.
+        """
         check_window(str(self.path), start_tick, stop_tick, self.num_ticks)
         first, last = start_tick // self.ticks_per_bin, -(-stop_tick // self.ticks_per_bin)
         counts = self._counts(first, last)[:, None].astype(np.uint32)
-        fired = np.arange(self.ticks_per_bin + 1, dtype=np.uint32)[:, None, None] * counts // self.ticks_per_bin
+        phase = (5 * np.arange(self.height)[:, None] + 3 * np.arange(self.width)) % self.ticks_per_bin
+        steps = np.arange(self.ticks_per_bin + 1, dtype=np.uint32)[:, None, None]
+        fired = (steps * counts + phase.astype(np.uint32)) // self.ticks_per_bin
         ticks = np.diff(fired, axis=1).astype(np.uint8).reshape(-1, self.height, self.width)
         begin = first * self.ticks_per_bin
         return ticks[start_tick - begin : stop_tick - begin]

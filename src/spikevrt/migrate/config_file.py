@@ -18,7 +18,7 @@ import yaml
 from spikevrt.atomic import write_text
 from spikevrt.config import CHECKPOINT_PARTS, Config
 from spikevrt.migrate.keys import KEYS, Key, older_defaults
-from spikevrt.migrate.rules import CONVERTED, Nothing, Others, Settings, plain
+from spikevrt.migrate.rules import CONVERTED, Nothing, Others, Settings, number, plain
 from spikevrt.typed import load_yaml
 
 MAX_DEPTH, MAX_KEYS = 10, 2_000  # of a file; aliases can make it endless
@@ -150,6 +150,23 @@ def _known(name: str) -> Key | None:
     """The row of a key; VRT's own settings are written small, too."""
     is_of_vrt = name.startswith(("MODEL.VRT.", "MODEL.VRT_CFG."))
     return BY_NAME.get(name.upper() if is_of_vrt else name)
+
+
+def standardisation(old: Others) -> dict[str, float]:
+    """Mean and std with which the old run standardised its voxels, as its config says; none: 0 and 1.
+
+    Raises:
+        ValueError: one of them is no number.
+    """
+    found = {"mean": 0.0, "std": 1.0}
+    for name, value in old.items():
+        end = name.rpartition(".")[2].lower().rpartition("_")[2]
+        if name.startswith("DATA.") and end in found and BY_NAME.get(name) is BY_NAME["DATA.NORM.MEAN"]:
+            try:
+                found[end] = number(value, old)
+            except ValueError as error:
+                raise ValueError(f"{name}: {_shown(value)}; {error}") from None
+    return found
 
 
 def _refuse_contradictions(old: Others, taken: dict[str, dict[str, Any]], refused: dict[str, str]) -> None:

@@ -1,6 +1,7 @@
 """The network that a config describes, and strict loading of its weights: every key used exactly once, or a refusal.
 
-Published VRT checkpoints (`*.pth`, possibly wrapped under `params`) load unchanged, as do safetensors files.
+Published VRT checkpoints (`*.pth`, possibly wrapped under `params` or `state_dict`) load unchanged, and so do
+safetensors files.
 """
 
 from __future__ import annotations
@@ -113,15 +114,15 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], source: str = "weig
     problems = []
     for word, keys in (("missing", own.keys() - state.keys()), ("unknown", state.keys() - own.keys())):
         if keys:
-            problems.append(f"{len(keys)} {word} keys ({_some(sorted(keys))})")
+            problems.append(f"{len(keys)} {word} keys ({some_keys(sorted(keys))})")
     both = sorted(own.keys() & state.keys())
     wrong = [k for k in both if own[k].shape != state[k].shape]
     if wrong:
         named = [f"{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}" for k in wrong]
-        problems.append(f"{len(wrong)} wrong shapes ({_some(named)})")
+        problems.append(f"{len(wrong)} wrong shapes ({some_keys(named)})")
     broken = [k for k in both if state[k].is_floating_point() and not bool(state[k].isfinite().all())]
     if broken:
-        problems.append(f"{len(broken)} tensors with NaN or infinity ({_some(broken)})")
+        problems.append(f"{len(broken)} tensors with NaN or infinity ({some_keys(broken)})")
     if problems:
         raise ValueError(f"{source}: does not fit the network: {'; '.join(problems)}")
     module.load_state_dict(state, strict=True)
@@ -151,8 +152,9 @@ def read_vrt_checkpoint(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path}: not a checkpoint of tensors ({(str(error) or type(error).__name__).splitlines()[0][:120]})"
         ) from None
-    if isinstance(state, dict) and isinstance(state.get("params"), dict):
-        state = state["params"]
+    for wrapper in ("params", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"{path}: not a checkpoint of tensors")
     tell_damage(path, state)
@@ -164,6 +166,7 @@ def load_vrt_checkpoint(vrt: nn.Module, path: str | Path) -> None:
     load_strict(vrt, read_vrt_checkpoint(path), str(path))
 
 
-def _some(keys: list[str]) -> str:
+def some_keys(keys: list[str]) -> str:
+    """The first few of them, and how many there are besides."""
     rest = len(keys) - SHOWN_KEYS
     return ", ".join(keys[:SHOWN_KEYS]) + (f", and {rest} more" if rest > 0 else "")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -342,8 +342,9 @@ def with_readout(recording: Recording, readout_ticks: int) -> Recording:
     return dataclasses.replace(recording, spikes=RolledStream(stream, delays, readout_ticks))
 
 
-def find_recordings(paths: Iterable[str | Path]) -> list[Path]:
-    """Each path is a recording or a folder of recordings; the latter are taken in the order of their names.
+def find_recordings(paths: Iterable[str | Path], advise: Callable[[Path], str] | None = None) -> list[Path]:
+    """Each path is a recording or a folder of recordings; the latter are taken in the order of their names. What
+    `advise` says of a path that is neither ends the line that refuses it.
 
     Raises:
         FileNotFoundError: a path does not exist.
@@ -355,7 +356,9 @@ def find_recordings(paths: Iterable[str | Path]) -> list[Path]:
             raise FileNotFoundError(f"{path}: no such recording")
         inside = [path] if (path / SIDECAR).is_file() else recordings_in(path)
         if not inside:
-            raise ValueError(f"{path}: neither a recording nor a folder of recordings (no {SIDECAR})")
+            raise ValueError(
+                f"{path}: neither a recording nor a folder of recordings (no {SIDECAR}){advise(path) if advise else ''}"
+            )
         found += inside
     return found
 

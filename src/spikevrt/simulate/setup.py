@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Annotated
 
 from spikevrt.light import LUMINANCE
@@ -17,6 +18,8 @@ from spikevrt.recording.sidecar import TICK_RATE_HZ
 
 BAYER_PATTERNS = ("BGGR", "RGGB", "GRBG", "GBRG")
 CURVES = ("srgb", "2.2", "linear")
+TICKS_PER_FRAME = 8  # of a video, unless its frame rate is stated
+FROM_FILE = "file"  # source_fps: what the video file says
 SENSOR_PRESETS = ("ideal", "bright", "lowlight")
 # what a number must be, in words, and whether one is
 Rule = tuple[str, Callable[[float], bool]]
@@ -178,6 +181,14 @@ class RigConfig:
         return replace(self, offset_ticks=0, drift_ppm=0.0).is_perfect
 
 
+def _fps(text: str) -> Fraction:
+    """Frames per second, exactly; 0 where it is no number."""
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        return Fraction(0)
+
+
 def drawn_rig(rig: RigConfig, *, exposure_ticks: int, seed: int) -> RigConfig:
     """The rig with its random parts drawn from `seed` and its margin made wide enough for the offset."""
     if rig.random:
@@ -209,7 +220,10 @@ class SimulateOptions:
     filmed as it is: `ticks_per_frame` ticks lie between two of its frames, and recording begins at `start_frame`.
     The sharp frame is that of the exposure's middle, or of `sharp_shift_ticks` after it (before it, where negative).
     `interpolate` (a power of two) puts so many frames, made by a network, in the place of each of the video's own;
-    `ticks_per_frame` then lie between two of these, and `start_frame` still counts the video's own.
+    `ticks_per_frame` then lie between two of these, and `start_frame` still counts the video's own. `source_fps` says
+    how fast the video was filmed, in the place of `ticks_per_frame`: between two of its own frames lie
+    `tick_rate_hz` / `source_fps` ticks, a fraction that is kept exactly, and `interpolate` changes no speed. What is
+    left to the video itself (`file`, 0) is found out when it is opened.
     """
 
     frames: Annotated[int, "frames of one recording"] = 5
@@ -219,9 +233,12 @@ class SimulateOptions:
     height: Annotated[int, "height of a colour frame in pixels"] = 360
     motion_px: Annotated[float, "photographs: typical image motion within one exposure"] = 12.0
     num_layers: Annotated[int, "photographs: layers that move on their own"] = 2
-    ticks_per_frame: Annotated[int, "video: spike ticks from one (interpolated) frame to the next"] = 8
+    ticks_per_frame: Annotated[int, "video: spike ticks from one (interpolated) frame to the next"] = TICKS_PER_FRAME
+    source_fps: Annotated[
+        str | None, "video: its frames per second, as 240 or 30000/1001, or `file`; the ticks between follow", "FPS"
+    ] = None
     start_frame: Annotated[int, "video: first source frame"] = 0
-    interpolate: Annotated[int, "video: frames made by RIFE in the place of each: 2, 4, 8 ..."] = 1
+    interpolate: Annotated[int, "video: frames made by RIFE in the place of each: 2, 4, 8 ...; 0: as motion needs"] = 1
     sharp_shift_ticks: Annotated[int, "the sharp frame is that of so many ticks after the exposure's middle"] = 0
     seed: Annotated[int, "the same seed gives the same bytes"] = 123
     sensor: SensorConfig = field(default_factory=SensorConfig)
@@ -233,8 +250,16 @@ class SimulateOptions:
         _check(self, "", ("num_layers", "start_frame", "motion_px"), NOT_NEGATIVE)
         if not -(2**63) <= self.seed < 2**64:
             raise ValueError(f"seed: {self.seed}; must be from -2**63 to 2**64 - 1")
-        if self.interpolate < 1 or self.interpolate & (self.interpolate - 1):
-            raise ValueError(f"interpolate: {self.interpolate}; must be a power of two: 1, 2, 4, 8 ...")
+        if self.interpolate < 0 or self.interpolate & (self.interpolate - 1):
+            raise ValueError(f"interpolate: {self.interpolate}; must be a power of two: 1, 2, 4, 8 ..., or 0")
+        if self.source_fps is None and self.interpolate == 0:
+            raise ValueError("interpolate: 0 (as many as the motion needs); must have source_fps beside it")
+        if self.source_fps is not None and self.ticks_per_frame != TICKS_PER_FRAME:
+            raise ValueError(f"ticks_per_frame: {self.ticks_per_frame}; not with source_fps (the ticks follow from it)")
+        if self.source_fps not in (None, FROM_FILE) and not _fps(str(self.source_fps)) > 0:
+            raise ValueError(
+                f"source_fps: {self.source_fps}; must be above 0, as 240, 29.97 or 30000/1001, or {FROM_FILE}"
+            )
         if self.period_ticks < self.exposure_ticks:
             raise ValueError(
                 f"period_ticks: {self.period_ticks}; must be at least exposure_ticks = {self.exposure_ticks}"
@@ -273,4 +298,11 @@ class SimulateOptions:
     @property
     def source_frames_needed(self) -> int:
         """How many of a video's own frames the stream takes."""
-        return -(-self.num_ticks // (self.ticks_per_frame * self.interpolate)) + 1
+        return math.ceil(self.num_ticks / self.source_frame_ticks) + 1
+
+    @property
+    def source_frame_ticks(self) -> Fraction:
+        """Ticks from one of a video's own frames to the next."""
+        if self.source_fps is None:
+            return Fraction(self.ticks_per_frame * self.interpolate)
+        return Fraction(self.sensor.tick_rate_hz) / _fps(str(self.source_fps))

@@ -91,32 +91,43 @@ def _add_import(actions: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="YAML", help="write the new config (only tell)")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
     parser.add_argument("--partial", action="store_true", help="write it without the refused keys, which it names")
+    text = "checkpoint of that run: its weights are written beside --out, and training starts from them"
+    parser.add_argument("--checkpoint", type=Path, metavar="OLD.pth", help=text)
 
 
 def _import(parsed: argparse.Namespace) -> None:
     """Tell what becomes of every key of an upper-case config; write the config that it makes."""
-    from spikevrt.migrate.config_file import import_config, read_old_config, write_config
+    from spikevrt.migrate.config_file import import_config, read_old_config, standardisation, write_config
 
     out: Path | None = parsed.out
     if out is None:
-        refuse(parsed, ("overwrite", "partial"), "only with --out")
+        refuse(parsed, ("overwrite", "partial", "checkpoint"), "only with --out")
     elif out.exists() and parsed.old.exists() and out.samefile(parsed.old):
         raise ValueError(f"{out}: is the old config itself; choose another --out")
     else:
         refuse_existing_file(out, overwrite=parsed.overwrite)
-    imported = import_config(read_old_config(parsed.old))
+    old = read_old_config(parsed.old)
+    imported = import_config(old, with_checkpoint=parsed.checkpoint is not None)
     for line in imported.lines:
         print(line)
     count = f"{len(imported.refused)} of {len(imported.lines)} keys refused"
     if imported.refused and not parsed.partial:
         partial = ", or pass --partial to write it without them" if out is not None else ""
         raise ValueError(f"{parsed.old}: {count} (listed above); change or remove them{partial}")
+    weights = None if out is None or parsed.checkpoint is None else out.with_suffix(".safetensors")
+    if weights is not None:
+        refuse_existing_file(weights, overwrite=parsed.overwrite)
+        from spikevrt.migrate.old_checkpoint import convert_checkpoint
+
+        norm = standardisation(old)
+        told = convert_checkpoint(parsed.checkpoint, weights, imported.config.model, **norm, partial=parsed.partial)
+        print("\n".join([*told, f"weights, which read log1p counts ({norm['mean']:g}, {norm['std']:g}) -> {weights}"]))
     for command in imported.commands("NEW.yaml" if out is None else str(out)):
         print(f"next: {command}")
     if out is None:
         print(f"{len(imported.lines)} keys, none refused")
         return
-    write_config(out, parsed.old, imported)
+    write_config(out, parsed.old, imported, weights)
     print(f"{count}; all that is not named has its default -> {out}")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from spikevrt import cli
 from spikevrt.mux.join import write_video
-from spikevrt.recording.loose import keep_recording, open_beside
+from spikevrt.recording.loose import keep_recording, open_beside, with_sharp
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.sidecar import Stated
 
@@ -37,16 +37,14 @@ def lab(root: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("copy", [False, True])
 def test_the_folder_opens_as_what_was_loose(lab: Path, tmp_path: Path, copy: bool) -> None:
     recording, stated = loose(lab, readout="2ms")
-    keep_recording(recording, tmp_path / "kept", stated, sharp=lab / "sharp", copy=copy)
+    keep_recording(with_sharp(recording, lab / "sharp"), tmp_path / "kept", stated, copy=copy)
     kept = open_recording(tmp_path / "kept", keep_outside=True)  # the last rows of the last frame
     assert kept.exposures == recording.exposures and kept.notes == recording.notes
     assert (kept.fps, kept.readout_ticks, kept.num_ticks) == (recording.fps, 2, 35)
     assert [kept.is_inside(index) for index in range(3)] == [True, True, False]
     for index in range(3):
         if index < 2:
-            np.testing.assert_array_equal(
-                kept.read_exposure_spikes(index), recording.read_exposure_spikes(index)
-            )
+            np.testing.assert_array_equal(kept.read_exposure_spikes(index), recording.read_exposure_spikes(index))
         np.testing.assert_array_equal(kept.read_blur(index), recording.read_blur(index))
         np.testing.assert_array_equal(kept.read_sharp(index), kept.read_blur(index) + 100)
     names = sorted(path.name for path in (tmp_path / "kept").iterdir())

@@ -170,12 +170,25 @@ def _without_ticks(num_images: int, stated: Stated, info: VideoInfo | None) -> t
     return tuple(Exposure(i, 0, 0, t0_s, t1_s) for i, (t0_s, t1_s) in enumerate(itertools.pairwise(starts_s)))
 
 
+def with_sharp(recording: Recording, folder: Path) -> Recording:
+    """The recording with a folder of sharp images, one a frame in their order, to score against.
+
+    Raises:
+        FileNotFoundError, ValueError: no such folder, or images of another number or size.
+    """
+    images = list_images(folder)
+    if len(images) != recording.num_frames:
+        raise ValueError(f"sharp: {folder} holds {len(images)} images; allowed: {recording.num_frames}, one a frame")
+    for image in images:
+        check_size(image, image_size(image), (recording.height, recording.width))
+    return replace(recording, sharp=tuple(images))
+
+
 def keep_recording(
     recording: Recording,
     out: Path,
     stated: Stated = NOTHING_STATED,
     *,
-    sharp: Path | None = None,
     copy: bool = False,
     overwrite: bool = False,
     tell: Callable[[int, int], None] | None = None,
@@ -183,22 +196,16 @@ def keep_recording(
     """Write the folder of a recording that was opened of loose files: recording.json, and links to the files, or copies
     of them. Complete or absent.
 
-    `stated` is what it was opened with; `sharp`: a folder of as many sharp images, to evaluate by. `tell(bytes done,
-    bytes)` while the files are read for their SHA-256.
+    `stated` is what it was opened with. `tell(bytes done, bytes)` while the files are read for their SHA-256.
 
     Raises:
         FileExistsError: `out` exists and `overwrite` is not set, or is no recording.
-        ValueError: no spikes, spikes in several files, or sharp images that are not as many as the frames.
+        ValueError: no spikes, or spikes in several files.
     """
     refuse_existing(out, marker=SIDECAR, overwrite=overwrite)
     if recording.spikes is None or len(recording.spikes.files) != 1:
         raise ValueError(f"{recording.root}: a recording needs spikes, in one file")
     images = () if isinstance(recording.blur, Path) else recording.blur
-    truth = list_images(sharp) if sharp is not None else []
-    if sharp is not None and len(truth) != recording.num_frames:
-        raise ValueError(f"sharp: {sharp} holds {len(truth)} images; allowed: {recording.num_frames}, one a frame")
-    for image in truth:
-        check_size(image, image_size(image), (recording.height, recording.width))
     stream, readout_ticks = recording.spikes, recording.readout_ticks
     if isinstance(stream, RolledStream):
         stream = stream.stream
@@ -225,8 +232,8 @@ def keep_recording(
         else:
             frames |= {"file": _name(recording.root, "frames"), "num_bytes": recording.root.stat().st_size}
             _place(recording.root, partial / frames["file"], out, copy=copy)
-        if sharp is not None:
-            _place(sharp, partial / SHARP_FOLDER, out, copy=copy)
+        if recording.sharp:
+            _place(recording.sharp[0].parent, partial / SHARP_FOLDER, out, copy=copy)
         frames |= {"linear": True} if recording.linear else {}
         frames |= {"readout_ticks": readout_ticks} if readout_ticks else {}
         said = {name: str(value) for name, value in vars(stated).items() if value not in (None, False)}

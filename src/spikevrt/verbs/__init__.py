@@ -173,6 +173,10 @@ def add_loose(parser: argparse.ArgumentParser, without: Iterable[str] = ()) -> N
     add_fields(group, Stated, without=without)
 
 
+def add_sharp(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sharp", type=Path, metavar="FOLDER", help="sharp images, one a frame, to score against")
+
+
 def open_loose(frames: Path, parsed: argparse.Namespace) -> Recording:
     """Frames, and the spike file beside them where one is given, as a recording; `settled` is to follow."""
     from spikevrt.recording.loose import loose_recording, open_beside

@@ -187,7 +187,7 @@ def test_a_clock_that_runs_fast_is_found_and_applied(tmp_path: Path, capsys: pyt
     options = SimulateOptions(
         frames=14, width=128, height=96, exposure_ticks=64, period_ticks=160, motion_px=8.0, num_layers=1, rig=rig
     )
-    root = simulate_recording(ASSETS / "chelsea.png", tmp_path / "street", options).root
+    root = simulate_recording(ASSETS / "chelsea.jpg", tmp_path / "street", options).root
     assert main(["align", str(root)]) == 0
     assert "drift: " in capsys.readouterr().out
     aligned, written = open_recording(root), open_recording(root, apply_alignment=False)

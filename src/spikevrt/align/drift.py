@@ -107,18 +107,21 @@ def fit_drift(
 
 
 def _line(starts: Float[np.ndarray, " N"], offsets: Float[np.ndarray, " N"]) -> Drift | None:
-    """Least squares, without the frames that lie far off the others' line."""
-    kept = np.ones(len(starts), dtype=bool)
-    for _ in range(3):
-        if kept.sum() < FEWEST_FRAMES or np.ptp(starts[kept]) == 0:
-            return None
-        slope, at_zero = np.polyfit(starts[kept], offsets[kept], 1)
-        rest = offsets - at_zero - slope * starts
-        scatter = 1.4826 * float(np.median(np.abs(rest[kept])))
-        kept = np.abs(rest) <= max(SIGNIFICANT * scatter, 1e-3)
-    error = float(np.sqrt((rest[kept] ** 2).sum() / max(kept.sum() - 2, 1)))
-    sigma = error / float(np.sqrt(((starts[kept] - starts[kept].mean()) ** 2).sum()))
-    return Drift(float(at_zero), float(slope), sigma, int(np.ptp(starts[kept])))
+    """Least squares, without the frames that lie far off the line of the median slope (Theil and Sen)."""
+    one, two = np.triu_indices(len(starts), k=1)
+    if len(starts) < FEWEST_FRAMES or (starts[one] == starts[two]).any():
+        return None
+    slope = np.median((offsets[two] - offsets[one]) / (starts[two] - starts[one]))
+    rest = offsets - slope * starts
+    rest -= np.median(rest)
+    kept = np.abs(rest) <= max(SIGNIFICANT * 1.4826 * float(np.median(np.abs(rest))), 1e-3)
+    if kept.sum() < FEWEST_FRAMES:
+        return None
+    starts, offsets = starts[kept], offsets[kept]
+    slope, at_zero = np.polyfit(starts, offsets, 1)
+    error = float(np.sqrt(((offsets - at_zero - slope * starts) ** 2).sum() / (len(starts) - 2)))
+    sigma = error / float(np.sqrt(((starts - starts.mean()) ** 2).sum()))
+    return Drift(float(at_zero), float(slope), sigma, int(np.ptp(starts)))
 
 
 def shifted(exposure: Exposure, ticks: int) -> Exposure:

@@ -150,6 +150,7 @@ class RigConfig:
     scale: Annotated[float, "... so much larger"] = 1.0
     tilt_x: Annotated[float, "perspective: 1 + tilt divides the right edge"] = 0.0
     tilt_y: Annotated[float, "perspective: 1 + tilt divides the lower edge"] = 0.0
+    parallax_px: Annotated[float, "photographs: layers, being nearer, lie so much further right still"] = 0.0
     offset_ticks: Annotated[int, "true exposures begin so many ticks later than recorded"] = 0
     drift_ppm: Annotated[float, "... and so many millionths of the time since the first one later still"] = 0.0
     margin_ticks: Annotated[int, "ticks before the first true exposure and after the last, at least |offset|"] = 0
@@ -158,7 +159,7 @@ class RigConfig:
     def __post_init__(self) -> None:
         if not abs(self.drift_ppm) <= 10_000:
             raise ValueError(f"rig.drift_ppm: {self.drift_ppm}; must be -10000 to 10000")
-        for name in ("shift_x_px", "shift_y_px", "rotate_deg"):
+        for name in ("shift_x_px", "shift_y_px", "rotate_deg", "parallax_px"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"rig.{name}: {getattr(self, name)}; must be finite")
         if not 0.5 <= self.scale <= 2:

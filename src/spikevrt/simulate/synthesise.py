@@ -32,7 +32,7 @@ from spikevrt.simulate.footage import (
     with_own_interpolation,
     with_own_rate,
 )
-from spikevrt.simulate.scene import Scene, photo_scene
+from spikevrt.simulate.scene import PhotoScene, Scene, photo_scene
 from spikevrt.simulate.sensor import (
     FrameExposure,
     RigView,
@@ -78,11 +78,16 @@ def simulate_recording(
     if not rig.is_registered:
         view = RigView(rig, width=options.width, height=options.height, ratio=options.sensor.ratio)
     scene, origin = _open_scene(source, options, layer_photos, pad_px=0 if view is None else view.pad_px)
+    beside: Scene | None = None  # the scene from where the sensor stands, if that is another
+    if rig.parallax_px and not isinstance(scene, PhotoScene):
+        raise ValueError(f"rig.parallax_px: {rig.parallax_px}; allowed for a video, which has no layers: 0")
+    if rig.parallax_px and isinstance(scene, PhotoScene):
+        beside = scene.moved_layers(rig.parallax_px)
     if not rig.is_perfect:
         truth = rig_homography(rig, width=options.width, height=options.height, ratio=options.sensor.ratio)
         origin["rig"] = {"homography": truth.tolist(), "offset_ticks": rig.offset_ticks}  # what `align` should find
     with complete_or_absent(out) as partial:
-        _film(scene, view, partial, options, origin, progress)
+        _film((scene, beside or scene), view, partial, options, origin, progress)
     return open_recording(out)
 
 
@@ -112,14 +117,15 @@ def _open_scene(
 
 
 def _film(
-    scene: Scene,
+    scenes: tuple[Scene, Scene],
     view: RigView | None,
     folder: Path,
     options: SimulateOptions,
     origin: dict[str, Any],
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Render every tick once; write frames, spikes and, last, recording.json."""
+    """Render every tick once; write frames, spikes and, last, recording.json. `scenes`: as each camera sees it."""
+    scene, beside = scenes
     height, width, ratio, rate_hz = options.height, options.width, options.sensor.ratio, options.sensor.tick_rate_hz
     geometry = SpikeGeometry(width=width // ratio, height=height // ratio)
     sensor = SpikeSensor(geometry.height, geometry.width, options.sensor, seed=options.seed)
@@ -136,7 +142,8 @@ def _film(
     with SpikeWriter(folder / "spikes.dat", geometry) as writer, torch.no_grad():
         for first, count in _chunks(windows, num_ticks, most):
             light_N3HW = scene.light(torch.arange(first, first + count))
-            writer.append(sensor.expose(_seen(light_N3HW, view, pad, options.sensor)).numpy())
+            sensed = light_N3HW if beside is scene else beside.light(torch.arange(first, first + count))
+            writer.append(sensor.expose(_seen(sensed, view, pad, options.sensor)).numpy())
             if pad:
                 light_N3HW = light_N3HW[..., pad:-pad, pad:-pad]
             while pending and pending[0][1][0] < first + count:

@@ -82,8 +82,8 @@ def _prepare(parsed: argparse.Namespace) -> None:
     options, ignore = options_of(PrepareOptions, parsed), parsed.ignore_health or ()
     check_names(ignore)
     sources = open_sources(parsed.recordings, parsed.val or (), options_of(LayoutOptions, parsed), options)
-    for line in dict.fromkeys(line for recording, _ in sources.presplit for line in recording.assumed):
-        print(f"spikevrt: {line}", file=sys.stderr)
+    for about, note in dict.fromkeys(note for one, _ in sources.presplit for note in one.notes.items()):
+        print(f"spikevrt: {about}: {note}", file=sys.stderr)
     admit = functools.partial(admit_readable, ignore=ignore)
     with progress_bar("recordings") as progress:
         root = prepare(sources, parsed.out, options, admit=admit, overwrite=parsed.overwrite, progress=progress)

@@ -11,13 +11,15 @@ import torch
 
 from spikevrt.align.defects import scan
 from spikevrt.align.health import check_health
-from spikevrt.config import DataConfig, PrepareOptions, SpikeConfig
+from spikevrt.checkpoint import WeightsInfo
+from spikevrt.config import DataConfig, ModelConfig, PrepareOptions, SpikeConfig
 from spikevrt.data.dataset import ClipDataset
 from spikevrt.data.prepare import prepare
 from spikevrt.formats.layouts import LayoutOptions, layout_recordings, open_sources
 from spikevrt.formats.voxel_files import VoxelStream, VoxelValues, open_voxels
 from spikevrt.recording.stream import JoinedStream
 from spikevrt.represent.voxel import voxelise
+from spikevrt.restore.restorer import check_spikes
 from tests.formats.test_layouts import picture, spike_file, stream
 
 BINS = 7
@@ -68,7 +70,7 @@ VALUES: dict[str, tuple[Values, str]] = {
 def test_the_users_own_values_come_back_as_the_counts_they_are_made_of(tmp_path: Path, kind: str):
     as_values, told = VALUES[kind]
     recording = layout_recordings(make_tree(tmp_path, as_values=as_values))["train"][0]
-    assert f"{BINS} bins of {told}: " in recording.assumed[0]
+    assert f"{BINS} bins of {told}: " in recording.notes["voxels"]
     assert isinstance(recording.spikes, JoinedStream) and recording.num_frames == 3
     for index in range(3):
         per_bin = recording.exposures[index].num_ticks // BINS
@@ -86,7 +88,7 @@ def test_standardised_values_are_counts_again_with_the_mean_and_std_that_are_sta
     recording = layout_recordings(tmp_path, LayoutOptions(voxel_mean=0.9, voxel_std=0.4))["train"][0]
     per_bin = recording.exposures[0].num_ticks // BINS
     assert np.array_equal(recording.count_exposure(0, [per_bin * k for k in range(BINS + 1)]), counts_of(1))
-    assert "log1p of counts, standardised with 0.9 and 0.4" in recording.assumed[0]
+    assert "log1p of counts, standardised with 0.9 and 0.4" in recording.notes["voxels"]
 
 
 def test_ticks_of_a_bin_are_spread_evenly_and_read_alike_in_any_window(tmp_path: Path):
@@ -137,11 +139,21 @@ def test_other_numbers_of_bins_than_divide_the_voxels_are_refused(tmp_path: Path
         open_sources([tmp_path], options=PrepareOptions(num_bins=5))
 
 
+def test_weights_that_read_other_bins_than_the_voxels_have_are_refused(tmp_path: Path):
+    recording = layout_recordings(make_tree(tmp_path))["train"][0]
+    with pytest.raises(
+        ValueError, match="voxels of 7 bins; allowed for weights that read 32: as many or a multiple, or"
+    ):
+        check_spikes(WeightsInfo(ModelConfig(), 0.0, 1.0), recording)
+
+
 def test_where_both_are_there_ticks_are_counted_and_the_voxels_are_read_when_asked_for(tmp_path: Path):
     make_tree(tmp_path, ticks=37, as_values=lambda counts: np.zeros_like(counts))
     recording = layout_recordings(tmp_path)["train"][0]
     assert recording.exposures[0].num_ticks == 37
-    assert recording.assumed == ("spike/*.dat is counted, spike_vox/*.npy not read (--voxels precomputed reads it)",)
+    assert recording.notes == {
+        "voxels": "spike/*.dat is counted, spike_vox/*.npy not read (--voxels precomputed reads it)"
+    }
     read = layout_recordings(tmp_path, LayoutOptions(voxels="precomputed"))["train"][0]
     assert not read.read_exposure_spikes(0).any()
 
@@ -216,7 +228,7 @@ def test_files_of_one_byte_a_pixel_are_read_as_such(tmp_path: Path):
     for path in tmp_path.rglob("*.dat"):
         path.write_bytes(stream(37, 14, 10, seed=int(path.stem))[:, ::-1].tobytes())
     recording = layout_recordings(tmp_path)["train"][0]
-    assert recording.exposures[0].num_ticks == 37 and "one byte a pixel" in recording.assumed[0]
+    assert recording.exposures[0].num_ticks == 37 and "one byte a pixel" in recording.notes["spikes"]
     assert np.array_equal(recording.read_exposure_spikes(1), stream(37, 14, 10, seed=2))
 
 

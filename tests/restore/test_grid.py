@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spikevrt.evaluate.methods import interval_ratio_method, spike_ratio_method
-from spikevrt.recording.alignment import Alignment, apply_homography, same_field
+from spikevrt.recording.alignment import Alignment, apply_homography, same_field, sensor_positions
 from spikevrt.recording.frames import to_float, write_image
-from spikevrt.recording.recording import Recording, open_recording, with_alignment, write_sidecar
+from spikevrt.recording.recording import Recording, open_recording, with_alignment
 from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+from spikevrt.recording.stored import write_sidecar
 from spikevrt.represent.inputs import spike_ratio
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.restorer import Restorer
@@ -74,6 +75,19 @@ def centre_of(frame: Tensor) -> np.ndarray:
     return np.array([float((change.sum(0) * columns).sum()), float((change.sum(1) * rows).sum())]) / float(change.sum())
 
 
+def place_under(
+    alignment: Alignment, sizes: tuple[int, int, int, int], wanted: np.ndarray, near: np.ndarray
+) -> np.ndarray:
+    """Where on the frame the alignment puts a place of the sensor: of all frame pixels the one that sees it, and on."""
+    names = ("width", "height", "sensor_width", "sensor_height")
+    seen = sensor_positions(alignment, **dict(zip(names, sizes, strict=True)), ratio=1).astype(np.float64)
+    for _ in range(20):  # Newton, by differences between neighbouring pixels
+        i, j = (int(np.clip(round(near[k] - 0.5), 0, sizes[k] - 2)) for k in (1, 0))
+        slope = np.stack([seen[i, j + 1] - seen[i, j], seen[i + 1, j] - seen[i, j]], axis=1)
+        near = np.array([j + 0.5, i + 0.5]) + np.linalg.solve(slope, wanted - seen[i, j])
+    return near
+
+
 def seen_by_network(tile_px: int, recording: Recording) -> Tensor:
     """What comes out of a network that adds the voxels of one bin to its frames."""
 
@@ -100,7 +114,11 @@ def test_a_sensor_pixel_comes_out_where_the_cameras_say_to_a_tenth_of_a_pixel_th
     expected = apply_homography(np.linalg.inv(matrix), np.array([column + 0.5, row + 0.5]))
     if not seed % 2:
         rows = tuple(tuple(float(value) for value in one) for one in matrix)
-        recording = with_alignment(recording, Alignment(homography=rows))  # type: ignore[arg-type]
+        flow = tmp_path / "flow.npy"  # a displacement on the sensor that changes from place to place, of up to 2 pixels
+        x, y = np.meshgrid(*(np.linspace(0, 1, side) for side in sizes[2:]))
+        np.save(flow, np.stack([2 * x * y, -1.5 * y]).astype(np.float32))
+        recording = with_alignment(recording, Alignment(homography=rows, flow=flow))  # type: ignore[arg-type]
+        expected = place_under(recording.alignment, sizes, np.array([column + 0.5, row + 0.5]), expected)
     found = {
         "network": seen_by_network(0, recording),
         "network, tiles": seen_by_network(96, recording),

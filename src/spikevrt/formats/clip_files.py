@@ -142,18 +142,20 @@ def _is_one_byte_a_pixel(path: Path, size: tuple[int, int]) -> bool:
     return bool(np.memmap(path, np.uint8, "r").max() <= 1)
 
 
-def assumptions(there: SpikeFiles, streams: Sequence[SpikeStream]) -> tuple[str, ...]:
-    """A line for each thing that the folder does not tell."""
+def source_notes(there: SpikeFiles, streams: Sequence[SpikeStream]) -> dict[str, str]:
+    """What the folder does not tell of the spikes that are read (`Recording.notes`)."""
+    notes = {}
     if streams and isinstance(first := streams[0], VoxelStream):
-        return (
+        notes["voxels"] = (
             f"spike_vox/*.npy is read, {first.shape[0]} bins of {first.values}: when within its bin a spike fell is "
-            "not known, so they are spread evenly; spike/*.dat would tell (--voxels raw)",
+            "not known, so they are spread evenly; spike/*.dat would tell (--voxels raw)"
         )
-    lines = ["spike/*.dat holds one byte a pixel, zeros and ones, and is read so"]
-    lines = [] if not streams or isinstance(streams[0], PackedStream) else lines
+        return notes
     if streams and there.voxels:
-        lines.append("spike/*.dat is counted, spike_vox/*.npy not read (--voxels precomputed reads it)")
-    return tuple(lines)
+        notes["voxels"] = "spike/*.dat is counted, spike_vox/*.npy not read (--voxels precomputed reads it)"
+    if streams and not isinstance(streams[0], PackedStream):
+        notes["spikes"] = "spike/*.dat holds one byte a pixel, zeros and ones, and is read so"
+    return notes
 
 
 def wrong_ticks(path: Path, form: StreamFormat, allowed: tuple[int, ...]) -> str | None:

@@ -18,9 +18,9 @@ from spikevrt.config import PrepareOptions, SpikeSource, Split
 from spikevrt.data.prepare import Sources
 from spikevrt.formats.clip_files import (
     SpikeFiles,
-    assumptions,
     by_stem,
     clip_format,
+    source_notes,
     spike_streams,
     wrong_ticks,
     wrong_voxels,
@@ -54,7 +54,6 @@ class LayoutRecording(Recording):
     """A clip of a dataset folder; its root is the folder of its blurry frames, which is seldom a name."""
 
     clip: str = ""
-    num_bins: int | None = None  # of precomputed voxels
 
     @property
     def name(self) -> str:
@@ -169,7 +168,7 @@ def open_sources(
     if own and val:
         raise ValueError(f"val: {val[0]}, but {theirs[0]} brings its own split; allowed: none with a dataset folder")
     for recording, _ in own:
-        found = recording.num_bins if isinstance(recording, LayoutRecording) else None
+        found = recording.voxel_bins
         if found is not None and found % options.num_bins:
             raise ValueError(
                 f"num_bins: {options.num_bins}; {recording.root.parent} has voxels of {found}; allowed: "
@@ -279,8 +278,8 @@ def _recording(
         provenance={"layout": layout.name, "split": split, "clip": clip} | ({"blur": blur} if blur else {}),
         dropped=tuple(sorted(dropped)),
         clip=clip,
-        assumed=assumptions(there, streams),
-        num_bins=next((stream.shape[0] for stream in streams if isinstance(stream, VoxelStream)), None),
+        notes=source_notes(there, streams),
+        voxel_bins=next((stream.shape[0] for stream in streams if isinstance(stream, VoxelStream)), None),
     )
 
 

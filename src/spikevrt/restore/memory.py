@@ -7,6 +7,7 @@ picture needs no more than the size of things: that the network counts (`Network
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -93,13 +94,15 @@ def measure_needs(network: Network, *, ratio: int, num_frames: int, precision: P
 
 @dataclass(frozen=True)
 class FootageSize:
-    """What is restored: frames, frame pixels per spike pixel along a side, and bytes of one frame's voxels."""
+    """What is restored: frames, frame pixels per spike pixel along a side, bytes of one frame's voxels, and of one as
+    it was recorded where it was resampled since."""
 
     num_frames: int
     height_px: int
     width_px: int
     ratio: int = 1
     voxel_bytes: int = 0
+    recorded_bytes: int = 0
 
 
 def clip_bytes(options: RestoreOptions, size: FootageSize) -> int:
@@ -107,7 +110,7 @@ def clip_bytes(options: RestoreOptions, size: FootageSize) -> int:
     stacked, padded, blended and done."""
     frame_bytes = 4 * 3 * size.height_px * size.width_px
     clip = min(options.clip_frames or size.num_frames, size.num_frames)
-    return clip * (8 * frame_bytes + 5 * size.voxel_bytes)
+    return clip * (8 * frame_bytes + 5 * size.voxel_bytes + 6 * size.recorded_bytes)
 
 
 def choose(
@@ -176,7 +179,8 @@ def fit_into_memory(
     if spec is not None and stream is not None and not options.without_spikes:
         ratio = nearest_ratio(recording.height, recording.width, stream.height, stream.width)
         voxel_bytes = 4 * spec.num_bins * -(-recording.height // ratio) * -(-recording.width // ratio)
-    size = FootageSize(recording.num_frames, recording.height, recording.width, ratio, voxel_bytes)
+    recorded = 0 if recording.view is None else 4 * 3 * math.prod(recording.view.frame_size)
+    size = FootageSize(recording.num_frames, recording.height, recording.width, ratio, voxel_bytes, recorded)
     if memory is None:
         side = min(options.tile_px or sys.maxsize, max(recording.height, recording.width))
         most = most_bytes(network, min(options.clip_frames or recording.num_frames, recording.num_frames), side)

@@ -166,7 +166,7 @@ def _film(
     wrong_by = options.true_rig.offset_ticks - delay
     exposures = []
     for index, window in enumerate(windows):
-        start, stop = (tick - wrong_by for tick in window)
+        start, stop = (tick - wrong_by - options.drift_ticks(index) for tick in window)
         exposures.append(
             Exposure(index, start, stop, start / rate_hz, stop / rate_hz, shift_ticks=options.sharp_shift_ticks)
         )

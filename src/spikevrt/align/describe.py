@@ -27,7 +27,7 @@ from spikevrt.recording.spike_formats import Found, find_format, open_stream
 from spikevrt.recording.stream import PackedStream, SpikeStream
 from spikevrt.recording.video import probe_video
 from spikevrt.represent.interval import tfi, tfp
-from spikevrt.simulate.folders import FootageFolder, find_clips
+from spikevrt.simulate.folders import SPLITS, FootageFolder, find_clips
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -38,7 +38,7 @@ STATED = "the command line"  # the source of a format that the user states
 
 def folder_lines(path: Path, options: LayoutOptions = NO_OPTIONS) -> list[str]:
     """Recordings, the clips of a dataset of a known layout, SpikeCV's spike files, sharp footage, or images."""
-    inside = recordings_in(path)
+    inside = recordings_in(path) or [one for split in SPLITS for one in recordings_in(path / split)]
     if inside:
         return [summary_line(open_recording(root)) for root in inside]
     layout = find_layout(path, options)

@@ -35,7 +35,7 @@ from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import IMAGE_SUFFIXES
 from spikevrt.recording.recording import Recording, open_recording, recordings_in
 from spikevrt.recording.sidecar import SIDECAR, SPIKECV_CONFIG, TICK_RATE_HZ, StreamFormat
-from spikevrt.recording.spike_file import sha256_file
+from spikevrt.recording.spike_file import sha256_file, sha256_files
 from spikevrt.recording.spike_formats import (
     Found,
     find_format,
@@ -275,7 +275,8 @@ def _tell_recording(recording: Recording, options: InspectOptions) -> Inspection
     ]
     if recording.alignment != Alignment():
         where = "registered" if recording.alignment.is_spatial else "not registered"
-        lines.append(f"aligned: offset {recording.alignment.offset_ticks:g} ticks, {where}")
+        drift = f", drift {recording.alignment.drift_ppm:g} millionths" if recording.alignment.drift_ppm else ""
+        lines.append(f"aligned: offset {recording.alignment.offset_ticks:g} ticks{drift}, {where}")
     lines += [f"dropped frame {index}: {why}" for index, why in recording.dropped]
     lines += _rate_lines(found, recording.tick_rate_hz)
     if found.num_ticks < recording.num_ticks:
@@ -286,6 +287,10 @@ def _tell_recording(recording: Recording, options: InspectOptions) -> Inspection
     stored = recording.stored_sha256
     if stored and len(stream.files) == 1 and sha256_file(stream.files[0]) != stored:
         lines.append(f"warning: {stream.files[0]} is not the file that was recorded (sha256 differs)")
+    blur = [recording.blur] if isinstance(recording.blur, Path) else recording.blur
+    if recording.frames_sha256 and not recording.dropped and sha256_files(blur) != recording.frames_sha256:
+        folder = blur[0] if isinstance(recording.blur, Path) else blur[0].parent
+        lines.append(f"warning: {folder}: not the frames that were recorded (sha256 differs)")
     centre = recording.exposures[recording.num_frames // 2]
     middle = (centre.start_tick + centre.stop_tick) // 2
     lines += _preview_lines(stream, found.counts / found.num_ticks, recording, options, middle)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, UInt, UInt8
 
 MAX_ADDED = 255  # ticks whose sum fits a byte
+HASH_BYTES = 1 << 22  # read at once for a checksum
 LONG_SLICE = 64  # ticks from which adding packed bits is the faster way (benchmarks/bench_unpack.py)
 
 
@@ -284,8 +285,19 @@ class SpikeWriter:
 
 def sha256_file(path: Path) -> str:
     """Checksum of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_files([path])
+
+
+def sha256_files(paths: Iterable[Path], tell: Callable[[int], None] | None = None) -> str:
+    """Checksum of the bytes of files, one after the other, in hexadecimal; `tell(bytes)` as they are read."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(HASH_BYTES):
+                digest.update(block)
+                if tell is not None:
+                    tell(len(block))
+    return digest.hexdigest()
 
 
 def _whole_ticks(name: str, num_bytes: int, geometry: SpikeGeometry) -> int:

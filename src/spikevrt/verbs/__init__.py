@@ -133,10 +133,9 @@ def spelled(message: str, parser: argparse.ArgumentParser, typed: Sequence[str])
         found = options.get(f"{section}_{name}") or options.get(name) or options.get(f"spike_{name}")
         return found if found and match[0] not in typed else match[0]
 
-    head, colon, rest = message.partition(": ")
+    head, colon, rest = re.sub(r"`()([a-z_]+)`", option, message).partition(": ")
     if re.fullmatch(r"[\w.]+(, \w+)*", head):
         head = re.sub(r"(?:(\w+)\.)?(\w+)", option, head)
-    rest = re.sub(r"`()([a-z][a-z_]*)`", option, rest)
     return head + colon + re.sub(r"(?<![\w./-])(?<!, )()([a-z]+(?:_[a-z]+)+)(?![\w/,-]|\.\w)", option, rest)
 
 
@@ -172,6 +171,10 @@ def add_loose(parser: argparse.ArgumentParser, without: Iterable[str] = ()) -> N
     group = parser.add_argument_group("frames and spikes that are no recording; * of a dataset folder, too")
     group.add_argument("--spikes", type=Path, metavar="FILE", help="spike file beside the frames or the video")
     add_fields(group, Stated, without=without)
+
+
+def add_sharp(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sharp", type=Path, metavar="FOLDER", help="sharp images, one a frame, to score against")
 
 
 def open_loose(frames: Path, parsed: argparse.Namespace) -> Recording:

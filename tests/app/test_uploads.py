@@ -124,7 +124,9 @@ def test_a_video_alone_is_a_recording_without_spikes(video, tmp_path):
 
 @pytest.mark.parametrize("stated", [Stated(), Stated(spike_width=40), Stated(top_down=True)])
 def test_of_a_spike_file_without_a_size_those_that_fit_are_listed(video, spikes, tmp_path, stated):
-    with pytest.raises(SizesWanted, match=r"car\.dat: does not tell its size: choose one of those that fit ") as caught:
+    with pytest.raises(
+        SizesWanted, match=r"car\.dat: does not tell its size: choose one of the sizes that fit, "
+    ) as caught:
         open_upload(video, [spikes], stated, tmp_path / "unpacked", MOST)
     first = caught.value.readings[0].format  # by the frame: rows are bottom-up, and a pixel is two of the frame's
     assert (first.width, first.height, first.is_bottom_up) == (40, 32, True)
@@ -132,7 +134,7 @@ def test_of_a_spike_file_without_a_size_those_that_fit_are_listed(video, spikes,
 
 def test_where_no_size_fits_that_is_told(video, spikes, tmp_path):
     spikes.write_bytes(bytes(10_007))
-    with pytest.raises(SizesWanted, match="none of the sizes that are known fits, or state ") as caught:
+    with pytest.raises(SizesWanted, match="none of the sizes that are known fits; or state ") as caught:
         open_upload(video, [spikes], Stated(), tmp_path / "unpacked", MOST)
     assert caught.value.readings == ()
 

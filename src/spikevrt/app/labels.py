@@ -19,11 +19,11 @@ ALIGN, UNDO, IGNORE = "Align the cameras", "Undo the alignment", "Restore in spi
 SIZE_FIELDS = {  # of `Stated`: label and hint
     "spike_width": ("Spike width (pixels)", "without tag bits"),
     "spike_height": ("Spike height (rows)", ""),
-    "top_down": ("The first stored row is the top one", "packed files: the bottom one, unless ticked"),
     "spike_kind": ("Stored as", "empty: as the suffix tells, else packed"),
     "spike_tag_bits": ("Tag bits a row", "behind the pixels; empty: 0"),
     "spike_key": ("Array", "its name in an .npz or .h5"),
     "spike_axes": ("Axes", "of that array"),
+    "top_down": ("The first stored row is the top one", "packed files: the bottom one, unless ticked"),
 }
 TIME_FIELDS = {
     "exposure": ("Exposure", "6.4ms, 1/125s, 180deg, 50%, 128ticks; empty: estimated from the footage"),

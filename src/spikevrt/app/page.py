@@ -13,15 +13,14 @@ import sys
 import traceback
 import typing
 import warnings
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from spikevrt import shipped
 from spikevrt.align.describe import alignment_words
 from spikevrt.align.findings import Finding
-from spikevrt.app import session
-from spikevrt.app.labels import ALIGN, IGNORE, LABELS, REACH, SIZE_FIELDS, TIME_FIELDS, UNDO, read_stated
+from spikevrt.app import labels, session
 from spikevrt.app.session import Footage, Place, Result
 from spikevrt.app.turns import Progress, Ticket, Turns
 from spikevrt.app.uploads import SizesWanted
@@ -33,31 +32,23 @@ from spikevrt.report.recording_pages import findings_table, network_of, restored
 POLL_S = 0.2  # between two looks at a job
 
 
-class JobWords(NamedTuple):
-    """What is said of a kind of job while it runs, when it stops, and when it was cancelled."""
-
-    begins: str
-    step: str
-    ends: str
-    stops: str
-    cancelled: str
-
-
-RESTORING = JobWords(
-    "Loading the network; restoring the first frames.", "Frame", "All {} frames; writing video and report.",
-    "the clip at hand is finished first", "No frame was kept; the footage stays, and can be restored again.",
-)  # fmt: skip
-ALIGNING = JobWords(
-    "Reading frames and spikes.", "Fit", "Looking at the aligned recording.", "the fit at hand is finished first",
-    "Nothing was changed.",
-)  # fmt: skip
-JOBS = {"restore": RESTORING, "align": ALIGNING}
+JOBS = {  # what is said of a kind of job: at first, of each step, at the end, while it stops, when it was cancelled
+    "restore": (
+        "Loading the network; restoring the first frames.", "Frame", "All {} frames; writing video and report.",
+        "the clip at hand is finished first", "No frame was kept; the footage stays, and can be restored again.",
+    ),
+    "align": (
+        "Reading frames and spikes.", "Fit", "Looking at the aligned recording.", "the fit at hand is finished first",
+        "Nothing was changed.",
+    ),
+}  # fmt: skip
 CAPTION = (
     "The spikes as pictures: firing rate around the middle frame (TFP), inverse interval there (TFI), mean of all "
     "ticks; then that frame of the colour camera (and the sharp one, where it is known). Not restored yet. Check that "
     "the spikes are upright and show the same scene."
 )
 SIZE_TITLE, TIME_TITLE = "Spike file: size and order of rows", "Times: exposure, rates, a table of times"
+OVERLAY_TITLE = "The middle frame (red) and the spikes (cyan) one over the other: as written, and aligned"
 SIZES_INFO = (
     "How well each holds together (rows, columns, time: 1 is best; frame: against the video's middle frame). A click "
     "fills in the fields; then check it again."
@@ -66,7 +57,6 @@ ALIGN_INFO = (
     "Where the spike camera looks in the frames, and how late its clock runs, is estimated from the footage itself. "
     "The aligned recording is checked anew and restored; the files stay as they are."
 )
-GROUPS = (SIZE_FIELDS, TIME_FIELDS)
 INTRO = """# SpikeVRT
 Sharp video from a blurry colour video and the stream of a spike camera beside it. Everything runs on this machine."""
 
@@ -95,10 +85,10 @@ def build_page(place: Place, turns: Turns) -> Any:
                     sizes = gr.Radio(label="Sizes that fit the spike file", info=SIZES_INFO, visible=False,
                                      elem_id="sizes")  # fmt: skip
                     with gr.Row():
-                        size_fields = [_field(name, *words) for name, words in SIZE_FIELDS.items()]
+                        size_fields = [_field(name, *words) for name, words in labels.SIZE_FIELDS.items()]
                 with gr.Accordion(TIME_TITLE, open=False, elem_id="times") as times, gr.Row():
-                    time_fields = [_field(name, *words) for name, words in TIME_FIELDS.items()]
-                fields = dict(zip(LABELS, [*size_fields, *time_fields], strict=False))
+                    time_fields = [_field(name, *words) for name, words in labels.TIME_FIELDS.items()]
+                fields = dict(zip(labels.LABELS, [*size_fields, *time_fields], strict=False))
                 look_upload = gr.Button("Check it", variant="primary", elem_id="look-upload")
         told = gr.HTML(elem_id="told", elem_classes="told", padding=False)
 
@@ -117,17 +107,16 @@ def build_page(place: Place, turns: Turns) -> Any:
                 gr.Markdown("## Place and time of the two cameras")
                 gr.Markdown(ALIGN_INFO)
                 estimate = gr.HTML(elem_id="estimate", padding=False)
-                overlay = gr.Image(
-                    show_label=False, type="filepath", interactive=False, buttons=["fullscreen"], elem_id="overlay"
-                )
+                overlay = gr.Image(label=OVERLAY_TITLE, type="filepath", interactive=False, buttons=["fullscreen"],
+                                   elem_id="overlay")  # fmt: skip
                 with gr.Row():
-                    reach = gr.Textbox(label=REACH[0], info=REACH[1], max_lines=1, elem_id="reach")
-                    align = gr.Button(ALIGN, elem_id="align")
-                    undo = gr.Button(UNDO, visible=False, elem_id="undo")
+                    reach = gr.Textbox(label=labels.REACH[0], info=labels.REACH[1], max_lines=1, elem_id="reach")
+                    align = gr.Button(labels.ALIGN, elem_id="align")
+                    undo = gr.Button(labels.UNDO, visible=False, elem_id="undo")
                     stop_align = gr.Button("Cancel", variant="stop", interactive=False, elem_id="stop-align")
                 aligning = gr.HTML(elem_id="aligning", elem_classes="told", padding=False)
             gr.Markdown("## Restore")
-            ignore = gr.CheckboxGroup(label=IGNORE, elem_id="ignore")
+            ignore = gr.CheckboxGroup(label=labels.IGNORE, elem_id="ignore")
             weights = gr.Dropdown(label="Network (weights)", elem_id="weights")
             with gr.Row():
                 start = gr.Button("Restore", variant="primary", elem_id="start")
@@ -158,33 +147,32 @@ def build_page(place: Place, turns: Turns) -> Any:
                 return {**_shown_footage(take()), **hidden, told: "", sizes: gr.Radio(visible=False)}
             except Exception as error:
                 line = _error(error, place)
-                named = [any(_quoted(LABELS[name]) in line for name in group) for group in GROUPS]
-                opened = [gr.Accordion(open=True) if is_named else gr.skip() for is_named in named]
                 fit = error.readings if isinstance(error, SizesWanted) else ()
                 choices = [(one.line().split(maxsplit=1)[1], _said(one.format)) for one in fit]
+                groups = {size: labels.SIZE_FIELDS, times: labels.TIME_FIELDS}
+                named = {name for name, quoted in labels.QUOTED.items() if html.escape(quoted) in line}
                 return {
                     footage: None, told: line, looked: gr.Column(visible=False), **hidden,
                     sizes: gr.Radio(choices=choices, value=None, visible=bool(choices)),
-                    **dict(zip((size, times), opened, strict=True)),
+                    **{part: gr.Accordion(open=True) for part, group in groups.items() if named & group.keys()},
                 }  # fmt: skip
 
         def _shown_footage(taken: Footage) -> dict[Any, Any]:
             choices = [(f"{name}: {shipped.ABOUT[name]}", name) for name in taken.weights]
             report = taken.report
             return {
-                footage: taken, about: _about(taken), notes: _list(_notes(taken), place),
+                footage: taken, about: _about(taken), notes: _list(_notes(taken, place)),
                 preview: str(taken.preview), caption: gr.Markdown(visible=report is not None),
                 findings: "" if report is None else _findings(report.findings, place),
                 health_page: gr.DownloadButton(
-                    value=None if taken.health_page is None else str(taken.health_page), visible=report is not None
+                    value=taken.health_page and str(taken.health_page), visible=report is not None
                 ),
                 ignore: gr.CheckboxGroup(choices=list(taken.refused), value=[], visible=bool(taken.refused)),
                 weights: gr.Dropdown(choices=choices, value=taken.weights[0]),
                 looked: gr.Column(visible=True), placing: gr.Column(visible=report is not None),
-                estimate: _list(taken.lines, place), undo: gr.Button(visible=taken.before is not None),
-                overlay: gr.Image(
-                    None if taken.overlay is None else str(taken.overlay), visible=taken.overlay is not None
-                ),
+                undo: gr.Button(visible=taken.before is not None, interactive=True),
+                estimate: _list(session.shown_text(line, place) for line in taken.lines),
+                overlay: gr.Image(taken.overlay and str(taken.overlay), visible=taken.overlay is not None),
             }  # fmt: skip
 
         def show_example(name: str | None) -> dict[Any, Any]:
@@ -192,15 +180,14 @@ def build_page(place: Place, turns: Turns) -> Any:
 
         def show_upload(frames: str | None, files: list[str] | None, *given: Any) -> dict[Any, Any]:
             values = dict(zip(fields, given, strict=True))
-            return show(lambda: session.take_upload(place, frames, files or [], read_stated(values)))
+            return show(lambda: session.take_upload(place, frames, files or [], labels.read_stated(values)))
 
         def show_before(taken: Footage) -> dict[Any, Any]:
             return show(lambda: taken.before or taken)
 
         def fill_in(said: str) -> list[Any]:
             kind, width, height, rows, tag_bits = said.split()
-            values = {"spike_kind": kind, "spike_width": width, "spike_height": height, "spike_tag_bits": tag_bits}
-            return [{**values, "top_down": rows == ROWS[False]}.get(name) for name in SIZE_FIELDS]
+            return [width, height, kind, tag_bits, "", "", rows == ROWS[False]]  # in the order of SIZE_FIELDS
 
         def submit(kind: str, work: Callable[[Progress], Any]) -> dict[Any, Any]:
             hidden = gr.Column(visible=False)
@@ -239,7 +226,7 @@ def build_page(place: Place, turns: Turns) -> Any:
             if queued.state == "done":
                 is_result = isinstance(queued.result, Result)
                 made = _shown_result(queued.result) if is_result else _shown_footage(queued.result)
-            yield {**made, lines[queued.kind]: _state(turns, queued, place), **_buttons(None)}
+            yield {**_buttons(None), **made, lines[queued.kind]: _state(turns, queued, place)}
 
         def stop(queued: Ticket | None) -> None:
             if queued is not None:
@@ -305,25 +292,21 @@ def _said(form: StreamFormat) -> str:
     return f"{form.kind} {form.width} {form.height} {ROWS[form.is_bottom_up]} {form.tag_bits}"
 
 
-def _notes(taken: Footage) -> list[str]:
+def _notes(taken: Footage, place: Place) -> list[str]:
     """What was assumed or seen, and the alignment."""
     alignment = taken.recording.alignment
     lines = [] if alignment == Alignment() else [f"aligned: {alignment_words(alignment)}"]
-    return lines + [f"{about}: {note}" for about, note in taken.recording.notes.items()]
+    return lines + [f"{about}: {session.shown_text(note, place)}" for about, note in taken.recording.notes.items()]
 
 
-def _list(lines: Sequence[str], place: Place) -> str:
-    items = "".join(f"<li>{html.escape(session.shown_text(line, place))}</li>" for line in lines)
-    return f'<ul class="lines">{items}</ul>' if lines else ""
+def _list(lines: Iterable[str]) -> str:
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f"<ul>{items}</ul>" if items else ""
 
 
 def _findings(findings: Sequence[Finding], place: Place) -> str:
     shown = [dataclasses.replace(one, sentence=session.shown_text(one.sentence, place)) for one in findings]
     return findings_table(shown)
-
-
-def _quoted(label: str) -> str:
-    return html.escape(f'"{label}"')
 
 
 def _pair(made: Result, index: int) -> tuple[str, str]:
@@ -372,22 +355,22 @@ def _state(turns: Turns, queued: Ticket, place: Place) -> str:
     if queued.state == "failed":
         assert queued.error is not None
         return _error(queued.error, place)
-    words = JOBS[queued.kind]
+    begins, step, ends, stops, cancelled = JOBS[queued.kind]
     if queued.state == "done":
         is_result = isinstance(queued.result, Result)
         return _told("good", restored_words(queued.result.summary)) if is_result else ""
     if queued.state == "cancelled":
-        return _told("note", f"Cancelled. {words.cancelled}")
+        return _told("note", f"Cancelled. {cancelled}")
     if queued.is_cancelled:
-        return _told("note", f"Cancelling: {words.stops}.", "<progress></progress>")
+        return _told("note", f"Cancelling: {stops}.", "<progress></progress>")
     if queued.state == "waiting":
         before = turns.num_before(queued)
         jobs = "1 job" if before == 1 else f"{before} jobs"
         return _told("note", f"Waiting: {jobs} before yours." if before else "Starting.", "<progress></progress>")
     if not queued.done:
-        return _told("note", words.begins, "<progress></progress>")
+        return _told("note", begins, "<progress></progress>")
     if queued.done == queued.total:
-        return _told("note", words.ends.format(queued.total), "<progress></progress>")
+        return _told("note", ends.format(queued.total), "<progress></progress>")
     left = "" if queued.left_s is None else f", about {max(1, round(queued.left_s))} s left"
     bar = f'<progress value="{queued.done}" max="{queued.total}"></progress>'
-    return _told("note", f"{words.step} {queued.done} of {queued.total}{left}.", bar)
+    return _told("note", f"{step} {queued.done} of {queued.total}{left}.", bar)

@@ -23,6 +23,7 @@ from spikevrt.recording.video import VIDEO_SUFFIXES
 
 MAX_ZIP_FILES = 20_000
 PIECE_BYTES = 1 << 20
+MOST_READINGS = 12  # that are offered
 MOST_TIMES = 8  # pixels of a frame to one of the spike camera, either way, in sizes that are offered
 BESIDE_SPIKES = (".json", ".yaml")  # a spike file's sidecar, SpikeCV's config.yaml
 
@@ -34,8 +35,8 @@ class SizesWanted(ValueError):
         self.readings = tuple(readings)
         fit = "none of the sizes that are known fits"
         if readings:
-            fit = f"choose one of those that fit ({len(readings)}, the likeliest first)"
-        super().__init__(f"{spikes.name}: does not tell its size: {fit}, or state `spike_width` and `spike_height`")
+            fit = "choose one of the sizes that fit, the likeliest first"
+        super().__init__(f"{spikes.name}: does not tell its size: {fit}; or state `spike_width` and `spike_height`")
 
 
 def open_upload(frames: Path, spikes: Sequence[Path], stated: Stated, unpacked: Path, max_bytes: int) -> Recording:
@@ -83,7 +84,8 @@ def _readings(spikes: Path, frames: Path) -> list[Reading]:
     frame = read_frame(frames)
     sizes = [(frame.shape[1] // times, frame.shape[0] // times) for times in range(1, MOST_TIMES + 1)]
     found = list_readings(spikes, sizes=sizes, frame=frame)
-    return [one for one in found if SPIKE_KINDS[one.format.kind].bottom_up or not one.format.is_bottom_up]
+    told = [one for one in found if SPIKE_KINDS[one.format.kind].bottom_up or not one.format.is_bottom_up]
+    return told[:MOST_READINGS]
 
 
 def unpack(archive: Path, out: Path, max_bytes: int) -> Path:

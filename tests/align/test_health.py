@@ -119,7 +119,7 @@ def test_a_dead_block_is_found_pixel_by_pixel_and_marked_for_repair(clean: dict[
 
     recording = _broken(clean, tmp_path, kill)
     report = check_health(recording)
-    assert _odd(report) == {"dead pixels": "repaired"}
+    assert _odd(report) == {} and "filled from their neighbours" in report.finding("dead pixels").sentence
     dead = {(row, column) for row in range(20, 25) for column in range(28, 35)}
     assert set(report.bad_pixels) == dead and report.finding("dead pixels").numbers["num_pixels"] == 35
     passed = admit(recording)
@@ -135,7 +135,8 @@ def test_a_hot_pixel_is_found(clean: dict[str, Path], tmp_path: Path) -> None:
         return spikes
 
     report = check_health(_broken(clean, tmp_path, heat))
-    assert _odd(report) == {"hot pixels": "repaired"} and report.bad_pixels == ((13, 29),)
+    assert _odd(report) == {} and report.bad_pixels == ((13, 29),)
+    assert report.finding("hot pixels").numbers["num_pixels"] == 1
 
 
 def test_a_pixel_that_fires_at_every_tick_is_stuck(clean: dict[str, Path], tmp_path: Path) -> None:
@@ -144,7 +145,8 @@ def test_a_pixel_that_fires_at_every_tick_is_stuck(clean: dict[str, Path], tmp_p
         return spikes
 
     report = check_health(_broken(clean, tmp_path, stick))
-    assert _odd(report) == {"stuck pixels": "repaired"} and report.bad_pixels == ((13, 29),)
+    assert _odd(report) == {} and report.bad_pixels == ((13, 29),)
+    assert report.finding("stuck pixels").numbers["num_pixels"] == 1
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_a_flipped_stream_is_refused_with_the_flip_named(
 ) -> None:
     recording = _broken(clean, tmp_path, turn)
     finding = check_health(recording).finding("orientation")
-    assert finding.verdict == "refused" and f"with {name}" in finding.sentence
+    assert finding.verdict == "bad" and f"with {name}" in finding.sentence
     with pytest.raises(ValueError, match=f"broken: orientation: the spikes fit the frames with {name} .*ignore"):
         admit(recording)
     assert admit(recording, ignore=["orientation"]) is recording
@@ -177,23 +179,23 @@ def test_a_flipped_stream_is_refused_with_the_flip_named(
 )
 def test_a_transposed_stream_of_a_square_sensor_is_refused(tmp_path: Path, turn: Change, name: str) -> None:
     root = _square(tmp_path).root
-    assert _odd(check_health(open_recording(root))) == {}
+    assert check_health(open_recording(root)).finding("orientation").verdict == "ok"
     finding = check_health(_broken({"square": root}, tmp_path, turn, photo="square")).finding("orientation")
-    assert finding.verdict == "refused" and f"with {name} (" in finding.sentence
+    assert finding.verdict == "bad" and f"with {name} (" in finding.sentence
 
 
 def test_bgr_frames_are_refused_and_grey_ones_tell_nothing(clean: dict[str, Path], tmp_path: Path) -> None:
     for photo in PHOTOS:
         report = check_health(_broken(clean, tmp_path / photo, frames=lambda image: image[:, :, ::-1], photo=photo))
-        assert _odd(report) == {"channel order": "refused"}, photo
+        assert _odd(report) == {"channel order": "bad"}, photo
         assert report.finding("channel order").numbers["ratio"] < -0.7
         assert "exchange their first and third channel" in report.finding("channel order").sentence
     grey = _broken(clean, tmp_path, frames=lambda image: np.repeat(image[:, :, 1:2], 3, axis=2))
     finding = check_health(grey).finding("channel order")
-    assert finding.verdict == "ok" and finding.sentence.startswith("cannot tell")
+    assert finding.verdict == "cannot tell" and not finding.matters
 
 
-def test_half_of_the_ticks_emptied_is_refused_and_a_few_are_a_warning(clean: dict[str, Path], tmp_path: Path) -> None:
+def test_half_of_the_ticks_emptied_is_refused_and_a_few_are_told(clean: dict[str, Path], tmp_path: Path) -> None:
     def empty(spikes: np.ndarray) -> np.ndarray:
         spikes[1::2] = 0
         return spikes
@@ -203,9 +205,9 @@ def test_half_of_the_ticks_emptied_is_refused_and_a_few_are_a_warning(clean: dic
         return spikes
 
     finding = check_health(_broken(clean, tmp_path, empty)).finding("empty ticks")
-    assert finding.verdict == "refused" and "112 of 224 ticks hold no spike, the first is tick 1" in finding.sentence
+    assert finding.verdict == "bad" and "112 of 224 ticks hold no spike, the first is tick 1" in finding.sentence
     finding = check_health(_broken(clean, tmp_path / "few", lose)).finding("empty ticks")
-    assert finding.verdict == "warning" and finding.numbers["num_empty"] == 3
+    assert finding.verdict == "ok" and "3 of 224 ticks hold no spike" in finding.sentence
 
 
 def test_ticks_missing_in_the_middle_are_found_where_they_are(clean: dict[str, Path], tmp_path: Path) -> None:
@@ -213,61 +215,55 @@ def test_ticks_missing_in_the_middle_are_found_where_they_are(clean: dict[str, P
         return np.concatenate([spikes[:100], spikes[111:], spikes[:11]])  # the length stays, or opening would refuse
 
     finding = check_health(_broken(clean, tmp_path, drop, photo="chelsea.jpg")).finding("gaps")
-    assert finding.verdict == "warning" and "before tick 100" in finding.sentence
+    assert finding.verdict == "cannot tell" and finding.matters and "before tick 100" in finding.sentence
 
 
-def test_a_doubled_gain_is_a_warning_that_names_density(clean: dict[str, Path], tmp_path: Path) -> None:
+def test_a_doubled_gain_is_told_and_names_density(clean: dict[str, Path], tmp_path: Path) -> None:
     sensor = dataclasses.replace(OPTIONS.sensor, threshold=0.5)
     root = simulate_recording(
         ASSETS / "chelsea.jpg", tmp_path / "double", dataclasses.replace(OPTIONS, sensor=sensor)
     ).root
     report = check_health(open_recording(root))
-    assert _odd(report) == {"gain": "warning"}
+    assert _odd(report) == {}
     assert abs(report.finding("gain").numbers["spikes_per_tick_at_full_light"] - 2) < 0.15
     assert "normalize: density" in report.finding("gain").sentence
     assert admit(open_recording(root)).bad_pixels == ()
 
 
-def test_a_density_that_drifts_between_frames_is_a_warning(clean: dict[str, Path], tmp_path: Path) -> None:
+def test_a_density_that_drifts_between_frames_cannot_be_explained(clean: dict[str, Path], tmp_path: Path) -> None:
     def fade(spikes: np.ndarray) -> np.ndarray:
         return spikes * (
             np.random.default_rng(0).random(spikes.shape) < np.linspace(1, 0.5, len(spikes))[:, None, None]
         )
 
     finding = check_health(_broken(clean, tmp_path, lambda s: fade(s).astype(np.uint8))).finding("density")
-    assert finding.verdict == "warning" and "from frame 2 to frame 0" in finding.sentence
+    assert finding.verdict == "cannot tell" and "from frame 2 to frame 0" in finding.sentence
 
 
-def test_exposures_that_last_other_than_their_ticks_are_a_warning(clean: dict[str, Path], tmp_path: Path) -> None:
+def test_exposures_that_last_other_than_their_ticks_contradict_themselves(
+    clean: dict[str, Path], tmp_path: Path
+) -> None:
     root = Path(shutil.copytree(clean[PHOTOS[0]], tmp_path / "slow"))
     values = json.loads((root / "recording.json").read_text())
     values["spikes"]["tick_rate_hz"] = 10000.0
     (root / "recording.json").write_text(json.dumps(values))
     finding = check_health(open_recording(root)).finding("exposure times")
-    assert finding.verdict == "warning" and "by up to 32 ticks" in finding.sentence
+    assert finding.verdict == "cannot tell" and "by up to 32 ticks" in finding.sentence
 
 
-def test_spikes_that_come_late_hint_at_an_offset(clean: dict[str, Path], tmp_path: Path) -> None:
-    finding = check_health(
-        _broken(clean, tmp_path, lambda s: np.concatenate([s[16:], s[:16]]), photo="bridge.jpg")
-    ).finding("time offset")
-    assert finding.verdict == "warning" and abs(finding.numbers["offset_ticks"] + 16) < 2
-    assert "spikevrt align" in finding.sentence
-
-
-def test_another_scene_is_no_turned_one(clean: dict[str, Path], tmp_path: Path) -> None:
+def test_another_scene_is_refused_and_no_turned_one(clean: dict[str, Path], tmp_path: Path) -> None:
     other = open_recording(clean["bridge.jpg"])
     assert other.spikes is not None
     spikes = other.spikes.read(0, other.num_ticks)
     finding = check_health(_broken(clean, tmp_path, lambda _: spikes)).finding("orientation")
-    assert finding.verdict == "warning" and "none of the eight orientations" in finding.sentence
+    assert finding.verdict == "bad" and "none of the eight orientations" in finding.sentence
 
 
 @pytest.mark.parametrize(("value", "words"), [(0, "no spike in 224 ticks"), (1, "so the light is not known")])
 def test_a_stream_of_one_value_is_refused(clean: dict[str, Path], tmp_path: Path, value: int, words: str) -> None:
     recording = _broken(clean, tmp_path, lambda s: np.full_like(s, value))
     report = check_health(recording)
-    assert report.finding("spikes").verdict == "refused" and words in report.finding("spikes").sentence
+    assert report.finding("spikes").verdict == "bad" and words in report.finding("spikes").sentence
     with pytest.raises(ValueError, match="broken: spikes: "):
         admit(recording)
 
@@ -348,7 +344,7 @@ def test_scenes_of_hardly_any_tone_are_judged_without_a_warning(tmp_path: Path, 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         report = check_health(recording)
-    assert report.finding("channel order").sentence.startswith("cannot tell")
+    assert report.finding("channel order").verdict == "cannot tell"
 
 
 def test_frames_without_spikes_are_refused(tmp_path: Path) -> None:

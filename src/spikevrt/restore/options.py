@@ -40,7 +40,7 @@ class RestoreOptions:
     skip_sharp: Annotated[
         float | None, "leave tiles where little moves: activity below X, about 1 where nothing does (none)"
     ] = None
-    strict: Annotated[bool, "warnings of the health gate refuse a recording too"] = False
+    strict: Annotated[bool, "what the health gate cannot tell refuses a recording too"] = False
 
     def __post_init__(self) -> None:
         if self.tile_px < 0:

@@ -38,9 +38,9 @@ from spikevrt.data.prepare import prepare
 from spikevrt.data.sample import Meta, Sample
 from spikevrt.formats.layouts import open_sources
 from spikevrt.recording.frames import read_image, to_float, write_image
-from spikevrt.recording.recording import write_sidecar
 from spikevrt.recording.sidecar import BLUR_FOLDER, SHARP_FOLDER, SPIKE_FILE, Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter, read_spikes
+from spikevrt.recording.stored import write_sidecar
 from spikevrt.represent.voxel import normalise, voxelise
 
 WIDTH, HEIGHT, RATIO, TICKS, CLIP_FRAMES, NUM_BINS = 1280, 720, 2, 56, 5, 32

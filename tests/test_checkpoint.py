@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from spikevrt.checkpoint import WeightsInfo, digest, load_state, load_weights, read_info, save_state, save_weights
@@ -53,6 +54,39 @@ def test_a_truncated_weights_file_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(ValueError, match=r"w\.safetensors: not a complete safetensors file"):
         load_weights(path)
+
+
+def test_a_changed_byte_anywhere_in_a_weights_file_is_refused_in_one_line_that_names_it(tmp_path):
+    path = tmp_path / "w.safetensors"
+    tensors = {"first": torch.arange(7.0), "h": torch.ones(3, dtype=torch.bfloat16), "index": torch.tensor([3, 5])}
+    save_weights(path, tensors, INFO)
+    written = path.read_bytes()
+    for index in {*range(0, len(written), 7), len(written) - 1}:  # the header, every tensor, the last byte
+        path.write_bytes(written[:index] + bytes([written[index] ^ 1]) + written[index + 1 :])
+        with pytest.raises(ValueError, match=r"^\S+w\.safetensors: [^\n]+$"):
+            load_weights(path)
+
+
+@pytest.mark.parametrize("change", [{"voxel_std": 0.25}, {"provenance": {"seed": 122, "commit": None}}])
+def test_settings_that_are_not_those_written_are_damage_and_told_what_to_do(tmp_path, change):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"a": torch.ones(3)}, INFO)
+    with safe_open(path, framework="pt") as file:
+        document = json.loads(file.metadata()["spikevrt"])
+    save_file({"a": torch.ones(3)}, path, metadata={"spikevrt": json.dumps(document | change)})
+    for read in (load_weights, read_info):
+        with pytest.raises(ValueError, match=r"w\.safetensors: damaged: .*; copy or download it again$"):
+            read(path)
+
+
+def test_weights_without_a_checksum_are_read_and_told(tmp_path, capsys):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"a": torch.ones(3)}, INFO)
+    load_weights(path)
+    assert capsys.readouterr().err == ""
+    write_document(path)
+    assert load_weights(path)[0]["a"].tolist() == [1, 1, 1]
+    assert capsys.readouterr().err == f"spikevrt: {path}: carries no checksum; whether it is damaged cannot be told\n"
 
 
 def test_weights_without_their_description_are_refused(tmp_path):

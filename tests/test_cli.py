@@ -426,7 +426,7 @@ def test_a_video_is_restored_by_its_own_timestamps(
     spikes = ["--spikes", recording_folder / "spikes.dat", "--spike-width", 40, "--spike-height", 32]
     arguments = ["restore", video, *spikes, "--weights", micro_weights, "--out", out, "--device", "cpu"]
     assert refused(capsys, tmp_path, *arguments, "--exposure-ticks", 17).startswith(
-        "--exposure-ticks: 17; allowed: 1 to 16"
+        "--exposure-ticks: 17; allowed: 1 to 16 ticks"
     )
     assert cli.main([str(one) for one in arguments]) == 0
     assert len(list(out.glob("*.png"))) == 3
@@ -436,11 +436,13 @@ def test_options_of_loose_files_are_refused_where_nothing_obeys_them(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path
 ):
     blur, out = recording_folder / "blur", ["--out", tmp_path / "out"]
-    message = refused(capsys, tmp_path, "restore", blur, "--by-timestamps", *out)
-    assert message == "--by-timestamps: only with --spikes"
+    message = refused(capsys, tmp_path, "restore", blur, "--by-counting", *out)
+    assert message == "--by-counting: only with --spikes"
     spikes = ["--spikes", recording_folder / "spikes.dat", "--spike-width", 40, "--spike-height", 32]
-    message = refused(capsys, tmp_path, "restore", blur, *spikes, "--by-timestamps", *out)
-    assert message == f"--by-timestamps: {blur} is a folder of images, without timestamps; allowed: a video"
+    message = refused(capsys, tmp_path, "restore", blur, *spikes, "--by-counting", *out)
+    assert message == "--by-counting: needs --period-ticks or --fps"
+    message = refused(capsys, tmp_path, "restore", recording_folder, "--first-tick", 3, *out)
+    assert message == "--first-tick: only with --spikes"
     message = refused(capsys, tmp_path, "restore", recording_folder, "--linear", *out)
     assert message == f"--linear: only with a folder of images; {recording_folder} is none"
     root = make_spk_gopro(tmp_path / "set")
@@ -608,7 +610,7 @@ def test_a_truncated_picture_is_refused(
     assert str(picture) in message
 
 
-def test_weights_with_a_nan_are_refused(
+def test_damaged_weights_are_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, recording_folder: Path, micro_weights: Path
 ):
     from safetensors import safe_open
@@ -624,7 +626,8 @@ def test_weights_with_a_nan_are_refused(
         message = refused(
             capsys, tmp_path, verb, recording_folder, "--weights", micro_weights, "--out", tmp_path / "out"
         )
-        assert message == f"{micro_weights}: tensor {name!r} holds NaN or infinity"
+        what = "damaged: its tensors or settings are not those that were written"
+        assert message == f"{micro_weights}: {what}; copy or download it again"
 
 
 def test_truncated_weights_are_refused(

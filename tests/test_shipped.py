@@ -8,7 +8,14 @@ import sys
 import pytest
 
 from spikevrt import shipped
-from spikevrt.checkpoint import read_info
+from spikevrt.checkpoint import digest, load_weights, read_info
+
+TENSORS = {  # the digest of those that docs/results.md scored, taken before the files had checksums
+    "spikefold_tiny": "eeee96818f3c505c",
+    "spikevrt_tiny": "74e9a00339cd648f",
+    "spikevrt_tiny_robust": "dda6256fa591aa1d",
+    "vrt_tiny": "8ca7c1d3dea54aa3",
+}
 
 
 def test_every_network_that_ships_has_a_name_and_the_metrics_weights_have_none():
@@ -17,6 +24,11 @@ def test_every_network_that_ships_has_a_name_and_the_metrics_weights_have_none()
     for name, words in shipped.ABOUT.items():
         info = read_info(shipped.find(name))
         assert words.startswith(f"{info.model.name}; ") and ("no spikes" in words) == (info.model.spikes is None)
+
+
+def test_the_networks_that_ship_are_those_that_were_scored_and_carry_a_checksum(capsys):
+    assert {name: digest(load_weights(shipped.find(name))[0])[:16] for name in shipped.NAMES} == TENSORS
+    assert capsys.readouterr().err == ""
 
 
 def test_a_name_and_a_file_find_the_same_weights_and_none_the_default(tmp_path, monkeypatch):

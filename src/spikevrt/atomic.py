@@ -137,6 +137,8 @@ def alone_in(folder: Path, work: str) -> Iterator[None]:
 
 def _sync(path: Path) -> None:
     """Bring the bytes of a file, or of all files in a folder, to the disk, and the names in the folder."""
+    if path.is_symlink():  # what it leads to is somebody else's
+        return
     if path.is_file():
         _fsync(path)
         return

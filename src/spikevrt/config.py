@@ -16,18 +16,19 @@ from spikevrt.typed import convert, load_yaml, naming, parse_yaml, require
 
 Split = Literal["train", "val"]  # of a dataset
 FrameKind = Literal["npy", "png"]  # of a dataset's frames
+SpikeSource = Literal["precomputed", "raw"]  # spike_vox/*.npy, or spike/*.dat on the fly
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
-Binning = Literal["whole", "fractional"]  # a tick belongs to one bin, or is shared among those it overlaps
+Binning = Literal["whole", "start", "fractional"]  # a tick's bin: the last it overlaps, the one it starts in, or all
 CHECKPOINT_PARTS = ("attention", "mlp", "deform", "spikes", "fusion")
+TRUST_CUSTOM = "import and run this code, of which weights say that it makes their network (none)"
 STAGES = (1, 2, 3, 4, 5, 6, 7, 8)
 
 
 def _require_at_least(least: int, section: str, settings: Any, *names: str) -> None:
     """Raises ValueError unless each of these settings, or each entry of one that is a tuple, is `least` or more."""
     for name in names:
-        value = getattr(settings, name)
-        smallest = min(value) if isinstance(value, tuple) else value
+        smallest = min(value) if isinstance(value := getattr(settings, name), tuple) else value
         require(smallest >= least, f"{section}.{name}", smallest, f"{least} or more")
 
 
@@ -101,6 +102,7 @@ class SpikeConfig(SpikeInputs):
 
     dims: tuple[int, int, int, int] = (96, 96, 96, 96)  # channels per scale; must equal the encoder stages'
     num_blocks: int = 1  # residual 3-D blocks per scale
+    activation: Literal["leaky_relu", "relu"] = "leaky_relu"  # of the encoder; relu: also behind each residual block
     attention_heads: int = 4
     attention_mlp_ratio: float = 2.0
     fusion: Literal["TemporalCrossAttn"] = "TemporalCrossAttn"
@@ -111,8 +113,7 @@ class SpikeConfig(SpikeInputs):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        names = ("num_blocks", "attention_heads", "fusion_heads", "max_tokens")
-        _require_at_least(1, "model.spikes", self, *names)
+        _require_at_least(1, "model.spikes", self, "num_blocks", "attention_heads", "fusion_heads", "max_tokens")
         for index, dim in enumerate(self.dims):
             if dim % self.attention_heads or dim % self.fusion_heads:
                 raise ValueError(f"model.spikes.dims[{index}]: {dim} is no multiple of the number of heads")
@@ -136,25 +137,28 @@ class UnetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """SpikeVRT, or (`spikes: null`) its twin VRT; with `unet`, a U-Net with or without spikes instead."""
+    """SpikeVRT, or (`spikes: null`) its twin VRT; with `unet` a U-Net, with `custom` a network of one's own instead."""
 
     vrt: VrtConfig = VrtConfig()
     spikes: SpikeConfig | None = SpikeConfig()
     unet: UnetConfig | None = None
+    custom: str | None = None  # MODULE:FACTORY, of which `model.build_network` makes the network
+    options: dict[str, None | bool | int | float | str | list[Any] | dict[str, Any]] | None = None  # of that factory
     checkpoint: tuple[str, ...] = ()  # parts recomputed in the backward pass to save memory
     checkpoint_stages: tuple[int, ...] = STAGES  # VRT's stages where they are; fusion and spikes: scales 1 to 4
 
     @property
     def name(self) -> str:
         """The network in words, for tables and captions: SpikeVRT, VRT, U-Net; then what is special about it."""
-        words = ["U-Net" if self.unet is not None else "VRT" if self.spikes is None else "SpikeVRT"]
-        if self.unet is not None and self.unet.unshuffle > 1:
-            words.append("folded")
-        if self.unet is not None and self.spikes is None:
-            words.append("without spikes")
-        if self.spikes is not None and self.spikes.relight:
-            words.append("relit")
-        return ", ".join(words)
+        name = self.custom or ("U-Net" if self.unet else "VRT" if self.spikes is None else "SpikeVRT")
+        name += ", folded" if self.unet is not None and self.unet.unshuffle > 1 else ""
+        name += ", without spikes" if not self.is_vrt and self.spikes is None else ""
+        return name + (", relit" if self.spikes is not None and self.spikes.relight else "")
+
+    @property
+    def is_vrt(self) -> bool:
+        """Whether it is SpikeVRT or VRT, with their parts."""
+        return self.unet is None and self.custom is None
 
     @property
     def frame_by_frame(self) -> bool:
@@ -162,8 +166,12 @@ class ModelConfig:
         return self.unet is not None and self.unet.neighbours == 0
 
     def __post_init__(self) -> None:
+        if self.custom is None and self.options is not None:
+            raise ValueError("model.options: given, but model.custom, whose factory reads them, is null")
         if self.unet is not None:
-            _refuse_beside_unet(self)
+            _refuse_other_parts(self, "unet", "a U-Net")
+        elif self.custom is not None:
+            _refuse_other_parts(self, "custom", "a custom network")
         for stage in self.checkpoint_stages:
             require(stage in STAGES, "model.checkpoint_stages", stage, ", ".join(map(str, STAGES)))
         for part in self.checkpoint:
@@ -194,7 +202,7 @@ class DataConfig:
     """What is read: a dataset folder made by `spikevrt prepare`, clips of `clip_frames`, random crops of `crop_px`."""
 
     root: str = "data/dataset"
-    voxels: Literal["precomputed", "raw"] = "precomputed"  # spike_vox/*.npy, or spike/*.dat on the fly
+    voxels: SpikeSource = "precomputed"
     clip_frames: int = 5
     crop_px: int = 256
     batch: int = 8
@@ -248,7 +256,6 @@ class TrainConfig:
     device: Device = "auto"
     precision: Precision = "bf16"
     accumulate: int = 1
-    # whole copies, or parameters shared out among the ranks
     parallel: Annotated[Literal["ddp", "fsdp"], "under torchrun: train.parallel"] = "ddp"
     compile: bool = False  # torch.compile the network
     channels_last: bool = False  # kernels of convolutions in channels_last memory
@@ -298,6 +305,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     values = load_yaml(path)
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a config is a YAML mapping")
+    if any(str(name).isupper() for name in values):
+        raise ValueError(f"{path}: of an older VRT+Spike; first run `spikevrt config import {path} --out NEW.yaml`")
     for item in overrides:
         key, equals, text = item.partition("=")
         if not equals:
@@ -313,19 +322,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         return Config.from_dict(values)
 
 
-def _refuse_beside_unet(model: ModelConfig) -> None:
-    """Settings of SpikeVRT alone must have their defaults: a U-Net could not obey them."""
-    parts: list[tuple[str, Any, tuple[str, ...]]] = [
-        ("model", model, ("spikes", "unet")),
-        ("model.vrt", model.vrt, ()),
-        ("model.spikes", model.spikes, tuple(f.name for f in dataclasses.fields(SpikeInputs))),
-    ]
-    for where, part, obeyed in reversed(parts):  # a field before the part that holds it, to name it exactly
+def _refuse_other_parts(model: ModelConfig, field: str, what: str) -> None:
+    """Settings of SpikeVRT alone must have their defaults: another network could not obey them."""
+    inputs = {f.name for f in dataclasses.fields(SpikeInputs)}
+    parts: Any = (("model.spikes", model.spikes, inputs), ("model.vrt", model.vrt, ()))  # before what holds them
+    for where, part, obeyed in (*parts, ("model", model, {"spikes", "options", field})):
         for f in dataclasses.fields(part) if part is not None else ():
             if f.name not in obeyed and getattr(part, f.name) != f.default:
                 raise ValueError(
-                    f"{where}.{f.name}: {getattr(part, f.name)!r}, but a U-Net has no such part; "
-                    f"allowed with model.unet: {f.default!r}"
+                    f"{where}.{f.name}: {getattr(part, f.name)!r}, but {what} has no such part; "
+                    f"allowed with model.{field}: {f.default!r}"
                 )
 
 
@@ -352,7 +358,7 @@ class PrepareOptions:
     """
 
     num_bins: Annotated[int, "temporal bins of one exposure"] = 32
-    binning: Annotated[Binning, "of ticks among bins: whole, or a tick shared among the bins it overlaps"] = "whole"
+    binning: Annotated[Binning, "of a tick: to the last bin it overlaps, the one it starts in, or shared"] = "whole"
     frames: Annotated[FrameKind, "npy: only the crop is read; png: smaller, decoded whole"] = "npy"
     val_fraction: Annotated[float | None, f"share of the sources kept for validation ({VAL_FRACTION})"] = None
     seed: Annotated[int | None, f"of the choice of sources for validation ({VAL_SEED})"] = None
@@ -377,6 +383,7 @@ class ExportOptions:
     width: Annotated[int | None, "fix the columns"] = None
     spike_ratio: Annotated[int, "pixels to one of the spike camera, with --height"] = 2
     without_spikes: Annotated[bool, "the network on the frames alone"] = False
+    trust_custom: Annotated[tuple[str, ...], TRUST_CUSTOM, "MODULE:FACTORY"] = ()
     check: Annotated[
         bool | None, "run the file at other sizes and compare it with the network (where onnxruntime is installed)"
     ] = None

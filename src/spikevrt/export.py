@@ -28,9 +28,9 @@ import torch
 
 from spikevrt import runtime
 from spikevrt.atomic import complete_or_absent
-from spikevrt.checkpoint import WeightsInfo, load_weights
+from spikevrt.checkpoint import WeightsInfo
 from spikevrt.config import MAX_FRAMES, SUFFIXES, ExportOptions, Format, SpikeInputs
-from spikevrt.model import build_network, load_strict
+from spikevrt.model import build_network, load_strict, network_of_weights
 from spikevrt.model.network import Network
 
 if TYPE_CHECKING:
@@ -295,11 +295,9 @@ def _check_tools(kind: Format, options: ExportOptions) -> None:
 
 
 def _load(weights: Path, options: ExportOptions) -> tuple[Network, WeightsInfo]:
-    state, info = load_weights(weights)
+    network, info, state = network_of_weights(weights, options.trust_custom)
     if options.without_spikes and info.model.spikes is None:
         raise ValueError(f"without_spikes: {weights} is a network without spikes")
-    network = build_network(info.model)
-    load_strict(network, state, str(weights))
     if options.without_spikes:
         network = build_network(dataclasses.replace(info.model, spikes=None, checkpoint=()))
         load_strict(network, {name: state[name] for name in network.state_dict()}, str(weights))

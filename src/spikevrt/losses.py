@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spikevrt.checkpoint import tell_damage
 from spikevrt.config import LossConfig
 from spikevrt.light import LUMINANCE, linear_to_srgb, srgb_to_linear
 from spikevrt.lpips import Lpips, load_frozen
@@ -252,7 +253,7 @@ class VggRelu33(nn.Module):
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not a weights file, a key is missing, unknown or of a wrong shape.
+            ValueError: not a weights file, or damaged; a key is missing, unknown or of a wrong shape.
             OSError: the download failed.
         """
         super().__init__()
@@ -292,12 +293,14 @@ def _read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise many kinds; each means the same to the user
         raise ValueError(f"{path}: not a weights file ({type(error).__name__})") from None
     if not isinstance(state, dict):
         raise ValueError(f"{path}: expected a state dict of VGG-19, got {type(state).__name__}")
+    tell_damage(path, state)
     return state
 
 

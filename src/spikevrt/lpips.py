@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spikevrt import shipped
+from spikevrt.checkpoint import tell_damage
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -73,7 +74,7 @@ class Lpips(nn.Module):
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not a safetensors file; a key is missing, unknown or of a wrong shape.
+            ValueError: not a safetensors file, or damaged; a key is missing, unknown or of a wrong shape.
         """
         super().__init__()
         self.trunk = trunk
@@ -90,6 +91,7 @@ class Lpips(nn.Module):
             state = load_file(path)
         except Exception as error:  # safetensors raises many kinds; each means the same to the user
             raise ValueError(f"{path}: not a safetensors file ({type(error).__name__})") from None
+        tell_damage(path, state)
         load_frozen(self, state, str(path), f"weights of LPIPS with {trunk.name}", trunk.name)
         self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1), persistent=False)

@@ -8,12 +8,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import importlib
 import importlib.metadata
 import os
 import platform
 import random
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +26,27 @@ import torch
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # glibc, malloc.h: the keys of mallopt
 M_MXFAST, M_TRIM_THRESHOLD, M_MMAP_MAX = 1, -1, -4
+
+
+def named_function(text: str, name: str) -> Callable[..., Any]:
+    """The function or class that `text`, MODULE:FUNCTION, names. Importing it runs the module; modules of the working
+    folder are found too, as `python -m` does, and a console script does not.
+
+    Raises:
+        ValueError: `name: text: ...` where there is no such module or function, or importing it fails.
+    """
+    if re.fullmatch(r"\w+(\.\w+)*:\w+", text) is None:
+        raise ValueError(f"{name}: {text!r}; allowed: MODULE:FUNCTION")
+    module, _, attribute = text.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (Exception, SystemExit) as error:  # whatever goes wrong in somebody else's code is told in a line
+        raise ValueError(f"{name}: {text!r}: {type(error).__name__}: {error}") from error
+    if not callable(function):
+        raise ValueError(f"{name}: {text!r}: {attribute} is no function")
+    return function
 
 
 def seed_everything(seed: int) -> None:

@@ -16,6 +16,7 @@ ABOUT = {  # the network (`ModelConfig.name`), then what sets these weights apar
     TWIN: "VRT; reads no spikes",
 }
 NAMES = tuple(ABOUT)
+GAIN_DB = {DEFAULT: 5.7, TWIN: 0.3}  # over the blur, psnr_rgb of the medium suite (docs/results.md)
 COMPARED = (TWIN, REFERENCE, DEFAULT)  # what evaluate, bench and demo score where no weights are named
 
 

@@ -18,9 +18,10 @@ from spikevrt.align.pairing import linear_light, to_luminance
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import read_image, write_image
 from spikevrt.recording.loose import loose_recording
-from spikevrt.recording.recording import Recording, open_recording, write_sidecar
+from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+from spikevrt.recording.stored import write_sidecar
 from spikevrt.recording.stream import PackedStream
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording

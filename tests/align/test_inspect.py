@@ -15,10 +15,10 @@ from spikevrt.formats.convert import write_stream
 from spikevrt.mux.join import write_video
 from spikevrt.recording.alignment import Alignment, write_alignment
 from spikevrt.recording.frames import image_size, read_image, write_image
-from spikevrt.recording.recording import write_sidecar
 from spikevrt.recording.sidecar import ROWS, Exposure, StreamFormat
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.recording.spike_formats import open_stream
+from spikevrt.recording.stored import write_sidecar
 
 NUM_TICKS = 61
 

@@ -1,4 +1,4 @@
-"""The examples of docs/benchmark.md are methods; no example or benchmark imports what no longer exists."""
+"""The examples of docs/evaluation.md are methods; no example or benchmark imports what no longer exists."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_example_of_a_foreign_network_gives_every_frame_near_its_input(tmp_p
 
 
 def test_the_function_in_the_page_runs_as_it_stands(tmp_path: Path):
-    page = (ROOT / "docs" / "benchmark.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     module = types.ModuleType("my_module")
     exec(code, module.__dict__)

@@ -35,6 +35,11 @@ def test_the_figures_are_of_this_benchmark_and_of_the_weights_that_ship():
     assert {"blur", "spike_ratio", "interval_ratio", "vrt_tiny", "spikevrt_tiny"} <= names
 
 
+def test_what_restore_says_of_the_gain_by_spikes_is_what_was_measured():
+    scores = {method["name"]: method["means"]["medium"]["psnr_rgb"] for method in VALUES["methods"]}
+    assert {name: round(scores[name] - scores["blur"], 1) for name in shipped.GAIN_DB} == shipped.GAIN_DB
+
+
 def test_a_missing_mark_is_told():
     with pytest.raises(ValueError, match="the mark medium stands there 0 times; once is needed"):
         SCRIPT["filled"]("no marks", {"medium": "x"})

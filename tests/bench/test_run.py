@@ -150,7 +150,7 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path: Path, capsys):
         (["--conditions", "middle"], "conditions: middle; allowed: slow"),
         (["--method", "mine"], "method: 'mine'; allowed: NAME=MODULE:FUNCTION"),
         (["--weights", str(tmp_path / "no.safetensors")], "no.safetensors: no such weights file"),
-        (["--method", OTHER, "--method", OTHER], "methods: copied twice"),
+        (["--method", OTHER, "--method", OTHER], "--method: copied twice"),
     ):
         assert main(["bench", "--out", str(out), *arguments]) == 2
         told = capsys.readouterr().err

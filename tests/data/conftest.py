@@ -16,9 +16,9 @@ from spikevrt.config import PrepareOptions
 from spikevrt.data import prepare as dataset
 from spikevrt.formats.layouts import NO_OPTIONS, LayoutOptions, open_sources
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import write_sidecar
 from spikevrt.recording.sidecar import SPIKE_FILE, Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+from spikevrt.recording.stored import write_sidecar
 
 WIDTH, HEIGHT, RATIO, NUM_TICKS, NUM_BINS = 22, 14, 2, 17, 5
 MakeRecording = Callable[..., Path]

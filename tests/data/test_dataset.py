@@ -98,6 +98,20 @@ def test_shared_ticks_are_the_same_by_both_paths(make_recording: MakeRecording, 
         assert_same(cached[item], streamed[item])
 
 
+def test_bins_by_the_start_of_a_tick_are_the_same_by_both_paths_and_others_than_whole_ones(
+    make_recording: MakeRecording, tmp_path: Path
+):
+    recording = make_recording("a")
+    found = {}
+    for binning in ("whole", "start"):
+        root = prepare([recording], tmp_path / binning, num_bins=NUM_BINS, binning=binning, val_fraction=0)
+        cached, streamed = (clips(root, voxels=voxels, binning=binning) for voxels in ("precomputed", "raw"))
+        assert_same(cached[0], streamed[0])
+        found[binning] = np.load(root / "train" / "a" / "spike_vox" / "000000.npy")
+    whole, start = found["whole"], found["start"]
+    assert (whole != start).any() and np.array_equal(whole.sum(0), start.sum(0))  # 17 ticks in 5 bins
+
+
 def test_pictures_mapped_and_decoded_are_the_same(make_recording: MakeRecording, tmp_path: Path):
     recording = make_recording("a")
     mapped, decoded = (
@@ -599,7 +613,7 @@ def test_a_dataset_of_version_1_says_prepare_again(root: Path):
     ("name", "keys", "value", "message"),
     [
         ("dataset.json", ["num_bins"], 0, "dataset.json: num_bins: 0; allowed: 1 or more"),
-        ("dataset.json", ["binning"], "odd", "dataset.json: binning: 'odd'; allowed: whole, fractional"),
+        ("dataset.json", ["binning"], "odd", "dataset.json: binning: 'odd'; allowed: whole, start, fractional"),
         ("dataset.json", ["std"], -1.0, "dataset.json: voxel stats: .*std above 0"),
         ("dataset.json", ["train"], [3], r"dataset.json: train\[0\]: 3; allowed: str"),
         ("dataset.json", ["val"], ["a\nb"], r"dataset.json: val: .*; allowed: names of sequences"),

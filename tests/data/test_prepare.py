@@ -412,7 +412,7 @@ def test_a_recording_without_sharp_frames_is_refused(make_recording: MakeRecordi
     ("setting", "message"),
     [
         ({"frames": "jpg"}, "frames: 'jpg'; allowed: npy, png"),
-        ({"binning": "half"}, "binning: 'half'; allowed: whole, fractional"),
+        ({"binning": "half"}, "binning: 'half'; allowed: whole, start, fractional"),
         ({"num_bins": 0}, "num_bins: 0; allowed: 1 or more"),
         ({"ignore_health": ["colour"]}, "ignore_health: 'colour'; allowed: spikes, dead pixels, "),
         ({"layout": LayoutOptions(blur="blur")}, "a: a recording tells all by itself; allowed: options of layouts for"),

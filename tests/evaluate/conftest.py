@@ -16,9 +16,10 @@ from spikevrt.config import ModelConfig
 from spikevrt.evaluate import methods, runner
 from spikevrt.model.network import Network
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import open_recording, write_sidecar
+from spikevrt.recording.recording import open_recording
 from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+from spikevrt.recording.stored import write_sidecar
 from spikevrt.restore import restorer
 from spikevrt.restore.restorer import RestoreOptions
 from tests.evaluate.made_results import write_results
@@ -83,7 +84,7 @@ class Offset(Network):
 def offset_weights(tmp_path, monkeypatch):
     """A function: the path of a "weights file" that holds nothing but the offset of an `Offset` network."""
 
-    def load(path: Path, device: torch.device) -> tuple[Offset, WeightsInfo]:
+    def load(path: Path, device: torch.device, trust_custom: tuple[str, ...]) -> tuple[Offset, WeightsInfo]:
         network = Offset(float(path.read_text()))
         return network.eval(), WeightsInfo(network.config, 0.0, 1.0, {"seed": 5})
 

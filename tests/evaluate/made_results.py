@@ -17,9 +17,9 @@ import torch
 from spikevrt.bench.demo import ASSETS
 from spikevrt.evaluate import metrics, pictures
 from spikevrt.recording.frames import read_image, to_float, to_uint8, write_image
-from spikevrt.recording.recording import write_sidecar
 from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+from spikevrt.recording.stored import write_sidecar
 
 HEIGHT, WIDTH, NUM_FRAMES = 142, 178, 3  # the crop of 128 x 128 does not reach the frame's border
 EXPOSURE, PERIOD = 37, 41  # ticks

@@ -1,4 +1,4 @@
-"""Configs of the reference system: every key is taken over, always so, or refused; never dropped."""
+"""Configs of an older VRT+Spike: every key is taken over, always so, or refused; never dropped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import yaml
 from spikevrt import cli
 from spikevrt.config import CHECKPOINT_PARTS, Config, load_config
 from spikevrt.migrate.config_file import BY_NAME, COMMANDS, Imported, documented, import_config, read_old_config
-from spikevrt.migrate.keys import KEYS, Key, Only, never, plain
+from spikevrt.migrate.keys import KEYS, Key
+from spikevrt.migrate.rules import Only, left_out, never, plain
 
 ROOT = Path(__file__).resolve().parents[2]
 BASELINE = load_config(ROOT / "configs" / "vrt_spike_baseline.yaml")
@@ -67,7 +68,7 @@ LOG: {DIR: runs/base, PRINT_INTERVAL: 10, VAL_INTERVAL: 1000, IMAGE_INTERVAL: 10
 
 
 def keys_table() -> str:
-    """`KEYS` as the Markdown table of docs/training.md."""
+    """`KEYS` as the Markdown table of docs/coming_from_vrt_spike.md."""
     rows = ["| old key | becomes | remark |", "| --- | --- | --- |"]
     for key in KEYS:
         old = ", ".join(f"`{name}`" for name in key.old)
@@ -79,7 +80,7 @@ def keys_table() -> str:
 def without_new(key: Key) -> str:
     if isinstance(key.rule, Only):
         return f"always so; anything but {', '.join(f'`{plain(value)}`' for value in key.rule.allowed)} is refused"
-    return "refused" if key.rule is never else "nothing to set"
+    return "refused" if key.rule is never else "left out" if key.rule is left_out else "nothing to set"
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -113,14 +114,28 @@ def settings() -> set[str]:
     return set(below(Config, ""))
 
 
+def older_ways(config: Config) -> Config:
+    """What an old config means beside its numbers: bins by the start of a tick, fp16, its data yet to be prepared."""
+    spikes = config.model.spikes and dataclasses.replace(config.model.spikes, binning="start")
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, spikes=spikes),
+        data=dataclasses.replace(config.data, root="data/dataset_prepared"),
+        train=dataclasses.replace(config.train, precision="fp16"),
+    )
+
+
 # --- the whole ---
 
 
 def test_the_reference_setting_becomes_exactly_the_shipped_baseline(tmp_path: Path):
     result = import_config(read_old_config(write(tmp_path, OLD)))
     assert [str(line) for line in result.refused] == []
-    assert result.config == BASELINE
-    assert result.commands == ("spikevrt prepare --num-bins 32", "spikevrt train --out runs/base")
+    assert result.config == older_ways(BASELINE)
+    assert result.commands() == [
+        "spikevrt prepare data/dataset --out data/dataset_prepared --num-bins 32 --binning start --voxels precomputed",
+        "spikevrt train NEW.yaml --out runs/base",
+    ]
 
 
 def test_every_leaf_has_one_line_in_the_order_of_the_file(tmp_path: Path):
@@ -132,7 +147,7 @@ def test_every_leaf_has_one_line_in_the_order_of_the_file(tmp_path: Path):
 def test_the_config_without_spikes_is_the_baselines_twin(tmp_path: Path):
     text = OLD.replace("NAME: SpikeVRT", "USE_SPIKE: false")
     result = import_config(read_old_config(write(tmp_path, text)))
-    assert result.config == load_config(ROOT / "configs" / "vrt_baseline.yaml")
+    assert result.config == older_ways(load_config(ROOT / "configs" / "vrt_baseline.yaml"))
     told = {line.old: line.became for line in result.lines}
     assert told["MODEL.FUSE.HEADS"] == "nothing to set: MODEL.USE_SPIKE leaves out the spike branch"
     assert told["MODEL.FUSE.CHECKPOINT"] == "nothing to set: MODEL.USE_SPIKE leaves out the spike branch"
@@ -162,6 +177,8 @@ def test_every_new_name_of_the_table_is_a_setting_or_an_option_of_a_command():
 def test_every_option_of_the_table_is_one_of_its_command():
     for option in {new for key in KEYS for new in key.new if new.split()[0] in ("prepare", "train")}:
         verb, name = option.split()
+        if name.isupper():  # what stands first
+            continue
         parser = next(action for action in cli.build_parser()._actions if action.choices).choices[verb]
         assert name in parser._option_string_actions, option
 
@@ -171,7 +188,7 @@ def test_a_key_that_sets_nothing_says_why():
 
 
 def test_the_page_shows_the_table_as_it_is():
-    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "coming_from_vrt_spike.md").read_text(encoding="utf-8")
     assert keys_table() in page
 
 
@@ -198,22 +215,37 @@ def test_what_has_no_counterpart_is_refused_with_its_reason(key: Any):
     [
         ({"DATA.K": 16}, "model.spikes.num_bins", 16),
         ({"DATA.spike_bins": 16}, "model.spikes.num_bins", 16),
-        ({"DATA.TRAIN_ROOT": "a/b/train", "DATA.VAL_ROOT": "a/b/val/"}, "data.root", "a/b"),
+        ({"DATA.K": 16}, "model.spikes.binning", "start"),
+        ({"DATA.ROOT": "a/b/"}, "data.root", "a/b_prepared"),
+        ({"DATA.TRAIN_ROOT": "a/b/train", "DATA.VAL_ROOT": "a/b/val/"}, "data.root", "a/b_prepared"),
         ({"DATA.USE_PRECOMPUTED_VOXELS": False}, "data.voxels", "raw"),
         ({"DATA.CROP_SIZE": [64, 64]}, "data.crop_px", 64),
         ({"TRAIN.MAX_ITERS": "3e5"}, "optim.steps", 300_000),
         ({"TRAIN.LR": "1e-3"}, "optim.lr", 1e-3),
         ({"TRAIN.AMP": False}, "train.precision", "fp32"),
-        ({"TRAIN.AMP": True}, "train.precision", "bf16"),
-        ({"TRAIN.AMP": True, "TRAIN.AMP_DTYPE": "float16"}, "train.precision", "fp16"),
+        ({"TRAIN.AMP": True}, "train.precision", "fp16"),
+        ({"TRAIN.AMP": True, "TRAIN.AMP_DTYPE": "bfloat16"}, "train.precision", "bf16"),
         ({"TRAIN.AMP": False, "TRAIN.AMP_DTYPE": "float16"}, "train.precision", "fp32"),
         ({"TRAIN.EMA": 0.99}, "optim.ema_decay", 0.99),
         ({"TRAIN.EMA": True, "TRAIN.EMA_DECAY": 0.5}, "optim.ema_decay", 0.5),
         ({"TRAIN.EMA": False, "TRAIN.EMA_DECAY": 0.5}, "optim.ema_decay", 0.0),
         ({"TRAIN.FIX_ITER": -1}, "optim.flow_fixed_steps", 0),
         ({"TRAIN.FREEZE_VRT": True}, "optim.vrt_lr_factor", 0.0),
-        ({"MODEL.FUSE.CHUNK_SIZE": 1000, "DATA.CLIP_LEN": 7}, "model.spikes.max_tokens", 7000),
-        ({"MODEL.FUSE.CHUNK_SIZE": 1000}, "model.spikes.max_tokens", 5000),
+        ({"MODEL.FUSE.CHUNK_SIZE": 64}, "model.spikes.max_tokens", 64 * 64 * 5),
+        ({"MODEL.FUSE.CHUNK_SIZE": 48, "DATA.CLIP_LEN": 7}, "model.spikes.max_tokens", 48 * 48 * 7),
+        ({"MODEL.FUSE.CHUNK_SIZE": 64, "MODEL.SPIKE_TSA.CHUNK_SIZE": 32}, "model.spikes.max_tokens", 32 * 32 * 5),
+        ({"MODEL.SPIKE_TSA.CHUNK_SIZE": 128, "MODEL.SPIKE_TSA.ADAPTIVE_CHUNK": True, "TRAIN.BATCH_SIZE": 4,
+          "MODEL.SPIKE_TSA.MAX_BATCH_TOKENS": 40_000}, "model.spikes.max_tokens", 10_000 * 5),
+        ({"MODEL.SPIKE_TSA.CHUNK_SIZE": 128, "MODEL.SPIKE_TSA.ADAPTIVE_CHUNK": False,
+          "MODEL.SPIKE_TSA.MAX_BATCH_TOKENS": 40_000}, "model.spikes.max_tokens", 128 * 128 * 5),
+        ({"MODEL.WINDOW_SIZE": 4, "DATA.CLIP_LEN": 7}, "model.vrt.window", (7, 4, 4)),
+        ({"MODEL.VRT_CFG.use_checkpoint_attn": True}, "model.checkpoint", ("attention",)),
+        ({"MODEL.GRADIENT_CHECKPOINTING": True}, "model.checkpoint", ("attention", "mlp", "deform")),
+        ({"TRAIN.MAX_NORM": 0.5}, "optim.clip_norm", 0.5),
+        ({"TRAIN.TOTAL_STEPS": 100, "TRAIN.SCHED.WARMUP_STEPS": 100}, "optim.warmup_steps", 0),
+        ({"TRAIN.TOTAL_STEPS": 100, "TRAIN.SCHED.WARMUP_STEPS": 99}, "optim.warmup_steps", 99),
+        ({"DATALOADER.TOTAL_WORKERS": 8, "NUM_GPUS": 3}, "data.workers", 2),
+        ({"LOSS.CHARBONNIER.DELTA": 1e-4}, "loss.charbonnier_eps", 1e-4),
         ({"MODEL.PRETRAINED": "vrt.pth"}, "train.init_vrt", "vrt.pth"),
         ({"MODEL.USE_CHECKPOINT": True, "MODEL.SPIKE_TSA.CHECKPOINT": True}, "model.checkpoint",
          ("attention", "mlp", "deform", "spikes")),
@@ -244,12 +276,12 @@ def test_a_value_is_converted(old: dict[str, Any], new: str, value: Any):
         ({"MODEL.FUSE.TYPE": "concat_1x1_pre_tmsa"},
          "nothing is concatenated before VRT's attention: fusion is after the four encoder stages alone"),
         ({"MODEL.FUSE.TYPE": "add"}, "there is one fusion; possible here: TemporalCrossAttn"),
-        ({"MODEL.NAME": "EDVR"}, "unknown network; possible here: spikevrt, spike_vrt, vrt_spike, vrt"),
+        ({"MODEL.NAME": "EDVR"}, "unknown network; possible here: vrtwithspike, spikevrt, spike_vrt, vrt_spike, vrt"),
         ({"MODEL.CHANNELS_PER_SCALE": [64, 64, 64, 64]},
          "model.spikes.dims: [64, 64, 64, 64] must equal model.vrt.dims[:4] = [96, 96, 96, 96]"),
         ({"MODEL.PRETRAINED": "ours.safetensors"},
          "a published VRT deblurring checkpoint: a file that ends in .pth or .pt is needed"),
-        ({"TRAIN.OPTIM": "SGD"}, "unknown optimiser; possible here: adamw, adam"),
+        ({"TRAIN.OPTIM": "SGD"}, "unknown optimiser; possible here: adamw, adam, adamw8bit"),
         ({"TRAIN.BETAS": [0.9]}, "optim.betas: [0.9]; allowed: list of length 2"),
         ({"TRAIN.GRAD_CLIP": None}, "gradients are always clipped; set optim.clip_norm, for example 1.0"),
         ({"TRAIN.EMA": True}, "on, but with which decay? give the number, for example 0.999"),
@@ -285,16 +317,35 @@ def test_flips_without_rotations_are_refused_because_there_is_one_switch():
 
 def test_options_of_commands_are_told_as_commands():
     result = imported(DATA__SPIKE_H=250, DATA__SPIKE_W=400, TRAIN__RESUME=True, LOG__DIR="my runs/a", NUM_GPUS=[0, 1])
-    assert result.commands == (
+    assert result.commands("configs/a b.yaml") == [
         "spikevrt prepare --spike-height 250 --spike-width 400",
-        "spikevrt train --resume --out 'my runs/a'",
-        "torchrun --nproc-per-node 2",
-    )
+        "torchrun --nproc-per-node 2 -m spikevrt train 'configs/a b.yaml' --resume --out 'my runs/a'",
+    ]
+    result = imported(DATA__ROOT="old", DATA__SPIKE_H=250, DATA__SPIKE_W=400, NUM_GPUS=[0, 1], EXP_NAME="street")
+    assert result.commands() == [
+        "spikevrt prepare old --out old_prepared --spike-height 250 --spike-width 400",
+        "torchrun --nproc-per-node 2 -m spikevrt train NEW.yaml --out runs/street",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "folder"),
+    [
+        ({"EXP_NAME": "a"}, "runs/a"),
+        ({"LOG.SAVE_DIR": "outputs"}, "outputs/run"),
+        ({"LOG.SAVE_DIR": "outputs", "EXP_NAME": "a"}, "outputs/a"),
+        ({"LOG.DIR": "runs/a", "EXP_NAME": "a"}, "runs/a"),
+        ({"LOG.DIR": "runs/base"}, "runs/base"),
+    ],
+)
+def test_the_names_of_a_run_make_one_folder(old: dict[str, Any], folder: str):
+    result = import_config(old)
+    assert not result.refused and result.options == {"train --out": folder}
 
 
 def test_a_line_stays_one_line_however_long_or_odd_the_value():
     line = imported(DATA__ROOT="a\nb" * 100).lines[0]
-    assert "\n" not in str(line) and len(str(line)) < 250
+    assert "\n" not in str(line) and len(str(line)) < 500
 
 
 # --- the file ---
@@ -344,18 +395,24 @@ def run(*arguments: object) -> int:
 def test_the_written_config_is_the_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "new" / "new.yaml"
     assert run(write(tmp_path, OLD), "--out", out) == 0
-    assert load_config(out) == BASELINE
+    assert load_config(out) == older_ways(BASELINE)
     printed = capsys.readouterr().out.splitlines()
-    assert printed[1] == "DATA.K = 32 -> model.spikes.num_bins = 32, spikevrt prepare --num-bins 32"
+    assert printed[1] == (
+        "DATA.K = 32 -> model.spikes.num_bins = 32, model.spikes.binning = start, spikevrt prepare --num-bins 32, "
+        "spikevrt prepare --binning start (start: ticks fall into bins by int(t * K / T), as in the older loader)"
+    )
     assert printed[-1] == f"0 of 54 keys refused; all that is not named has its default -> {out}"
 
 
 def test_a_refused_key_stops_the_writing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "new.yaml"
-    old = write(tmp_path, "DATA: {K: 16}\nTRAIN: {EPOCHS: 100}\n")
+    old = write(tmp_path, "DATA: {K: 16}\nTRAIN: {WARMUP_EPOCHS: 100}\n")
     assert run(old, "--out", out) == 2
     told = capsys.readouterr()
-    assert told.out.splitlines()[1] == "TRAIN.EPOCHS = 100 refused: steps are counted, not epochs: set optim.steps"
+    assert (
+        told.out.splitlines()[1]
+        == "TRAIN.WARMUP_EPOCHS = 100 refused: steps are counted, not epochs: set optim.warmup_steps"
+    )
     assert told.err == (
         f"spikevrt: {old}: 1 of 2 keys refused (listed above); change or remove them, "
         "or pass --partial to write it without them\n"
@@ -365,11 +422,12 @@ def test_a_refused_key_stops_the_writing(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_partial_writes_the_rest_and_names_in_it_what_is_missing(tmp_path: Path):
     out = tmp_path / "new.yaml"
-    assert run(write(tmp_path, "DATA: {K: 16}\nTRAIN: {EPOCHS: 100}\n"), "--out", out, "--partial") == 0
+    assert run(write(tmp_path, "DATA: {K: 16}\nTRAIN: {WARMUP_EPOCHS: 100}\n"), "--out", out, "--partial") == 0
     spikes = load_config(out).model.spikes
     assert spikes is not None and spikes.num_bins == 16
     assert (
-        "# Not in it: TRAIN.EPOCHS = 100 refused: steps are counted, not epochs: set optim.steps\n" in out.read_text()
+        "# Not in it: TRAIN.WARMUP_EPOCHS = 100 refused: steps are counted, not epochs: set optim.warmup_steps\n"
+        in out.read_text()
     )
 
 
@@ -396,3 +454,74 @@ def test_options_of_the_writing_need_something_to_write(
 ):
     assert run(write(tmp_path, "DATA: {K: 16}\n"), option) == 2
     assert capsys.readouterr().err == f"spikevrt: {option}: only with --out\n"
+
+
+# --- what the older code did by itself ---
+
+
+def test_a_config_of_the_older_code_means_what_that_code_did_where_it_named_nothing():
+    old = {"MODEL.NAME": "VRTWithSpike", "MODEL.CHANNELS_PER_SCALE": [48, 48, 48, 48], "DATA.CLIP_LEN": 7}
+    result = import_config(old)
+    assert [str(line) for line in result.refused] == []
+    vrt, spikes = result.config.model.vrt, result.config.model.spikes
+    assert vrt.dims == (48,) * 13 and vrt.depths == (8,) * 7 + (4,) * 6 and vrt.window == (7, 8, 8)
+    assert vrt.independent == (11, 12) and result.config.model.checkpoint == ("attention", "mlp")
+    assert spikes is not None and (spikes.num_blocks, spikes.activation) == (2, "relu")
+    assert (result.config.train.precision, result.config.optim.warmup_steps) == ("fp16", 0)
+    unnamed = [str(line) for line in result.lines if line.old not in old]
+    assert len(unnamed) == 11 and all(" (not named: the older code's own) -> " in line for line in unnamed)
+
+
+def test_what_such_a_config_names_goes_before_the_older_codes_own():
+    old = {"MODEL.NAME": "VRTWithSpike", "MODEL.VRT.USE_CHECKPOINT_ATTN": False, "TRAIN.AMP_DTYPE": "bf16"}
+    structure = {"MODEL.VRT_CFG.WINDOW_SIZE": [6, 8, 8], "MODEL.VRT_CFG.DEPTHS": [8] * 7 + [4] * 4}
+    result = import_config(old | structure)
+    assert result.config.model.vrt == Config().model.vrt
+    assert result.config.model.checkpoint == ("mlp",) and result.config.train.precision == "bf16"
+
+
+def make_clips(root: Path, lengths: dict[str, int]) -> None:
+    for name, length in lengths.items():
+        for kind in ("blur", "sharp"):
+            (root / "train" / name / kind).mkdir(parents=True)
+            for index in range(length):
+                (root / "train" / name / kind / f"{index:06d}.png").touch()
+
+
+def test_epochs_become_the_steps_that_the_older_code_counted(tmp_path: Path):
+    make_clips(tmp_path / "old", {"a": 13, "002/b": 7, "c": 4})  # 9 + 3 + 0 clips of 5
+    old = {"DATA.ROOT": str(tmp_path / "old"), "TRAIN.EPOCHS": 3, "TRAIN.BATCH_SIZE": 2, "TRAIN.TOTAL_STEPS": 9}
+    result = import_config(old | {"TRAIN.GRADIENT_ACCUMULATION_STEPS": 3})
+    assert not result.refused and result.config.optim.steps == 3 * (12 // 2 // 3)
+    assert result.lines[3].became == "nothing to set: epochs are named, and went before steps in the older code"
+
+
+def test_epochs_of_data_that_is_not_there_say_how_to_go_on(tmp_path: Path):
+    reason = refusal(DATA__ROOT=str(tmp_path / "none"), TRAIN__EPOCHS=3)
+    assert reason.startswith("steps are counted here, not epochs: ") and reason.endswith(
+        "none/train has 0 clips of 5 frames; run this where DATA.ROOT is, or name TRAIN.TOTAL_STEPS instead"
+    )
+
+
+def test_a_folder_that_is_prepared_already_is_trained_on_as_it_is(tmp_path: Path):
+    (tmp_path / "dataset.json").touch()
+    result = imported(DATA__ROOT=str(tmp_path), DATA__K=32, EXP_NAME="a")
+    assert result.config.data.root == str(tmp_path)
+    assert result.commands() == ["spikevrt train NEW.yaml --out runs/a"]
+
+
+def test_a_run_that_went_on_from_a_checkpoint_needs_its_weights_converted():
+    old = {"TRAIN.RESUME_FROM_CHECKPOINT": True, "TRAIN.CHECKPOINT_PATH": "outputs/last.pth"}
+    assert import_config(old).lines[0].became == (
+        "convert its weights: --checkpoint outputs/last.pth, or set it to false; the optimiser starts anew"
+    )
+    assert not import_config(old, with_checkpoint=True).refused
+    assert imported(TRAIN__RESUME_FROM_CHECKPOINT=True).options == {"train --resume": "auto"}
+
+
+def test_train_points_a_config_of_the_older_code_to_its_import(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    old = write(tmp_path, OLD)
+    assert cli.main(["train", str(old), "--out", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err == (
+        f"spikevrt: {old}: of an older VRT+Spike; first run `spikevrt config import {old} --out NEW.yaml`\n"
+    )

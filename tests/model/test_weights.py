@@ -6,8 +6,10 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from spikevrt.checkpoint import digest
 from spikevrt.model import load_strict, load_vrt_checkpoint, read_vrt_checkpoint
 
 
@@ -55,6 +57,25 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
     with pytest.raises(ValueError, match="not a checkpoint of tensors"):
         read_vrt_checkpoint(tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_flipped_bit_of_a_foreign_file_is_refused_and_one_that_could_hide_it_is_told(tmp_path, capsys):
+    state = {"a": torch.arange(1000.0)}
+    paths = [tmp_path / name for name in ("zip.pth", "old.pth", "plain.safetensors", "summed.safetensors")]
+    torch.save(state, paths[0])
+    torch.save(state, paths[1], _use_new_zipfile_serialization=False)
+    save_file(state, paths[2])
+    save_file(state, paths[3], metadata={"sha256": digest(state)})
+    for path in paths:
+        assert torch.equal(read_vrt_checkpoint(path)["a"], state["a"])
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in told] == [str(path) for path in paths[1:3]]
+    for path in (paths[0], paths[3]):
+        data = path.read_bytes()
+        at = data.index(state["a"].numpy().tobytes()) + 2001
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(ValueError, match=rf"{path.name}: damaged: .*; copy or download it again"):
+            read_vrt_checkpoint(path)
 
 
 @pytest.mark.parametrize("name", ["cut.pth", "cut.safetensors"])

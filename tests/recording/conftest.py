@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import write_sidecar
 from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+from spikevrt.recording.stored import write_sidecar
 
 GEOMETRY = SpikeGeometry(7, 5)
 NUM_FRAMES, EXPOSURE_TICKS, PERIOD_TICKS = 3, 11, 13

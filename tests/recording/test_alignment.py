@@ -49,7 +49,7 @@ def test_an_offset_moves_exposures_by_whole_ticks_and_drops_frames_outside_the_s
     moved = open_recording(recording_folder)
     assert [exposure.start_tick for exposure in moved.exposures] == [2, 25]
     assert moved.exposures[0].t0_s == pytest.approx(plain.exposures[0].t0_s + 2 / plain.tick_rate_hz)
-    assert moved.dropped == ((2, "its ticks are [48, 67) with an offset of 2; allowed: inside [0, 65)"),)
+    assert moved.dropped == ((2, "its ticks are [48, 67) with an offset of 2.4; allowed: inside [0, 65)"),)
     assert plain.spikes is not None
     np.testing.assert_array_equal(moved.read_exposure_spikes(0), plain.spikes.read(2, 21))
     np.testing.assert_array_equal(moved.read_blur(1), plain.read_blur(1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -53,16 +54,38 @@ def test_rows_stored_top_down_are_obeyed(root: Path) -> None:
     np.testing.assert_array_equal(packed_flipped, SPIKES[1:13, ::-1])
 
 
+def test_a_stream_that_does_not_divide_is_split_by_a_rational_period_and_told(root: Path) -> None:
+    recording = loose_recording(root / "blur", packed(root))
+    assert [e.start_tick for e in recording.exposures] == [0, 12, 25]  # every 37/3 ticks
+    assert "37 ticks are split equally over 3 frames, one every 12.3333 ticks" in recording.notes["period"]
+    assert set(recording.notes) == {"period", "first tick", "exposure", "tick rate"}
+
+
+def test_what_is_stated_is_no_note(root: Path) -> None:
+    stated = Stated(fps=Fraction(1000, 13), tick_rate_hz=1000.0, first_tick=0, exposure="11ms")
+    recording = loose_recording(root / "blur", packed(root), stated)
+    assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(0, 11), (13, 24), (26, 37)]
+    assert not recording.notes
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "37 ticks do not split equally over 3 frames; pass period_ticks"),
         ({"first_tick": 37}, "first_tick: 37; allowed: 0 to 36"),
-        ({"period_ticks": -5}, "period_ticks: -5; allowed: 1 or more"),
-        ({"period_ticks": 13}, "37 ticks, but 3 exposures need 39"),
-        ({"period_ticks": 10, "exposure_ticks": 11}, "exposure_ticks: 11; allowed: 1 to period_ticks = 10"),
+        ({"period_ticks": -5}, "period_ticks: -5; allowed: above 0"),
+        ({"period_ticks": Fraction(1, 2)}, "period_ticks: 1/2; allowed: 1 or more"),
+        ({"period_ticks": 30}, r"lie at ticks 0 to 90 \(0.0045 s\): 2 of 3 frames lie outside; allowed: the times of"),
+        (
+            {"period_ticks": 10, "exposure_ticks": 11},
+            "exposure_ticks: 11; allowed: 1 to 10 ticks, the least",
+        ),
+        ({"period_ticks": 10, "exposure": "0.55ms"}, r"exposure: 0.55ms \(11 ticks\); allowed: 1 to 10 ticks"),
+        ({"exposure_ticks": 3, "exposure": "3ticks"}, "exposure: 3ticks, but it is told elsewhere, too; allowed: once"),
+        ({"period_ticks": 10, "fps": 30}, "fps: 30, and period_ticks 10; allowed: one of the two"),
+        ({"by_counting": True}, "by_counting: needs `period_ticks` or `fps`"),
         ({"tick_rate_hz": 0.0}, "tick_rate_hz: 0.0; allowed: above 0"),
         ({"tick_rate_hz": float("nan")}, "tick_rate_hz: nan; allowed: above 0"),
+        ({"readout": "37ticks"}, "readout: 37ticks; allowed: less than the 37 ticks of the stream"),
     ],
 )
 def test_exposures_that_do_not_fit_are_refused(root: Path, options: dict[str, Any], message: str) -> None:
@@ -70,9 +93,42 @@ def test_exposures_that_do_not_fit_are_refused(root: Path, options: dict[str, An
         loose_recording(root / "blur", packed(root), Stated(**options))
 
 
+def test_a_missing_image_leaves_the_others_where_they_were(root: Path) -> None:
+    (root / "blur" / "000002.png").rename(root / "blur" / "000003.png")
+    recording = loose_recording(root / "blur", packed(root), Stated(period_ticks=Fraction(8), exposure_ticks=7))
+    assert [(e.frame_idx, e.start_tick) for e in recording.exposures] == [(0, 0), (1, 8), (3, 24)]
+    assert recording.notes["numbers"].startswith("1 number is missing among the images (2); the frames behind keep")
+    split = loose_recording(root / "blur", packed(root))  # over the frames that there were
+    assert [e.start_tick for e in split.exposures] == [0, 9, 28]
+
+
+def test_a_stream_that_ends_early_is_told_and_its_frames_stay(root: Path) -> None:
+    recording = loose_recording(root / "blur", packed(root), Stated(period_ticks=Fraction(14)))
+    assert [recording.is_inside(index) for index in range(3)] == [True, True, False]
+    assert "the frames lie at ticks 0 to 42 (0.0021 s): 1 of 3 frames lie outside" in recording.notes["stream"]
+
+
+def test_a_stream_that_goes_on_for_longer_is_told(root: Path) -> None:
+    recording = loose_recording(root / "blur", packed(root), Stated(period_ticks=Fraction(7)))
+    assert recording.notes["stream"].endswith("16 ticks behind the last frame are not used")
+
+
+def test_a_rolling_shutter_reads_every_row_at_its_own_time(root: Path) -> None:
+    stated = Stated(period_ticks=Fraction(13), exposure="7ticks", readout="9ticks")
+    recording = loose_recording(root / "blur", packed(root), stated)
+    # rows 0 to 4 of the sensor see rows 0.5, 2.5, 4.5, 6.5, 8.5 of the frame's 0 to 9, which open a tick apart
+    assert (recording.num_ticks, recording.readout_ticks) == (28, 9)
+    delays = [0, 2, 4, 6, 8]
+    spikes = recording.read_exposure_spikes(1)
+    for row, delay in enumerate(delays):
+        np.testing.assert_array_equal(spikes[:, row], SPIKES[13 + delay : 20 + delay, row])
+    counts = recording.count_exposure(1, [0, 3, 7])
+    np.testing.assert_array_equal(counts, [spikes[:3].sum(0), spikes[3:].sum(0)])
+
+
 def test_a_video_keeps_its_own_rate_and_frames_are_read_in_any_order(root: Path, tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", [np.full((16, 16, 3), 50 * i, dtype=np.uint8) for i in range(4)], fps=50)
-    recording = loose_recording(tmp_path / "clip.mp4", packed(root), Stated(first_tick=1))
+    recording = loose_recording(tmp_path / "clip.mp4", packed(root), Stated(first_tick=1, tick_rate_hz=500.0))
     assert (recording.name, recording.num_frames, recording.fps) == ("clip", 4, 50.0)
     assert [round(recording.read_blur(index).mean() / 50) for index in (2, 0, 3)] == [2, 0, 3]
 
@@ -117,15 +173,24 @@ def test_ticks_are_the_nearest_to_the_timestamps_and_do_not_drift(root: Path, tm
     assert {e.num_ticks for e in recording.exposures} == {3}
 
 
-def test_an_even_video_meets_the_spikes_by_its_clock_when_asked(root: Path, tmp_path: Path) -> None:
-    video = clip(tmp_path / "a.mp4", (0, 10, 20))
-    recording = loose_recording(video, packed(root), Stated(tick_rate_hz=1000.0, by_timestamps=True, exposure_ticks=7))
+def test_the_length_of_the_stream_does_not_overrule_the_clock_of_a_video(root: Path, tmp_path: Path) -> None:
+    video = clip(tmp_path / "a.mp4", (0, 10, 20))  # 37 ticks: a third would be 12
+    recording = loose_recording(video, packed(root), Stated(tick_rate_hz=1000.0, exposure_ticks=7))
     assert [(e.start_tick, e.stop_tick) for e in recording.exposures] == [(0, 7), (10, 17), (20, 27)]
 
 
-def test_a_stated_period_is_obeyed_for_uneven_video_too(root: Path, tmp_path: Path) -> None:
-    recording = loose_recording(clip(tmp_path / "a.mp4", UNEVEN), packed(root), Stated(period_ticks=9))
-    assert [e.start_tick for e in recording.exposures] == [0, 9, 18, 27]
+def test_a_stated_period_must_be_that_of_the_timestamps_or_counting_is_asked_for(root: Path, tmp_path: Path) -> None:
+    video, stream = clip(tmp_path / "a.mp4", (0, 10, 21)), packed(root)  # rounded from 10.4
+    exact = Stated(period_ticks=Fraction("10.4"), tick_rate_hz=1000.0)
+    assert [e.start_tick for e in loose_recording(video, stream, exact).exposures] == [0, 10, 21]
+    wrong = Stated(period_ticks=Fraction(9), tick_rate_hz=1000.0)
+    told = "period_ticks: 9, but the timestamps of .*a.mp4 put its frames 10.50 ticks apart"
+    with pytest.raises(ValueError, match=told):
+        loose_recording(video, stream, wrong)
+    with pytest.raises(ValueError, match=r"fps: 30, but .* \(93.75 a second, at 1000 Hz\); allowed: with"):
+        loose_recording(video, stream, Stated(fps=Fraction(30), tick_rate_hz=1000.0))
+    counted = loose_recording(video, stream, replace(wrong, by_counting=True))
+    assert [e.start_tick for e in counted.exposures] == [0, 9, 18]
 
 
 def test_uneven_video_without_spikes_has_its_own_times(tmp_path: Path) -> None:
@@ -139,11 +204,10 @@ def test_uneven_video_without_spikes_has_its_own_times(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pts", "options", "message"),
     [
-        (UNEVEN, {"first_tick": 9}, r"37 ticks, but by its timestamps the video needs 42 at 1000 Hz from tick 9"),
+        (UNEVEN, {"first_tick": 25}, r"37 ticks .* lie at ticks 25 to 58 .* 3 of 4 frames lie outside; "),
         (UNEVEN, {"first_tick": 40}, "first_tick: 40; allowed: 0 to 36"),
-        (UNEVEN, {"exposure_ticks": 5}, "exposure_ticks: 5; allowed: 1 to 4, the least from frame to frame"),
-        (UNEVEN, {"tick_rate_hz": 50.0}, "tick_rate_hz: 50.0; by their timestamps frames 0 and 1 share a tick"),
-        (UNEVEN, {"by_timestamps": True, "period_ticks": 3}, "period_ticks: 3, but the timestamps tell it"),
+        (UNEVEN, {"exposure_ticks": 5}, "exposure_ticks: 5; allowed: 1 to 4 ticks, the least from frame to frame"),
+        (UNEVEN, {"tick_rate_hz": 50.0}, "tick_rate_hz: 50; frames 0 and 1 would start at the same tick"),
         (UNEVEN, {"linear": True}, r"linear: .*a\.mp4 is a video, of display values; allowed: a folder of images"),
     ],
 )
@@ -152,8 +216,3 @@ def test_timestamps_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         loose_recording(clip(tmp_path / "a.mp4", pts), packed(root), Stated(**{"tick_rate_hz": 1000.0, **options}))
-
-
-def test_a_folder_of_images_has_no_timestamps(root: Path) -> None:
-    with pytest.raises(ValueError, match="by_timestamps: .*blur is a folder of images, without timestamps"):
-        loose_recording(root / "blur", packed(root), Stated(by_timestamps=True))

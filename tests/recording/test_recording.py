@@ -18,10 +18,11 @@ from spikevrt.mux.encode import VideoTags, write_segment
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import to_float, write_pixels
 from spikevrt.recording.loose import loose_recording
-from spikevrt.recording.recording import find_recordings, open_recording, with_alignment, write_sidecar
+from spikevrt.recording.recording import find_recordings, open_recording, with_alignment
 from spikevrt.recording.sidecar import Exposure, Stated, StreamFormat
 from spikevrt.recording.spike_file import SpikeWriter
 from spikevrt.recording.spike_formats import open_stream
+from spikevrt.recording.stored import write_sidecar
 from spikevrt.recording.video import VideoFormat
 from tests.recording.conftest import (
     EXPOSURE_TICKS,
@@ -101,7 +102,7 @@ def _set(*keys: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
         (_set("frames", "count", value=4), "4 frames, but 3 exposures"),
         (_set("frames", "width", value=15), "000000.png: 14x10 pixels; the recording has 15x10"),
         (_set("exposures", value=[]), "no exposures"),
-        (_set("exposures", 2, "stop_tick", value=38), r"exposures\[2\]: ticks \[26, 38\); allowed: inside \[0, 37\)"),
+        (_set("exposures", 2, "stop_tick", value=26), r"exposures\[2\]: ticks \[26, 26\); allowed: at least one tick"),
         (_set("exposures", 1, "start_tick", value=10), r"exposures\[1\]: .* begin before the exposure before it ends"),
         (_set("exposures", 1, "frame_idx", value=0), r"exposures\[1\]: frame_idx 0 is not in rising order"),
         (_set("exposures", 1, "t1_s", value=0.0), r"exposures\[1\]: t0_s 0.013 is not before t1_s 0.0"),
@@ -112,6 +113,23 @@ def test_a_contradiction_is_refused(root: Path, change: Callable[[dict[str, Any]
     _edit(root, change)
     with pytest.raises(ValueError, match=message):
         open_recording(root)
+
+
+def test_a_frame_outside_the_stream_is_left_out_and_named_or_kept_when_asked(root: Path) -> None:
+    _edit(root, _set("exposures", 2, "stop_tick", value=38))
+    recording = open_recording(root)
+    assert [one.frame_idx for one in recording.exposures] == [0, 1]
+    assert recording.dropped == ((2, "its ticks are [26, 38); allowed: inside [0, 37)"),)
+    assert open_recording(root, keep_outside=True).num_frames == 3
+
+
+def test_a_recording_written_by_hand_needs_neither_provenance_nor_checksum(root: Path) -> None:
+    def change(values: dict[str, Any]) -> None:
+        del values["provenance"], values["spikes"]["sha256"]
+
+    _edit(root, change)
+    recording = open_recording(root)
+    assert (recording.provenance, recording.stored_sha256) == ({}, None)
 
 
 def test_a_lost_frame_is_refused(root: Path) -> None:
@@ -283,5 +301,7 @@ def test_what_lies_inside_the_stream_keeps_its_pictures(recording_folder: Path):
     np.testing.assert_array_equal(inside.read_blur(0), plain.read_blur(1))
     np.testing.assert_array_equal(inside.read_sharp(1), plain.read_sharp(2))
     far = with_alignment(plain, Alignment(offset_ticks=500.0), keep_outside=True)
-    with pytest.raises(ValueError, match=r"waves: no exposure lies inside the 65 ticks of its spikes$"):
+    with pytest.raises(
+        ValueError, match=r"waves: no frame is left: its ticks are \[500, 519\) with an offset of 500; "
+    ):
         far.inside_stream()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,11 +51,14 @@ def test_bins_follow_the_floor_rule_when_ticks_do_not_divide() -> None:
     assert voxelise(ones, num_bins=3).flatten().tolist() == [2.0, 2.0, 3.0]
 
 
+@pytest.mark.parametrize("binning", ["whole", "start"])
 @pytest.mark.parametrize(("num_ticks", "num_bins"), SIZES)
-def test_every_tick_is_counted_exactly_once(num_ticks: int, num_bins: int, device: torch.device) -> None:
+def test_every_tick_is_counted_exactly_once(
+    num_ticks: int, num_bins: int, binning: Binning, device: torch.device
+) -> None:
     spikes = _spikes(num_ticks).to(device)
     before = spikes.clone()
-    counts = voxelise(spikes, num_bins=num_bins)
+    counts = voxelise(spikes, num_bins=num_bins, binning=binning)
     assert counts.shape == (num_bins, 5, 7) and counts.dtype == torch.float32 and counts.device == spikes.device
     torch.testing.assert_close(counts.sum(0), spikes.sum(0, dtype=torch.float32), rtol=0, atol=0)
     assert torch.equal(spikes, before)
@@ -99,13 +103,39 @@ def test_no_part_of_a_spike_is_lost_by_sharing(num_ticks: int, num_bins: int) ->
 
 
 @pytest.mark.parametrize(("num_ticks", "num_bins"), [(6, 3), (64, 32), (23, 23), (5, 1)])
-def test_where_the_bins_divide_the_ticks_both_splits_agree(num_ticks: int, num_bins: int) -> None:
+def test_where_the_bins_divide_the_ticks_all_binnings_agree(num_ticks: int, num_bins: int) -> None:
     spikes = _spikes(num_ticks)
     whole = voxelise(spikes, num_bins=num_bins)
-    assert torch.equal(voxelise(spikes, num_bins=num_bins, binning="fractional"), whole)
+    for binning in ("start", "fractional"):
+        assert torch.equal(voxelise(spikes, num_bins=num_bins, binning=binning), whole)
 
 
-@pytest.mark.parametrize("binning", ["whole", "fractional"])
+@given(st.integers(1, 400), st.integers(1, 70))
+@settings(max_examples=60, deadline=None)
+def test_binning_start_puts_tick_t_into_bin_int_t_K_over_T(num_ticks: int, num_bins: int) -> None:
+    num_bins = min(num_bins, num_ticks)
+    edges = bin_edges(num_ticks, num_bins, "start")
+    assert [bisect_right(edges, t) - 1 for t in range(num_ticks)] == [
+        int(t * num_bins / num_ticks) for t in range(num_ticks)
+    ]
+
+
+@pytest.mark.parametrize("num_ticks", [23, 56, 88, 104, 137])
+def test_start_is_whole_with_time_reversed(num_ticks: int) -> None:
+    spikes = _spikes(num_ticks)
+    reversed_ = voxelise(spikes.flip(0), num_bins=11, binning="start").flip(0)
+    assert torch.equal(reversed_, voxelise(spikes, num_bins=11))
+
+
+@pytest.mark.parametrize("num_ticks", [56, 88, 104, 137])
+def test_start_and_whole_differ_in_three_to_four_of_ten_values_at_a_rate_of_a_quarter(num_ticks: int) -> None:
+    """docs/representations.md says so."""
+    spikes = (torch.rand(num_ticks, 61, 83, generator=torch.Generator().manual_seed(1)) < 0.25).to(torch.uint8)
+    whole, start = (voxelise(spikes, num_bins=32, binning=binning) for binning in ("whole", "start"))
+    assert 0.3 < (whole != start).float().mean() < 0.38
+
+
+@pytest.mark.parametrize("binning", ["whole", "start", "fractional"])
 def test_a_batch_is_the_stack_of_its_exposures(binning: Binning, device: torch.device) -> None:
     batch = _spikes(23, 2, 3).to(device)
     got = voxelise(batch, num_bins=11, binning=binning)
@@ -115,7 +145,7 @@ def test_a_batch_is_the_stack_of_its_exposures(binning: Binning, device: torch.d
             assert torch.equal(got[i, j], voxelise(batch[i, j], num_bins=11, binning=binning))
 
 
-@pytest.mark.parametrize("binning", ["whole", "fractional"])
+@pytest.mark.parametrize("binning", ["whole", "start", "fractional"])
 def test_cropping_before_or_after_is_the_same(binning: Binning) -> None:
     spikes = _spikes()
     crop = voxelise(spikes[:, 1:4, 2:7], num_bins=11, binning=binning)
@@ -139,7 +169,7 @@ def test_reversing_time_reverses_equal_bins(num_ticks: int, num_bins: int) -> No
 @pytest.mark.parametrize(("num_ticks", "num_bins"), SIZES)
 def test_counting_at_the_source_gives_the_same_bits(num_ticks: int, num_bins: int, dtype: type) -> None:
     spikes = _spikes(num_ticks)
-    for binning in ("whole", "fractional"):
+    for binning in ("whole", "start", "fractional"):
         got = count_bins(_counter(spikes, dtype=dtype), num_ticks, num_bins=num_bins, binning=binning)
         assert got.dtype == torch.float32 and torch.equal(got, voxelise(spikes, num_bins=num_bins, binning=binning))
 
@@ -163,8 +193,9 @@ def test_fewer_ticks_than_bins_are_refused_and_both_ways_out_are_named() -> None
         voxelise(_spikes(10), num_bins=32)
     with pytest.raises(ValueError, match=message):
         count_bins(_counter(_spikes(10)), 10, num_bins=32)
-    with pytest.raises(ValueError, match=message):
-        bin_edges(10, 32)
+    for binning in ("whole", "start"):
+        with pytest.raises(ValueError, match=message):
+            bin_edges(10, 32, binning)
 
 
 def test_ten_ticks_shared_among_32_bins_leave_no_bin_empty() -> None:
@@ -172,7 +203,7 @@ def test_ten_ticks_shared_among_32_bins_leave_no_bin_empty() -> None:
     assert torch.equal(shares, torch.full((32, 1, 1), 10 / 32))
 
 
-@pytest.mark.parametrize("binning", ["whole", "fractional"])
+@pytest.mark.parametrize("binning", ["whole", "start", "fractional"])
 def test_no_bins_are_refused(binning: Binning) -> None:
     with pytest.raises(ValueError, match="num_bins: 0; allowed: 1 or more"):
         voxelise(_spikes(), num_bins=0, binning=binning)
@@ -184,7 +215,7 @@ def test_no_ticks_are_refused() -> None:
 
 
 def test_an_unknown_binning_is_refused() -> None:
-    with pytest.raises(ValueError, match="binning: 'half'; allowed: whole, fractional"):
+    with pytest.raises(ValueError, match="binning: 'half'; allowed: whole, start, fractional"):
         voxelise(_spikes(), num_bins=3, binning="half")  # type: ignore[arg-type]
 
 
@@ -192,7 +223,7 @@ def test_an_unknown_binning_is_refused() -> None:
     ("values", "message"),
     [
         ({"num_bins": 0}, "num_bins: 0; allowed: 1 or more"),
-        ({"binning": "half"}, "binning: 'half'; allowed: whole, fractional"),
+        ({"binning": "half"}, "binning: 'half'; allowed: whole, start, fractional"),
     ],
 )
 def test_a_spec_that_says_nothing_possible_is_refused(values: dict[str, object], message: str) -> None:

@@ -19,9 +19,10 @@ from spikevrt.model.network import Network
 from spikevrt.mux.encode import VideoTags, write_segment
 from spikevrt.mux.join import join_segments, video_pieces
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import Recording, open_recording, write_sidecar
+from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+from spikevrt.recording.stored import write_sidecar
 from spikevrt.recording.video import VideoFormat
 from spikevrt.restore import job as job_module
 from spikevrt.restore import restorer as restorer_module
@@ -95,7 +96,7 @@ def info(config: ModelConfig, mean: float = 0.5) -> WeightsInfo:
 
 def stand_in(load: Callable[..., tuple[nn.Module, WeightsInfo]], patch: Callable[..., None] = setattr) -> None:
     """Whatever weights are named, restoring loads what `load(weights, device)` returns."""
-    patch(restorer_module, "load_network", load)
+    patch(restorer_module, "load_network", lambda weights, device, _trusted: load(weights, device))
     patch(restorer_module, "find", Path)
     patch(job_module, "find", Path)
     patch(job_module, "sha256_file", lambda path: "0")

@@ -69,13 +69,40 @@ def go_on(network: FakeNetwork) -> None:
 # --- what is written --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("weights", ["vrt_tiny", "runs/mine.safetensors"])
+def test_a_restoration_without_spikes_names_the_network_and_what_spikes_need_before_the_first_frame(
+    fake_network, recording_folder, tmp_path, capsys, monkeypatch, weights
+):
+    told = []
+
+    def answer(blur, vox):
+        told.append(capsys.readouterr().err)
+        return blur.clone()
+
+    fake_network.answer = answer
+    monkeypatch.setattr(job_module, "LONG_S", 0.0)
+    frames = recording_folder / "blur"
+    summary = restore(weights, loose_recording(frames, None), tmp_path / "a", SMALL)
+    who = f"spikevrt: {frames}: restored without spikes, by {Path(weights).stem} (VRT)"
+    gain = ": 0.3 dB above the blur, where spikes and spikefold_tiny give 5.7 (docs/results.md)"
+    needs = "; with a spike camera's stream: --spikes FILE beside the frames, or a recording of both"
+    assert told[0] == f"{who}{gain if weights == 'vrt_tiny' else ''}{needs}\n"
+    assert summary["network"] == "VRT" and summary["spikes"] is False
+    assert told[1] == "spikevrt: about 0:00:00 for all frames\n" and not any(told[2:])
+
+    told.clear()
+    restore(weights, open_recording(recording_folder), tmp_path / "b", SMALL)
+    assert told[0].endswith("; its spikes are not read: --weights spikefold_tiny reads them\n")
+
+
 def test_a_recording_becomes_a_folder_of_all_its_frames(micro_weights, recording_folder, tmp_path):
     out = tmp_path / "new" / "restored"
     summary = restore(micro_weights, open_recording(recording_folder), out, SMALL_REAL, video=True)
     assert entries(out) == {"000000.png", "000001.png", "000002.png", "restored.json", "restored.mp4"}
     assert read_image(out / "000000.png").shape == (64, 80, 3)
     assert probe_video(out / "restored.mp4").num_frames == 3
-    assert summary["num_frames"] == 3 and summary["seconds"] > 0 and summary["peak_bytes"] > 1e6
+    assert summary["spikes"] is True and summary["num_frames"] == 3
+    assert summary["seconds"] > 0 and summary["peak_bytes"] > 1e6
     assert json.loads((out / "restored.json").read_text())["options"]["tile_px"] == 64
     assert entries(out.parent) == {"restored"}
 

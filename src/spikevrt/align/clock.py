@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -115,19 +116,25 @@ def _mean_count(knots: np.ndarray, counts: np.ndarray, tick: float, soft_ticks: 
 
 @dataclass(frozen=True)
 class ClockFit:
-    """The joint maximum, over `frames`, and what it is worth.
-
-    `offset_sigma_ticks`: standard deviation of the offset by the jackknife, each frame left out in turn; infinite
-    with fewer than two frames. `sharpness`: how many times larger 1 - correlation becomes a quarter of an exposure
-    away, the homography fitted anew; 1 where the footage does not tell the offset. `scan`: (offset, loss of correlation
-    against the best) of the coarse search.
-    """
+    """The joint maximum, over `frames`; what it is worth is computed when asked for. `scan`: (offset, loss of
+    correlation against the best) of the coarse search."""
 
     fit: Fit
     frames: tuple[int, ...]
-    offset_sigma_ticks: float
-    sharpness: float
     scan: tuple[tuple[float, float], ...]
+    _search: _Search
+
+    @cached_property
+    def offset_sigma_ticks(self) -> float:
+        """Standard deviation of the offset by the jackknife, each frame left out in turn; infinite with fewer than two
+        frames."""
+        return self._search.jackknife(min(1, self._search.second), self.fit, list(self.frames))
+
+    @cached_property
+    def sharpness(self) -> float:
+        """How many times larger 1 - correlation becomes a quarter of an exposure away, the homography fitted anew; 1
+        where the footage does not tell the offset."""
+        return self._search.sharpness(self._search.second, self.fit, list(self.frames))
 
 
 def fit_clock(
@@ -147,9 +154,8 @@ def fit_clock(
     offsets.
     """
     search = _Search(cameras, light, rates, exposure_ticks / SCAN_STEPS, max_offset_ticks, space, root)
-    second = max(0, num_levels(cameras) - 2)
-    num_offsets = len(search.offsets)
-    total = num_offsets + STARTS + second + len(light)
+    second, num_offsets = search.second, len(search.offsets)
+    total = num_offsets + STARTS + second
 
     def tell(done: int) -> None:
         if progress is not None:
@@ -173,11 +179,8 @@ def fit_clock(
         if finer is None:
             return None
         fit, frames = finer
-        tell(total - len(light) - number)
-    level = min(1, second)
-    return ClockFit(
-        fit, tuple(frames), search.jackknife(level, fit, frames), search.sharpness(second, fit, frames), scan
-    )
+        tell(total - number)
+    return ClockFit(fit, tuple(frames), scan, search)
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,11 @@ class _Search:
     max_offset_ticks: int
     space: bool
     root: bool
+
+    @property
+    def second(self) -> int:
+        """The coarsest level but one, where the joint fit begins."""
+        return max(0, num_levels(self.cameras) - 2)
 
     @property
     def offsets(self) -> list[float]:

@@ -9,13 +9,15 @@ Dimension key: T ticks, h sensor rows, w sensor columns, S slices of time, P pro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spikevrt.recording.stream import SpikeStream
+from spikevrt.formats.voxel_files import VoxelStream
+from spikevrt.recording.stream import JoinedStream, SpikeStream
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, Integer, UInt8
@@ -170,7 +172,7 @@ def scan(
     breaks: list[int] = []
     num_witnesses = num_read = 0
     num_ticks = sum(stop - start for start, stop in windows)
-    for start, stop in windows:
+    for start, stop in _without_joints(stream, windows):
         probes = _Probes(start)
         for first in range(start, stop, step):
             spikes = stream.read(first, min(first + step, stop))
@@ -184,6 +186,23 @@ def scan(
         breaks += probes.breaks
         num_witnesses += probes.num_witnesses
     return Scan(tuple(windows), counts, np.concatenate(per_tick), tuple(breaks), num_witnesses)
+
+
+def _without_joints(stream: SpikeStream, windows: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The windows, parted where two files of a stream meet: between them the camera may have paused. So are the bins of
+    precomputed voxels, whose ticks have no rhythm of their own."""
+    joints = list(_joints(stream, 0))
+    for start, stop in windows:
+        yield from pairwise([start, *(tick for tick in joints if start < tick < stop), stop])
+
+
+def _joints(stream: SpikeStream, first: int) -> Iterator[int]:
+    if isinstance(stream, JoinedStream):
+        for one, start in zip(stream.streams, stream.starts, strict=False):
+            yield first + start
+            yield from _joints(one, first + start)
+    elif isinstance(stream, VoxelStream):
+        yield from range(first + stream.ticks_per_bin, first + stream.num_ticks, stream.ticks_per_bin)
 
 
 class _Probes:

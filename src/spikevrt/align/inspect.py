@@ -63,11 +63,12 @@ class Inspection:
     health: HealthReport | None = None  # of a recording
 
 
-def inspect(path: Path, options: InspectOptions | None = None) -> Inspection:
+def inspect(path: Path, options: InspectOptions | None = None, recording: Recording | None = None) -> Inspection:
     """Look at a recording folder, a spike file of any format, a folder of recordings, a dataset folder of a known
     layout, a SpikeCV folder, a folder of images, an image or a video.
 
     The whole stream of a loose spike file is read once, in bounded memory; of a recording what `check_health` reads.
+    `recording`: what was opened of the frames at `path` and spikes beside them.
 
     Raises:
         FileNotFoundError: no such path.
@@ -84,8 +85,8 @@ def inspect(path: Path, options: InspectOptions | None = None) -> Inspection:
         raise ValueError(f"{path}: {stated} is for dataset folders of a known layout; this is none")
     if is_recording or path.is_dir() or suffix in VIDEO_SUFFIXES + IMAGE_SUFFIXES:
         _refuse_geometry(path, options)
-        if is_recording:
-            return _tell_recording(open_recording(path), options)
+        if recording is not None or is_recording:
+            return _tell_recording(recording or open_recording(path), options)
         for name, value in (("out", options.out), ("report", options.report)):
             if value is not None:
                 what = "a folder of recordings; name one of them" if recordings_in(path) else "plain footage"

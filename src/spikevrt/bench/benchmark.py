@@ -24,9 +24,10 @@ import torch
 
 from spikevrt.atomic import complete_or_absent, write_text
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import Recording, open_recording, write_sidecar
+from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.sidecar import SPIKE_FILE, Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
+from spikevrt.recording.stored import write_sidecar
 from spikevrt.simulate.exact import draw, exact_scene, exact_video, grey_light, light_levels
 from spikevrt.simulate.scene import Scene
 from spikevrt.simulate.sensor import FrameExposure, SpikeSensor

@@ -22,19 +22,12 @@ from torch import Tensor
 from spikevrt.align.health import NAMES, admit
 from spikevrt.atomic import write_text
 from spikevrt.bench.benchmark import NAME, SCENES, Condition, prepare_benchmark, total_digest
-from spikevrt.evaluate.methods import (
-    Method,
-    blur_method,
-    interval_ratio_method,
-    network_method,
-    other_method,
-    spike_ratio_method,
-)
+from spikevrt.evaluate.methods import Method
 from spikevrt.evaluate.pictures import frame_path
 from spikevrt.evaluate.runner import (
     RESULTS,
     Subject,
-    method_names,
+    all_methods,
     new_results,
     plain_json,
     score,
@@ -76,12 +69,12 @@ def run_benchmark(
 ) -> dict[str, Any]:
     """Make the benchmark (in `recordings`, by default OUT/recordings), score, write OUT/results.json, print the table.
 
-    The methods are the blurry input, the two ratios, each of `weights`, and `others` (`methods.other_method`).
-    A method without spikes runs where frames differ; without spikes run those that may. Recordings pass the health
-    gate as `restore` has it, which finds broken pixels, but it refuses none: what is wrong is the condition.
+    The methods are `evaluate.runner.all_methods`. A method without spikes runs where frames differ; without spikes run
+    those that may. Recordings pass the health gate as `restore` has it, which finds broken pixels, but it refuses none:
+    what is wrong is the condition.
 
     Raises:
-        FileNotFoundError, ValueError, FileExistsError: as `prepare_benchmark`, `load_weights`, `other_method`; `out` is
+        FileNotFoundError, ValueError, FileExistsError: as `prepare_benchmark` and `all_methods`; `out` is
             a folder with something else in it.
     """
     out = Path(out)
@@ -133,15 +126,12 @@ def condition_table(results: dict[str, Any]) -> str:
 
 
 def _entries(weights: Sequence[Path], others: Sequence[str], options: RestoreOptions) -> list[Entry]:
-    entries = [Entry(make(), "1") for make in (blur_method, spike_ratio_method, interval_ratio_method)]
-    for name, path in zip(method_names(weights), weights, strict=True):
-        entries.append(Entry(network_method(name, path, options, lenient_gate), sha256_file(path)))
-    entries += [Entry(other_method(text), None) for text in others]
-    names = [entry.method.name for entry in entries]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"methods: {name} twice; give another name")
-    return entries
+    methods = all_methods(weights, others, options, lenient_gate)
+    identities = ["1"] * (len(methods) - len(weights) - len(others)) + [
+        *map(sha256_file, weights),
+        *[None] * len(others),
+    ]
+    return [Entry(method, identity) for method, identity in zip(methods, identities, strict=True)]
 
 
 def _subject(root: Path, condition: Condition, scene: str, digests: dict[str, str]) -> Subject:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from spikevrt.config import SpikeInputs
+from spikevrt.config import SpikeInputs, SpikeSource
 from spikevrt.data.sequence import PreparedSequence, check_ticks, map_array
 from spikevrt.recording.frames import check_size, read_image, to_float
 from spikevrt.recording.sidecar import Exposure
@@ -91,7 +91,7 @@ class SampleSpec:
 
     spikes: SpikeInputs | None
     stats: VoxelStats
-    voxels: Literal["precomputed", "raw"] = "raw"
+    voxels: SpikeSource = "raw"
     worsen: Callable[[Tensor, Exposure], Tensor] | None = None
 
 

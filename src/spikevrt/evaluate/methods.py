@@ -8,11 +8,9 @@ Dimension key: T frames, H rows, W columns.
 
 from __future__ import annotations
 
-import importlib
-import os
+import re
 import shlex
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -25,9 +23,10 @@ import torch
 from torch import Tensor
 
 from spikevrt import runtime
-from spikevrt.checkpoint import read_info
+from spikevrt.checkpoint import check_trusted, read_info
 from spikevrt.recording.frames import list_images, read_image, to_float
 from spikevrt.recording.recording import Recording
+from spikevrt.recording.sidecar import SIDECAR
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.represent.counts import place_counts
 from spikevrt.represent.inputs import PROFILE_DARK_RATE, short_window, spike_ratio
@@ -43,7 +42,7 @@ BLUR = "blur"  # the name of the method that returns its input
 SPIKE_RATIO = "spike_ratio"  # of the two that need no network (represent.inputs), and that a network has to beat:
 INTERVAL_RATIO = "interval_ratio"  # rates from counts (TFP), rates from intervals (TFI)
 PLAIN = (BLUR, SPIKE_RATIO, INTERVAL_RATIO)
-ALLOWED = "NAME=MODULE:FUNCTION, or NAME=COMMAND with {recording} and {out}"
+ALLOWED = "NAME=MODULE:FUNCTION, MODULE:FUNCTION, or NAME=COMMAND with {recording} and {out}"
 LAST_WORDS = 300  # characters of a failed command's output that its error repeats
 
 
@@ -133,13 +132,15 @@ class Function:
         self.device = runtime.pick_device("auto")
 
     def restore(self, recording: Recording) -> Iterator[Tensor]:
+        for index, array in enumerate(self._arrays(recording)):
+            yield _as_frame(array, recording, f"{self.name}: {recording.name}, frame {index}")
+
+    def _arrays(self, recording: Recording) -> Iterator[np.ndarray]:
         try:
-            for index, frame in enumerate(self.function(recording)):
-                yield _as_frame(frame, recording, f"{self.name}: {recording.name}, frame {index}")
-        except ValueError:
-            raise
-        except Exception as error:  # whatever goes wrong in somebody else's code is told in a line
-            raise ValueError(f"{self.name}: {recording.name}: {type(error).__name__}: {error}") from error
+            yield from map(_as_array, self.function(recording))
+        except (Exception, SystemExit) as error:  # whatever goes wrong in somebody else's code is told in a line
+            kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
+            raise ValueError(f"{self.name}: {recording.name}: {kind}{error}") from error
 
     def told(self) -> dict[str, Any]:
         return {}
@@ -165,17 +166,21 @@ def network_method(name: str, path: Path, options: RestoreOptions, gate: Gate | 
     """Weights of ours. Raises ValueError where they cannot obey the options."""
     info = read_info(path)
     check_skip(info, options.skip_sharp)
+    check_trusted(info, path, options.trust_custom)
     return Method(name, reads_spikes(info, options), partial(OurNetwork, path, options, gate), may_go_without=True)
 
 
 def other_method(text: str) -> Method:
-    """A method given as NAME=MODULE:FUNCTION or as NAME=COMMAND, which holds {recording} and {out}.
+    """A method given as NAME=MODULE:FUNCTION (without NAME= it is called as the function is) or as NAME=COMMAND, which
+    holds {recording} and {out}.
 
     The command is run without a shell for each recording, and writes 000000.png ... into the folder {out}.
 
     Raises:
         ValueError: neither of the two; or no such function.
     """
+    if re.fullmatch(r"[\w.]+:\w+", text):
+        text = f"{text.partition(':')[2]}={text}"
     name, equals, rest = text.partition("=")
     if not equals or not name.replace("_", "").replace("-", "").isalnum() or name in PLAIN:
         raise ValueError(f"method: {text!r}; allowed: {ALLOWED}")
@@ -184,42 +189,46 @@ def other_method(text: str) -> Method:
             words = shlex.split(rest)
         except ValueError as error:
             raise ValueError(f"method: {text!r}: {error}") from None
-        run = partial(_run_command, name, words)
+        run = partial(_run_command, words)
         return Method(name, True, lambda: Function(name, run, rest))
-    module, colon, attribute = rest.partition(":")
-    if not colon or " " in rest:
+    if ":" not in rest or " " in rest:
         raise ValueError(f"method: {text!r}; allowed: {ALLOWED}")
-    if os.getcwd() not in sys.path:  # as `python -m` does, and a console script does not
-        sys.path.insert(0, os.getcwd())
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise ValueError(f"method: {text!r}: {error}") from None
-    if not callable(function):
-        raise ValueError(f"method: {text!r}: {attribute} is no function")
+    function = runtime.named_function(rest, "method")
     return Method(name, True, lambda: Function(name, function, rest))
 
 
-def _run_command(name: str, words: list[str], recording: Recording) -> Iterator[np.ndarray]:
+def _run_command(words: list[str], recording: Recording) -> Iterator[np.ndarray]:
+    if not (recording.root / SIDECAR).is_file():
+        raise ValueError(f"{recording.root} is no recording's folder (no {SIDECAR}); allowed here: MODULE:FUNCTION")
     with tempfile.TemporaryDirectory() as folder:
         filled = [word.replace("{recording}", str(recording.root)).replace("{out}", folder) for word in words]
         try:
             done = subprocess.run(filled, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
         except OSError as error:
-            raise ValueError(f"{name}: {filled[0]}: {error.strerror}") from None
+            raise ValueError(f"{filled[0]}: {error.strerror}") from None
         if done.returncode:
             said = " ".join((done.stderr or done.stdout).split())[-LAST_WORDS:]
-            raise ValueError(f"{name}: {recording.name}: exit status {done.returncode}: {said or 'nothing was said'}")
+            raise ValueError(f"exit status {done.returncode}: {said or 'nothing was said'}")
         yield from map(read_image, list_images(Path(folder)))
 
 
-def _as_frame(frame: Any, recording: Recording, what: str) -> Tensor:
-    """Any of the allowed kinds as float32 (3, H, W). Raises ValueError: another size or kind."""
+def _as_array(frame: Any) -> np.ndarray:
+    if not isinstance(frame, Tensor):
+        return np.asarray(frame)
+    array: np.ndarray = (frame.float() if frame.is_floating_point() else frame).detach().cpu().numpy()
+    return array
+
+
+def _as_frame(array: np.ndarray, recording: Recording, what: str) -> Tensor:
+    """Any of the allowed kinds as float32 (3, H, W). Raises ValueError: another size or kind, no picture's values."""
     height, width = recording.height, recording.width
-    array = frame.detach().cpu().numpy() if isinstance(frame, Tensor) else np.asarray(frame)
     if array.dtype == np.uint8 and array.shape == (height, width, 3):
         return to_float(array)
     if array.dtype.kind == "f" and array.shape == (3, height, width):
+        if not np.isfinite(array).all():
+            raise ValueError(f"{what}: holds NaN or infinity; allowed: floats in [0, 1]")
+        if not -1 <= (mean := float(array.mean())) <= 2:  # levels, most likely; a picture may overshoot a little
+            raise ValueError(f"{what}: floats of mean {mean:g}; allowed: floats in [0, 1]")
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
     allowed = f"uint8 ({height}, {width}, 3) or float (3, {height}, {width})"
     raise ValueError(f"{what}: {array.dtype} of shape {array.shape}; allowed: {allowed}")

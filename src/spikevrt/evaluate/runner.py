@@ -30,11 +30,14 @@ from spikevrt.atomic import complete_or_absent, refuse_existing, write_text
 from spikevrt.evaluate import metrics, scores
 from spikevrt.evaluate.methods import (
     BLUR,
+    INTERVAL_RATIO,
     PLAIN,
+    SPIKE_RATIO,
     Method,
     blur_method,
     interval_ratio_method,
     network_method,
+    other_method,
     spike_ratio_method,
 )
 from spikevrt.evaluate.pictures import frame_path, picture_path, write_three_columns
@@ -84,26 +87,24 @@ def write_results(
     folder: Path,
     options: RestoreOptions,
     *,
+    others: Sequence[str] = (),
     keep_frames: bool = False,
     measure: Measure = DEFAULT_MEASURE,
     gate: Gate | None = None,
 ) -> dict[str, Any]:
-    """Score the blurry input, the two baselines without a network (where there are spikes) and each network; write
-    and return what results.json in `folder` holds.
+    """Score `all_methods`, the two baselines only where there are spikes; write and return what results.json in
+    `folder` holds.
 
     `folder` exists. It also gets one picture (blurry | restored | sharp) per method and recording, and with
-    `keep_frames` the frames that networks restored.
+    `keep_frames` the frames that networks and `others` restored.
 
     Raises:
         FileNotFoundError, ValueError: an input that is missing, damaged, or has no sharp frames.
     """
-    weights, admitted = [find(path) for path in weights], _admitted(recordings, options, gate)
-    names = method_names(weights)
-    networks = [network_method(*pair, options, gate) for pair in zip(names, weights, strict=True)]
-    methods = [blur_method()]
-    if all(recording.spikes is not None for recording in admitted):
-        methods += [spike_ratio_method(), interval_ratio_method()]
-    methods += networks
+    methods = all_methods([find(path) for path in weights], others, options, gate)
+    admitted = _admitted(recordings, options, gate)
+    if any(recording.spikes is None for recording in admitted):
+        methods = [method for method in methods if method.name not in (SPIKE_RATIO, INTERVAL_RATIO)]
     subjects = [Subject(recording.name, recording) for recording in admitted]
     results = new_results(subjects, options, measure, folder)
     num_frames = sum(recording.num_frames for recording in admitted) * len(methods)
@@ -114,7 +115,7 @@ def write_results(
             progress(next(done), num_frames)
 
         for method in methods:
-            keep = functools.partial(_keep, method.name, folder, frames=keep_frames and method.name in names)
+            keep = functools.partial(_keep, method.name, folder, frames=keep_frames and method.name not in PLAIN)
             results["methods"].append(
                 score(method, subjects, measure, keep=None if method.name == BLUR else keep, advance=advance)
             )
@@ -142,6 +143,26 @@ def new_results(subjects: Sequence[Subject], options: RestoreOptions, measure: M
 def write_json(path: Path, results: dict[str, Any]) -> None:
     """Write results, complete or not at all."""
     write_text(path, json.dumps(plain_json(results), indent=1, allow_nan=False) + "\n")
+
+
+def all_methods(
+    weights: Sequence[Path], others: Sequence[str], options: RestoreOptions, gate: Gate | None
+) -> list[Method]:
+    """What is scored, in the order of the table: the blurry input, the two baselines without a network, the network of
+    each of `weights`, and `others`, as `other_method` reads them.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_weights` and `other_method`; two of one name.
+    """
+    methods = [blur_method(), spike_ratio_method(), interval_ratio_method()]
+    for name, path in zip(method_names(weights), weights, strict=True):
+        methods.append(network_method(name, path, options, gate))
+    methods += map(other_method, others)
+    names = [method.name for method in methods]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"method: {name} twice; give another name, as NAME=MODULE:FUNCTION")
+    return methods
 
 
 def method_names(weights: Sequence[Path]) -> list[str]:

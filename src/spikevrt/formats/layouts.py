@@ -8,30 +8,40 @@ Words: split ("train", "val"), clip (a folder of consecutive frames), stem (a fi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from spikevrt.config import PrepareOptions, Split
+from spikevrt.config import PrepareOptions, SpikeSource, Split
 from spikevrt.data.prepare import Sources
+from spikevrt.formats.clip_files import (
+    SpikeFiles,
+    assumptions,
+    by_stem,
+    clip_format,
+    spike_streams,
+    wrong_ticks,
+    wrong_voxels,
+)
 from spikevrt.formats.dataset_trees import (
     GOPRO_TICKS,
     LAYOUTS,
     NO_OPTIONS,
     Layout,
     LayoutOptions,
+    averaged_ticks,
     base_folder,
     clips_with,
     find_layout,
+    frame_numbers,
+    frame_places,
 )
-from spikevrt.recording.arrays import npy_shape
+from spikevrt.formats.voxel_files import VoxelStream
 from spikevrt.recording.frames import IMAGE_SUFFIXES, image_size
 from spikevrt.recording.recording import Recording, find_recordings, open_recording
-from spikevrt.recording.sidecar import SPIKECV_CONFIG, Exposure, read_spikecv_config
-from spikevrt.recording.spike_file import SpikeGeometry, count_ticks
-from spikevrt.recording.stream import JoinedStream, PackedStream
+from spikevrt.recording.sidecar import Exposure
+from spikevrt.recording.stream import JoinedStream, SpikeStream
 
 TAKES_NONE = "a recording tells all by itself; allowed: options of layouts for dataset folders alone"
 __all__ = ["LayoutOptions", "LayoutRecording", "find_layout", "layout_recordings", "open_recordings", "open_sources"]
@@ -42,6 +52,7 @@ class LayoutRecording(Recording):
     """A clip of a dataset folder; its root is the folder of its blurry frames, which is seldom a name."""
 
     clip: str = ""
+    num_bins: int | None = None  # of precomputed voxels
 
     @property
     def name(self) -> str:
@@ -62,12 +73,12 @@ def layout_recordings(root: str | Path, options: LayoutOptions = NO_OPTIONS) -> 
         raise ValueError(f"{root}: no dataset of a known layout; allowed: {', '.join(kind.name for kind in LAYOUTS)}")
     folder = base_folder(root, layout)
     blur = _choose_blur(folder, layout, options)
-    no_spikes = not any(clips_with(folder, layout, layout.spikes, split, blur) for split in layout.splits)
+    source = _spike_source(folder, layout, options, blur)
     found: dict[Split, list[LayoutRecording]] = {split: [] for split in get_args(Split)}
     for split in layout.splits:
         clips = clips_with(folder, layout, layout.blur, split, blur)
         for clip in _listed(folder, layout, split, clips):
-            found[split].append(_recording(folder, layout, options, split, clip, blur, no_spikes=no_spikes))
+            found[split].append(_recording(folder, layout, options, split, clip, blur, source))
     return found
 
 
@@ -144,10 +155,32 @@ def open_sources(
         raise ValueError(f"{paths[0]}: {TAKES_NONE}")
     if own and val:
         raise ValueError(f"val: {val[0]}, but {theirs[0]} brings its own split; allowed: none with a dataset folder")
+    for recording, _ in own:
+        found = recording.num_bins if isinstance(recording, LayoutRecording) else None
+        if found is not None and found % options.num_bins:
+            raise ValueError(
+                f"num_bins: {options.num_bins}; {recording.root.parent} has voxels of {found}; allowed: "
+                f"{found}, or what divides it"
+            )
     for name, value in (("val_fraction", options.val_fraction), ("seed", options.seed)):
         if own and not loose and value is not None:
             raise ValueError(f"{name}: {value}, but {paths[0]} brings its own split; allowed: none")
     return Sources(loose, [open_recording(path) for path in find_recordings(val)], own)
+
+
+def _spike_source(root: Path, layout: Layout, options: LayoutOptions, blur: str) -> SpikeSource | None:
+    """Which spikes are read; None: there are none. Raises ValueError where those that were asked for are not there."""
+    templates: dict[SpikeSource, str | None] = {"raw": layout.spikes, "precomputed": layout.voxels}
+    there: list[SpikeSource] = [
+        source
+        for source, template in templates.items()
+        if template and any(clips_with(root, layout, template, split, blur) for split in layout.splits)
+    ]
+    if options.voxels is not None and options.voxels not in there:
+        raise ValueError(
+            f"voxels: {options.voxels}; allowed for {root}: {', '.join(there) or 'none, it has no spikes'}"
+        )
+    return options.voxels or next(iter(there), None)
 
 
 def _choose_blur(root: Path, layout: Layout, options: LayoutOptions) -> str:
@@ -163,26 +196,37 @@ def _choose_blur(root: Path, layout: Layout, options: LayoutOptions) -> str:
 
 
 def _recording(
-    root: Path, layout: Layout, options: LayoutOptions, split: Split, clip: str, blur: str, *, no_spikes: bool
+    root: Path,
+    layout: Layout,
+    options: LayoutOptions,
+    split: Split,
+    clip: str,
+    blur: str,
+    source: SpikeSource | None,
 ) -> LayoutRecording:
     def place(template: str) -> Path:
         return root / template.format(split=layout.splits[split], clip=clip, blur=blur)
 
     folder = place(layout.blur)
-    pictures = _by_stem(folder, IMAGE_SUFFIXES)
-    sharp = _by_stem(place(layout.sharp), IMAGE_SUFFIXES) if layout.sharp else {}
-    files = {} if no_spikes else _by_stem(place(layout.spikes), (".dat",))
-    numbers = _numbers(folder, {*pictures, *files}, layout)
+    pictures = by_stem(folder, IMAGE_SUFFIXES)
+    sharp = by_stem(place(layout.sharp), IMAGE_SUFFIXES) if layout.sharp else {}
+    there = SpikeFiles(
+        tuple(by_stem(place(layout.spikes), (".dat",)).values()),
+        tuple(by_stem(place(layout.voxels), (".npy",)).values()) if layout.voxels else (),
+    )
+    files = {path.stem: path for path in (there.raw if source == "raw" else there.voxels if source else ())}
+    no_spikes = source is None
+    numbers = frame_numbers(folder, {*pictures, *files}, layout)
     if not pictures:
         raise ValueError(f"{folder}: no images in it; allowed: {', '.join(IMAGE_SUFFIXES)}")
     stems = sorted(pictures, key=lambda stem: numbers[stem])
-    places = _places(numbers, layout)
+    places = frame_places(numbers, layout)
     sizes = {stem: _size(pictures[stem]) for stem in stems}
     known = [size for size in sizes.values() if isinstance(size, tuple)]
     if not known:
         raise ValueError(f"{folder}: no frame can be used; the first: {sizes[stems[0]]}")
     height, width = known[0]
-    geometry = _geometry(root, layout, options, folder, (width, height), place(layout.spikes).with_name("spike_vox"))
+    form = clip_format(root, layout, options, folder, (width, height), there, source)
     ticks = _ticks_of(layout, clip, blur)
     needs_sharp = bool(sharp)
     kept: list[str] = []
@@ -198,14 +242,15 @@ def _recording(
         elif not no_spikes and stem not in files:
             reason = f"no spike file for {pictures[stem]}"
         elif not no_spikes:
-            reason = _wrong_ticks(files[stem], geometry, ticks)
+            path = files[stem]
+            reason = wrong_ticks(path, form, ticks) if source == "raw" else wrong_voxels(path, form)
         if reason is None:
             kept.append(stem)
         else:
             dropped.append((places[stem], reason))
     if not kept:
         raise ValueError(f"{folder}: no frame can be used; the first: {sorted(dropped)[0][1]}")
-    streams = () if no_spikes else tuple(PackedStream(files[stem], geometry) for stem in kept)
+    streams = spike_streams(options, source, [files[stem] for stem in kept] if source else [], form)
     frames = [(places[stem], numbers[stem]) for stem in kept]
     exposures, fps = _exposures(layout, options, streams, frames, min(places.values()), ticks)
     return LayoutRecording(
@@ -221,18 +266,9 @@ def _recording(
         provenance={"layout": layout.name, "split": split, "clip": clip} | ({"blur": blur} if blur else {}),
         dropped=tuple(sorted(dropped)),
         clip=clip,
+        assumed=assumptions(there, streams),
+        num_bins=next((stream.shape[0] for stream in streams if isinstance(stream, VoxelStream)), None),
     )
-
-
-def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
-    """Files of a folder by name without suffix; hidden ones (.DS_Store) and other kinds are skipped."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file():
-            if path.stem in found:
-                raise ValueError(f"{path}: {found[path.stem].name} is the same frame; allowed: one of the two")
-            found[path.stem] = path
-    return found
 
 
 def _size(path: Path) -> tuple[int, int] | str:
@@ -243,100 +279,18 @@ def _size(path: Path) -> tuple[int, int] | str:
         return str(error)
 
 
-def _numbers(folder: Path, stems: set[str], layout: Layout) -> dict[str, int]:
-    """Each frame's number: its name, or in base 4 (spk-x4k: NNNN, then NNNN_000 to NNNN_002).
-
-    Raises ValueError when a name is none, or two are the same number.
-    """
-    numbers: dict[str, int] = {}
-    form = r"([0-9]{1,9})(?:_([0-9]{3}))?" if layout.name == "spk-x4k" else r"([0-9]{1,9})"
-    for stem in sorted(stems):
-        match = re.fullmatch(form, stem)
-        if match is None:
-            raise ValueError(f"{folder}: a frame is named {stem!r}; allowed: numbers")
-        numbers[stem] = int(match[1])
-        if layout.name == "spk-x4k":
-            numbers[stem] = 4 * int(match[1]) + (0 if match[2] is None else 1 + int(match[2]))
-    if len(set(numbers.values())) < len(numbers):
-        raise ValueError(f"{folder}: two frames have the same number; allowed: each once")
-    return numbers
-
-
-def _places(numbers: dict[str, int], layout: Layout) -> dict[str, int]:
-    """Each frame's index, which rises by one from a frame to the next: so a frame that is missing leaves a gap."""
-    rising = sorted(numbers.values())
-    step = layout.number_step or min((b - a for a, b in zip(rising, rising[1:], strict=False)), default=1)
-    if step == 1:
-        return numbers
-    if any((number - rising[0]) % step for number in rising):
-        return {stem: rising.index(number) for stem, number in numbers.items()}
-    return {stem: (number - rising[0]) // step for stem, number in numbers.items()}
-
-
-def _geometry(
-    root: Path, layout: Layout, options: LayoutOptions, folder: Path, frame: tuple[int, int], vox_folder: Path
-) -> SpikeGeometry:
-    """The sensor's size: the layout's, checked against the frames and against what else tells it."""
-    stated = None
-    if options.spike_width is not None and options.spike_height is not None:
-        stated = options.spike_width, options.spike_height
-    if layout.name == "s-vrt" and stated is None:
-        config = root / "GOPRO_Large_spike_seq" / SPIKECV_CONFIG
-        stated = read_spikecv_config(config) if config.is_file() else None
-    if layout.ratio is None:
-        size = stated or _voxel_size(vox_folder)
-        if size is None:
-            raise ValueError(
-                f"{folder.parent}: does not tell the size of its spikes; pass --spike-width, --spike-height"
-            )
-        ratio = max(1, frame[0] // size[0])
-    else:
-        ratio = layout.ratio
-        size = layout.size or (frame[0] // ratio, frame[1] // ratio)
-        if stated not in (None, size):
-            raise ValueError(
-                f"{folder}: spikes of {stated[0]}x{stated[1]} stated; {layout.name} has {size[0]}x{size[1]}"
-            )
-    if frame != (size[0] * ratio, size[1] * ratio):
-        raise ValueError(
-            f"{folder}: frames of {frame[0]}x{frame[1]} and spikes of {size[0]}x{size[1]}; "
-            f"allowed: frames {layout.ratio or 'a whole number of'} times as wide and high"
-        )
-    return SpikeGeometry(*size)
-
-
-def _voxel_size(folder: Path) -> tuple[int, int] | None:
-    """Width and height of the first precomputed voxels (K, h, w); None when there are none. Raises ValueError."""
-    for path in sorted(folder.glob("*.npy")):
-        shape = npy_shape(path)
-        if len(shape) != 3 or 0 in shape:
-            raise ValueError(f"{path}: voxels of shape {shape}; allowed: (bins, height, width)")
-        return shape[2], shape[1]
-    return None
-
-
 def _ticks_of(layout: Layout, clip: str, blur: str) -> tuple[int, ...]:
     """What the files of a clip may hold."""
     if layout.name == "spk-x4k":
         return (int(blur),)
-    averaged = re.search(r"_(07|11|13)_", clip) if layout.file_ticks == tuple(GOPRO_TICKS.values()) else None
-    return (GOPRO_TICKS[averaged[1]],) if averaged else layout.file_ticks
-
-
-def _wrong_ticks(path: Path, geometry: SpikeGeometry, allowed: tuple[int, ...]) -> str | None:
-    try:
-        ticks = count_ticks(path, geometry)
-    except ValueError as error:
-        return str(error)
-    if allowed and ticks not in allowed:
-        return f"{path}: {ticks} ticks of {geometry.width}x{geometry.height}; allowed: {', '.join(map(str, allowed))}"
-    return None
+    averaged = averaged_ticks(clip) if layout.file_ticks == tuple(GOPRO_TICKS.values()) else None
+    return layout.file_ticks if averaged is None else (averaged,)
 
 
 def _exposures(
     layout: Layout,
     options: LayoutOptions,
-    streams: tuple[PackedStream, ...],
+    streams: Sequence[SpikeStream],
     frames: list[tuple[int, int]],
     first: int,
     ticks: tuple[int, ...],
@@ -352,7 +306,7 @@ def _exposures(
         held = streams[index].num_ticks if streams else (*ticks, 1)[0]
         wanted = options.exposure_ticks or layout.exposure_ticks or held
         if wanted > held:
-            raise ValueError(f"exposure_ticks: {wanted}; allowed: 1 to {held}, the ticks of {streams[index].path}")
+            raise ValueError(f"exposure_ticks: {wanted}; allowed: 1 to {held}, the ticks of {streams[index].files[0]}")
         margin = (held - wanted) // 2
         period = period or layout.period_ticks or held
         if layout.name == "spk-x4k":  # numbers count ticks, and name the middle of the exposure
@@ -380,7 +334,7 @@ def _listed(root: Path, layout: Layout, split: Split, clips: list[str]) -> list[
         if len(words) != 4 or not (words[1].isdecimal() and words[3].isdecimal()) or words[0] not in clips:
             raise ValueError(f"{lists[0]}: {line[:80]!r}; allowed: clip that is there, frames, 0, first index")
         folder = root / layout.blur.format(split=layout.splits[split], clip=words[0], blur="")
-        numbers = _numbers(folder, set(_by_stem(folder, IMAGE_SUFFIXES)), layout).values()
+        numbers = frame_numbers(folder, set(by_stem(folder, IMAGE_SUFFIXES)), layout).values()
         if (len(numbers), min(numbers, default=-1)) != (int(words[1]), int(words[3])):
             raise ValueError(
                 f"{lists[0]}: {line[:80]!r}, but {folder} has {len(numbers)} frames from {min(numbers, default=0)} on"

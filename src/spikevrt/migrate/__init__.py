@@ -1,1 +1,1 @@
-"""Configs of the reference system into ours."""
+"""What an older VRT+Spike had, into ours."""

@@ -1,6 +1,6 @@
-"""Turn a config of the reference system (upper-case YAML) into one of ours; every key of it is accounted for.
+"""Turn a config of an older VRT+Spike (upper-case YAML) into one of ours; every key of it is accounted for.
 
-A key is taken over, or needs nothing because it is always so, or is refused with the reason. `keys` says which.
+A key is taken over, or needs nothing and is left out with the reason, or is refused with the reason. `keys` says which.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import yaml
 
 from spikevrt.atomic import write_text
 from spikevrt.config import CHECKPOINT_PARTS, Config
-from spikevrt.migrate.keys import KEYS, Key, plain
+from spikevrt.migrate.keys import KEYS, Key, older_defaults
+from spikevrt.migrate.rules import CONVERTED, Nothing, Others, Settings, number, plain
 from spikevrt.typed import load_yaml
 
 MAX_DEPTH, MAX_KEYS = 10, 2_000  # of a file; aliases can make it endless
@@ -34,32 +35,53 @@ class Converted:
     value: Any
     became: str  # the new setting with its value, "nothing to set: ..." or the reason of the refusal
     refused: bool
+    is_named: bool = True  # False: the older code's own value, where the config named none
 
     def __str__(self) -> str:
-        return f"{self.old} = {_shown(self.value)} {'refused:' if self.refused else '->'} {self.became}"
+        unnamed = "" if self.is_named else " (not named: the older code's own)"
+        return f"{self.old} = {_shown(self.value)}{unnamed} {'refused:' if self.refused else '->'} {self.became}"
 
 
 @dataclass(frozen=True)
 class Imported:
     """The new config (of the keys that were not refused; the rest has its defaults), a line for every old key, and
-    the options that are no settings, as a command each."""
+    the options of commands, such as {"prepare --num-bins": 32}."""
 
     config: Config
     lines: tuple[Converted, ...]
-    commands: tuple[str, ...]
+    options: dict[str, Any]
 
     @property
     def refused(self) -> tuple[Converted, ...]:
         return tuple(line for line in self.lines if line.refused)
 
+    def commands(self, config: str = "NEW.yaml") -> list[str]:
+        """What to type next, where the new config lies at `config`: `spikevrt prepare`, then `spikevrt train`."""
+        words: dict[str, list[str]] = {command: [] for command in COMMANDS}
+        for option, value in self.options.items():
+            command, name = option.split()
+            text = [] if value is True else [shlex.quote(str(value))]
+            words[command] += text if name.isupper() else [name, *text]
+        found = []
+        is_prepared = "prepare DATASET" not in self.options and self.config.data.root != Config().data.root
+        if words["prepare"] and not is_prepared:
+            found.append(" ".join(["spikevrt", "prepare", *words["prepare"]]))
+        if words["train"] or words["torchrun"]:
+            start = ["torchrun", *words["torchrun"], "-m", "spikevrt"] if words["torchrun"] else ["spikevrt"]
+            found.append(" ".join([*start, "train", shlex.quote(config), *words["train"]]))
+        return found
 
-def write_config(out: Path, old: Path, imported: Imported) -> None:
-    """Write the new config, above it in comments what `old` said that is not in it."""
+
+def write_config(out: Path, old: Path, imported: Imported, init: Path | None = None) -> None:
+    """Write the new config, above it in comments what `old` said that is not in it; `init`: the converted weights."""
     head = [f"From {old.name}, by `spikevrt config import`."]
-    head += [f"Give to the command: {command}" for command in imported.commands]
+    head += [f"Give to the command: {command}" for command in imported.commands(str(out))]
     head += [f"Not in it: {line}" for line in imported.refused]
     text = "".join(f"# {' '.join(line.split())}\n" for line in head)
-    write_text(out, text + yaml.safe_dump(imported.config.to_dict(), sort_keys=False, allow_unicode=True))
+    values = imported.config.to_dict()
+    if init is not None:
+        values["train"]["init"] = str(init)
+    write_text(out, text + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
 def read_old_config(path: str | Path) -> dict[str, Any]:
@@ -87,38 +109,67 @@ def read_old_config(path: str | Path) -> dict[str, Any]:
     return old
 
 
-def import_config(old: dict[str, Any]) -> Imported:
-    """Convert the keys of `read_old_config`. A key that is refused is left out; its line says why."""
+def import_config(old: Others, *, with_checkpoint: bool = False) -> Imported:
+    """Convert the keys of `read_old_config`. A key that is refused is left out; its line says why.
+
+    `with_checkpoint`: the run's weights are converted too, and are what training starts from.
+    """
     taken: dict[str, dict[str, Any]] = {}  # old name -> new settings
     told: dict[str, str] = {}
     refused: dict[str, str] = {}
-    for name, value in old.items():
-        key = BY_NAME.get(name)
+    every = {**old, **older_defaults(old)}
+    others = {**every, CONVERTED: True} if with_checkpoint else every
+    for name, value in every.items():
+        key = _known(name)
         if key is None:
             refused[name] = _unknown(name)
             continue
         try:
-            new = key.rule(value, old)
+            new = key.rule(value, others)
         except ValueError as error:
             refused[name] = "; ".join(filter(None, [key.remark if not key.new else "", str(error)]))
             continue
-        if new is None:
+        if isinstance(new, Nothing):
+            told[name] = f"nothing to set: {new}"
+        elif new is None:
             told[name] = f"nothing to set: {key.remark if not key.new else 'it is off without being named'}"
         else:
-            taken[name] = dict.fromkeys(key.new, new)
-    _refuse_contradictions(old, taken, refused)
+            taken[name] = dict(new) if isinstance(new, Settings) else dict.fromkeys(key.new, new)
+    _refuse_contradictions(every, taken, refused)
     _leave_out_the_spikes(taken, told)
     config = _build(taken, refused)
     lines = []
+    for name, value in every.items():
+        became = refused.get(name) or told.get(name) or _described(name, taken[name])
+        lines.append(Converted(name, value, became, name in refused, name in old))
+    options = {new: value for chosen in taken.values() for new, value in chosen.items() if _is_option(new)}
+    return Imported(config, tuple(lines), options)
+
+
+def _known(name: str) -> Key | None:
+    """The row of a key; VRT's own settings are written small, too."""
+    is_of_vrt = name.startswith(("MODEL.VRT.", "MODEL.VRT_CFG."))
+    return BY_NAME.get(name.upper() if is_of_vrt else name)
+
+
+def standardisation(old: Others) -> dict[str, float]:
+    """Mean and std with which the old run standardised its voxels, as its config says; none: 0 and 1.
+
+    Raises:
+        ValueError: one of them is no number.
+    """
+    found = {"mean": 0.0, "std": 1.0}
     for name, value in old.items():
-        if name in refused:
-            lines.append(Converted(name, value, refused[name], True))
-        else:
-            lines.append(Converted(name, value, told.get(name) or _described(taken[name]), False))
-    return Imported(config, tuple(lines), tuple(_commands(taken)))
+        end = name.rpartition(".")[2].lower().rpartition("_")[2]
+        if name.startswith("DATA.") and end in found and BY_NAME.get(name) is BY_NAME["DATA.NORM.MEAN"]:
+            try:
+                found[end] = number(value, old)
+            except ValueError as error:
+                raise ValueError(f"{name}: {_shown(value)}; {error}") from None
+    return found
 
 
-def _refuse_contradictions(old: dict[str, Any], taken: dict[str, dict[str, Any]], refused: dict[str, str]) -> None:
+def _refuse_contradictions(old: Others, taken: dict[str, dict[str, Any]], refused: dict[str, str]) -> None:
     """Two old keys for one setting must agree; those that do not are moved from `taken` to `refused`."""
     wanted: dict[str, dict[str, Any]] = {}
     for name, settings in taken.items():
@@ -188,34 +239,25 @@ def _nested(taken: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return tree
 
 
-def _commands(taken: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """The commands whose options old keys gave: `spikevrt prepare --num-bins 32` and so on."""
-    options = {new: value for chosen in taken.values() for new, value in chosen.items() if _is_option(new)}
-    for command in COMMANDS:
-        words = [
-            f"{new.split()[1]}{'' if value is True else f' {shlex.quote(str(value))}'}"
-            for new, value in options.items()
-            if new.split()[0] == command
-        ]
-        if words:
-            yield f"{command if command == 'torchrun' else f'spikevrt {command}'} {' '.join(words)}"
-
-
 def _is_option(new: str) -> bool:
     return new.split()[0] in COMMANDS
 
 
-def _described(settings: dict[str, Any]) -> str:
+def _described(name: str, settings: dict[str, Any]) -> str:
+    key = _known(name)
+    assert key is not None
     parts = {new.partition(":")[2]: value for new, value in settings.items() if ":" in new}
     told = [_setting(new, value) for new, value in settings.items() if ":" not in new]
     if parts:  # a key turns all of its parts on or off
         told.append(f"model.checkpoint {'with' if any(parts.values()) else 'without'} {', '.join(parts)}")
-    return ", ".join(told)
+    return ", ".join(told) + (f" ({key.remark})" if key.is_told else "")
 
 
 def _setting(new: str, value: Any) -> str:
     if new == "model.spikes":
         return "a spike branch (model.spikes)" if value else f"{new} = null"
+    if new.split()[-1].isupper():
+        return f"spikevrt {new.split()[0]} {_shown(value)}"
     if _is_option(new):
         return f"{documented(new)}{'' if value is True else f' {_shown(value)}'}"
     return f"{new} = {_shown(value)}"

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spikevrt.config import ModelConfig
+from spikevrt.config import ModelConfig, SpikeConfig
 from spikevrt.kernels import chosen, use_triton
 from spikevrt.kernels.operators import MAX_FRAMES, TemporalWeights, temporal_triton
 from spikevrt.model.blocks import recompute
@@ -85,14 +85,20 @@ def over_pixels(
 
 
 class ResidualBlock3D(nn.Module):
-    """x + conv(LeakyReLU(conv(x))), with 3x3x3 convolutions over frames, rows and columns."""
+    """x + conv(LeakyReLU(conv(x))), with 3x3x3 convolutions over frames, rows and columns.
 
-    def __init__(self, dim: int) -> None:
+    With activation relu: ReLU(x + conv(ReLU(conv(x)))).
+    """
+
+    def __init__(self, dim: int, is_relu: bool) -> None:
         super().__init__()
+        self.is_relu = is_relu
         self.conv1 = nn.Conv3d(dim, dim, 3, padding=1)
         self.conv2 = nn.Conv3d(dim, dim, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B C T H W"]:
+        if self.is_relu:
+            return F.relu(x + self.conv2(F.relu(self.conv1(x))))
         return x + self.conv2(F.leaky_relu(self.conv1(x), 0.1))
 
 
@@ -102,15 +108,15 @@ class SpikeEncoder3D(nn.Module):
     The first scale has the sensor's own resolution; each further one halves rows and columns.
     """
 
-    def __init__(self, num_bins: int, dims: tuple[int, ...], num_blocks: int, recomputed: tuple[bool, ...]) -> None:
+    def __init__(self, spikes: SpikeConfig, recomputed: tuple[bool, ...]) -> None:
         super().__init__()
         self.recomputed = recomputed  # scales whose intermediate values are recomputed in the backward pass
-        widths = (num_bins, *dims)
+        dims, widths, is_relu = spikes.dims, (spikes.num_bins, *spikes.dims), spikes.activation == "relu"
         self.scales = nn.ModuleList(
             nn.Sequential(
                 nn.Conv3d(widths[i], widths[i + 1], 3, stride=(1, 1, 1) if i == 0 else (1, 2, 2), padding=1),
-                nn.LeakyReLU(0.1),
-                *(ResidualBlock3D(widths[i + 1]) for _ in range(num_blocks)),
+                nn.ReLU() if is_relu else nn.LeakyReLU(0.1),
+                *(ResidualBlock3D(widths[i + 1], is_relu) for _ in range(spikes.num_blocks)),
             )
             for i in range(len(dims))
         )
@@ -246,7 +252,7 @@ class SpikeVRT(Network):
         spikes = config.spikes
         if spikes is not None:
             recomputed = tuple(self._recomputes("spikes", index) for index in range(len(spikes.dims)))
-            self.spike_encoder = SpikeEncoder3D(spikes.num_bins, spikes.dims, spikes.num_blocks, recomputed)
+            self.spike_encoder = SpikeEncoder3D(spikes, recomputed)
             self.spike_attention = nn.ModuleList(
                 SpikeTemporalSA(dim, spikes.attention_heads, spikes.attention_mlp_ratio) for dim in spikes.dims
             )

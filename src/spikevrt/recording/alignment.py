@@ -154,6 +154,15 @@ def sensor_positions(
     return positions_hw2.astype(np.float32)
 
 
+def frame_rows(
+    alignment: Alignment, *, width: int, height: int, sensor_width: int, sensor_height: int
+) -> Float[np.ndarray, "h w"]:
+    """The row of the frame that each sensor pixel sees, from 0, between rows; by the homography alone."""
+    matrix = np.array(alignment.homography or same_field(width, height, sensor_width, sensor_height), dtype=np.float64)
+    centres_hw2 = np.stack(np.meshgrid(np.arange(sensor_width) + 0.5, np.arange(sensor_height) + 0.5), axis=-1)
+    return apply_homography(np.linalg.inv(matrix), centres_hw2)[..., 1] - 0.5
+
+
 def _read_flow(path: Path) -> Float[np.ndarray, "2 r c"]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such displacement field; run `spikevrt align` again")

@@ -1,64 +1,93 @@
 """Loose files, a folder of images or a video and a spike stream beside it, as a recording.
 
-Nothing is copied: what the files do not tell, the caller states. The frames of a video of uneven rate meet the spikes
-by their timestamps, those of all else by counting.
+Nothing is copied: what the files do not tell, the caller states (`timing`), and what nobody tells is assumed and told
+(`Recording.notes`). `keep_recording` writes the folder that from then on says all of it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+from spikevrt.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.frames import check_size, image_size, list_images
-from spikevrt.recording.recording import Recording
-from spikevrt.recording.sidecar import NOTHING_STATED, ROWS, TICK_RATE_HZ, Exposure, Stated, StreamFormat, kind_of
-from spikevrt.recording.spike_formats import find_format, is_headerless, open_stream
-from spikevrt.recording.stream import SpikeStream
+from spikevrt.recording.recording import Recording, with_readout
+from spikevrt.recording.sidecar import (
+    BLUR_FOLDER,
+    NOTHING_STATED,
+    ROWS,
+    SHARP_FOLDER,
+    SIDECAR,
+    TICK_RATE_HZ,
+    Exposure,
+    Stated,
+    StreamFormat,
+    kind_of,
+)
+from spikevrt.recording.spike_formats import find_format, open_stream
+from spikevrt.recording.stored import write_stored
+from spikevrt.recording.stream import RolledStream, SpikeStream
+from spikevrt.recording.time_tables import table_times, trigger_times
+from spikevrt.recording.timing import (
+    FrameTimes,
+    expose,
+    frame_numbers,
+    image_times,
+    rational,
+    read_time,
+    video_times,
+)
 from spikevrt.recording.video import VideoInfo, probe_video
+from spikevrt.typed import require_file_name
 
 ASSUMED_FPS = 25.0  # of a folder of images without spikes: nothing tells it, and nothing but a video's speed uses it
+FORMAT_FIELDS = ("spike_kind", "spike_width", "spike_height", "spike_tag_bits", "spike_key", "spike_axes", "top_down")
 
 
 def open_beside(frames: Path, spikes: Path, stated: Stated = NOTHING_STATED) -> Recording:
-    """`loose_recording` of frames and a spike file, of which the file itself or the caller tells size and rows.
-
-    Where none of the three is stated, the file tells them (or its sidecar), and its read-outs a second, unless these
-    are stated.
+    """`loose_recording` of frames and a spike file, of which the file itself or the caller tells the format.
 
     Raises:
         FileNotFoundError, ValueError: as `loose_recording` and `open_stream`; or half a size for a file without one.
     """
-    width, height = stated.spike_width, stated.spike_height
-    given = [name for name in ("spike_width", "spike_height", "top_down") if getattr(stated, name) not in (None, False)]
-    if not given:
-        if stated.tick_rate_hz is None:
-            stated = replace(stated, tick_rate_hz=find_format(spikes).tick_rate_hz)
-        return loose_recording(frames, open_stream(spikes), stated)
-    if is_headerless(spikes) and (width is None or height is None):
-        raise ValueError(f"{given[0]}: only with both spike_width and spike_height")
-    form = StreamFormat(kind_of(spikes.suffix), width, height, rows=ROWS[False] if stated.top_down else None)
+    form, rate_hz = stream_format(spikes, stated)
+    if stated.tick_rate_hz is None:
+        stated = replace(stated, tick_rate_hz=rate_hz)
     return loose_recording(frames, open_stream(spikes, form), stated)
+
+
+def stream_format(spikes: Path, stated: Stated) -> tuple[StreamFormat | None, float | None]:
+    """The format of a spike file as it is stated, None where the file or one beside it tells it; and its rate, if that
+    is told there. Raises as `find_format`."""
+    given = [name for name in FORMAT_FIELDS if getattr(stated, name) not in (None, False)]
+    if not given:
+        return None, find_format(spikes).tick_rate_hz
+    kind, width, height = stated.spike_kind or kind_of(spikes.suffix), stated.spike_width, stated.spike_height
+    if kind in ("packed", "bytes") and (width is None or height is None):
+        raise ValueError(f"{given[0]}: only with both spike_width and spike_height")
+    rows = ROWS[False] if stated.top_down else None
+    key, axes = stated.spike_key, stated.spike_axes
+    return StreamFormat(kind, width, height, rows, stated.spike_tag_bits or 0, key, axes), None
 
 
 def loose_recording(frames: Path, spikes: SpikeStream | None, stated: Stated = NOTHING_STATED) -> Recording:
     """Make a recording of loose files: a folder of images or a video, and a stream (or None: frames alone).
 
-    Exposure i covers `exposure_ticks` ticks from first_tick + i * period_ticks. By default the stream is split equally:
-    period_ticks = ticks / frames, which must divide; and exposure_ticks = period_ticks (the shutter never closes).
-
-    With `by_timestamps`, and for a video of uneven rate without `period_ticks`, exposure i starts at first_tick plus
-    the ticks from the first frame's timestamp to its own, rounded; and exposure_ticks is by default the smallest
-    distance of two frames. Size and rows of the spikes are those of the stream, whatever is stated.
+    `timing` says when each frame is exposed; images are told by the numbers in their names. Size and rows of the
+    spikes are those of the stream, whatever is stated.
 
     Raises:
-        FileNotFoundError: no such frames.
-        ValueError: the exposures do not fit the stream; timestamps or linear light asked of what has none.
+        FileNotFoundError: no such frames, table or triggers.
+        ValueError: times that contradict the stream, each other or what is stated; linear light asked of a video.
     """
-    tick_rate_hz = TICK_RATE_HZ if stated.tick_rate_hz is None else stated.tick_rate_hz
     frames = Path(frames)
     info: VideoInfo | None = None
     if frames.is_dir():
@@ -67,115 +96,167 @@ def loose_recording(frames: Path, spikes: SpikeStream | None, stated: Stated = N
         for image in images:
             check_size(image, image_size(image), (height, width))
         blur: tuple[Path, ...] | Path = tuple(images)
-        num_frames, fps = len(images), None
-        if stated.by_timestamps:
-            raise ValueError(f"by_timestamps: {frames} is a folder of images, without timestamps; allowed: a video")
     else:
-        info = probe_video(frames)
-        height, width, num_frames, fps, blur = info.height, info.width, info.num_frames, info.fps, frames
+        info, images = probe_video(frames), []
+        height, width, blur = info.height, info.width, frames
         if stated.linear:
             raise ValueError(f"linear: {frames} is a video, of display values; allowed: a folder of images")
-    if stated.by_timestamps and stated.period_ticks is not None:
-        raise ValueError(f"period_ticks: {stated.period_ticks}, but the timestamps tell it; allowed: one of the two")
-    if spikes is None:
-        fps = fps or ASSUMED_FPS
-        exposures = _without_ticks(num_frames, fps, info)
-    else:
-        if not 0 < tick_rate_hz < math.inf:
-            raise ValueError(f"tick_rate_hz: {tick_rate_hz}; allowed: above 0")
-        first_tick = stated.first_tick or 0
-        if not 0 <= first_tick < spikes.num_ticks:
-            last = spikes.num_ticks - 1
-            raise ValueError(
-                f"first_tick: {first_tick}; allowed: 0 to {last}, {spikes.files[0]} has {spikes.num_ticks} ticks"
-            )
-        if info is not None and (stated.by_timestamps or (info.is_variable and stated.period_ticks is None)):
-            exposures = _by_timestamps(spikes, info, tick_rate_hz, first_tick, stated.exposure_ticks)
-        else:
-            exposures, step_ticks = _lay_out(spikes, num_frames, tick_rate_hz, first_tick, stated)
-            fps = fps or tick_rate_hz / step_ticks
-        assert fps is not None
-    return Recording(
+    recording = Recording(
         root=frames,
         width=width,
         height=height,
-        tick_rate_hz=tick_rate_hz,
-        exposures=exposures,
+        tick_rate_hz=TICK_RATE_HZ if stated.tick_rate_hz is None else stated.tick_rate_hz,
+        exposures=(),
         spikes=spikes,
         blur=blur,
         sharp=(),
-        fps=fps,
+        fps=ASSUMED_FPS if info is None else info.fps,
         linear=stated.linear,
         provenance={"frames": str(frames), "spikes": None if spikes is None else [str(p) for p in spikes.files]},
     )
+    if spikes is None:
+        exposures = _without_ticks(len(images), stated, info)
+        fps = recording.fps if stated.fps is None or info is not None else float(stated.fps)
+        return replace(recording, exposures=exposures, fps=fps)
+    if not 0 < recording.tick_rate_hz < math.inf:
+        raise ValueError(f"tick_rate_hz: {recording.tick_rate_hz}; allowed: above 0")
+    if not 0 <= (stated.first_tick or 0) < spikes.num_ticks:
+        allowed = f"0 to {spikes.num_ticks - 1}, {spikes.files[0]} has {spikes.num_ticks} ticks"
+        raise ValueError(f"first_tick: {stated.first_tick}; allowed: {allowed}")
+    rate_hz = rational(recording.tick_rate_hz)
+    times = _times(frames, images, info, rate_hz, stated, spikes.num_ticks)
+    delay = 0
+    if stated.readout is not None:
+        delay = round(read_time("readout", stated.readout, rate_hz, times.period))
+        if delay >= spikes.num_ticks:
+            raise ValueError(
+                f"readout: {stated.readout}; allowed: less than the {spikes.num_ticks} ticks of the stream"
+            )
+    exposures, notes = expose(times, stated, rate_hz, spikes.num_ticks - delay, str(spikes.files[0]))
+    if stated.tick_rate_hz is None:
+        notes["tick rate"] = f"{TICK_RATE_HZ:g} read-outs a second are assumed; `tick_rate_hz` states another"
+    fps = recording.fps
+    if info is None:
+        fps = float(rate_hz / (times.period or exposures[0].num_ticks))
+    return with_readout(replace(recording, exposures=exposures, fps=fps, notes=notes), delay)
 
 
-def _without_ticks(num_frames: int, fps: float, info: VideoInfo | None) -> tuple[Exposure, ...]:
+def _times(
+    frames: Path, images: list[Path], info: VideoInfo | None, rate_hz: Fraction, stated: Stated, num_ticks: int
+) -> FrameTimes:
+    """From the one source that is stated, or that the frames have. Raises ValueError where several are stated."""
+    for name, file in (("timestamps", stated.timestamps), ("triggers", stated.triggers)):
+        if file is None:
+            continue
+        for other in ("timestamps", "triggers", "period_ticks", "fps", "by_counting"):
+            if other != name and getattr(stated, other) not in (None, False):
+                raise ValueError(f"{other}: not with {name}, which tells when each frame was exposed")
+        numbers, notes = (tuple(range(info.num_frames)), {}) if info is not None else frame_numbers(images)
+        times = table_times(file, numbers, rate_hz) if name == "timestamps" else trigger_times(file, numbers, num_ticks)
+        return replace(times, notes=notes)
+    if info is not None:
+        return video_times(frames, info, rate_hz, stated)
+    return image_times(images, rate_hz, stated, num_ticks)
+
+
+def _without_ticks(num_images: int, stated: Stated, info: VideoInfo | None) -> tuple[Exposure, ...]:
     """Exposures of frames alone: evenly spaced, or as the timestamps say; each lasts until the next."""
     if info is None or not info.is_variable:
+        fps = info.fps if info is not None else float(stated.fps or ASSUMED_FPS)
+        num_frames = num_images if info is None else info.num_frames
         return tuple(Exposure(i, 0, 0, i / fps, (i + 1) / fps) for i in range(num_frames))
     starts_s = [time_s - info.times_s[0] for time_s in info.times_s]
     starts_s.append(2 * starts_s[-1] - starts_s[-2])
     return tuple(Exposure(i, 0, 0, t0_s, t1_s) for i, (t0_s, t1_s) in enumerate(itertools.pairwise(starts_s)))
 
 
-def _by_timestamps(
-    spikes: SpikeStream,
-    info: VideoInfo,
-    tick_rate_hz: float,
-    first_tick: int,
-    exposure_ticks: int | None,
-) -> tuple[Exposure, ...]:
-    """Exposures that start when the video's clock says, `first_tick` being that of its first frame."""
-    name, num_ticks = spikes.files[0], spikes.num_ticks
-    ticks_per_unit = info.time_base * Fraction(tick_rate_hz)
-    starts = [first_tick + round((pts - info.pts[0]) * ticks_per_unit) for pts in info.pts]
-    steps = [after - before for before, after in itertools.pairwise(starts)]
-    smallest = min(steps, default=num_ticks - first_tick)
-    if smallest < 1:
-        one = steps.index(smallest)
-        raise ValueError(f"tick_rate_hz: {tick_rate_hz}; by their timestamps frames {one} and {one + 1} share a tick")
-    exposure_ticks = smallest if exposure_ticks is None else exposure_ticks
-    if not 1 <= exposure_ticks <= smallest:
-        raise ValueError(f"exposure_ticks: {exposure_ticks}; allowed: 1 to {smallest}, the least from frame to frame")
-    if starts[-1] + exposure_ticks > num_ticks:
-        raise ValueError(
-            f"{name}: {num_ticks} ticks, but by its timestamps the video needs {starts[-1] + exposure_ticks} "
-            f"at {tick_rate_hz:g} Hz from tick {first_tick}"
-        )
-    return _exposures(starts, exposure_ticks, tick_rate_hz)
+def keep_recording(
+    recording: Recording,
+    out: Path,
+    stated: Stated = NOTHING_STATED,
+    *,
+    sharp: Path | None = None,
+    copy: bool = False,
+    overwrite: bool = False,
+    tell: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write the folder of a recording that was opened of loose files: recording.json, and links to the files, or copies
+    of them. Complete or absent.
+
+    `stated` is what it was opened with; `sharp`: a folder of as many sharp images, to evaluate by. `tell(bytes done,
+    bytes)` while the files are read for their SHA-256.
+
+    Raises:
+        FileExistsError: `out` exists and `overwrite` is not set, or is no recording.
+        ValueError: no spikes, spikes in several files, or sharp images that are not as many as the frames.
+    """
+    refuse_existing(out, marker=SIDECAR, overwrite=overwrite)
+    if recording.spikes is None or len(recording.spikes.files) != 1:
+        raise ValueError(f"{recording.root}: a recording needs spikes, in one file")
+    images = () if isinstance(recording.blur, Path) else recording.blur
+    truth = list_images(sharp) if sharp is not None else []
+    if sharp is not None and len(truth) != recording.num_frames:
+        raise ValueError(f"sharp: {sharp} holds {len(truth)} images; allowed: {recording.num_frames}, one a frame")
+    for image in truth:
+        check_size(image, image_size(image), (recording.height, recording.width))
+    stream, readout_ticks = recording.spikes, recording.readout_ticks
+    if isinstance(stream, RolledStream):
+        stream = stream.stream
+    spikes = stream.files[0]
+    form, _ = stream_format(spikes, stated)
+    form = replace(form or find_format(spikes).format, width=stream.width, height=stream.height)
+    total, done = sum(path.stat().st_size for path in (spikes, *(images or (recording.root,)))), 0
+
+    def checksum(paths: Sequence[Path]) -> str:
+        nonlocal done
+        digest = hashlib.sha256()
+        for path in paths:
+            with path.open("rb") as file:
+                while block := file.read(1 << 24):
+                    digest.update(block)
+                    done += len(block)
+                    if tell is not None:
+                        tell(done, total)
+        return digest.hexdigest()
+
+    with complete_or_absent(out) as partial:
+        partial.mkdir()
+        entry = {"file": _name(spikes, "spikes"), **form.values(), "num_ticks": stream.num_ticks}
+        entry |= {"tick_rate_hz": recording.tick_rate_hz, "sha256": checksum([spikes])}
+        _place(spikes, partial / entry["file"], out, copy=copy)
+        frames: dict[str, Any] = {"width": recording.width, "height": recording.height, "count": recording.num_frames}
+        frames |= {"fps": recording.fps, "sha256": checksum(images or [recording.root])}
+        if images:
+            _place(recording.root, partial / BLUR_FOLDER, out, copy=copy)
+        else:
+            frames |= {"file": _name(recording.root, "frames"), "num_bytes": recording.root.stat().st_size}
+            _place(recording.root, partial / frames["file"], out, copy=copy)
+        if sharp is not None:
+            _place(sharp, partial / SHARP_FOLDER, out, copy=copy)
+        frames |= {"linear": True} if recording.linear else {}
+        frames |= {"readout_ticks": readout_ticks} if readout_ticks else {}
+        said = {name: str(value) for name, value in vars(stated).items() if value not in (None, False)}
+        files = {"frames": str(recording.root.resolve()), "spikes": str(spikes.resolve())}
+        more = {"provenance": {**files, "stated": said}, "notes": dict(recording.notes)}
+        write_stored(partial, entry, frames, recording.exposures, more)
 
 
-def _exposures(starts: Sequence[int], exposure_ticks: int, tick_rate_hz: float) -> tuple[Exposure, ...]:
-    return tuple(
-        Exposure(i, start, start + exposure_ticks, start / tick_rate_hz, (start + exposure_ticks) / tick_rate_hz)
-        for i, start in enumerate(starts)
-    )
+def _name(path: Path, other: str) -> str:
+    """The file's own name in the recording's folder, or another where that could be taken for a path or for ours."""
+    try:
+        require_file_name("file", path.name)
+    except ValueError:
+        return other + path.suffix
+    return path.name if path.name not in (SIDECAR, BLUR_FOLDER, SHARP_FOLDER) else other + path.suffix
 
 
-def _lay_out(
-    spikes: SpikeStream,
-    num_frames: int,
-    tick_rate_hz: float,
-    first_tick: int,
-    stated: Stated,
-) -> tuple[tuple[Exposure, ...], int]:
-    """The exposures, and the ticks from one to the next."""
-    name, num_ticks, period_ticks = spikes.files[0], spikes.num_ticks, stated.period_ticks
-    if period_ticks is None:
-        period_ticks, remainder = divmod(num_ticks - first_tick, num_frames)
-        if remainder:
-            raise ValueError(
-                f"{name}: {num_ticks - first_tick} ticks do not split equally over {num_frames} frames; "
-                f"pass period_ticks"
-            )
-    if period_ticks < 1:
-        raise ValueError(f"period_ticks: {period_ticks}; allowed: 1 or more")
-    exposure_ticks = period_ticks if stated.exposure_ticks is None else stated.exposure_ticks
-    if not 1 <= exposure_ticks <= period_ticks:
-        raise ValueError(f"exposure_ticks: {exposure_ticks}; allowed: 1 to period_ticks = {period_ticks}")
-    needed = first_tick + (num_frames - 1) * period_ticks + exposure_ticks
-    if needed > num_ticks:
-        raise ValueError(f"{name}: {num_ticks} ticks, but {num_frames} exposures need {needed}")
-    starts = [first_tick + i * period_ticks for i in range(num_frames)]
-    return _exposures(starts, exposure_ticks, tick_rate_hz), period_ticks
+def _place(source: Path, place: Path, out: Path, *, copy: bool) -> None:
+    """A copy, or a link: relative, so that it holds where both are moved together."""
+    if not copy:
+        place.symlink_to(os.path.relpath(source.resolve(), out.resolve()))
+    elif source.is_dir():
+        place.mkdir()
+        for image in list_images(source):
+            shutil.copyfile(image, place / image.name)
+    else:
+        shutil.copyfile(source, place)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,29 +20,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikevrt.light import linear_to_srgb
-from spikevrt.recording.alignment import Alignment, placed, sensor_positions
+from spikevrt.recording.alignment import Alignment, frame_rows, placed, sensor_positions
 from spikevrt.recording.deep_images import is_deep, is_float
 from spikevrt.recording.frames import check_size, image_size, list_images, read_image, read_pixels, to_float, to_uint8
 from spikevrt.recording.sidecar import (
     BLUR_FOLDER,
     FORMAT,
-    ROWS,
     SHARP_FOLDER,
     SIDECAR,
-    SPIKE_FILE,
     VERSION,
     Exposure,
-    StreamFormat,
     check_bad_pixels,
     check_exposures,
-    exposure_values,
-    write_json,
 )
-from spikevrt.recording.spike_file import SpikeWriter
-from spikevrt.recording.spike_formats import RecordedStream, find_format, open_stream
-from spikevrt.recording.stream import SpikeStream
+from spikevrt.recording.spike_formats import find_format, open_stream
+from spikevrt.recording.stored import StoredRecording
+from spikevrt.recording.stream import RolledStream, SpikeStream
 from spikevrt.recording.video import VIDEO_SUFFIXES, VideoReader
-from spikevrt.typed import convert, load_json, naming, require
+from spikevrt.typed import convert, load_json, naming
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, UInt, UInt8
@@ -73,8 +68,10 @@ class Recording:
     alignment: Alignment = Alignment()
     bad_pixels: tuple[tuple[int, int], ...] = ()  # (row, column) on the sensor: dead, hot or stuck
     dropped: tuple[tuple[int, str], ...] = ()  # (frame_idx, why)
+    notes: Mapping[str, str] = field(default_factory=dict)  # of loose files: what was assumed or seen, by its subject
     linear: bool = False
     is_checked: bool = False  # the health gate has passed it, with its bad pixels marked
+    assumed: tuple[str, ...] = ()  # a line each: what nothing told, and what would
     positions: Float[np.ndarray, "h2 w2 2"] | None = None  # stated `sensor_positions`, of a prepared dataset
 
     @property
@@ -88,6 +85,11 @@ class Recording:
     @property
     def num_ticks(self) -> int:
         return 0 if self.spikes is None else self.spikes.num_ticks
+
+    @property
+    def readout_ticks(self) -> int:
+        """Of a rolling shutter, from the start of the first row to that of the last; 0: all rows at once."""
+        return self.spikes.readout_ticks if isinstance(self.spikes, RolledStream) else 0
 
     def is_inside(self, index: int) -> bool:
         """Whether exposure `index` has ticks, and the stream has all of them."""
@@ -103,15 +105,26 @@ class Recording:
         )
 
     def inside_stream(self) -> Recording:
-        """The recording of those frames alone whose exposures lie inside the stream.
+        """The recording of those frames alone whose exposures lie inside the stream; the others are in `dropped`.
 
         Raises:
             ValueError: none does.
         """
+        if self.spikes is None:
+            return self
         kept = [index for index in range(self.num_frames) if self.is_inside(index)]
+        if len(kept) == self.num_frames:
+            return self
+        offset = self.alignment.offset_ticks
+        allowed = f"{f' with an offset of {offset:g}' if offset else ''}; allowed: inside [0, {self.num_ticks})"
+        dropped = tuple(
+            (one.frame_idx, f"its ticks are [{one.start_tick}, {one.stop_tick}){allowed}")
+            for index, one in enumerate(self.exposures)
+            if not self.is_inside(index)
+        )
         if not kept:
-            raise ValueError(f"{self.root}: no exposure lies inside the {self.num_ticks} ticks of its spikes")
-        return self if len(kept) == self.num_frames else self.chosen(kept)
+            raise ValueError(f"{self.root}: no frame is left: {dropped[0][1]}")
+        return dataclasses.replace(self, dropped=self.dropped + dropped).chosen(kept)
 
     def read_blur(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """Blurry frame `index`, counted from 0 in this recording, in display values of 8 bits."""
@@ -220,9 +233,10 @@ def nearest_ratio(height: int, width: int, sensor_height: int, sensor_width: int
 def open_recording(path: Path, *, apply_alignment: bool = True, keep_outside: bool = False) -> Recording:
     """Open a recording folder, and refuse one whose files contradict its recording.json or each other.
 
-    Checked: the format, the size of every frame, as many frames as exposures, the spike file's size, exposures in order
-    and inside the stream. The spike file's checksum is left to `inspect`, which reads it anyway. With `apply_alignment`
-    off it is opened as it was before `spikevrt align`; `keep_outside` is for `with_alignment`.
+    Checked: the format, the size of every image, as many frames as exposures, the sizes of the spike file and of a
+    video, exposures in order. Checksums are left to `inspect`, which reads the files anyway. Frames whose exposures lie
+    outside the stream are dropped, or kept with `keep_outside`. With `apply_alignment` off it is opened as it was
+    before `spikevrt align`.
 
     Raises:
         FileNotFoundError: no such folder, or a file of it is missing.
@@ -235,21 +249,28 @@ def open_recording(path: Path, *, apply_alignment: bool = True, keep_outside: bo
     if not sidecar.is_file():
         raise FileNotFoundError(f"{root}: no recording (it has no {SIDECAR})")
     with naming(sidecar):
-        read = convert(load_json(sidecar, FORMAT, VERSION), _Sidecar)
-    found = read.spikes
+        read = convert(load_json(sidecar, FORMAT, VERSION), StoredRecording)
+    found, frames, exposures = read.spikes, read.frames, read.exposures
+    _present(root / found.file)
     find_format(root / found.file)  # refuses what contradicts recording.json
     stream = open_stream(root / found.file, found.format)
     if stream.num_ticks != found.num_ticks:
         raise ValueError(f"{stream.files[0]}: {stream.num_ticks} ticks, but {SIDECAR} says {found.num_ticks}")
     with naming(sidecar):
-        check_exposures(sidecar, read.exposures, stream.num_ticks)
+        check_exposures(sidecar, exposures)
         check_bad_pixels(found.bad_pixels, stream.height, stream.width)
         alignment = placed(read.alignment, root) if read.alignment is not None else None
-    frames, exposures = read.frames, read.exposures
     if len(exposures) != frames.count:
         raise ValueError(f"{sidecar}: {frames.count} frames, but {len(exposures)} exposures")
     size = (frames.height, frames.width)
-    blur = _checked_images(root / BLUR_FOLDER, len(exposures), size)
+    blur: tuple[Path, ...] | Path
+    if frames.file is None:
+        blur = _checked_images(root / BLUR_FOLDER, len(exposures), size)
+    else:
+        blur = _present(root / frames.file)
+        if frames.num_bytes not in (None, blur.stat().st_size):
+            told = f"{blur.stat().st_size} bytes, but {SIDECAR} says {frames.num_bytes}"
+            raise ValueError(f"{blur}: {told}; is it another video?")
     has_sharp = (root / SHARP_FOLDER).is_dir()
     sharp = _checked_images(root / SHARP_FOLDER, len(exposures), size) if has_sharp else ()
     recording = Recording(
@@ -265,32 +286,20 @@ def open_recording(path: Path, *, apply_alignment: bool = True, keep_outside: bo
         provenance=read.provenance,
         stored_sha256=found.sha256,
         bad_pixels=found.bad_pixels,
+        linear=frames.linear,
+        notes=read.notes,
     )
-    return recording if alignment is None or not apply_alignment else with_alignment(recording, alignment, keep_outside)
+    recording = with_readout(recording, frames.readout_ticks)
+    if alignment is not None and apply_alignment:
+        return with_alignment(recording, alignment, keep_outside)
+    return recording if keep_outside else recording.inside_stream()
 
 
-@dataclass(frozen=True)
-class _Frames:
-    """`frames` of recording.json."""
-
-    width: int
-    height: int
-    count: int
-    fps: float
-
-    def __post_init__(self) -> None:
-        require(self.fps > 0, "fps", self.fps, "above 0")
-
-
-@dataclass(frozen=True)
-class _Sidecar:
-    """recording.json."""
-
-    spikes: RecordedStream
-    frames: _Frames
-    exposures: tuple[Exposure, ...]
-    provenance: dict[str, Any]
-    alignment: Alignment | None = None
+def _present(path: Path) -> Path:
+    """The path of a recording's file. Raises FileNotFoundError, which says where a link leads that leads nowhere."""
+    if path.is_symlink() and not path.exists():
+        raise FileNotFoundError(f"{path}: a link to {path.readlink()}, where there is nothing; was it moved?")
+    return path
 
 
 def with_alignment(recording: Recording, alignment: Alignment, keep_outside: bool = False) -> Recording:
@@ -313,20 +322,28 @@ def with_alignment(recording: Recording, alignment: Alignment, keep_outside: boo
         )
         for one in recording.exposures
     ]
-    stays = [recording.spikes is None or keep_outside or one.is_inside(recording.num_ticks) for one in moved]
-    kept = [index for index, does_stay in enumerate(stays) if does_stay]
-    allowed = f"with an offset of {shift}; allowed: inside [0, {recording.num_ticks})"
-    dropped = tuple(
-        (one.frame_idx, f"its ticks are [{one.start_tick}, {one.stop_tick}) {allowed}")
-        for one, does_stay in zip(moved, stays, strict=True)
-        if not does_stay
-    )
-    if not kept:
-        raise ValueError(f"{recording.root}: no frame is left: {dropped[0][1]}")
-    whole = dataclasses.replace(
-        recording, exposures=tuple(moved), alignment=alignment, dropped=recording.dropped + dropped
-    )
-    return whole.chosen(kept)
+    whole = dataclasses.replace(recording, exposures=tuple(moved), alignment=alignment)
+    if isinstance(recording.spikes, RolledStream):  # whose rows meet the frame's where the cameras are registered
+        inner = dataclasses.replace(whole, spikes=recording.spikes.stream)
+        whole = with_readout(inner, recording.spikes.readout_ticks)
+    return whole if keep_outside else whole.inside_stream()
+
+
+def with_readout(recording: Recording, readout_ticks: int) -> Recording:
+    """The recording of a colour camera whose last row opens `readout_ticks` after the first (rolling shutter).
+
+    The spikes of each row of the frame are read so much later, so that all else sees a shutter that opens at once; the
+    restored frame has every row at its own time.
+    """
+    if not readout_ticks or recording.spikes is None:
+        return recording
+    stream = recording.spikes
+    assert not isinstance(stream, RolledStream), "rolled already"
+    sizes = {"sensor_width": stream.width, "sensor_height": stream.height}
+    rows = frame_rows(recording.alignment, width=recording.width, height=recording.height, **sizes)
+    last = max(recording.height - 1, 1)
+    delays = np.rint(np.clip(rows / last, 0, 1) * readout_ticks).astype(np.int64)
+    return dataclasses.replace(recording, spikes=RolledStream(stream, delays, readout_ticks))
 
 
 def find_recordings(paths: Iterable[str | Path]) -> list[Path]:
@@ -350,38 +367,6 @@ def find_recordings(paths: Iterable[str | Path]) -> list[Path]:
 def recordings_in(folder: Path) -> list[Path]:
     """The recordings that lie in a folder, by name; hidden ones, such as those in the making, are skipped."""
     return sorted(file.parent for file in folder.glob(f"*/{SIDECAR}") if not file.parent.name.startswith("."))
-
-
-def write_sidecar(
-    root: Path,
-    *,
-    spikes: SpikeWriter,
-    tick_rate_hz: float,
-    width: int,
-    height: int,
-    fps: float,
-    exposures: Sequence[Exposure],
-    provenance: dict[str, Any],
-) -> None:
-    """Write root/recording.json; spikes.dat, written by `spikes`, and blur/ (and sharp/) must already lie beside it."""
-    root, geometry = Path(root), spikes.geometry
-    check_exposures(root / SIDECAR, exposures, spikes.num_ticks)
-    stored = StreamFormat("packed", geometry.width, geometry.height, ROWS[geometry.bottom_up], geometry.tag_bits)
-    values = {
-        "format": FORMAT,
-        "version": VERSION,
-        "spikes": {
-            "file": SPIKE_FILE,
-            **{name: value for name, value in stored.values().items() if name != "kind"},
-            "num_ticks": spikes.num_ticks,
-            "tick_rate_hz": tick_rate_hz,
-            "sha256": spikes.sha256,
-        },
-        "frames": {"width": width, "height": height, "count": len(exposures), "fps": fps},
-        "exposures": [exposure_values(exposure) for exposure in exposures],
-        "provenance": provenance,
-    }
-    write_json(root / SIDECAR, values)
 
 
 def _checked_images(folder: Path, num_frames: int, size: tuple[int, int]) -> tuple[Path, ...]:

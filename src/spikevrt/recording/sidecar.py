@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -188,16 +189,28 @@ def check_sps100_size(width: int, height: int) -> None:
 
 @dataclass(frozen=True)
 class Stated:
-    """What the caller says of loose frames and of the spike file beside them, where no file tells; None: nothing."""
+    """What the caller says of loose frames and of the spike file beside them, where no file tells; None: nothing.
 
+    `recording.timing` says how times are read. Rational values may be whole numbers, decimals or fractions.
+    """
+
+    spike_kind: Annotated[str | None, "how the spikes are stored (its suffix tells, else packed)", KINDS] = None
     spike_width: Annotated[int | None, "* spike columns (a packed file does not tell)"] = None
     spike_height: Annotated[int | None, "* spike rows"] = None
+    spike_tag_bits: Annotated[int | None, "bits behind the pixels of each packed row (0)"] = None
+    spike_key: Annotated[str | None, "array of an .npz or .h5 file"] = None
+    spike_axes: Annotated[str | None, "order of an array's axes", AXES] = None
     top_down: Annotated[bool, "the first stored row is the top one"] = False
     tick_rate_hz: Annotated[float | None, f"read-outs per second (the file's, else {TICK_RATE_HZ:g})", "HZ"] = None
     first_tick: Annotated[int | None, "tick at which the first exposure starts (the stream's first)"] = None
-    exposure_ticks: Annotated[int | None, "* exposure of a frame (the period; the layout's)"] = None
-    period_ticks: Annotated[int | None, "from frame to frame (all ticks over all frames)"] = None
-    by_timestamps: Annotated[bool, "a video's own times say when exposures start"] = False
+    exposure: Annotated[str | None, "6.4ms, 1/125s, 180deg, 50% of the period, 128ticks (estimated)", "TIME"] = None
+    exposure_ticks: Annotated[int | None, "* the same in ticks"] = None
+    period_ticks: Annotated[Fraction | None, "from frame to frame (by the video's times, else --fps)", "TICKS"] = None
+    fps: Annotated[Fraction | None, "frames a second, as 30 or 30000/1001 (the video's)", "RATE"] = None
+    by_counting: Annotated[bool, "--period-ticks or --fps holds, whatever a video's own times say"] = False
+    timestamps: Annotated[Path | None, "table of the frames' times (docs/recording.md)", "CSV"] = None
+    triggers: Annotated[Path | None, "ticks at which exposures start, or a channel of 0 and 1", "FILE"] = None
+    readout: Annotated[str | None, "rolling shutter: from the first row's start to the last's (0)", "TIME"] = None
     linear: Annotated[bool, "images of more than 8 bits hold linear light (EXR: always)"] = False
 
 
@@ -233,8 +246,8 @@ class Exposure:
         return min(self.start_tick, self.window[0]), max(self.stop_tick, self.window[1])
 
     def is_inside(self, num_ticks: int) -> bool:
-        """Whether it has ticks, and a stream of `num_ticks` has all of them."""
-        return 0 <= self.start_tick < self.stop_tick <= num_ticks
+        """Whether it has ticks, and a stream of `num_ticks` has all of them and of the window."""
+        return self.num_ticks > 0 and self.span[0] >= 0 and self.span[1] <= num_ticks
 
 
 def exposure_values(exposure: Exposure) -> dict[str, int | float]:
@@ -242,18 +255,15 @@ def exposure_values(exposure: Exposure) -> dict[str, int | float]:
     return {name: value for name, value in vars(exposure).items() if name != "shift_ticks" or value}
 
 
-def check_exposures(sidecar: Path, exposures: Sequence[Exposure], num_ticks: int) -> None:
-    """Raises ValueError unless the exposures are in order, do not overlap, and lie inside the stream."""
+def check_exposures(sidecar: Path, exposures: Sequence[Exposure]) -> None:
+    """Raises ValueError unless the exposures have ticks, are in order, and do not overlap."""
     if not exposures:
         raise ValueError(f"{sidecar}: no exposures")
     previous: Exposure | None = None
     for index, exposure in enumerate(exposures):
         window = f"ticks [{exposure.start_tick}, {exposure.stop_tick})"
-        if not exposure.is_inside(num_ticks):
-            raise ValueError(f"{sidecar}: exposures[{index}]: {window}; allowed: inside [0, {num_ticks}), not empty")
-        if exposure.window[0] < 0 or exposure.window[1] > num_ticks:
-            allowed = f"a window inside [0, {num_ticks})"
-            raise ValueError(f"{sidecar}: exposures[{index}]: shift_ticks {exposure.shift_ticks}; allowed: {allowed}")
+        if exposure.num_ticks < 1:
+            raise ValueError(f"{sidecar}: exposures[{index}]: {window}; allowed: at least one tick")
         if not exposure.t0_s < exposure.t1_s:
             raise ValueError(f"{sidecar}: exposures[{index}]: t0_s {exposure.t0_s} is not before t1_s {exposure.t1_s}")
         if previous is not None and exposure.start_tick < previous.stop_tick:

@@ -92,7 +92,6 @@ class RecordedStream(StreamEntry):
 
     file: str
     tick_rate_hz: float
-    sha256: str
     bad_pixels: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:

@@ -34,7 +34,7 @@ from spikevrt.recording.spike_file import (
 )
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, UInt, UInt8, UInt16
+    from jaxtyping import Bool, Int64, UInt, UInt8, UInt16
 
 READ_BITS = 1 << 24  # pixels times ticks that are unpacked at once
 
@@ -156,6 +156,48 @@ class JoinedStream:
             inside = [min(max(edge - start, 0), stream.num_ticks) for edge in edges]
             if inside[0] < inside[-1]:
                 counts += stream.count(inside)
+        return counts
+
+
+@dataclass(frozen=True)
+class RolledStream:
+    """A stream of which each pixel is read `delays` ticks later (0 to `readout_ticks`): what a rolling shutter makes of
+    its rows. The last `readout_ticks` ticks are not there."""
+
+    stream: SpikeStream
+    delays: Int64[np.ndarray, "h w"]
+    readout_ticks: int
+
+    @property
+    def height(self) -> int:
+        return self.stream.height
+
+    @property
+    def width(self) -> int:
+        return self.stream.width
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return self.stream.files
+
+    @property
+    def num_ticks(self) -> int:
+        return max(0, self.stream.num_ticks - self.readout_ticks)
+
+    def read(self, start_tick: int, stop_tick: int) -> UInt8[np.ndarray, "T h w"]:
+        check_window(str(self.files[0]), start_tick, stop_tick, self.num_ticks)
+        ticks = self.stream.read(start_tick, stop_tick + self.readout_ticks)
+        at = self.delays[None] + np.arange(stop_tick - start_tick)[:, None, None]
+        return np.take_along_axis(ticks, at, axis=0)
+
+    def count(self, edges: Sequence[int]) -> UInt[np.ndarray, "K h w"]:
+        """In runs of ticks, so that a long slice is never unpacked at once."""
+        check_edges(edges)
+        step = max(1, READ_BITS // (self.height * self.width))
+        counts = np.zeros((len(edges) - 1, self.height, self.width), dtype=counts_dtype(edges))
+        for k, (first, last) in enumerate(itertools.pairwise(edges)):
+            for low in range(first, last, step):
+                counts[k] += self.read(low, min(low + step, last)).sum(axis=0, dtype=counts.dtype)
         return counts
 
 

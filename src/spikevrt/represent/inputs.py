@@ -74,7 +74,7 @@ def bin_spikes(
     """Bin the ticks of one exposure and of the window that begins `shift_ticks` after it, which only profiles read.
 
     Raises:
-        ValueError: fewer ticks than bins with binning "whole", every pixel bad, or a position that is not a number.
+        ValueError: fewer ticks than bins (unless binning is "fractional"), every pixel bad, or a position that is none.
     """
     num_ticks = len(spikes_Thw) - abs(shift_ticks)
     if spec.representation == "profile":

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
@@ -30,8 +30,9 @@ class VoxelSpec:
     """How an exposure becomes voxels.
 
     num_bins: bins per exposure (K).
-    binning: "whole", a tick belongs to one bin, which needs a tick for every bin; "fractional", a tick that lies in
-        several bins is shared among them by overlap in time, which works for any number of ticks.
+    binning: "whole", a tick belongs to the last bin that it overlaps; "start", to the one in which it starts; both
+        need a tick for every bin. "fractional", a tick that lies in several bins is shared among them by overlap in
+        time, which works for any number of ticks.
     """
 
     num_bins: int = 32
@@ -54,8 +55,11 @@ class VoxelStats:
             raise ValueError(f"voxel stats: mean {self.mean}, std {self.std}; allowed: finite, std above 0")
 
 
-def bin_edges(num_ticks: int, num_bins: int) -> list[int]:
-    """The K + 1 edges floor(k * T / K) of binning "whole": bin k covers ticks [edges[k], edges[k+1]).
+def bin_edges(num_ticks: int, num_bins: int, binning: Literal["whole", "start"] = "whole") -> list[int]:
+    """The K + 1 edges of a binning that divides no tick: bin k covers ticks [edges[k], edges[k+1]).
+
+    whole: floor(k * T / K). start: ceil(k * T / K), which puts tick t into bin int(t * K / T). Where K divides T the
+    two are the same; otherwise the bins of one are those of the other with time reversed.
 
     Raises:
         ValueError: num_bins is below 1, or there are fewer ticks than bins (some bins would always be empty).
@@ -66,18 +70,20 @@ def bin_edges(num_ticks: int, num_bins: int) -> list[int]:
             f"num_bins: {num_bins} bins for {num_ticks} ticks; "
             f"allowed: at most one bin per tick, or binning: fractional, which shares ticks among bins"
         )
-    return [k * num_ticks // num_bins for k in range(num_bins + 1)]
+    round_up = num_bins - 1 if binning == "start" else 0
+    return [(k * num_ticks + round_up) // num_bins for k in range(num_bins + 1)]
 
 
 def bin_bounds(num_ticks: int, num_bins: int, binning: Binning) -> list[int]:
-    """The K + 1 edges of either binning, in K-ths of a tick: bin k covers [bounds[k], bounds[k+1]).
+    """The K + 1 edges of any binning, in K-ths of a tick: bin k covers [bounds[k], bounds[k+1]).
 
     Raises:
-        ValueError: as `bin_edges` for binning "whole"; num_bins is below 1, or there is no tick; an unknown binning.
+        ValueError: as `bin_edges` unless binning is "fractional"; num_bins is below 1, or there is no tick; an unknown
+            binning.
     """
     _check_binning(binning)
-    if binning == "whole":
-        return [edge * num_bins for edge in bin_edges(num_ticks, num_bins)]
+    if binning != "fractional":
+        return [edge * num_bins for edge in bin_edges(num_ticks, num_bins, binning)]
     _check_num_bins(num_bins)
     if num_ticks < 1:
         raise ValueError(f"num_ticks: {num_ticks}; allowed: 1 or more")
@@ -92,12 +98,14 @@ def voxelise(
     whole: bin k covers ticks [floor(k*T/K), floor((k+1)*T/K)): bins differ by at most one tick, and every tick is
     counted exactly once. Values are whole numbers, 0 to the number of ticks of the bin.
 
+    start: the same with ticks [ceil(k*T/K), ceil((k+1)*T/K)).
+
     fractional: bin k covers the time [k*T/K, (k+1)*T/K), in ticks; a tick's spike is shared among the bins that it
-    overlaps, in proportion. Values are whole multiples of 1/K, 0 to T/K, and sum to the number of spikes. The two
+    overlaps, in proportion. Values are whole multiples of 1/K, 0 to T/K, and sum to the number of spikes. All three
     agree where K divides T.
 
     Raises:
-        ValueError: num_bins is below 1; whole, with fewer ticks than bins; fractional, with no tick.
+        ValueError: num_bins is below 1; whole or start, with fewer ticks than bins; fractional, with no tick.
     """
     assert spikes_THW.ndim >= 3 and spikes_THW.dtype == torch.uint8, (spikes_THW.dtype, tuple(spikes_THW.shape))
 
@@ -109,7 +117,7 @@ def voxelise(
     shape = (*spikes_THW.shape[:-3], num_bins, *spikes_THW.shape[-2:])
     edges = _segment_edges(num_ticks, num_bins, binning)
     counts = torch.empty(shape, dtype=torch.float32, device=spikes_THW.device)
-    if binning == "whole":
+    if binning != "fractional":
         for k in range(num_bins):
             counts[..., k, :, :] = count(edges[k], edges[k + 1])
         return counts
@@ -127,7 +135,7 @@ def count_bins(
     """`voxelise`, bit for bit, of one exposure from a source that counts spikes itself, such as a packed file.
 
     `count(edges)` returns the spikes per pixel of each run of ticks [edges[j], edges[j+1]) of this exposure, of any
-    integer type; edges rise from 0 to `num_ticks`. It is called once: whole, with the K + 1 edges of the bins;
+    integer type; edges rise from 0 to `num_ticks`. It is called once: whole or start, with the K + 1 edges of the bins;
     fractional, with at most 2 K + 1 edges, so that each run lies in one bin or is a single tick.
 
     Raises ValueError as `voxelise` does.
@@ -135,7 +143,7 @@ def count_bins(
     edges = _segment_edges(num_ticks, num_bins, binning)
     segments = count(edges)
     assert segments.ndim == 3 and len(segments) == len(edges) - 1 and segments.dtype.kind in "iu", segments.shape
-    if binning == "whole":
+    if binning != "fractional":
         return torch.from_numpy(segments.astype(np.float32))
     counts = torch.empty((num_bins, *segments.shape[1:]), dtype=torch.float32)
     return _share([torch.from_numpy(segment.astype(np.int32)) for segment in segments], edges, counts)

@@ -75,6 +75,7 @@ def restore_clip(
     activity: Float[Tensor, "T hb wb"] | None = None,
     still: Float[Tensor, "T 3 H W"] | None = None,
     tell: Callable[[ClipWork], None] | None = None,
+    first_tile: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "T 3 H W"]:
     """Run the network over one clip of any size, T >= 1, tile by tile, and blend. The caller has called `eval()`.
 
@@ -83,8 +84,9 @@ def restore_clip(
     a clip that repeats it: the network relates frames to each other. The network stays where it is: `options.device`
     matters to whoever loads it. Several tiles share the optical flow of the whole picture where memory allows (`plan`).
     With `options.skip_sharp`, `activity` is that of each frame's spikes, and `still` what comes out where nothing moves
-    (None: `frames`). `tell` is called with what was done. Where
-    memory runs out, the clip is begun again with tiles of half the size, which is told on stderr.
+    (None: `frames`). `tell` is called with what was done, `first_tile` with
+    the number of tiles that the network runs on, when the first of them is done. Where memory runs out, the clip is
+    begun again with tiles of half the size, which is told on stderr.
 
     Raises:
         ValueError: an input or a tile of the output is not finite; voxels missing for a network with spikes, or given
@@ -111,7 +113,7 @@ def restore_clip(
     plan = asked = _plan(network, options, frames, multiple)
     while True:
         try:
-            restored, work = _restore_tiles(network, inputs, options, plan)
+            restored, work = _restore_tiles(network, inputs, options, plan, first_tile)
             break
         except Exception as error:
             smaller = None if not is_out_of_memory(error) else _smaller_tile(network, options, plan, multiple)
@@ -137,7 +139,11 @@ class _Padded(NamedTuple):
 
 
 def _restore_tiles(
-    network: Network, inputs: _Padded, options: RestoreOptions, plan: Plan
+    network: Network,
+    inputs: _Padded,
+    options: RestoreOptions,
+    plan: Plan,
+    first_tile: Callable[[int], None] | None,
 ) -> tuple[Float[Tensor, "T 3 H W"], ClipWork]:
     """The padded clip, tile by tile."""
     frames, voxels, still, activity, multiple, ratio = inputs
@@ -174,6 +180,8 @@ def _restore_tiles(
             )
         weights = (tile.row_weights[:, None] * tile.column_weights).to(frames.device)
         blended[:, :, tile.rows, tile.columns] += output * weights
+        if first_tile is not None and not skip and tile is tiles[is_sharp.index(False)]:
+            first_tile(is_sharp.count(False))
     return blended, ClipWork(len(tiles), sum(is_sharp), flows is not None, activities)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import shutil
@@ -22,7 +23,7 @@ from typing import Any, cast
 
 from spikevrt import runtime
 from spikevrt.atomic import complete_or_absent, put_in_place, write_text
-from spikevrt.progress import progress_bar
+from spikevrt.progress import Progress, clock
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.restore.clip import tiles_in_all
@@ -30,10 +31,11 @@ from spikevrt.restore.options import JobOptions, RestoreOptions, is_video
 from spikevrt.restore.prefetch import in_background
 from spikevrt.restore.restorer import Gate, Restoration, Restored, Restorer
 from spikevrt.restore.writer import FrameFiles, JoinedPieces, Pieces, check_out, summary_path
-from spikevrt.shipped import find
+from spikevrt.shipped import DEFAULT, GAIN_DB, TWIN, find
 from spikevrt.typed import load_mapping
 
 JOB_FILE, JOB_FORMAT, JOB_VERSION = "job.json", "spikevrt-restore-job", 1
+LONG_S = 20.0  # what takes longer is told before the first frames are there
 WRITE_BEHIND = 8  # finished frames that may wait to be written
 
 
@@ -60,7 +62,7 @@ def restore_recording(
     Returns the summary, which is also written: num_frames, dropped (frame_idx and why), seconds and resumed_at (of this
     call), peak_bytes (of CUDA, else of this process) and predicted_peak_bytes, tiles (as `tiles_in_all`), cuts (null:
     not looked for) and without_spikes (numbers of frames), fps, notes, recording, weights, network (its name in words),
-    options, environment; and made_with, if given.
+    spikes (whether it read them), options, environment; and made_with, if given.
 
     Raises:
         FileExistsError: `out` exists, and `overwrite` is off or it is no earlier result of this function; or an
@@ -76,6 +78,8 @@ def restore_recording(
     runtime.reset_peak_memory(restorer.device)
     for line in _dropped_lines(recording):
         print(line, file=sys.stderr)
+    if not restorer.reads_spikes:
+        print(_frames_alone(restorer, path, recording), file=sys.stderr)
     begun = {
         "format": JOB_FORMAT,
         "version": JOB_VERSION,
@@ -94,9 +98,11 @@ def restore_recording(
         if first:
             print(f"spikevrt: {out}: goes on after {first} finished frames", file=sys.stderr)
         with contextlib.ExitStack() as stack:
+            expect = None
             if progress is None:
-                progress = stack.enter_context(progress_bar(f"restoring {recording.name}"))
-            restored = plan.run(first=first, progress=progress)
+                bar = stack.enter_context(Progress(f"restoring {recording.name}"))
+                progress, expect = bar.update, functools.partial(_tell_time, bar)
+            restored = plan.run(first=first, progress=progress, expect=expect)
             stack.callback(restored.close)
             hand_over = stack.enter_context(in_background(pieces.consume, WRITE_BEHIND))
             for item in restored:
@@ -117,6 +123,7 @@ def restore_recording(
             "recording": recording.name,
             "weights": path.name,
             "network": restorer.info.model.name,
+            "spikes": restorer.reads_spikes,
             "options": asdict(plan.options),
             "environment": runtime.environment(restorer.device),
             **({} if job.made_with is None else {"made_with": job.made_with}),
@@ -241,6 +248,23 @@ def _dropped_lines(recording: Recording) -> Iterator[str]:
         frame_idx, why = recording.dropped[0]
         more = f", and {len(recording.dropped) - 1} more" if len(recording.dropped) > 1 else ""
         yield f"spikevrt: {recording.root}: frame {frame_idx} left out: {why}{more}"
+
+
+def _frames_alone(restorer: Restorer, path: Path, recording: Recording) -> str:
+    """What it means that no spikes are read, and what would change it."""
+    line = f"spikevrt: {recording.root}: restored without spikes, by {path.stem} ({restorer.info.model.name})"
+    if path == find(TWIN):
+        line += (
+            f": {GAIN_DB[TWIN]} dB above the blur, where spikes and {DEFAULT} give {GAIN_DB[DEFAULT]} (docs/results.md)"
+        )
+    if recording.spikes is None:
+        return f"{line}; with a spike camera's stream: --spikes FILE beside the frames, or a recording of both"
+    return f"{line}; its spikes are not read: --weights {DEFAULT} reads them"
+
+
+def _tell_time(bar: Progress, seconds: float) -> None:
+    if seconds > LONG_S:
+        bar.say(f"spikevrt: about {clock(seconds)} for all frames")
 
 
 def _identity(recording: Recording) -> dict[str, Any]:

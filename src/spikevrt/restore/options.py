@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from spikevrt.config import Device, Precision
+from spikevrt.config import TRUST_CUSTOM, Device, Precision
 from spikevrt.recording.video import CONTAINERS, VideoFormat, check_container
 
 FRAME_KINDS = {"png": ".png", "png16": ".png", "tiff16": ".tiff", "exr": ".exr"}
@@ -40,6 +40,7 @@ class RestoreOptions:
     skip_sharp: Annotated[
         float | None, "leave tiles where little moves: activity below X, about 1 where nothing does (none)"
     ] = None
+    trust_custom: Annotated[tuple[str, ...], TRUST_CUSTOM, "MODULE:FACTORY"] = ()
     strict: Annotated[bool, "what the health gate cannot tell refuses a recording too"] = False
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ Dimension key: T frames, H W frame rows and columns, 3 colours (RGB).
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from spikevrt import runtime
-from spikevrt.checkpoint import WeightsInfo, load_weights
+from spikevrt.checkpoint import WeightsInfo
 from spikevrt.recording.frames import to_uint8
 from spikevrt.recording.recording import Recording, nearest_ratio
 from spikevrt.recording.stream import live_ticks
@@ -31,6 +32,7 @@ from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.prefetch import ahead
 from spikevrt.restore.segments import Clip, ReadSpec, Seen, read_clips
 from spikevrt.restore.slow_motion import check_slow_motion
+from spikevrt.restore.tiling import tile_starts
 from spikevrt.shipped import find
 
 if TYPE_CHECKING:
@@ -73,21 +75,21 @@ class Restored(NamedTuple):
     step: int
 
 
-def load_network(weights: Path, device: torch.device) -> tuple[Network, WeightsInfo]:
+def load_network(
+    weights: Path, device: torch.device, trust_custom: Collection[str] = ()
+) -> tuple[Network, WeightsInfo]:
     """The network of a weights file, loaded strictly, in evaluation mode, on `device`.
 
     For a CPU this also tunes the allocator of the whole process (`runtime.tune_allocator`): faster, and more memory.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_weights`, and tensors that do not fit the file's own settings.
+        FileNotFoundError, ValueError: as `model.network_of_weights`.
     """
-    from spikevrt.model import build_network, load_strict
+    from spikevrt.model import network_of_weights
 
     if device.type == "cpu":
         runtime.tune_allocator()
-    state, info = load_weights(weights)
-    network = build_network(info.model)
-    load_strict(network, state, str(weights))
+    network, info, _ = network_of_weights(weights, trust_custom)
     return network.eval().to(device), info
 
 
@@ -120,7 +122,7 @@ class Restorer:
             device = runtime.pick_device(options.device)
             runtime.autocast(device, options.precision)  # refused now rather than after the loading
             path = find(weights)
-            weights = LoadedNetwork(*load_network(path, device), str(path))
+            weights = LoadedNetwork(*load_network(path, device, options.trust_custom), str(path))
         self.network, self.info, self.name = weights.network, weights.info, weights.name
         self.options, self.gate = options, gate
         if options.strict and not self.reads_spikes:
@@ -222,12 +224,17 @@ class Restoration:
         return (self.recording.num_frames - 1) * self.fps_factor + 1
 
     def run(
-        self, *, first: int = 0, progress: Callable[[int, int], None] | None = None
+        self,
+        *,
+        first: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+        expect: Callable[[float], None] | None = None,
     ) -> Generator[Restored, None, None]:
         """Every sharp frame from number `first` on, in order; a frame does not depend on `first`.
 
         Where clips overlap, their results are blended; none reaches across a scene cut. Frames without usable spikes
-        are restored from the frames alone. `progress(done, most_frames)` is called with each frame.
+        are restored from the frames alone. `progress(done, most_frames)` is called with each frame,
+        `expect` with the seconds that all will take about, when the first tile is done.
 
         Raises:
             FileNotFoundError, ValueError: a frame or spikes that cannot be read; an input or output that is not finite.
@@ -239,11 +246,21 @@ class Restoration:
         stats = VoxelStats(info.voxel_mean, info.voxel_std)
         spec = ReadSpec(options, spikes, stats, self.fps_factor, first)
         blended: dict[int, Tensor] = {}
+        length = min(options.clip_frames or total, total)
+        num_clips = len(tile_starts(max(total - first, 1), length, min(options.overlap_frames, length - 1)))
+        start_s = time.perf_counter()
+
+        def first_tile(num_tiles: int) -> None:
+            if expect is not None and not self.work:
+                expect((time.perf_counter() - start_s) * num_tiles * num_clips)
+
         for clip in ahead(read_clips(self.recording, spec, self.seen), READ_AHEAD):
             how = options
+            if not self.work:
+                start_s = time.perf_counter()
             if not clip.has_spikes and restorer.reads_spikes:
                 how = replace(options, without_spikes=True, skip_sharp=None, strict=False)
-            restored, work = self._restore(clip, how)
+            restored, work = self._restore(clip, how, first_tile)
             if work.tile_px is not None:  # smaller than asked for, because memory ran out: so it will again
                 options = replace(options, tile_px=work.tile_px)
             self.work.append(work)
@@ -258,7 +275,9 @@ class Restoration:
                     progress(index + 1, total)
                 yield Restored(index, frame, *clip.places[index - clip.start])
 
-    def _restore(self, clip: Clip, options: RestoreOptions) -> tuple[Float[Tensor, "T 3 H W"], ClipWork]:
+    def _restore(
+        self, clip: Clip, options: RestoreOptions, first_tile: Callable[[int], None]
+    ) -> tuple[Float[Tensor, "T 3 H W"], ClipWork]:
         work: list[ClipWork] = []
         frames, voxels, blur, activity = (_stacked(part) for part in zip(*clip.inputs, strict=True))
         assert frames is not None
@@ -266,6 +285,7 @@ class Restoration:
             restored = restore_clip(
                 self.restorer.network, frames, voxels, options,
                 activity=activity, still=blur if options.skip_sharp is not None else None, tell=work.append,
+                first_tile=first_tile,
             )  # fmt: skip
         except ValueError as error:
             raise ValueError(f"{self.recording.name}, frames {clip.start}-{clip.stop - 1}: {error}") from None
@@ -305,7 +325,7 @@ def check_spikes(info: WeightsInfo, recording: Recording) -> None:
     spec = info.model.spikes
     assert spec is not None and recording.spikes is not None
     for index, exposure in enumerate(recording.exposures):
-        if exposure.num_ticks < (spec.num_bins if spec.binning == "whole" else 1):
+        if exposure.num_ticks < (1 if spec.binning == "fractional" else spec.num_bins):
             raise ValueError(
                 f"{recording.root}: frame {index} has {exposure.num_ticks} ticks; these weights need {spec.num_bins} "
                 f"or more"

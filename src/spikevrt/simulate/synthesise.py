@@ -24,9 +24,10 @@ import torch
 from spikevrt.atomic import alone_in, complete_or_absent, refuse_existing, remove_unfinished
 from spikevrt.engine import Engine, run_jobs
 from spikevrt.recording.frames import IMAGE_SUFFIXES, list_images, write_image
-from spikevrt.recording.recording import SIDECAR, Recording, open_recording, write_sidecar
+from spikevrt.recording.recording import SIDECAR, Recording, open_recording
 from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter, sha256_file
+from spikevrt.recording.stored import write_sidecar
 from spikevrt.recording.video import probe_video
 from spikevrt.simulate.footage import VideoScene
 from spikevrt.simulate.scene import Scene, photo_scene

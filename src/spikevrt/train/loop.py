@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +45,7 @@ from spikevrt.train.folder import Resume
 from spikevrt.train.forecast import dry_run as report
 from spikevrt.train.journal import Journal, Meter, in_words
 from spikevrt.train.optim import Average, make_optimizer, set_lr, set_trained
-from spikevrt.train.start import check_config, check_crop, check_scoring, read_initial
+from spikevrt.train.start import check_clips, check_config, check_scoring, read_initial
 from spikevrt.train.validation import check_motion, validate
 
 if TYPE_CHECKING:
@@ -118,7 +119,10 @@ class Run:
             raise ValueError(f"{config.data.root}: has no sharp frames to train on; train.self_supervised does without")
         check_scoring(config, has_sharp=check_sequences(self.info, "val", config.model.spikes))
         self.network = build_network(config.model)
-        check_crop(config.data.crop_px, least_px=self.network.min_size_px, multiple=self.network.pad_multiple)
+        if config.model.custom is not None and ranks.is_first:
+            file = sys.modules[config.model.custom.partition(":")[0]].__file__
+            print(f"spikevrt: model.custom: {config.model.custom}, of {file}", file=sys.stderr)
+        check_clips(config.data, self.network)
         if saved is None:
             initial.load(self.network)
         self.network.to(self.device)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from spikevrt.checkpoint import WeightsInfo, load_weights
-from spikevrt.config import STAGES, Config, ModelConfig
+from spikevrt.config import STAGES, Config, DataConfig, ModelConfig
 from spikevrt.data.augment import check_degrade
 from spikevrt.data.dataset import VoxelStats
 from spikevrt.model import load_strict, load_vrt_checkpoint
@@ -77,26 +77,29 @@ def check_config(config: Config, *, world: int) -> None:
             raise ValueError("train.self_supervised: loss.reblur_weight is 0, so nothing would be learnt")
     if train.parallel == "fsdp":
         _check_fsdp(config, world)
-    if config.model.unet is not None:
-        _check_unet(config)
+    if not config.model.is_vrt:
+        _check_one_part(config)
 
 
-def check_crop(crop_px: int, *, least_px: int, multiple: int) -> None:
-    """Refuse a crop that the network cannot take. Raises ValueError."""
+def check_clips(data: DataConfig, network: Network) -> None:
+    """Refuse a crop, or a number of frames, that the network cannot take. Raises ValueError."""
+    if data.clip_frames < network.min_frames:
+        raise ValueError(f"data.clip_frames: {data.clip_frames}; this network needs {network.min_frames} or more")
+    crop_px, least_px, multiple = data.crop_px, network.min_size_px, network.pad_multiple
     if crop_px < least_px or crop_px % multiple:
         raise ValueError(f"data.crop_px: {crop_px}; this network needs a multiple of {multiple}, at least {least_px}")
 
 
 def check_scoring(config: Config, *, has_sharp: bool) -> None:
     """Refuse validation clips that cannot be scored; `has_sharp`: they have sharp frames. Raises ValueError."""
-    if not has_sharp and config.model.unet is not None and config.loss.reblur_flow == "network":
+    if not has_sharp and not config.model.is_vrt and config.loss.reblur_flow == "network":
         raise ValueError(
-            f"{config.data.root}: has no sharp frames to validate on, and a U-Net no optical flow to blur along again; "
-            "allowed with model.unet: sharp frames, or loss.reblur_weight above 0 with loss.reblur_flow dis"
+            f"{config.data.root}: has no sharp frames to validate on, and {_other(config.model)} no optical flow to "
+            "blur along again; allowed: sharp frames, or loss.reblur_weight above 0 with loss.reblur_flow dis"
         )
 
 
-def _check_unet(config: Config) -> None:
+def _check_one_part(config: Config) -> None:
     """Settings of parts that only SpikeVRT has; those of the network itself are refused with the config."""
     optim, loss, train = config.optim, config.loss, config.train
     others = {f"optim.{part}_lr_factor": (lr_factor(part, optim), 1.0) for part in PARTS} | {
@@ -109,7 +112,13 @@ def _check_unet(config: Config) -> None:
         others["loss.reblur_flow"] = (loss.reblur_flow, "dis")
     for name, (value, allowed) in others.items():
         if value != allowed:
-            raise ValueError(f"{name}: {value}, but a U-Net is one part without optical flow; allowed: {allowed}")
+            what = _other(config.model)
+            raise ValueError(f"{name}: {value}, but {what} is one part without optical flow; allowed: {allowed}")
+
+
+def _other(model: ModelConfig) -> str:
+    """What a network that is no SpikeVRT is called in a sentence."""
+    return model.custom or "a U-Net"
 
 
 def _check_fsdp(config: Config, world: int) -> None:
@@ -141,14 +150,14 @@ class Initial:
         """Give the network its first weights, strictly.
 
         From scratch, the restored clip starts as the blurry one. Weights without spikes, SpikeVRT's or published ones,
-        become the VRT inside; a fresh fusion is the identity, so the network starts as that VRT. A U-Net takes the
-        weights of a U-Net alike.
+        become the VRT inside; a fresh fusion is the identity, so the network starts as that VRT. Another network
+        takes the weights of one alike.
         """
         if self.config.train.init_vrt is not None:
             load_vrt_checkpoint(network.get_submodule("vrt"), self.config.train.init_vrt)
         elif self.tensors is None or self.info is None:
             network.start_at_identity()
-        elif self.info.model.spikes is None and self.info.model.unet is None:
+        elif self.info.model.spikes is None and self.info.model.is_vrt:
             vrt = {name.removeprefix("vrt."): value for name, value in self.tensors.items()}
             load_strict(network.get_submodule("vrt"), vrt, str(self.config.train.init))
         else:
@@ -169,7 +178,7 @@ def read_initial(config: Config, saved: dict[str, Any] | None) -> Initial:
         return Initial(config, stats=None if config.model.spikes is None else VoxelStats(*saved["statistics"]))
     tensors, info = load_weights(path)
     wanted, found = _bare(config.model), _bare(info.model)
-    has_twin = wanted.unet is None  # whose weights are a part of it
+    has_twin = wanted.is_vrt  # whose weights are a part of it
     if found != wanted and not (has_twin and found == dataclasses.replace(wanted, spikes=None)):
         raise ValueError(
             f"train.init: {path} holds another network than model says; "

@@ -16,20 +16,29 @@ import argparse
 import dataclasses
 import functools
 import re
+import sys
 import time
 import types
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from spikevrt import shipped
+from spikevrt.formats.dataset_trees import LayoutOptions
+from spikevrt.recording.sidecar import NOTHING_STATED, Stated
 from spikevrt.restore.options import RestoreOptions
+
+if TYPE_CHECKING:
+    from spikevrt.recording.recording import Recording
 
 T = TypeVar("T")
 HELP_LAYOUT = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=32, width=110)
 METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH"}
 DATASET_GROUP = "dataset folders (docs/datasets.md)"
+OF_DATASETS = tuple(  # what is said of dataset folders alone, not of loose files too
+    field.name for field in dataclasses.fields(LayoutOptions) if field.name not in vars(NOTHING_STATED)
+)
 
 
 def add_verb(
@@ -114,7 +123,8 @@ def spelled(message: str, parser: argparse.ArgumentParser, typed: Sequence[str])
     """The message of an error with the names of fields as the options that the user knows.
 
     `tile_px: 7; allowed ...` begins with --tile-px, `rig.scale: 3` with --rig-scale, and any name with an underscore is
-    an option wherever it stands, but in a list of values. What the user `typed` (a folder called frames) is no field.
+    an option wherever it stands, but in a list of values; so is any name in backticks. What the user `typed` (a folder
+    called frames) is no field.
     """
     options = {action.dest: action.option_strings[0] for action in reversed(parser._actions) if action.option_strings}
 
@@ -126,6 +136,7 @@ def spelled(message: str, parser: argparse.ArgumentParser, typed: Sequence[str])
     head, colon, rest = message.partition(": ")
     if re.fullmatch(r"[\w.]+(, \w+)*", head):
         head = re.sub(r"(?:(\w+)\.)?(\w+)", option, head)
+    rest = re.sub(r"`()([a-z_]+)`", option, rest)
     return head + colon + re.sub(r"(?<![\w./-])(?<!, )()([a-z]+(?:_[a-z]+)+)(?![\w/,-]|\.\w)", option, rest)
 
 
@@ -154,6 +165,34 @@ def add_compared_weights(parser: argparse.ArgumentParser, nargs: str) -> None:
 
 def compared_weights(parsed: argparse.Namespace) -> list[Path]:
     return [shipped.find(name) for name in (shipped.COMPARED if parsed.weights is None else parsed.weights)]
+
+
+def add_loose(parser: argparse.ArgumentParser, without: Iterable[str] = ()) -> None:
+    """`--spikes` and what is stated of it and of the frames, as `open_loose` obeys it."""
+    group = parser.add_argument_group("frames and spikes that are no recording; * of a dataset folder, too")
+    group.add_argument("--spikes", type=Path, metavar="FILE", help="spike file beside the frames or the video")
+    add_fields(group, Stated, without=without)
+
+
+def open_loose(frames: Path, parsed: argparse.Namespace) -> Recording:
+    """Frames, and the spike file beside them where one is given, as a recording; `settled` is to follow."""
+    from spikevrt.recording.loose import loose_recording, open_beside
+
+    if parsed.spikes is None:
+        refuse(parsed, chosen(Stated, parsed).keys() - {"linear", "fps"}, "only with --spikes")
+        return loose_recording(frames, None, options_of(Stated, parsed))
+    return open_beside(frames, parsed.spikes, options_of(Stated, parsed))
+
+
+def settled(recording: Recording, parsed: argparse.Namespace) -> Recording:
+    """The recording, of which the exposure was estimated where nobody states it; on stderr what is assumed of loose
+    files, a line each, with the options that state it."""
+    from spikevrt.align.exposure import with_estimated_exposure
+
+    recording = with_estimated_exposure(recording)
+    for about, note in recording.notes.items():
+        print(f"spikevrt: {about}: {spelled(note, parsed.parser, ())}", file=sys.stderr)
+    return recording
 
 
 def restore_options(parsed: argparse.Namespace) -> RestoreOptions:

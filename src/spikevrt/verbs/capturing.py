@@ -1,4 +1,4 @@
-"""Verbs on what was captured: `simulate`, `inspect`, `align`, `convert`."""
+"""Verbs on what was captured: `simulate`, `record`, `inspect`, `align`, `convert`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from spikevrt.align.settings import AlignOptions, InspectOptions
+from spikevrt.atomic import refuse_existing
 from spikevrt.engine import Engine
 from spikevrt.formats.dataset_trees import LayoutOptions
-from spikevrt.recording.sidecar import ROWS, TARGETS, StreamFormat, kind_of
+from spikevrt.recording.sidecar import ROWS, SIDECAR, TARGETS, Stated, StreamFormat, kind_of
 from spikevrt.simulate.setup import (
     SENSOR_PRESETS,
     CameraConfig,
@@ -22,11 +23,25 @@ from spikevrt.simulate.setup import (
     SimulateOptions,
     sensor_preset,
 )
-from spikevrt.verbs import DATASET_GROUP, add_fields, add_out, add_verb, chosen, options_of, refuse, say_made
+from spikevrt.verbs import (
+    DATASET_GROUP,
+    OF_DATASETS,
+    add_fields,
+    add_loose,
+    add_out,
+    add_verb,
+    chosen,
+    open_loose,
+    options_of,
+    refuse,
+    say_made,
+    settled,
+)
 
 
 def add(verbs: Any) -> None:
     _add_simulate(verbs)
+    _add_record(verbs)
     _add_inspect(verbs)
     _add_align(verbs)
     _add_convert(verbs)
@@ -101,6 +116,40 @@ def _check_for_sources(parsed: argparse.Namespace) -> None:
         refuse(parsed, ("layer_photos",), "not with --num-layers 0")
 
 
+def _add_record(verbs: Any) -> None:
+    example = (
+        "spikevrt record street.mp4 --spikes street.dat --spike-width 400 --spike-height 250 --exposure 1/125s "
+        "--out recordings/street"
+    )
+    parser = add_verb(verbs, "record", _record, example)
+    parser.add_argument("frames", type=Path, help="video, or folder of images, as the colour camera wrote it")
+    add_out(parser, "the recording's folder")
+    parser.add_argument("--sharp", type=Path, metavar="FOLDER", help="sharp images, one a frame, to evaluate by")
+    parser.add_argument("--copy", action="store_true", help="copy the files; otherwise the folder holds links to them")
+    add_loose(parser)
+
+
+def _record(parsed: argparse.Namespace) -> None:
+    """Make a recording of a video or images, a spike file beside them, and what is known of their times."""
+    from spikevrt.align.describe import summary_line
+    from spikevrt.progress import progress_bar
+    from spikevrt.recording.loose import keep_recording
+    from spikevrt.recording.recording import open_recording
+
+    start_s = time.perf_counter()
+    if parsed.spikes is None:
+        raise ValueError("--spikes: none given; a recording has frames and spikes")
+    refuse_existing(parsed.out, marker=SIDECAR, overwrite=parsed.overwrite)
+    recording = settled(open_loose(parsed.frames, parsed), parsed)
+    with progress_bar("bytes") as progress:
+        keep_recording(
+            recording, parsed.out, options_of(Stated, parsed), sharp=parsed.sharp, copy=parsed.copy,
+            overwrite=parsed.overwrite, tell=progress,
+        )  # fmt: skip
+    made = open_recording(parsed.out, keep_outside=True)
+    say_made(summary_line(made).partition(": ")[2], parsed.out, start_s)
+
+
 def _add_inspect(verbs: Any) -> None:
     example = "spikevrt inspect spikes.dat --rgb frames --out readings.png"
     parser = add_verb(verbs, "inspect", _inspect, example)
@@ -109,7 +158,8 @@ def _add_inspect(verbs: Any) -> None:
     parser.add_argument("--top-down", dest="rows", action="store_const", const="top-down", help="--rows top-down")
     parser.add_argument("--size", action="append", type=_size, metavar="WxH", help="one more size that may fit")
     add_fields(parser, InspectOptions)
-    add_fields(parser.add_argument_group(DATASET_GROUP), LayoutOptions)
+    add_loose(parser, without=("top_down", "tick_rate_hz"))
+    add_fields(parser.add_argument_group(DATASET_GROUP), LayoutOptions, only=OF_DATASETS)
 
 
 def _inspect(parsed: argparse.Namespace) -> None:
@@ -118,15 +168,23 @@ def _inspect(parsed: argparse.Namespace) -> None:
     from spikevrt.recording.recording import open_recording
     from spikevrt.report.recording_pages import write_health_page
 
+    recording = None
+    if parsed.spikes is not None:
+        parsed.top_down, parsed.rows = parsed.rows == ROWS[False], None
+        recording = settled(open_loose(parsed.path, parsed), parsed)
+        parsed.tick_rate_hz = None  # which is of --confirm otherwise
+    elif not parsed.path.is_dir() or (parsed.path / SIDECAR).is_file():
+        others = {"tick_rate_hz", *chosen(LayoutOptions, parsed)}
+        refuse(parsed, chosen(Stated, parsed).keys() - others, "only with --spikes")
     said = chosen(StreamFormat, parsed)
     options = options_of(
         InspectOptions, parsed, stated=StreamFormat(**{"kind": kind_of(parsed.path.suffix)} | said) if said else None,
         sizes=tuple(parsed.size or ()), layout=options_of(LayoutOptions, parsed),
     )  # fmt: skip
-    inspection = inspect(parsed.path, options)
+    inspection = inspect(parsed.path, options, recording)
     print("\n".join(inspection.lines), flush=True)
     if parsed.report is not None and inspection.health is not None:
-        write_health_page(parsed.report, open_recording(parsed.path), inspection.health)
+        write_health_page(parsed.report, recording or open_recording(parsed.path), inspection.health)
         print(f"report -> {parsed.report}")
     if inspection.refusal is not None:
         raise ValueError(inspection.refusal)
@@ -141,34 +199,49 @@ def _size(text: str) -> tuple[int, int]:
 
 def _add_align(verbs: Any) -> None:
     parser = add_verb(verbs, "align", _align, "spikevrt align recordings/street --preview aligned.png")
-    parser.add_argument("recording", type=Path, help="recording folder")
+    parser.add_argument("recording", type=Path, help="recording folder; or frames or a video, with --spikes")
     add_fields(parser, AlignOptions)
+    parser.add_argument("--out", type=Path, metavar="PATH", help="with --spikes: make this recording, and align it")
     parser.add_argument("--dry-run", action="store_true", help="say what would be written, and do not write it")
     parser.add_argument("--reset", action="store_true", help="take the alignment out of the recording")
+    add_loose(parser)
 
 
 def _align(parsed: argparse.Namespace) -> None:
     """Estimate time offset and registration of a recording's two cameras from its footage."""
     from spikevrt.align.estimate import estimate_alignment, reset_alignment, write_estimate
+    from spikevrt.recording.loose import keep_recording
     from spikevrt.recording.recording import open_recording
-    from spikevrt.recording.sidecar import SIDECAR
 
     start_s = time.perf_counter()
-    if parsed.reset and (parsed.dry_run or chosen(AlignOptions, parsed)):
+    root, is_loose = parsed.recording, parsed.spikes is not None
+    if parsed.reset and (parsed.dry_run or is_loose or chosen(AlignOptions, parsed)):
         raise ValueError("--reset: takes no other option")
+    if not is_loose:
+        refuse(parsed, ("out", *chosen(Stated, parsed)), "only with --spikes")
+    elif (parsed.out is None) != parsed.dry_run:
+        raise ValueError("--out: of frames and --spikes the recording to make, or --dry-run; allowed: one of the two")
     options = options_of(AlignOptions, parsed)
-    recording = open_recording(parsed.recording, apply_alignment=False)
+    if is_loose:
+        recording = settled(open_loose(root, parsed), parsed)
+    else:
+        recording = open_recording(root, apply_alignment=False, keep_outside=True)
     if parsed.reset:
-        reset_alignment(parsed.recording)
-        say_made("alignment taken out", parsed.recording / SIDECAR, start_s)
+        reset_alignment(root)
+        say_made("alignment taken out", root / SIDECAR, start_s)
         return
     estimate = estimate_alignment(recording, options)
     print("\n".join(estimate.lines))
     if options.preview is not None:
         print(f"preview -> {options.preview}")
-    if not parsed.dry_run:
-        write_estimate(recording, estimate)
-        say_made("alignment", parsed.recording / SIDECAR, start_s)
+    if parsed.dry_run:
+        return
+    if is_loose:
+        root = parsed.out
+        keep_recording(recording, root, options_of(Stated, parsed), overwrite=parsed.overwrite)
+        recording = open_recording(root, keep_outside=True)
+    write_estimate(recording, estimate)
+    say_made("alignment", root / SIDECAR, start_s)
 
 
 def _add_convert(verbs: Any) -> None:

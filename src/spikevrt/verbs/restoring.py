@@ -16,12 +16,25 @@ from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.recording.sidecar import Stated
 from spikevrt.recording.video import CONTAINERS, VideoFormat
 from spikevrt.restore.options import JobOptions, Output, RestoreOptions, is_video
-from spikevrt.verbs import add_fields, add_out, add_verb, chosen, options_of, refuse, restore_options, say_made
+from spikevrt.verbs import (
+    OF_DATASETS,
+    add_fields,
+    add_loose,
+    add_out,
+    add_verb,
+    chosen,
+    open_loose,
+    options_of,
+    refuse,
+    restore_options,
+    say_made,
+    settled,
+)
 
 if TYPE_CHECKING:
     from spikevrt.recording.recording import Recording
 
-ABOUT_SPIKES = tuple(field.name for field in fields(Stated) if field.name != "linear")
+ABOUT_SPIKES = tuple(field.name for field in fields(Stated) if field.name not in ("linear", "fps"))
 ABOUT_DATASETS = ("exposure_ticks", "spike_width", "spike_height")  # of dataset folders, and of spikes beside frames
 
 
@@ -37,11 +50,8 @@ def add_restore(verbs: Any) -> None:
     add_fields(written, Output)
     add_fields(written, VideoFormat)
     parser.add_argument("--clip", metavar="NAME", help="of a dataset folder of a known layout (docs/datasets.md)")
-    add_fields(parser, LayoutOptions, only=("layout", "blur"))
-    spikes = parser.add_argument_group("frames and spikes that are no recording; * of a dataset folder, too")
-    spikes.add_argument("--spikes", type=Path, metavar="FILE", help="spike file beside RECORDING's frames")
-    add_fields(spikes, Stated, without=("linear",))
-    add_fields(parser, Stated, only=("linear",))
+    add_fields(parser, LayoutOptions, only=OF_DATASETS)
+    add_loose(parser)
     add_fields(parser.add_argument_group("a folder of recordings"), Engine)
     add_fields(parser, RestoreOptions)
 
@@ -67,6 +77,8 @@ def _restore(parsed: argparse.Namespace) -> int:
         raise ValueError(
             f"--spikes: {weights} is a network without spikes; leave --spikes out or choose other --weights"
         )
+    if parsed.spikes is not None:
+        recording = settled(recording, parsed)
     summary = restore_recording(weights, recording, parsed.out, options, _job(parsed, output), gate=admit)
     for note in summary["notes"]:
         print(f"spikevrt: {note}", file=sys.stderr)
@@ -131,7 +143,6 @@ def _restore_many(parsed: argparse.Namespace, output: Output) -> int:
 def _open_footage(parsed: argparse.Namespace) -> Recording:
     """The recording at the given path, or one made up from loose frames and what the user said of the spikes."""
     from spikevrt.formats.layouts import find_layout, open_clip
-    from spikevrt.recording.loose import loose_recording, open_beside
     from spikevrt.recording.recording import open_recording
     from spikevrt.recording.sidecar import SIDECAR
 
@@ -141,22 +152,22 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
         names = [name for name in ABOUT_SPIKES if name not in ABOUT_DATASETS]
         refuse(parsed, names, f"only with --spikes; {path} is a dataset folder")
         refuse(parsed, ("linear",), f"only with a folder of images; {path} is a dataset folder")
-        return open_clip(path, parsed.clip, options_of(LayoutOptions, parsed))
+        clip = open_clip(path, parsed.clip, options_of(LayoutOptions, parsed))
+        for line in clip.assumed:
+            print(f"spikevrt: {line}", file=sys.stderr)
+        return clip
     if parsed.spikes is None:
         refuse(parsed, ABOUT_DATASETS, "only with --spikes or a dataset folder")
         refuse(parsed, ABOUT_SPIKES, "only with --spikes")
-    refuse(parsed, ("layout", "blur"), f"only with a dataset folder; {path} is none, or is given --spikes")
+    refuse(parsed, OF_DATASETS, f"only with a dataset folder; {path} is none, or is given --spikes")
     if is_recording:
-        refuse(parsed, ("linear",), f"only with a folder of images; {path} is none")
+        refuse(parsed, ("linear", "fps"), f"only with a folder of images; {path} is none")
         recording = open_recording(path, keep_outside=True)
         refuse(parsed, ("clip",), f"{path} is a recording, one clip")
         refuse(parsed, ("spikes",), f"{path} is a recording, with spikes of its own")
         return recording
     refuse(parsed, ("clip",), f"{path} is no dataset folder of a known layout")
-    stated = options_of(Stated, parsed)
-    if parsed.spikes is None:
-        return loose_recording(path, None, stated)
-    return open_beside(path, parsed.spikes, stated)
+    return open_loose(path, parsed)
 
 
 def add_export(verbs: Any) -> None:

@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Any, get_args
@@ -40,7 +41,7 @@ DEFAULT_FOLDER = Path("runs")
 
 def add(verbs: Any) -> None:
     _add_prepare(verbs)
-    about = "Convert configs of the reference system."
+    about = "Convert configs of an older VRT+Spike."
     parser = verbs.add_parser("config", help=about, description=about, allow_abbrev=False, formatter_class=HELP_LAYOUT)
     parser.set_defaults(parser=parser)
     _add_import(parser.add_subparsers(title="actions", metavar="ACTION", required=True))
@@ -72,6 +73,8 @@ def _prepare(parsed: argparse.Namespace) -> None:
     options, ignore = options_of(PrepareOptions, parsed), parsed.ignore_health or ()
     check_names(ignore)
     sources = open_sources(parsed.recordings, parsed.val or (), options_of(LayoutOptions, parsed), options)
+    for line in dict.fromkeys(line for recording, _ in sources.presplit for line in recording.assumed):
+        print(f"spikevrt: {line}", file=sys.stderr)
     admit = functools.partial(admit_readable, ignore=ignore)
     with progress_bar("recordings") as progress:
         root = prepare(sources, parsed.out, options, admit=admit, overwrite=parsed.overwrite, progress=progress)
@@ -84,36 +87,47 @@ def _prepare(parsed: argparse.Namespace) -> None:
 
 def _add_import(actions: Any) -> None:
     parser = add_verb(actions, "import", _import, "spikevrt config import OLD.yaml --out configs/new.yaml")
-    parser.add_argument("old", type=Path, metavar="OLD.yaml", help="upper-case YAML of the reference system")
+    parser.add_argument("old", type=Path, metavar="OLD.yaml", help="upper-case YAML of an older VRT+Spike")
     parser.add_argument("--out", type=Path, metavar="YAML", help="write the new config (only tell)")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
     parser.add_argument("--partial", action="store_true", help="write it without the refused keys, which it names")
+    text = "checkpoint of that run: its weights are written beside --out, and training starts from them"
+    parser.add_argument("--checkpoint", type=Path, metavar="OLD.pth", help=text)
 
 
 def _import(parsed: argparse.Namespace) -> None:
     """Tell what becomes of every key of an upper-case config; write the config that it makes."""
-    from spikevrt.migrate.config_file import import_config, read_old_config, write_config
+    from spikevrt.migrate.config_file import import_config, read_old_config, standardisation, write_config
 
     out: Path | None = parsed.out
     if out is None:
-        refuse(parsed, ("overwrite", "partial"), "only with --out")
+        refuse(parsed, ("overwrite", "partial", "checkpoint"), "only with --out")
     elif out.exists() and parsed.old.exists() and out.samefile(parsed.old):
         raise ValueError(f"{out}: is the old config itself; choose another --out")
     else:
         refuse_existing_file(out, overwrite=parsed.overwrite)
-    imported = import_config(read_old_config(parsed.old))
+    old = read_old_config(parsed.old)
+    imported = import_config(old, with_checkpoint=parsed.checkpoint is not None)
     for line in imported.lines:
         print(line)
     count = f"{len(imported.refused)} of {len(imported.lines)} keys refused"
     if imported.refused and not parsed.partial:
         partial = ", or pass --partial to write it without them" if out is not None else ""
         raise ValueError(f"{parsed.old}: {count} (listed above); change or remove them{partial}")
-    for command in imported.commands:
-        print(f"to be given to the command: {command}")
+    weights = None if out is None or parsed.checkpoint is None else out.with_suffix(".safetensors")
+    if weights is not None:
+        refuse_existing_file(weights, overwrite=parsed.overwrite)
+        from spikevrt.migrate.old_checkpoint import convert_checkpoint
+
+        norm = standardisation(old)
+        told = convert_checkpoint(parsed.checkpoint, weights, imported.config.model, **norm, partial=parsed.partial)
+        print("\n".join([*told, f"weights, which read log1p counts ({norm['mean']:g}, {norm['std']:g}) -> {weights}"]))
+    for command in imported.commands("NEW.yaml" if out is None else str(out)):
+        print(f"next: {command}")
     if out is None:
         print(f"{len(imported.lines)} keys, none refused")
         return
-    write_config(out, parsed.old, imported)
+    write_config(out, parsed.old, imported, weights)
     print(f"{count}; all that is not named has its default -> {out}")
 
 
@@ -215,7 +229,8 @@ def add_scores(verbs: Any) -> None:
     )  # fmt: skip
     add_recordings(parser)
     add_out(parser, "folder of results.json, report.html and pictures")
-    add_compared_weights(parser, "+")
+    add_compared_weights(parser, "*")
+    _add_method(parser)
     parser.add_argument("--keep-frames", action="store_true", help="keep the restored frames, and videos of them")
     add_fields(parser, Measure)
     add_fields(parser, RestoreOptions)
@@ -225,8 +240,7 @@ def add_scores(verbs: Any) -> None:
     text = "folder of results.json; taken up again"
     parser.add_argument("--out", type=Path, required=True, metavar="PATH", help=text)
     add_compared_weights(parser, "*")
-    text = "one more method: NAME=MODULE:FUNCTION or NAME='COMMAND {recording} {out}' (docs/evaluation.md)"
-    parser.add_argument("--method", action="append", default=[], metavar="NAME=...", help=text)
+    _add_method(parser)
     text = "those alone: medium, medium_threshold_4 ... (all)"
     parser.add_argument("--conditions", nargs="+", metavar="NAME", help=text)
     parser.add_argument("--recordings", type=Path, metavar="PATH", help="where the recordings lie (OUT/recordings)")
@@ -246,6 +260,11 @@ def add_scores(verbs: Any) -> None:
     parser.add_argument("--twin", required=True, metavar="RUN", help="the network without: likewise")
 
 
+def _add_method(parser: argparse.ArgumentParser) -> None:
+    text = "one more method: NAME=MODULE:FUNCTION or NAME='COMMAND {recording} {out}' (docs/evaluation.md)"
+    parser.add_argument("--method", action="append", default=[], metavar="NAME=...", help=text)
+
+
 def _evaluate(parsed: argparse.Namespace) -> None:
     """Measure PSNR, SSIM, time and memory of networks on recordings that have sharp frames."""
     from spikevrt.align.health import admit
@@ -260,8 +279,8 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         layout = options_of(LayoutOptions, parsed)  # of a dataset folder the split that nothing was trained on
         recordings = open_recordings(parsed.recordings, layout, split="val", keep_outside=True)
         results = write_results(
-            weights, recordings, folder, options, keep_frames=parsed.keep_frames, measure=options_of(Measure, parsed),
-            gate=admit,
+            weights, recordings, folder, options, others=parsed.method, keep_frames=parsed.keep_frames,
+            measure=options_of(Measure, parsed), gate=admit,
         )  # fmt: skip
         if parsed.keep_frames:
             write_videos(folder, recordings)

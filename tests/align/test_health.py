@@ -23,7 +23,7 @@ from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.recording.stored import write_sidecar
 from spikevrt.recording.stream import PackedStream
-from spikevrt.simulate.setup import SimulateOptions
+from spikevrt.simulate.setup import RigConfig, SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
 
 ASSETS = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets"
@@ -250,6 +250,53 @@ def test_exposures_that_last_other_than_their_ticks_contradict_themselves(
     (root / "recording.json").write_text(json.dumps(values))
     finding = check_health(open_recording(root)).finding("exposure times")
     assert finding.verdict == "cannot tell" and "by up to 32 ticks" in finding.sentence
+
+
+@pytest.mark.parametrize("columns", [1, -4])
+def test_spikes_beside_the_frames_are_refused_with_how_far_and_what_mends_it(
+    clean: dict[str, Path], tmp_path: Path, columns: int
+) -> None:
+    recording = _broken(clean, tmp_path, lambda spikes: np.roll(spikes, columns, axis=2))
+    finding = check_health(recording).finding("registration")
+    assert finding.verdict == "bad" and f"run `spikevrt align {recording.root}`" in finding.sentence
+    assert abs(finding.numbers["right_px"] - 2 * columns) < 0.4 and abs(finding.numbers["down_px"]) < 0.4
+    with pytest.raises(ValueError, match=r"broken: registration: the spikes lie \d\.\d \+- 0\.\d px beside the frames"):
+        admit(recording)
+    assert admit(recording, ignore=["registration", "time offset"]).num_frames == 3
+    stated = Alignment(0.0, ((0.5, 0.0, columns), (0.0, 0.5, 0.0), (0.0, 0.0, 1.0)))
+    aligned = check_health(dataclasses.replace(recording, alignment=stated)).finding("registration")
+    assert aligned.verdict == "ok" and aligned.numbers["px"] < 0.3
+
+
+@pytest.mark.parametrize("rig", [RigConfig(shift_x_px=0.3), RigConfig(rotate_deg=3.0, scale=1.04, shift_x_px=-5.0)])
+def test_a_rig_is_measured_between_pixels_and_turned(tmp_path: Path, rig: RigConfig) -> None:
+    """The displacement at the corners of the frame and in its middle is that of the rig."""
+    recording = simulate_recording(ASSETS / "coffee.jpg", tmp_path / "rig", dataclasses.replace(OPTIONS, rig=rig))
+    report = check_health(recording)
+    finding = report.finding("registration")
+    x, y = np.meshgrid(np.arange(128) - 63.5, np.arange(96) - 47.5)
+    cos, sin = (rig.scale * f(np.radians(rig.rotate_deg)) for f in (np.cos, np.sin))
+    truth = np.hypot(cos * x - sin * y - x + rig.shift_x_px, sin * x + cos * y - y)
+    assert finding.numbers["px"] == pytest.approx(np.sqrt((truth**2).mean()), abs=0.4)
+    assert finding.verdict == ("bad" if rig.rotate_deg else "ok")
+
+
+def test_spikes_read_in_a_size_with_width_and_height_exchanged_are_refused(
+    clean: dict[str, Path], tmp_path: Path
+) -> None:
+    recording = _broken(clean, tmp_path, lambda spikes: spikes.reshape(len(spikes), 64, 48))
+    finding = check_health(recording).finding("orientation")
+    assert finding.verdict == "bad" and "read as 64 x 48 pixels they fit" in finding.sentence
+    turned = _broken(clean, tmp_path / "t", lambda spikes: spikes.transpose(0, 2, 1))
+    assert "with transposed" in check_health(turned).finding("orientation").sentence
+
+
+def test_a_scene_without_structure_cannot_tell_and_says_what_would(tmp_path: Path) -> None:
+    report = check_health(_drawn(tmp_path / "plain", [PLAIN["flat"].astype(np.uint8)] * 3))
+    assert report.verdict == "cannot tell"
+    for name in ("orientation", "registration", "time offset"):
+        finding = report.finding(name)
+        assert finding.verdict == "cannot tell" and finding.sentence.endswith("would tell"), finding
 
 
 def test_another_scene_is_refused_and_no_turned_one(clean: dict[str, Path], tmp_path: Path) -> None:

@@ -62,22 +62,24 @@ def test_a_dead_pixel_is_told_and_filled_from_its_neighbours(
     assert counts[13, 17] == pytest.approx(around.mean(), rel=1e-3)  # rounded to float16
 
 
-def test_what_cannot_be_told_is_said_in_one_line_unless_it_is_ignored(recording_folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_what_cannot_be_told_is_said_in_one_line_unless_it_is_ignored(
+    recording_folder: Path, capsys: pytest.CaptureFixture[str]
+):
     sidecar = recording_folder / "recording.json"
     values = json.loads(sidecar.read_text())
     values["spikes"]["tick_rate_hz"] /= 2
     sidecar.write_text(json.dumps(values))
     admit(open_recording(recording_folder))
     told = capsys.readouterr().err
-    assert told.startswith(f"spikevrt: {recording_folder}: cannot tell: exposure times: 3 of 3 exposures last other than")
+    assert told.startswith(
+        f"spikevrt: {recording_folder}: cannot tell: exposure times: 3 of 3 exposures last other than"
+    )
     assert told.count("\n") == 1
     admit(open_recording(recording_folder), ignore=("exposure times",))
     assert capsys.readouterr().err == ""
 
 
-def test_low_light_is_no_reason_to_doubt_a_recording(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_low_light_is_no_reason_to_doubt_a_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     options = SimulateOptions(
         frames=2,
         width=96,
@@ -138,7 +140,9 @@ def test_a_clock_that_is_wrong_is_refused_until_it_is_aligned(tmp_path: Path):
         rig=RigConfig(offset_ticks=8, margin_ticks=48),
     )  # fmt: skip
     recording = simulate_recording(PHOTO, tmp_path / "cat", options)
-    with pytest.raises(ValueError, match=r"cat: time offset: the spikes fit the frames [78]\.. \+- ... ticks later; run"):
+    with pytest.raises(
+        ValueError, match=r"cat: time offset: the spikes fit the frames [78]\.. \+- ... ticks later; run"
+    ):
         admit(recording)
     assert admit(recording, ignore=("time offset",)).num_frames == 4
     assert admit(with_alignment(recording, Alignment(offset_ticks=8.0)), strict=True).num_frames == 4

@@ -1,4 +1,4 @@
-"""The health gate: is a recording fit to be restored, what of it can be repaired, what not, and why.
+"""The health gate: is a recording fit to be restored, what of it can be filled, what cannot be told, and why.
 
 The cost is bounded: the stream is scanned whole where it holds at most 2^28 bits, else in the sampled exposures only,
 2^28 bits in all; frames and orientations are compared on at most five exposures at equal distances.

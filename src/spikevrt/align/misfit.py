@@ -7,7 +7,8 @@ each frame with windows of spikes that begin earlier and later; a parabola throu
 agree, each by its own motion, tell an offset. `spikevrt align` measures both better and writes them down; here the
 question is whether that is needed. NumPy and torch alone.
 
-Dimension key: F frames, H and W rows and columns of the common grid, M parts of the picture, S shifts in time.
+Dimension key: F frames, H and W rows and columns of the common grid, h and w those of a reduced picture, M parts of the
+picture, S shifts in time.
 """
 
 from __future__ import annotations
@@ -62,12 +63,14 @@ def displacement(pairs: Pairs, seen: Bool[np.ndarray, "H W"], *, frame_px: float
 
     None where there is nothing to compare: flat or tiny pictures.
     """
-    factors, fit = _factors(seen.shape), np.zeros(6)
-    for number, times in enumerate(factors):
-        level = _Level.of(pairs.rate, pairs.luminance, seen, times)
-        if level is None:
-            return None
-        fit = level.fit(level.search() if number == 0 else fit)
+    factors = _factors(seen.shape)
+    level = _Level.of(pairs.rate, pairs.luminance, seen, factors[0])
+    if level is None:
+        return None
+    fit = level.fit(level.search())
+    for times in factors[1:]:
+        level = _Level.of(pairs.rate, pairs.luminance, seen, times) or level
+        fit = level.fit(fit)
     length, error = level.length(fit)
     unit, correlation = level.unit * factors[-1], level.correlation(fit)
     frame_at = (_moved(fit, level.uv(seen.shape, unit)) * unit) + np.array(seen.shape[::-1]) / 2
@@ -229,7 +232,7 @@ def _soft(picture: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
     return picture
 
 
-def _reduced(picture: np.ndarray, times: int) -> Float[np.ndarray, "H W"]:
+def _reduced(picture: np.ndarray, times: int) -> Float[np.ndarray, "h w"]:
     """Means of `times` x `times` cells around the centre; what is left over at the borders is cut off."""
     (top, left), (height, width) = (
         (side % times // 2 for side in picture.shape),
@@ -347,6 +350,6 @@ def _peak(scores: Float[np.ndarray, " S"]) -> float | None:
     return best - REACH + (float((before - after) / (2 * curve)) if curve < 0 else 0.0)
 
 
-def _centred(picture: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
+def _centred(picture: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "h w"]:
     fine = detail(_reduced(picture, -(-max(picture.shape) // COMPARED_PX)))
     return fine - fine.mean()

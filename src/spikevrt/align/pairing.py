@@ -119,7 +119,10 @@ def other_reading(rates: Float[np.ndarray, "F h w"], light: Float[np.ndarray, "F
 
 
 def steadiness(one: Float[np.ndarray, "F H W"], other: Float[np.ndarray, "F H W"]) -> float:
-    """How well the pictures of two halves of an exposure fit (`orientation_scores`); FIT_UNKNOWN where flat."""
+    """How well the pictures of two halves of an exposure fit (`orientation_scores`); FIT_UNKNOWN where one is flat, or
+    so small that noise fits itself."""
+    if min(one.shape[1:]) < SQUARE_PX // 2:
+        return FIT_UNKNOWN
     scores = orientation_scores(one, other)[:, 0]
     return float(scores.mean()) if np.isfinite(scores).all() else FIT_UNKNOWN
 

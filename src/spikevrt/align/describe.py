@@ -166,7 +166,7 @@ def draw_preview(
     start, stop = centre - half_window, centre + half_window + 1
     if half_window < 0 or start < 0 or stop > num_ticks:
         raise ValueError(
-            f"centre {centre}, half_window {half_window}: ticks [{start}, {stop}); allowed: inside [0, {num_ticks})"
+            f"centre, half_window: {centre}, {half_window}, ticks [{start}, {stop}); allowed: inside [0, {num_ticks})"
         )
     rate = tfp(torch.from_numpy(read(start, stop)), half_window, half_window).numpy()
     reach = max(1, min(MAX_INTERVAL_TICKS, INTERVAL_BITS // (2 * height * width)))

@@ -115,3 +115,13 @@ def test_real_pairs_are_upright_and_never_told_to_be_bgr(shared: Path) -> None:
         assert beside is not None and beside.correlation > 0.9
         assert judge_orientation(scores[None], 0.9, beside, None).verdict == "ok", file.name
         assert beside.px < 6 and (judge_registration(beside, file).verdict != "bad" or beside.px > 2), file.name
+
+
+@pytest.mark.parametrize(("width", "ratio"), [(641, 4), (101, 3), (96, 2)])
+def test_cells_that_reach_beyond_a_frame_do_not_stretch_it(width: int, ratio: int) -> None:
+    columns = np.linspace(40, 200, width).round().astype(np.uint8)
+    image = np.broadcast_to(columns[None, :, None], (ratio * 5, width, 3))
+    cells = linear_light(image, (5, -(-width // ratio)))[2, :, 1]
+    expected = linear_light(image, image.shape[:2])[0, :, 1]
+    whole = width // ratio
+    np.testing.assert_allclose(cells[:whole], expected[: whole * ratio].reshape(whole, ratio).mean(1), rtol=1e-5)

@@ -18,8 +18,7 @@ from spikevrt.data.dataset import ClipDataset, check_sequences, collate, draw_cr
 from spikevrt.recording.alignment import Alignment, write_alignment
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import Recording, open_recording
-from spikevrt.represent.counts import exposure_counts
-from spikevrt.represent.voxel import VoxelStats, density, normalise, voxelise
+from spikevrt.represent.voxel import VoxelStats, normalise, voxelise
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.segments import FrameInputs, ReadSpec, Seen, read_clips
 from spikevrt.train.validation import clips_of
@@ -545,7 +544,7 @@ def test_an_item_past_the_end_is_an_index_error(root: Path):
         ({"crop_px": 7}, "crop_px: 7 cuts through spike pixels of a; allowed: a multiple of 2"),
         ({"clip_frames": 0}, "clip_frames: 0; allowed: 1 or more"),
         ({"clip_frames": 8}, "clip_frames: 8, but the longest run of frames in .*train is 7; allowed: 1 to 7"),
-        ({"crop_px": 0}, "augment: true needs crop_px"),
+        ({"crop_px": 0}, "data.augment: true needs data.crop_px"),
         ({"binning": "fractional"}, "binning: 'fractional', but .*set was prepared with 'whole'; allowed: 'whole'"),
         ({"representation": "profile"}, "voxels: 'precomputed'; allowed for representation profile: 'raw'"),
     ],
@@ -622,7 +621,7 @@ def test_a_dataset_of_version_1_says_prepare_again(root: Path):
         ("train/a/sequence.json", ["spikes", "width"], 0, "spikes.width: 0; allowed: 1 or more"),
         ("train/a/sequence.json", ["spikes", "rows"], "up", "spikes.rows: 'up'; allowed: bottom-up, top-down"),
         ("train/a/sequence.json", ["frames", "format"], "exe", "frames.format: 'exe'; allowed: npy, png"),
-        ("train/a/sequence.json", ["spikes", "cells"], "no", "spikes.cells: 'no'; allowed: registered, sensor"),
+        ("train/a/sequence.json", ["spikes", "cells"], "no", "cells: 'no'; allowed: sensor"),
         ("train/a/sequence.json", ["spikes", "ratio"], 0, "spikes.ratio: 0; allowed: 1 or more"),
         (
             "train/a/sequence.json",
@@ -686,22 +685,18 @@ def test_a_registered_recording_gives_the_same_bits_by_both_paths_and_in_the_res
         bad_pixels(path)
     root = prepare([path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
     recording, info = open_recording(path), open_dataset(root)
-    assert np.load(root / "train" / "a" / "spike_vox" / "000000.npy").dtype == np.float16
+    stored = np.load(root / "train" / "a" / "spike_vox" / "000000.npy")
+    assert stored.dtype == (np.float16 if "b" in case else np.uint8) and stored.shape == (NUM_BINS, 7, 11)
     for crop_px, normalize in itertools.product((CROP, None), ("none", "density")):
         settings = {"crop_px": crop_px, "augment": False, "normalize": normalize}
         cached, streamed = (clips(root, voxels=voxels, **settings) for voxels in ("precomputed", "raw"))
         assert_same(cached[0], streamed[0])
         if crop_px is None:
-            for frame, voxels_Khw in enumerate(cached[0]["spike_vox"]):
-                counts = exposure_counts(
-                    lambda edges, frame=frame: recording.count_exposure(frame, edges),
-                    NUM_TICKS,
-                    num_bins=NUM_BINS,
-                    bad=recording.bad_mask(),
-                    positions=recording.sensor_positions,
-                )
-                measured = density(counts).item() if normalize == "density" else None
-                assert torch.equal(voxels_Khw, normalise(counts, info.stats, density=measured))
+            spec = SpikeInputs(num_bins=NUM_BINS, normalize=normalize)
+            (clip,) = read_clips(recording, ReadSpec(RestoreOptions(), spec, info.stats), Seen())
+            assert torch.equal(cached[0]["spike_vox"], torch.stack([one.voxels for one in clip.inputs]))
+            assert torch.equal(cached[0]["frames"], torch.stack([one.frame for one in clip.inputs]))
+            assert cached[0]["frames"].shape[-2:] == (14, 22)  # twice the sensor's
 
 
 def test_frames_that_an_alignment_moves_out_of_the_stream_are_logged_as_dropped(
@@ -717,11 +712,11 @@ def test_frames_that_an_alignment_moves_out_of_the_stream_are_logged_as_dropped(
     assert [exposure.start_tick for exposure in info.train[0].exposures] == [4, 24]
 
 
-def test_a_missing_field_of_positions_is_named(make_recording: MakeRecording, tmp_path: Path):
-    path = make_recording("a", num_frames=3)
-    write_alignment(path, Alignment(homography=SHIFT))
-    root = prepare([path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
-    (root / "train" / "a" / "positions.npy").unlink()
-    with pytest.raises(FileNotFoundError, match=r"positions\.npy: no such file; run `spikevrt prepare` again"):
-        clips(root, voxels="raw")[0]
-    assert clips(root)[0]["spike_vox"].shape == (3, NUM_BINS, 3, 3)
+def test_a_dataset_whose_cells_were_read_between_sensor_pixels_is_to_be_prepared_again(
+    make_recording: MakeRecording, tmp_path: Path
+):
+    root = prepare([make_recording("a", num_frames=3)], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+    described = root / "train" / "a" / "sequence.json"
+    described.write_text(described.read_text().replace('"cells": "sensor"', '"cells": "registered"'))
+    with pytest.raises(ValueError, match=r"cells: 'registered'; allowed: sensor; run `spikevrt prepare` again$"):
+        open_dataset(root)

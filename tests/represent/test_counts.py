@@ -1,4 +1,4 @@
-"""Counting, repairing and registering one exposure, in this order and in one place."""
+"""Counting and repairing one exposure, in this order and in one place."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikevrt.recording.alignment import read_at
-from spikevrt.represent.counts import exposure_counts, exposure_intervals, place_counts, repair, window_intervals
+from spikevrt.represent.counts import exposure_counts, exposure_intervals, filled, repair, window_intervals
 
 SPIKES = np.random.default_rng(5).integers(0, 2, (13, 5, 7), dtype=np.uint8)
 
@@ -16,41 +15,19 @@ def count(edges):
     return np.stack([SPIKES[a:b].sum(0, dtype=np.uint16) for a, b in zip(edges, edges[1:], strict=False)])
 
 
-def centres(rows: int, columns: int) -> np.ndarray:
-    """The positions of the sensor's own pixels."""
-    return np.stack(np.meshgrid(np.arange(columns) + 0.5, np.arange(rows) + 0.5), axis=-1).astype(np.float32)
-
-
-def test_without_bad_pixels_and_registration_the_counts_are_the_sums_of_the_ticks():
+def test_without_bad_pixels_the_counts_are_the_sums_of_the_ticks():
     counts = exposure_counts(count, 13, num_bins=2)
     assert torch.equal(counts, torch.from_numpy(np.stack([SPIKES[:6].sum(0), SPIKES[6:].sum(0)])).float())
 
 
-def test_a_registration_onto_the_sensor_itself_changes_nothing():
-    plain = exposure_counts(count, 13, num_bins=3)
-    assert torch.equal(exposure_counts(count, 13, num_bins=3, positions=centres(5, 7)), plain)
-
-
-def test_bad_pixels_are_filled_before_the_registration_reads_them():
-    bad = np.zeros((5, 7), dtype=bool)
-    bad[2, 3] = True
-    positions = centres(4, 6) + 0.5  # between four pixels each
-    counts = torch.from_numpy(count([0, 13]).astype(np.float32))
-    expected = read_at(repair(counts, torch.from_numpy(bad)), torch.from_numpy(positions)).half().float()
-    assert torch.equal(place_counts(counts, bad=bad, positions=positions), expected)
-    assert not torch.equal(place_counts(counts, positions=positions), expected)
-
-
-def test_what_is_placed_survives_float16():
-    placed = place_counts(torch.rand(2, 5, 7), positions=centres(5, 7) + 0.31)
-    assert torch.equal(placed.half().float(), placed)
-
-
-def test_the_counts_given_stay_as_they_are():
-    counts = torch.rand(2, 5, 7)
+def test_what_is_filled_survives_float16_and_the_counts_given_stay_as_they_are():
+    counts, bad = torch.rand(2, 5, 7), np.eye(5, 7, dtype=bool)
     before = counts.clone()
-    place_counts(counts, bad=np.eye(5, 7, dtype=bool), positions=centres(5, 7) + 0.25)
-    assert torch.equal(counts, before)
+    got = filled(counts, bad)
+    assert torch.equal(got, repair(counts, torch.from_numpy(bad)).half().float()) and torch.equal(counts, before)
+    assert torch.equal(
+        exposure_counts(count, 13, num_bins=1, bad=bad), filled(exposure_counts(count, 13, num_bins=1), bad)
+    )
 
 
 def test_fewer_ticks_than_bins_are_refused_unless_they_may_be_shared():

@@ -225,7 +225,7 @@ def test_spikes_at_no_whole_ratio_are_brought_to_the_frames_field_of_view(make_r
     recording = make_recording(2, height=23, width=35, ticks=NUM_BINS, spikes=spikes)
     _, frame = next(restore_frames(voxels_as_frames(), info(SPIKES, mean=0.3), recording, SMALL))
     lit = frame[0, :, 17] > (torch.log1p(torch.tensor(0.5)) - 0.3)  # (log1p(count) - mean) / std, half a spike
-    assert lit.tolist() == [row >= 12 for row in range(23)]  # the edge lies at 6 / 11 of 23 rows: 12.5
+    assert lit.tolist() == [row >= 13 for row in range(23)]  # the edge lies at 6 / 11 of 23 rows, at 12.55
 
 
 def test_the_inputs_are_left_as_they_were(noise):
@@ -493,7 +493,7 @@ def test_spikes_that_do_not_divide_the_frames_are_resampled_and_that_is_told(mak
     restored = list(restore_frames(network, info(SPIKES, mean=0.9), recording, SMALL))
     assert [frame.shape for _, frame in restored] == [(3, 23, 35)] * 2
     warning = capsys.readouterr().err
-    assert "frames of 35x23 are no multiple of 17x11 spikes, which are resampled to 1/2" in warning
+    assert "frames of 35x23 are no multiple of 17x11 spikes; they are resampled to 34x22 and back" in warning
 
 
 # --- the real network ------------------------------------------------------------------------------------------------

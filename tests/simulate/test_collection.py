@@ -18,8 +18,8 @@ from spikevrt import cli
 from spikevrt.engine import Engine
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import open_recording
-from spikevrt.simulate import synthesise
-from spikevrt.simulate.synthesise import simulate_many
+from spikevrt.simulate import collection
+from spikevrt.simulate.collection import simulate_many
 from tests.simulate.conftest import OPTIONS, fingerprint, textured
 
 SOURCE_ROOT = Path(__file__).resolve().parents[2] / "src"
@@ -109,14 +109,14 @@ def test_a_file_where_the_folder_of_recordings_should_be_is_refused_and_kept(pho
 def test_what_already_stands_is_decided_only_once_nobody_else_is_at_work(
     photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    out, alone_in = tmp_path / "out", synthesise.alone_in
+    out, alone_in = tmp_path / "out", collection.alone_in
 
     def after_another_call(folder: Path, work: str) -> contextlib.AbstractContextManager[None]:
-        monkeypatch.setattr(synthesise, "alone_in", alone_in)
+        monkeypatch.setattr(collection, "alone_in", alone_in)
         simulate_many([photo], out, OPTIONS, count=1)  # ends just before this call takes the lock
         return alone_in(folder, work)
 
-    monkeypatch.setattr(synthesise, "alone_in", after_another_call)
+    monkeypatch.setattr(collection, "alone_in", after_another_call)
     assert simulate_many([photo], out, OPTIONS, count=1) == [out / "photo_000"]
 
 
@@ -185,7 +185,7 @@ def test_without_ray_its_engine_is_refused(monkeypatch: pytest.MonkeyPatch):
 def test_an_engine_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match=r"^engine: dask; must be one of processes, ray$"):
         Engine("dask")
-    with pytest.raises(ValueError, match=r"^ray_address: only with engine ray, not processes$"):
+    with pytest.raises(ValueError, match=r"^ray_address: only with `engine` ray, not processes$"):
         Engine(ray_address="10.0.0.1:6379")
 
 

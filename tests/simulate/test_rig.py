@@ -163,3 +163,15 @@ def test_a_rig_that_looks_far_past_the_frame_is_refused(photo: Path, tmp_path: P
     with pytest.raises(ValueError, match=r"^rig: the sensor would see 12 px beyond the frame of 46x34; allowed: at mo"):
         simulate_recording(photo, tmp_path / "out", options)
     assert not (tmp_path / "out").exists()
+
+
+def test_parallax_moves_the_layers_for_the_sensor_alone(photo: Path, footage: Path, tmp_path: Path):
+    plain = dataclasses.replace(OPTIONS, num_layers=1, rig=RigConfig())
+    apart = dataclasses.replace(plain, rig=RigConfig(parallax_px=4))
+    both = [simulate_recording(photo, tmp_path / str(k), one) for k, one in enumerate((plain, apart))]
+    assert all(np.array_equal(both[0].read_blur(i), both[1].read_blur(i)) for i in range(plain.frames))
+    far, near = (recording.read_exposure_spikes(0).sum(0, dtype=int) for recording in both)
+    changed = np.abs(far - near) > 2
+    assert 0.02 < changed.mean() < 0.9  # where the layer was or is, and not elsewhere
+    with pytest.raises(ValueError, match=r"rig\.parallax_px: 4; allowed for a video, which has no layers: 0"):
+        simulate_recording(footage, tmp_path / "video", apart)

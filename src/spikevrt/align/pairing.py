@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from spikevrt.align.compare import LUMINANCE_3
-from spikevrt.recording.alignment import read_at
+from spikevrt.recording.alignment import nearest_ratio, read_at
 from spikevrt.recording.recording import Recording
 
 if TYPE_CHECKING:
@@ -254,10 +254,15 @@ def _last_coefficient(moments: np.ndarray) -> float:
 
 
 def _shrink(picture: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Mean over boxes, float32, to (height, width) = `size`."""
+    """Mean over boxes, float32, to (height, width) = `size`; the last boxes may reach beyond the picture's edge, which
+    is continued."""
     from PIL import Image
 
     if picture.shape == tuple(size):
         return picture.astype(np.float32)
+    ratio = nearest_ratio(*picture.shape, *size)
+    beyond = [cells * ratio - side for cells, side in zip(size, picture.shape, strict=True)]
+    if all(0 <= rest < ratio for rest in beyond):
+        picture = np.pad(picture, [(0, rest) for rest in beyond], mode="edge")
     image = Image.fromarray(np.ascontiguousarray(picture, dtype=np.float32))
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BOX))

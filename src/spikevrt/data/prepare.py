@@ -4,7 +4,8 @@
     ROOT/{train,val}/SEQ/{blur,sharp}/NNNNNN.{npy,png}               uint8 (H, W, 3), or PNG; sharp: where recorded
     ROOT/{train,val}/SEQ/{spike,spike_vox}/NNNNNN.{dat,npy}          packed ticks; counts (K, h, w)
     ROOT/{train,val}/SEQ/{sequence.json,alignment.log,dropped.log}   sizes and exposures; what was kept; what was not
-    ROOT/{train,val}/SEQ/positions.npy                               of a registered recording: where each cell looks
+
+The frames of a registered recording are resampled to its sensor's pixels (`Recording.on_sensor`), as restoring does.
 
 Dimension key: K bins, H x W colour pixels, h x w spike cells, N distinct counts.
 """
@@ -27,9 +28,10 @@ from spikevrt.atomic import complete_or_absent, refuse_existing
 from spikevrt.config import VAL_FRACTION, VAL_SEED, FrameKind, PrepareOptions, Split
 from spikevrt.data.dataset import DATASET_FILE, DATASET_FORMAT, DATASET_VERSION, is_sequence_name
 from spikevrt.data.sample import COUNT_TYPES
-from spikevrt.data.sequence import POSITIONS_FILE, PreparedSequence, write_sequence
+from spikevrt.data.sequence import PreparedSequence, write_sequence
+from spikevrt.recording.alignment import nearest_ratio
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.recording import Recording, nearest_ratio
+from spikevrt.recording.recording import Recording
 from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, pack, sha256_file
 from spikevrt.represent.counts import frame_counts
@@ -203,14 +205,11 @@ def _prepare_sequence(
     Raises:
         ValueError: the recording has no frame that can be used.
     """
-    name = str(recording.root)
+    name, recording = str(recording.root), recording.on_sensor
     assert recording.spikes is not None, name
     geometry = SpikeGeometry(recording.spikes.width, recording.spikes.height)
-    positions = recording.sensor_positions
     for kind in ("blur", *(["sharp"] if recording.sharp else []), "spike", "spike_vox"):
         (folder / kind).mkdir(parents=True)
-    if positions is not None:
-        np.save(folder / POSITIONS_FILE, positions)
 
     kept: list[Exposure] = []
     densities: list[float] = []
@@ -258,7 +257,6 @@ def _prepare_sequence(
             densities=tuple(densities),
             frames=frames,
             bad_pixels=recording.bad_pixels,
-            registered=positions is not None,
             has_sharp=bool(recording.sharp),
         ),
         {"name": recording.name, "provenance": recording.provenance},

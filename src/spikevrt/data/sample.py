@@ -98,8 +98,8 @@ class SampleSpec:
 def read_binned(sequence: PreparedSequence, exposure: Exposure, crop: Crop, spec: SampleSpec) -> BinnedSpikes:
     """The spikes of one exposure and the window that it is read in, binned; counts as bytes where a file has bytes.
 
-    From the file of counts, or made now from the packed ticks; the values are the same. A cell that is a pixel depends
-    on no other; where pixels are broken or the sequence is registered, the whole sensor is read.
+    From the file of counts, or made now from the packed ticks; the values are the same. Where pixels are broken the
+    whole sensor is read; else a cell depends on no other.
 
     Raises:
         FileNotFoundError: the file is not there.
@@ -115,19 +115,19 @@ def read_binned(sequence: PreparedSequence, exposure: Exposure, crop: Crop, spec
         return BinnedSpikes(counts, exposure.num_ticks)
     stream = PackedStream(sequence.path("spike", exposure.frame_idx), sequence.geometry)
     check_ticks(stream, exposure)
-    grid = sequence.grid
+    bad = sequence.bad_mask
     if not is_profile:
         counts = exposure_counts(
-            (lambda edges: stream.count(edges)[cells]) if grid.is_plain else stream.count, exposure.num_ticks,
-            num_bins=spec.spikes.num_bins, binning=spec.spikes.binning, bad=grid.bad, positions=grid.positions,
+            (lambda edges: stream.count(edges)[cells]) if bad is None else stream.count, exposure.num_ticks,
+            num_bins=spec.spikes.num_bins, binning=spec.spikes.binning, bad=bad,
         )  # fmt: skip
-        return BinnedSpikes(counts if grid.is_plain else counts[cells].contiguous(), exposure.num_ticks)
+        return BinnedSpikes(counts if bad is None else counts[cells].contiguous(), exposure.num_ticks)
     spikes = stream.read(0, stream.num_ticks)
-    ticks = torch.from_numpy(np.ascontiguousarray(spikes[cells] if grid.is_plain else spikes))
+    ticks = torch.from_numpy(np.ascontiguousarray(spikes[cells] if bad is None else spikes))
     if spec.worsen is not None:
         ticks = spec.worsen(ticks, exposure)
-    binned = bin_spikes(spec.spikes, ticks, exposure.shift_ticks, grid)
-    if grid.is_plain:
+    binned = bin_spikes(spec.spikes, ticks, exposure.shift_ticks, bad)
+    if bad is None:
         return binned
     mean_rate = None if binned.mean_rate is None else binned.mean_rate[cells[1:]].contiguous()
     return BinnedSpikes(binned.counts[cells].contiguous(), binned.num_ticks, mean_rate)

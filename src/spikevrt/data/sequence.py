@@ -5,8 +5,8 @@ frames there is no `sharp`. NNNNNN is the frame's index in its recording, so a d
 runs across it. Arrays (.npy) are mapped: only the pages under the crop are read, nothing is kept, and loader workers
 share what the system caches.
 
-Dimension key: H x W colour pixels, h x w spike cells (H = ratio * h, W = ratio * w): the pixels of the sensor or, where
-the recording was registered, of the grid that lies on the frame.
+Dimension key: H x W colour pixels, h x w spike pixels (H = ratio * h, W = ratio * w; the frames of a registered
+recording were resampled so: `Recording.on_sensor`).
 """
 
 from __future__ import annotations
@@ -24,18 +24,16 @@ from spikevrt.recording.recording import Recording
 from spikevrt.recording.sidecar import ROWS, Exposure, Rows, check_bad_pixels, exposure_values
 from spikevrt.recording.spike_file import SpikeGeometry
 from spikevrt.recording.stream import JoinedStream, PackedStream
-from spikevrt.represent.inputs import SensorGrid
 from spikevrt.typed import convert, load_json, naming, require
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float32
+    from jaxtyping import Bool
 
-SEQUENCE_FILE, POSITIONS_FILE = "sequence.json", "positions.npy"
+SEQUENCE_FILE = "sequence.json"
 SEQUENCE_FORMAT = "spikevrt-sequence"
 SEQUENCE_VERSION = 2
 PREPARE_AGAIN = "; run `spikevrt prepare` again"
 NO_SHARP = "none"  # frames.sharp of a sequence without sharp frames; the others have no such key
-CELLS = {True: "registered", False: "sensor"}  # what a cell of the counts is
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,6 @@ class PreparedSequence:
     """A prepared sequence: its folder, its sizes and the exposures that were kept, in time order.
 
     `geometry` is the sensor's, of the packed ticks. `densities`: mean log1p(count) of each exposure, whole frame.
-    `registered`: positions.npy says where on the sensor each cell looks; without, cells are the sensor's pixels.
     """
 
     folder: Path
@@ -56,7 +53,6 @@ class PreparedSequence:
     densities: tuple[float, ...]
     frames: FrameKind = "npy"
     bad_pixels: tuple[tuple[int, int], ...] = ()
-    registered: bool = False
     has_sharp: bool = True
 
     @property
@@ -82,11 +78,6 @@ class PreparedSequence:
         mask[tuple(np.array(self.bad_pixels).T)] = True
         return mask
 
-    @cached_property
-    def grid(self) -> SensorGrid:
-        """How sensor pixels become the cells of the counts."""
-        return SensorGrid(self.bad_mask, self.positions())
-
     def as_recording(self) -> Recording:
         """The whole frames that were kept, and the ticks of their exposures one after the other: to be restored."""
         exposures, start = [], 0
@@ -109,16 +100,7 @@ class PreparedSequence:
             fps=1.0,
             bad_pixels=self.bad_pixels,
             is_checked=True,
-            positions=self.positions(),
         )
-
-    def positions(self) -> Float32[np.ndarray, "h w 2"] | None:
-        """Where on the sensor each cell of the registered grid looks; None when nothing was registered."""
-        if not self.registered:
-            return None
-        path = self.folder / POSITIONS_FILE
-        shape = (-(-self.height // self.ratio), -(-self.width // self.ratio), 2)
-        return np.array(map_array(path, shape, (np.float32,)))
 
 
 def check_ticks(stream: PackedStream, exposure: Exposure) -> None:
@@ -147,7 +129,7 @@ def write_sequence(sequence: PreparedSequence, recording: dict[str, Any]) -> Non
             "rows": ROWS[sequence.geometry.bottom_up],
             "tick_rate_hz": sequence.tick_rate_hz,
             "ratio": sequence.ratio,
-            "cells": CELLS[sequence.registered],
+            "cells": "sensor",
             "bad_pixels": [list(pixel) for pixel in sequence.bad_pixels],
         },
         "exposures": [exposure_values(exposure) | {"density": density} for exposure, density in exposures],
@@ -185,7 +167,6 @@ def open_sequence(folder: Path) -> PreparedSequence:
         densities=tuple(one.density for one in read.exposures),
         frames=frames.format,
         bad_pixels=spikes.bad_pixels,
-        registered=spikes.cells == CELLS[True],
         has_sharp=frames.sharp is None,
     )
 
@@ -209,13 +190,14 @@ class _PreparedSpikes:
     rows: Rows
     tick_rate_hz: float
     ratio: int
-    cells: Literal["registered", "sensor"]
+    cells: str
     bad_pixels: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("width", "height", "ratio"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         require(self.tick_rate_hz > 0, "tick_rate_hz", self.tick_rate_hz, "above 0")
+        require(self.cells == "sensor", "cells", self.cells, f"sensor{PREPARE_AGAIN}")  # others were no sensor pixels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,8 +28,8 @@ from spikevrt.recording.frames import list_images, read_image, to_float
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.sidecar import SIDECAR
 from spikevrt.recording.spike_file import sha256_file
-from spikevrt.represent.counts import place_counts
-from spikevrt.represent.inputs import PROFILE_DARK_RATE, short_window, spike_ratio
+from spikevrt.represent.counts import filled
+from spikevrt.represent.inputs import DARK_RATE, PROFILE_DARK_RATE, short_window, spike_ratio
 from spikevrt.represent.interval import intervals
 from spikevrt.restore.clip import ClipWork, restore_clip, tiles_in_all
 from spikevrt.restore.options import RestoreOptions
@@ -242,12 +242,8 @@ def _spike_ratio_frame(recording: Recording, index: int) -> Tensor:
     first, num_ticks = exposure.start_tick, exposure.num_ticks
     start, stop = (first + exposure.shift_ticks + tick for tick in short_window(num_ticks))
     counts = [recording.spikes.count(edges)[0] for edges in ([start, stop], [first, first + num_ticks])]
-    short, long = place_counts(
-        torch.from_numpy(np.stack(counts).astype(np.float32)),
-        bad=recording.bad_mask(),
-        positions=recording.sensor_positions,
-    )
-    return spike_ratio(to_float(recording.read_blur(index)), short / (stop - start), long / num_ticks)
+    short, long = filled(torch.from_numpy(np.stack(counts).astype(np.float32)), recording.bad_mask())
+    return _relit(recording, index, short / (stop - start), long / num_ticks, DARK_RATE)
 
 
 def _interval_ratio_frame(recording: Recording, index: int) -> Tensor:
@@ -260,5 +256,15 @@ def _interval_ratio_frame(recording: Recording, index: int) -> Tensor:
     rates = intervals(torch.from_numpy(recording.spikes.read(*exposure.span))).float().reciprocal_()
     exposed = rates[exposure.start_tick - exposure.span[0] :][: exposure.num_ticks]
     pair = torch.stack((rates[first:stop].mean(0), exposed.mean(0)))
-    short, long = place_counts(pair, bad=recording.bad_mask(), positions=recording.sensor_positions)
-    return spike_ratio(to_float(recording.read_blur(index)), short, long, dark=PROFILE_DARK_RATE)
+    short, long = filled(pair, recording.bad_mask())
+    return _relit(recording, index, short, long, PROFILE_DARK_RATE)
+
+
+def _relit(recording: Recording, index: int, short: Tensor, long: Tensor, dark: float) -> Tensor:
+    """A frame relit by rates of the sensor's pixels, to which it is resampled meanwhile, as networks read it."""
+    seen = recording.on_sensor
+    blur = to_float(seen.read_blur(index))
+    relit = spike_ratio(blur, short, long, dark=dark)
+    if seen.view is None or seen is recording:
+        return relit
+    return seen.view.applied(to_float(recording.read_blur(index)), relit - blur)

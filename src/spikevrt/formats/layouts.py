@@ -8,6 +8,7 @@ Words: split ("train", "val"), clip (a folder of consecutive frames), stem (a fi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,9 @@ from spikevrt.config import PrepareOptions, SpikeSource, Split
 from spikevrt.data.prepare import Sources
 from spikevrt.formats.clip_files import (
     SpikeFiles,
-    assumptions,
     by_stem,
     clip_format,
+    source_notes,
     spike_streams,
     wrong_ticks,
     wrong_voxels,
@@ -39,9 +40,10 @@ from spikevrt.formats.dataset_trees import (
 )
 from spikevrt.formats.voxel_files import VoxelStream
 from spikevrt.recording.frames import IMAGE_SUFFIXES, image_size
-from spikevrt.recording.recording import Recording, find_recordings, open_recording
+from spikevrt.recording.recording import Recording, find_recordings, open_recording, recordings_in
 from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.stream import JoinedStream, SpikeStream
+from spikevrt.simulate.folders import footage_advice
 
 TAKES_NONE = "a recording tells all by itself; allowed: options of layouts for dataset folders alone"
 __all__ = ["LayoutOptions", "LayoutRecording", "find_layout", "layout_recordings", "open_recordings", "open_sources"]
@@ -52,7 +54,6 @@ class LayoutRecording(Recording):
     """A clip of a dataset folder; its root is the folder of its blurry frames, which is seldom a name."""
 
     clip: str = ""
-    num_bins: int | None = None  # of precomputed voxels
 
     @property
     def name(self) -> str:
@@ -99,14 +100,26 @@ def open_recordings(
     """
     opened: list[Recording] = []
     for path in map(Path, paths):
-        if find_layout(path, options) is None:
-            opened += [open_recording(found, keep_outside=keep_outside) for found in find_recordings([path])]
-            if options != NO_OPTIONS:
-                raise ValueError(f"{path}: {TAKES_NONE}")
-        else:
-            splits = layout_recordings(path, options)
-            opened += [recording for name in get_args(Split) if split in (None, name) for recording in splits[name]]
+        parts = _opened(path, options, keep_outside=keep_outside)
+        opened += [one for part in parts if part is None or split in (None, part) for one in parts[part]]
+        if options != NO_OPTIONS and find_layout(path, options) is None:
+            raise ValueError(f"{path}: {TAKES_NONE}")
     return opened
+
+
+def _opened(path: Path, options: LayoutOptions, *, keep_outside: bool = False) -> dict[Split | None, list[Recording]]:
+    """The recordings of a path by the split that they bring: a dataset folder's own, that of the folders train and val
+    (else test) in which `simulate` keeps it, or none."""
+    if find_layout(path, options) is not None:
+        return {None: [], **{part: [*clips] for part, clips in layout_recordings(path, options).items()}}
+    train, val = (recordings_in(path / name) for name in ("train", "val"))
+    if val and train and recordings_in(path / "test"):
+        print(f"spikevrt: {path / 'test'}: left out; {path / 'val'} is for validation", file=sys.stderr)
+    val = val or recordings_in(path / "test")
+    parts: dict[Split | None, list[Path]] = {None: [], "train": train, "val": val}
+    if not (train and val) or recordings_in(path):
+        parts = {None: find_recordings([path], footage_advice), "train": [], "val": []}
+    return {part: [open_recording(one, keep_outside=keep_outside) for one in found] for part, found in parts.items()}
 
 
 def open_clip(root: Path, name: str | None = None, options: LayoutOptions = NO_OPTIONS) -> Recording:
@@ -139,24 +152,23 @@ def open_sources(
         FileNotFoundError: a path does not exist.
         ValueError: as `open_recordings`; a choice for validation that a dataset folder has made already.
     """
-    paths, val = [Path(path) for path in paths], list(val)
+    places, val, theirs = list(map(Path, paths)), list(val), list[Path]()
     own: list[tuple[Recording, Split]] = []
     loose: list[Recording] = []
-    theirs = [path for path in paths if find_layout(path, layout) is not None]
-    for path in paths:
-        splits = layout_recordings(path, layout) if path in theirs else None
-        if splits is None:
-            loose += [open_recording(found) for found in find_recordings([path])]
-        elif options.without_sharp and not splits["train"]:
-            loose += splits["val"]
-        else:
-            own += [(recording, split) for split in get_args(Split) for recording in splits[split]]
-    if paths and not theirs and layout != NO_OPTIONS:
-        raise ValueError(f"{paths[0]}: {TAKES_NONE}")
+    for path in places:
+        parts = _opened(path, layout)
+        loose += parts[None]
+        if options.without_sharp and not parts["train"]:
+            loose += parts["val"]
+        elif parts["val"] or parts["train"]:
+            theirs.append(path)
+            own += [(recording, split) for split in get_args(Split) for recording in parts[split]]
+    if places and all(find_layout(path, layout) is None for path in places) and layout != NO_OPTIONS:
+        raise ValueError(f"{places[0]}: {TAKES_NONE}")
     if own and val:
         raise ValueError(f"val: {val[0]}, but {theirs[0]} brings its own split; allowed: none with a dataset folder")
     for recording, _ in own:
-        found = recording.num_bins if isinstance(recording, LayoutRecording) else None
+        found = recording.voxel_bins
         if found is not None and found % options.num_bins:
             raise ValueError(
                 f"num_bins: {options.num_bins}; {recording.root.parent} has voxels of {found}; allowed: "
@@ -164,7 +176,7 @@ def open_sources(
             )
     for name, value in (("val_fraction", options.val_fraction), ("seed", options.seed)):
         if own and not loose and value is not None:
-            raise ValueError(f"{name}: {value}, but {paths[0]} brings its own split; allowed: none")
+            raise ValueError(f"{name}: {value}, but {places[0]} brings its own split; allowed: none")
     return Sources(loose, [open_recording(path) for path in find_recordings(val)], own)
 
 
@@ -192,7 +204,7 @@ def _choose_blur(root: Path, layout: Layout, options: LayoutOptions) -> str:
     for blur in layout.blurs if options.blur is None else (options.blur,):
         if any(clips_with(root, layout, layout.blur, split, blur) for split in layout.splits):
             return blur
-    raise ValueError(f"{root}: no blurry frames of kind {options.blur!r}; allowed: one that is there")
+    raise ValueError(f"{root}: no blurry frames of kind {options.blur!r}; allowed: a `blur` that is there")
 
 
 def _recording(
@@ -266,8 +278,8 @@ def _recording(
         provenance={"layout": layout.name, "split": split, "clip": clip} | ({"blur": blur} if blur else {}),
         dropped=tuple(sorted(dropped)),
         clip=clip,
-        assumed=assumptions(there, streams),
-        num_bins=next((stream.shape[0] for stream in streams if isinstance(stream, VoxelStream)), None),
+        notes=source_notes(there, streams),
+        voxel_bins=next((stream.shape[0] for stream in streams if isinstance(stream, VoxelStream)), None),
     )
 
 

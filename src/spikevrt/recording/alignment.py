@@ -1,5 +1,6 @@
-"""How the two cameras lie to each other: a time offset, a homography, and perhaps a smooth displacement field; and how
-the sensor's pictures are read where the frames' pixels fall (`read_at`).
+"""How the two cameras lie to each other: a time offset, a homography, and perhaps a smooth displacement field; how the
+frames are resampled to the sensor's pixels and what was restored is brought back (`SensorView`); and how the sensor's
+pictures are read where the frames' pixels fall (`read_at`).
 
 Coordinates are continuous pixels, x to the right and y down: (0, 0) is the top-left corner of a picture, the centre of
 its first pixel is (0.5, 0.5). The homography maps a point of the frame to the sensor; where the two see the same field
@@ -9,19 +10,21 @@ at a ratio of r frame pixels per sensor pixel, it is diag(1/r, 1/r, 1).
 which has gradients and is twice as fast, but rounds positions: at 400 columns that moves values between 0 and 1 by up
 to 2e-5. So does what films scenes.
 
-Dimension key: C channels, h and w rows and columns of the registered grid, a sensor-sized picture that lies on the
-frame; `...` any leading axes, `*n` the axes of the positions.
+Dimension key: C channels, H and W rows and columns of the frame, V and U those of the sensor's view, h and w those of
+the registered grid, a sensor-sized picture that lies on the frame; `...` any leading axes, `*n` the axes of positions.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from spikevrt.recording.arrays import read_npy_float32
@@ -29,10 +32,14 @@ from spikevrt.recording.sidecar import FORMAT, SIDECAR, VERSION, write_json
 from spikevrt.typed import load_json, require_file_name
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Num
+
+    from spikevrt.recording.recording import Recording
 
 
 MAX_OFFSET_TICKS = 1 << 31  # a day at 20 kHz
+MAX_DRIFT_PPM = 10_000  # a hundredth
+INVERSION_STEPS = 12  # of a displacement: each divides the error by how gently it changes, which is much
 Homography = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 
 
@@ -40,7 +47,8 @@ Homography = tuple[tuple[float, float, float], tuple[float, float, float], tuple
 class Alignment:
     """What `spikevrt align` found, as recording.json keeps it.
 
-    offset_ticks: the true exposure begins so many ticks after the one written down.
+    offset_ticks, drift_ppm: the true exposure begins so many ticks after the one written down, and another `drift_ppm`
+        millionths of its own start tick later.
     homography: frame to sensor; None: both see the same field.
     flow: file beside recording.json, float32 (2, rows, columns): displacement (x, y) on the sensor, in sensor pixels,
         to be added after the homography; a grid of any size over the frame, read bilinearly. None: no displacement.
@@ -51,8 +59,11 @@ class Alignment:
     homography: Homography | None = None
     flow: Path | None = None
     quality: dict[str, Any] = field(default_factory=dict)
+    drift_ppm: float = 0.0
 
     def __post_init__(self) -> None:
+        if not abs(self.drift_ppm) <= MAX_DRIFT_PPM:
+            raise ValueError(f"alignment.drift_ppm: {self.drift_ppm}; allowed: up to {MAX_DRIFT_PPM} either way")
         if not math.isfinite(self.offset_ticks):
             raise ValueError(f"alignment.offset_ticks: {self.offset_ticks}; allowed: a finite number")
         if abs(self.offset_ticks) > MAX_OFFSET_TICKS:
@@ -66,6 +77,10 @@ class Alignment:
             if not is_invertible or not np.isfinite(matrix).all():
                 raise ValueError("alignment.homography: not an invertible 3x3 matrix of finite numbers")
 
+    def later_ticks(self, start_tick: int) -> int:
+        """How many whole ticks later than written an exposure begins."""
+        return round(self.offset_ticks + 1e-6 * self.drift_ppm * start_tick)
+
     @property
     def is_spatial(self) -> bool:
         return self.homography is not None or self.flow is not None
@@ -75,6 +90,7 @@ def alignment_values(alignment: Alignment) -> dict[str, Any]:
     """Plain values, ready for JSON; recording.json keeps them."""
     return {
         "offset_ticks": alignment.offset_ticks,
+        **({"drift_ppm": alignment.drift_ppm} if alignment.drift_ppm else {}),
         "homography": None if alignment.homography is None else [list(row) for row in alignment.homography],
         "flow": None if alignment.flow is None else alignment.flow.name,
         "quality": alignment.quality,
@@ -146,12 +162,116 @@ def sensor_positions(
             f"allowed: all of it to finite points; run `spikevrt align` again"
         )
     if alignment.flow is not None:
-        flow_2rc = _read_flow(alignment.flow)
-        rows, columns = flow_2rc.shape[1:]
-        cells_hw2 = np.stack(np.meshgrid(x / width * columns, y / height * rows), axis=-1)
-        shift_2hw = read_at(torch.from_numpy(flow_2rc.astype(np.float64)), torch.from_numpy(cells_hw2)).numpy()
-        positions_hw2 = positions_hw2 + np.moveaxis(shift_2hw, 0, -1)
+        positions_hw2 = positions_hw2 + _displacement(_read_flow(alignment.flow), centres_hw2, width, height)
     return positions_hw2.astype(np.float32)
+
+
+def _displacement(
+    flow_2rc: Float[np.ndarray, "2 r c"], points: Float[np.ndarray, "*n 2"], width: int, height: int
+) -> Float[np.ndarray, "*n 2"]:
+    """The field at points of the frame."""
+    rows, columns = flow_2rc.shape[1:]
+    cells = torch.from_numpy(points * [columns / width, rows / height])
+    return np.moveaxis(read_at(torch.from_numpy(flow_2rc.astype(np.float64)), cells).numpy(), 0, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class SensorView:
+    """The frame resampled so that every sensor pixel is a whole number of its pixels, and the way back.
+
+    Between the cameras it is the frames that are resampled and not the spikes, which are fewer pixels and would blur.
+    `on_frame`: where on the frame each pixel of the view lies, (x, y) in frame pixels; `on_view` the other way round.
+    """
+
+    on_frame: Float[Tensor, "V U 2"]
+    on_view: Float[Tensor, "H W 2"]
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) of the frame."""
+        return self.on_view.shape[0], self.on_view.shape[1]
+
+    def seen(self, image: Num[np.ndarray, "H W C"]) -> Num[np.ndarray, "V U C"]:
+        """A frame of any type as the view has it, of the same type; the frame's border is continued."""
+        values = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)
+        seen = read_sharply(values, self.on_frame).permute(1, 2, 0).contiguous().numpy()
+        if image.dtype.kind != "u":
+            return seen.astype(image.dtype)
+        return np.clip(seen.round(), 0, np.iinfo(image.dtype).max).astype(image.dtype)
+
+    def applied(self, frame: Float[Tensor, "C H W"], change: Float[Tensor, "C V U"]) -> Float[Tensor, "C H W"]:
+        """The frame, changed where the sensor sees it as the view was changed; elsewhere it stays."""
+        height, width = change.shape[-2:]
+        x, y = self.on_view.unbind(-1)
+        is_seen = (x >= 0) & (y >= 0) & (x <= width) & (y <= height)
+        return frame + read_sharply(change, self.on_view) * is_seen
+
+
+def sensor_view(
+    alignment: Alignment, *, width: int, height: int, sensor_width: int, sensor_height: int, ratio: int
+) -> SensorView:
+    """The view of a frame; its ratio is the whole number nearest to the cameras' own in the frame's centre, and `ratio`
+    where they see the same field.
+
+    Raises FileNotFoundError or ValueError as `sensor_positions` does.
+    """
+    sizes = {"width": width, "height": height, "sensor_width": sensor_width, "sensor_height": sensor_height}
+    seen_at = sensor_positions(alignment, **sizes, ratio=1)
+    matrix = np.array(alignment.homography or same_field(**sizes), dtype=np.float64)
+    depth = matrix[2] @ [width / 2, height / 2, 1]
+    side = math.sqrt(abs(depth**3 / np.linalg.det(matrix)))  # of a sensor pixel in the frame's centre, frame pixels
+    ratio = max(1, round(min(side, 2.0 * ratio)))  # so that a view is not boundless
+    x, y = ((np.arange(size * ratio) + 0.5) / ratio for size in (sensor_width, sensor_height))
+    on_sensor = np.stack(np.meshgrid(x, y), axis=-1)
+    inverse = np.linalg.inv(matrix)
+
+    def to_frame(points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
+        """Beyond the frame at most by its size; what lies on the horizon anywhere there."""
+        with np.errstate(all="ignore"):
+            return np.clip(np.nan_to_num(apply_homography(inverse, points)), [-width, -height], [2 * width, 2 * height])
+
+    on_frame = to_frame(on_sensor)
+    if alignment.flow is not None:
+        flow = _read_flow(alignment.flow)
+        for _ in range(INVERSION_STEPS):
+            on_frame = to_frame(on_sensor - _displacement(flow, on_frame, width, height))
+    return SensorView(torch.from_numpy(on_frame.astype(np.float32)), torch.from_numpy(seen_at) * ratio)
+
+
+def nearest_ratio(height: int, width: int, sensor_height: int, sensor_width: int) -> int:
+    """Frame pixels per sensor pixel: the nearest whole number to the mean over both axes; at least 1."""
+    return max(1, round(math.sqrt(height * width / (sensor_height * sensor_width))))
+
+
+Placed = TypeVar("Placed")
+
+
+def placed_on(recording: Recording, place: Callable[..., Placed]) -> Placed | None:
+    """`sensor_positions` or `sensor_view` of a recording; None when a frame has a whole number of pixels for each of
+    the sensor's and nothing was registered. Raises as they do; errors name recording.json."""
+    if recording.spikes is None:
+        return None
+    height, width = recording.spikes.height, recording.spikes.width
+    ratio = nearest_ratio(recording.height, recording.width, height, width)
+    is_whole = (height * ratio, width * ratio) == (recording.height, recording.width)
+    if is_whole and not recording.alignment.is_spatial:
+        return None
+    sizes = {"width": recording.width, "height": recording.height, "sensor_width": width, "sensor_height": height}
+    try:
+        return place(recording.alignment, **sizes, ratio=ratio)
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(f"{recording.root / SIDECAR}: {text}" if text.startswith("alignment.") else text) from None
+
+
+def read_sharply(values: Float[Tensor, "C h w"], positions: Float[Tensor, "V U 2"]) -> Float[Tensor, "C V U"]:
+    """The values at `positions` as in `read_at`, by cubic convolution (a = -0.75) of 4 x 4 pixels, which may overshoot.
+
+    Positions are rounded by about 1e-7 of the picture's side.
+    """
+    size = torch.tensor([values.shape[-1], values.shape[-2]], dtype=torch.float32)
+    grid = (2 * positions / size - 1).to(values.device)
+    return F.grid_sample(values[None], grid[None], mode="bicubic", padding_mode="border", align_corners=False)[0]
 
 
 def frame_rows(

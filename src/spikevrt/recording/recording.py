@@ -10,8 +10,7 @@ frame, h2 and w2 those of the registered grid.
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikevrt.light import linear_to_srgb
-from spikevrt.recording.alignment import Alignment, frame_rows, placed, sensor_positions
+from spikevrt.recording.alignment import (
+    Alignment,
+    SensorView,
+    frame_rows,
+    placed,
+    placed_on,
+    sensor_positions,
+    sensor_view,
+)
 from spikevrt.recording.deep_images import is_deep, is_float
 from spikevrt.recording.frames import check_size, image_size, list_images, read_image, read_pixels, to_float, to_uint8
 from spikevrt.recording.sidecar import (
@@ -65,14 +72,15 @@ class Recording:
     fps: float
     provenance: dict[str, Any] = field(default_factory=dict)
     stored_sha256: str | None = None  # of the spike file, as recording.json has it
+    frames_sha256: str | None = None  # of the video, or of all images one after the other, likewise
     alignment: Alignment = Alignment()
     bad_pixels: tuple[tuple[int, int], ...] = ()  # (row, column) on the sensor: dead, hot or stuck
     dropped: tuple[tuple[int, str], ...] = ()  # (frame_idx, why)
-    notes: Mapping[str, str] = field(default_factory=dict)  # of loose files: what was assumed or seen, by its subject
+    notes: Mapping[str, str] = field(default_factory=dict)  # what was assumed or seen, by its subject
     linear: bool = False
     is_checked: bool = False  # the health gate has passed it, with its bad pixels marked
-    assumed: tuple[str, ...] = ()  # a line each: what nothing told, and what would
-    positions: Float[np.ndarray, "h2 w2 2"] | None = None  # stated `sensor_positions`, of a prepared dataset
+    voxel_bins: int | None = None  # bins of an exposure that the spikes were made from: finer in time nothing is known
+    view: SensorView | None = None  # frames are read through it (`on_sensor`)
 
     @property
     def name(self) -> str:
@@ -195,18 +203,18 @@ class Recording:
         None when sensor pixels are cells already: nothing was aligned, and a frame has a whole number of pixels for
         each of them. Raises FileNotFoundError or ValueError when the displacement field is missing or damaged.
         """
-        if self.spikes is None or self.positions is not None:
-            return self.positions
-        height, width = self.spikes.height, self.spikes.width
-        ratio = nearest_ratio(self.height, self.width, height, width)
-        if not self.alignment.is_spatial and (height * ratio, width * ratio) == (self.height, self.width):
-            return None
-        sizes = {"width": self.width, "height": self.height, "sensor_width": width, "sensor_height": height}
-        try:
-            return sensor_positions(self.alignment, **sizes, ratio=ratio)
-        except ValueError as error:
-            text = str(error)
-            raise ValueError(f"{self.root / SIDECAR}: {text}" if text.startswith("alignment.") else text) from None
+        return placed_on(self, sensor_positions)
+
+    @cached_property
+    def on_sensor(self) -> Recording:
+        """The recording with its frames resampled (`view`) so that each sensor pixel is a whole number of theirs: what
+        networks read. Itself where that is so already. Raises as `sensor_positions`."""
+        view = placed_on(self, sensor_view)
+        if view is None:
+            return self
+        height, width = view.on_frame.shape[:2]
+        plain = dataclasses.replace(self.alignment, homography=None, flow=None)
+        return dataclasses.replace(self, width=width, height=height, alignment=plain, view=view)
 
     @cached_property
     def _videos(self) -> tuple[VideoReader, VideoReader]:
@@ -221,13 +229,9 @@ class Recording:
         return self.exposures[index]
 
     def _checked(self, image: np.ndarray, path: Path) -> np.ndarray:
-        check_size(path, (image.shape[0], image.shape[1]), (self.height, self.width))
-        return image
-
-
-def nearest_ratio(height: int, width: int, sensor_height: int, sensor_width: int) -> int:
-    """Frame pixels per sensor pixel: the nearest whole number to the mean over both axes; at least 1."""
-    return max(1, round(math.sqrt(height * width / (sensor_height * sensor_width))))
+        stored = (self.height, self.width) if self.view is None else self.view.frame_size
+        check_size(path, (image.shape[0], image.shape[1]), stored)
+        return image if self.view is None else self.view.seen(image)
 
 
 def open_recording(path: Path, *, apply_alignment: bool = True, keep_outside: bool = False) -> Recording:
@@ -285,6 +289,7 @@ def open_recording(path: Path, *, apply_alignment: bool = True, keep_outside: bo
         fps=frames.fps,
         provenance=read.provenance,
         stored_sha256=found.sha256,
+        frames_sha256=frames.sha256,
         bad_pixels=found.bad_pixels,
         linear=frames.linear,
         notes=read.notes,
@@ -310,18 +315,12 @@ def with_alignment(recording: Recording, alignment: Alignment, keep_outside: boo
     """
     if recording.alignment != Alignment():
         raise ValueError(f"{recording.root}: aligned already; open it without its alignment first")
-    shift = round(alignment.offset_ticks)
-    shift_s = shift / recording.tick_rate_hz
-    moved = [
-        dataclasses.replace(
-            one,
-            start_tick=one.start_tick + shift,
-            stop_tick=one.stop_tick + shift,
-            t0_s=one.t0_s + shift_s,
-            t1_s=one.t1_s + shift_s,
-        )
-        for one in recording.exposures
-    ]
+    moved = []
+    for one in recording.exposures:
+        shift = alignment.later_ticks(one.start_tick)
+        shift_s = shift / recording.tick_rate_hz
+        start, stop, t0_s, t1_s = one.start_tick + shift, one.stop_tick + shift, one.t0_s + shift_s, one.t1_s + shift_s
+        moved.append(dataclasses.replace(one, start_tick=start, stop_tick=stop, t0_s=t0_s, t1_s=t1_s))
     whole = dataclasses.replace(recording, exposures=tuple(moved), alignment=alignment)
     if isinstance(recording.spikes, RolledStream):  # whose rows meet the frame's where the cameras are registered
         inner = dataclasses.replace(whole, spikes=recording.spikes.stream)
@@ -346,8 +345,9 @@ def with_readout(recording: Recording, readout_ticks: int) -> Recording:
     return dataclasses.replace(recording, spikes=RolledStream(stream, delays, readout_ticks))
 
 
-def find_recordings(paths: Iterable[str | Path]) -> list[Path]:
-    """Each path is a recording or a folder of recordings; the latter are taken in the order of their names.
+def find_recordings(paths: Iterable[str | Path], advise: Callable[[Path], str] | None = None) -> list[Path]:
+    """Each path is a recording or a folder of recordings; the latter are taken in the order of their names. What
+    `advise` says of a path that is neither ends the line that refuses it.
 
     Raises:
         FileNotFoundError: a path does not exist.
@@ -359,7 +359,9 @@ def find_recordings(paths: Iterable[str | Path]) -> list[Path]:
             raise FileNotFoundError(f"{path}: no such recording")
         inside = [path] if (path / SIDECAR).is_file() else recordings_in(path)
         if not inside:
-            raise ValueError(f"{path}: neither a recording nor a folder of recordings (no {SIDECAR})")
+            raise ValueError(
+                f"{path}: neither a recording nor a folder of recordings (no {SIDECAR}){advise(path) if advise else ''}"
+            )
         found += inside
     return found
 

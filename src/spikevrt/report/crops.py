@@ -18,9 +18,9 @@ import torch
 from spikevrt.evaluate.pictures import frame_path, picture_path, restored_column, video_path, worst_box
 from spikevrt.evaluate.results import Results, ScoredMethod, ScoredRecording
 from spikevrt.light import image_to_linear, luminance
-from spikevrt.recording.alignment import read_at
+from spikevrt.recording.alignment import nearest_ratio, read_at
 from spikevrt.recording.frames import check_size, read_image
-from spikevrt.recording.recording import Recording, nearest_ratio, open_recording
+from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.report import data_of, data_uri, render
 from spikevrt.report.charts import Chart, Curve, line_chart
 

@@ -1,8 +1,9 @@
-"""One exposure's counts as a network or a baseline reads them: counted, bad pixels filled, brought onto the frame.
+"""One exposure's counts as a network or a baseline reads them: counted, bad pixels filled.
 
-The only place that puts these three steps in a row; every path (preparing, training, restoring, the baseline) calls it.
+The only place that puts these steps in a row; every path (preparing, training, restoring, the baseline) calls it. Where
+the cameras do not lie on each other it is the frames that are resampled (`Recording.on_sensor`), never the counts.
 
-Dimension key: S slices of time, K bins, h and w sensor rows and columns, h2 and w2 those of the registered grid.
+Dimension key: S slices of time, K bins, h and w sensor rows and columns.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikevrt.recording.alignment import read_at
 from spikevrt.recording.recording import Recording
+from spikevrt.recording.spike_file import HeldSpikes
 from spikevrt.represent.interval import expected_counts
 from spikevrt.represent.voxel import count_bins
 
@@ -35,23 +36,21 @@ def exposure_counts(
     num_bins: int,
     binning: Binning = "whole",
     bad: Bool[np.ndarray, "h w"] | None = None,
-    positions: Float[np.ndarray, "h2 w2 2"] | None = None,
-) -> Float[Tensor, "{num_bins} h2 w2"]:
-    """Spikes per bin and cell of one exposure of `num_ticks` ticks, float32; `count(edges)` counts between edges.
+) -> Float[Tensor, "{num_bins} h w"]:
+    """Spikes per bin and pixel of one exposure of `num_ticks` ticks, float32; `count(edges)` counts between edges.
 
-    `bad` pixels are filled from their neighbours; `positions` says where each cell looks on the sensor. Without the
-    two, the values are those of `count_bins`.
+    `bad` pixels are filled from their neighbours; without them the values are those of `count_bins`.
 
     Raises:
-        ValueError: as `count_bins`, `repair` and `read_at` do.
+        ValueError: as `count_bins` and `repair` do.
     """
-    return place_counts(count_bins(count, num_ticks, num_bins=num_bins, binning=binning), bad=bad, positions=positions)
+    return filled(count_bins(count, num_ticks, num_bins=num_bins, binning=binning), bad)
 
 
 def frame_counts(
     recording: Recording, index: int, *, num_bins: int, binning: Binning = "whole"
-) -> Float[Tensor, "{num_bins} h2 w2"]:
-    """`exposure_counts` of exposure `index` of a recording, bad pixels filled, on the frame.
+) -> Float[Tensor, "{num_bins} h w"]:
+    """`exposure_counts` of exposure `index` of a recording, bad pixels filled.
 
     Raises ValueError as `exposure_counts` does, and where the recording has no spikes.
     """
@@ -61,34 +60,31 @@ def frame_counts(
         num_bins=num_bins,
         binning=binning,
         bad=recording.bad_mask(),
-        positions=recording.sensor_positions,
     )
 
 
 def exposure_intervals(
-    spikes_Thw: UInt8[Tensor, "T h w"],
+    spikes_Thw: UInt8[Tensor, "T h w"] | HeldSpikes,
     *,
     num_bins: int,
     binning: Binning = "whole",
     bad: Bool[np.ndarray, "h w"] | None = None,
-    positions: Float[np.ndarray, "h2 w2 2"] | None = None,
-) -> Float[Tensor, "{num_bins} h2 w2"]:
-    """The same from the intervals between spikes: expected spikes per bin and cell (`represent.inputs`).
+) -> Float[Tensor, "{num_bins} h w"]:
+    """The same from the intervals between spikes: expected spikes per bin and pixel (`represent.inputs`).
 
     Raises ValueError as `exposure_counts` does.
     """
-    return place_counts(expected_counts(spikes_Thw, num_bins=num_bins, binning=binning), bad=bad, positions=positions)
+    return filled(expected_counts(spikes_Thw, num_bins=num_bins, binning=binning), bad)
 
 
 def window_intervals(
-    spikes_Thw: UInt8[Tensor, "T h w"],
+    spikes_Thw: UInt8[Tensor, "T h w"] | HeldSpikes,
     shift_ticks: int,
     *,
     num_bins: int,
     binning: Binning = "whole",
     bad: Bool[np.ndarray, "h w"] | None = None,
-    positions: Float[np.ndarray, "h2 w2 2"] | None = None,
-) -> tuple[Float[Tensor, "{num_bins} h2 w2"], Float[Tensor, "h2 w2"] | None]:
+) -> tuple[Float[Tensor, "{num_bins} h w"], Float[Tensor, "h w"] | None]:
     """`exposure_intervals` of a window of an exposure's length that begins `shift_ticks` after the exposure does, and
     the exposure's own mean rate (spikes per tick); None without a shift, where the bins tell it.
 
@@ -96,30 +92,21 @@ def window_intervals(
     """
     num_ticks = len(spikes_Thw) - abs(shift_ticks)
     exposed, read = (slice(first, first + num_ticks) for first in (max(0, -shift_ticks), max(0, shift_ticks)))
-    counts = exposure_intervals(spikes_Thw[read], num_bins=num_bins, binning=binning, bad=bad, positions=positions)
+    counts = exposure_intervals(spikes_Thw[read], num_bins=num_bins, binning=binning, bad=bad)
     if shift_ticks == 0:
         return counts, None
-    return counts, exposure_intervals(spikes_Thw[exposed], num_bins=1, bad=bad, positions=positions)[0] / num_ticks
+    return counts, exposure_intervals(spikes_Thw[exposed], num_bins=1, bad=bad)[0] / num_ticks
 
 
-def place_counts(
-    counts: Float[Tensor, "S h w"],
-    *,
-    bad: Bool[np.ndarray, "h w"] | None = None,
-    positions: Float[np.ndarray, "h2 w2 2"] | None = None,
-) -> Float[Tensor, "S h2 w2"]:
-    """Counts of any slices: bad pixels filled, then read at `positions`.
+def filled(counts: Float[Tensor, "S h w"], bad: Bool[np.ndarray, "h w"] | None) -> Float[Tensor, "S h w"]:
+    """Counts of any slices, `bad` pixels filled by `repair`.
 
-    What was filled or read between pixels is no whole number; it is rounded to float16, in which datasets keep it, so
-    that counts from a cache and counts made now are the same.
+    What was filled is no whole number; it is rounded to float16, in which datasets keep it, so that counts from a cache
+    and counts made now are the same.
     """
-    if bad is None and positions is None:
+    if bad is None:
         return counts
-    if bad is not None:
-        counts = repair(counts, torch.from_numpy(bad))
-    if positions is not None:
-        counts = read_at(counts, torch.from_numpy(positions))
-    return counts.to(torch.float16).to(torch.float32)
+    return repair(counts, torch.from_numpy(bad)).to(torch.float16).to(torch.float32)
 
 
 def repair(values: Float[Tensor, "... h w"], bad: Bool[Tensor, "h w"]) -> Float[Tensor, "... h w"]:

@@ -14,8 +14,8 @@ mean over the exposure.
 Activity: does anything move during an exposure? A pixel under steady light fires steadily: up to any moment its spikes
 are the exposure's times the share of the time, to within one spike; where something passes by, they run ahead or lag.
 
-Dimension key: T ticks of exposure and window together, K bins, h w sensor rows and columns, h2 w2 those of the spikes
-on the frame, H W frame rows and columns, hb wb rows and columns of blocks.
+Dimension key: T ticks of exposure and window together, K bins, h w sensor rows and columns, H W frame rows and columns
+(of frames that lie on the sensor: `Recording.on_sensor`), hb wb rows and columns of blocks.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ from torch import Tensor
 
 from spikevrt.config import Binning, SpikeInputs
 from spikevrt.light import linear_to_srgb, srgb_to_linear
-from spikevrt.represent.counts import place_counts, window_intervals
-from spikevrt.represent.voxel import VoxelStats, bin_bounds, normalise, voxelise
+from spikevrt.recording.alignment import nearest_ratio
+from spikevrt.recording.spike_file import HeldSpikes
+from spikevrt.represent.counts import filled, window_intervals
+from spikevrt.represent.voxel import VoxelStats, bin_bounds, count_bins, normalise, voxelise
 from spikevrt.represent.voxel import density as voxel_density
 
 if TYPE_CHECKING:
@@ -41,55 +43,41 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BinnedSpikes:
-    """One exposure's spikes on the frame, counted (representation counts) or expected (profile) per bin of a window.
+    """One exposure's spikes, counted (representation counts) or expected (profile) per bin of a window.
 
     `num_ticks` is the length of the exposure and of the window. `mean_rate` (spikes per tick) is the exposure's own
     where the window lies elsewhere; None: the bins tell it.
     """
 
-    counts: Num[Tensor, "K h2 w2"]
+    counts: Num[Tensor, "K h w"]
     num_ticks: int
-    mean_rate: Float[Tensor, "h2 w2"] | None = None
-
-
-@dataclass(frozen=True)
-class SensorGrid:
-    """How sensor pixels come onto the frame: `bad` ones are filled from their neighbours, then read at `positions`."""
-
-    bad: Bool[np.ndarray, "h w"] | None = None
-    positions: Float[np.ndarray, "h2 w2 2"] | None = None
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether a cell is a sensor pixel and depends on no other."""
-        return self.bad is None and self.positions is None
-
-
-PLAIN_GRID = SensorGrid()
+    mean_rate: Float[Tensor, "h w"] | None = None
 
 
 def bin_spikes(
-    spec: SpikeInputs, spikes_Thw: UInt8[Tensor, "T h w"], shift_ticks: int = 0, grid: SensorGrid = PLAIN_GRID
+    spec: SpikeInputs,
+    spikes_Thw: UInt8[Tensor, "T h w"] | HeldSpikes,
+    shift_ticks: int = 0,
+    bad: Bool[np.ndarray, "h w"] | None = None,
 ) -> BinnedSpikes:
-    """Bin the ticks of one exposure and of the window that begins `shift_ticks` after it, which only profiles read.
+    """Bin the ticks of one exposure and of the window that begins `shift_ticks` after it, which only profiles read;
+    `bad` pixels are filled from their neighbours.
 
     Raises:
-        ValueError: fewer ticks than bins (unless binning is "fractional"), every pixel bad, or a position that is none.
+        ValueError: fewer ticks than bins (unless binning is "fractional"), or every pixel bad.
     """
     num_ticks = len(spikes_Thw) - abs(shift_ticks)
     if spec.representation == "profile":
         counts, mean_rate = window_intervals(
-            spikes_Thw,
-            shift_ticks,
-            num_bins=spec.num_bins,
-            binning=spec.binning,
-            bad=grid.bad,
-            positions=grid.positions,
+            spikes_Thw, shift_ticks, num_bins=spec.num_bins, binning=spec.binning, bad=bad
         )
         return BinnedSpikes(counts, num_ticks, mean_rate)
     assert shift_ticks == 0, shift_ticks
-    counts = voxelise(spikes_Thw, num_bins=spec.num_bins, binning=spec.binning)
-    return BinnedSpikes(place_counts(counts, bad=grid.bad, positions=grid.positions), num_ticks)
+    if isinstance(spikes_Thw, HeldSpikes):
+        counts = count_bins(spikes_Thw.count, num_ticks, num_bins=spec.num_bins, binning=spec.binning)
+    else:
+        counts = voxelise(spikes_Thw, num_bins=spec.num_bins, binning=spec.binning)
+    return BinnedSpikes(filled(counts, bad), num_ticks)
 
 
 def network_inputs(
@@ -99,7 +87,7 @@ def network_inputs(
     spikes: BinnedSpikes,
     *,
     density: float | None = None,
-) -> tuple[Float[Tensor, "3 H W"], Float[Tensor, "K h2 w2"]]:
+) -> tuple[Float[Tensor, "3 H W"], Float[Tensor, "K h w"]]:
     """The frame that enters the network, in [0, 1] display values, and the voxels or profiles beside it.
 
     `density`: the mean log1p count of the whole frame, where `blur` and `spikes` are a crop of it; None: measured on
@@ -141,13 +129,19 @@ def spike_ratio(
     """The blurry frame relit by the spikes, in [0, 1].
 
     `short` is the firing rate (spikes per tick) around the exposure's centre, `long` that over the whole exposure;
-    their ratio is resized bilinearly and applied to linear light, the same for all colours. `dark` (spikes per tick) is
-    added to both, so that the ratio of two rates that are hardly known is near 1.
+    their ratio is resized bilinearly and applied to linear light, the same for all colours. Rate (i, j) is that of the
+    r x r pixels from (r * i, r * j) on, the last ones perhaps beyond the frame; where the sizes allow no such r, both
+    see the same field. `dark` (spikes per tick) is added to both, so that the ratio of two rates that are hardly known
+    is near 1.
 
     Source: the identity on which Chen et al., SpikeReveal (S-SDM), NeurIPS 2024, build.
     """
     ratio = (short + dark) / (long + dark)
-    ratio = F.interpolate(ratio[None, None], blur.shape[-2:], mode="bilinear", align_corners=False)[0]
+    height, width = blur.shape[-2:]
+    r = nearest_ratio(height, width, *ratio.shape)
+    covers = ratio.shape == (-(-height // r), -(-width // r))
+    size = (r * ratio.shape[0], r * ratio.shape[1]) if covers else (height, width)
+    ratio = F.interpolate(ratio[None, None], size, mode="bilinear", align_corners=False)[0, :, :height, :width]
     return linear_to_srgb((srgb_to_linear(blur) * ratio).clamp(0, 1))
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from spikevrt import runtime
 from spikevrt.checkpoint import WeightsInfo
 from spikevrt.recording.frames import to_uint8
-from spikevrt.recording.recording import Recording, nearest_ratio
+from spikevrt.recording.recording import Recording
 from spikevrt.recording.stream import live_ticks
 from spikevrt.represent.counts import frame_counts
 from spikevrt.represent.voxel import VoxelStats
@@ -185,7 +185,8 @@ class Restorer:
         if self.reads_spikes and recording.spikes is None:
             raise ValueError(NO_SPIKES.format(recording.root))
         # First, while the process holds nothing but the network: small tiles would fit unseen into what it has freed.
-        options, predicted = fitted or fit_into_memory(self.network, self.info, recording, self.options, memory)
+        seen = recording.on_sensor if self.reads_spikes else recording
+        options, predicted = fitted or fit_into_memory(self.network, self.info, seen, self.options, memory)
         if self.reads_spikes:
             recording = admitted(recording, options, self.gate)
             check_spikes(self.info, recording.inside_stream())
@@ -279,7 +280,7 @@ class Restoration:
         self, clip: Clip, options: RestoreOptions, first_tile: Callable[[int], None]
     ) -> tuple[Float[Tensor, "T 3 H W"], ClipWork]:
         work: list[ClipWork] = []
-        frames, voxels, blur, activity = (_stacked(part) for part in zip(*clip.inputs, strict=True))
+        frames, voxels, blur, activity, recorded = (_stacked(part) for part in zip(*clip.inputs, strict=True))
         assert frames is not None
         try:
             restored = restore_clip(
@@ -289,6 +290,11 @@ class Restoration:
             )  # fmt: skip
         except ValueError as error:
             raise ValueError(f"{self.recording.name}, frames {clip.start}-{clip.stop - 1}: {error}") from None
+        if recorded is not None:  # the frames, changed as theirs were that the network saw
+            view = self.recording.on_sensor.view
+            assert view is not None and blur is not None
+            changes = restored - blur
+            restored = torch.stack([view.applied(*pair) for pair in zip(recorded, changes, strict=True)])
         return restored, work[0]
 
 
@@ -324,6 +330,9 @@ def check_spikes(info: WeightsInfo, recording: Recording) -> None:
     """Refuse what cannot work; say what will work badly, once, on stderr. A few exposures are read for it."""
     spec = info.model.spikes
     assert spec is not None and recording.spikes is not None
+    if recording.voxel_bins is not None and recording.voxel_bins % spec.num_bins:
+        allowed = f"allowed for weights that read {spec.num_bins}: as many or a multiple, or spike files"
+        raise ValueError(f"{recording.root}: voxels of {recording.voxel_bins} bins; {allowed}")
     for index, exposure in enumerate(recording.exposures):
         if exposure.num_ticks < (1 if spec.binning == "fractional" else spec.num_bins):
             raise ValueError(
@@ -331,12 +340,11 @@ def check_spikes(info: WeightsInfo, recording: Recording) -> None:
                 f"or more"
             )
     height, width = recording.spikes.height, recording.spikes.width
-    ratio = nearest_ratio(recording.height, recording.width, height, width)
-    is_registered = recording.alignment.is_spatial or recording.positions is not None
-    if not is_registered and (height * ratio, width * ratio) != (recording.height, recording.width):
+    seen = recording.on_sensor
+    if not recording.alignment.is_spatial and seen is not recording:
         print(
             f"spikevrt: warning: {recording.root}: frames of {recording.width}x{recording.height} are no multiple "
-            f"of {width}x{height} spikes, which are resampled to 1/{ratio} of the frames",
+            f"of {width}x{height} spikes; they are resampled to {seen.width}x{seen.height} and back",
             file=sys.stderr,
         )
     step = max(1, recording.num_frames // NUM_DENSITY_SAMPLES)

@@ -11,8 +11,8 @@ ones, to which a lost stretch, however long, adds only once. A run of empty tick
 (A sensor all of whose pixels fire in step would be misread; pixels of real ones differ, and ours start at random
 phases.)
 
-Dimension key: T frames of a clip or ticks, H W frame rows and columns, K bins, h w rows and columns of the spikes on
-the frame, hb wb those of blocks of spikes.
+Dimension key: T frames of a clip or ticks, H W frame rows and columns, V U those of a frame on the sensor's pixels,
+K bins, h w rows and columns of the sensor, hb wb those of blocks of its pixels.
 """
 
 from __future__ import annotations
@@ -21,30 +21,28 @@ import math
 import sys
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from spikevrt.config import SpikeInputs
 from spikevrt.recording.frames import to_uint8
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.sidecar import Exposure
-from spikevrt.recording.stream import live_ticks
-from spikevrt.represent.counts import exposure_counts, place_counts
-from spikevrt.represent.inputs import BinnedSpikes, SensorGrid, bin_spikes, network_inputs, spike_activity
-from spikevrt.represent.voxel import VoxelStats, voxelise
+from spikevrt.recording.stream import hold, live_ticks
+from spikevrt.represent.counts import exposure_counts
+from spikevrt.represent.inputs import bin_spikes, network_inputs, spike_activity
+from spikevrt.represent.voxel import VoxelStats
 from spikevrt.restore.cuts import stream_cuts
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.slow_motion import between_exposures
 from spikevrt.restore.tiling import blend_weights, tile_starts
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int, UInt, UInt8
+    from jaxtyping import Bool, Float, Int
 
 MAX_LOST_SHARE = 0.05  # of an exposure: six ticks of 128, which dim it by a twentieth, as a gain would
 LEAST_LOST_TICKS = 4  # shorter runs are dropped ticks, one by one, however bright the scene
@@ -52,12 +50,16 @@ CHANCE = 1e-4  # probability that a dark scene has a run taken for a loss anywhe
 
 
 class FrameInputs(NamedTuple):
-    """What enters the network for one sharp frame, and what comes out where nothing moves; None: not asked for."""
+    """What enters the network for one sharp frame, and what comes out where nothing moves; None: not asked for.
 
-    frame: Float[Tensor, "3 H W"]
+    These lie on the sensor's pixels (`Recording.on_sensor`); `recorded` is the frame itself where that is another.
+    """
+
+    frame: Float[Tensor, "3 V U"]
     voxels: Float[Tensor, "K h w"] | None
-    blur: Float[Tensor, "3 H W"]
+    blur: Float[Tensor, "3 V U"]
     activity: Float[Tensor, "hb wb"] | None = None
+    recorded: Float[Tensor, "3 H W"] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,8 @@ def read_clips(recording: Recording, spec: ReadSpec, seen: Seen) -> Iterator[Cli
         FileNotFoundError, ValueError: a frame or spikes that cannot be read.
     """
     segment: _Segment | None = None
-    previous: tuple[int, Tensor, bool] | None = None
-    grid = SensorGrid(recording.bad_mask(), recording.sensor_positions) if spec.spikes is not None else SensorGrid()
+    previous: tuple[_Frame, bool] | None = None
+    seen_by_sensor = recording if spec.spikes is None else recording.on_sensor
 
     def is_wanted(ahead: int) -> bool:
         """Whether a clip that holds the frame that comes out after `ahead` others may hold a wanted one."""
@@ -134,18 +136,19 @@ def read_clips(recording: Recording, spec: ReadSpec, seen: Seen) -> Iterator[Cli
         seen.places.append(place)
         yield from segment.ready()
 
-    for source, (blur, is_cut) in enumerate(_frames(recording, seen)):
+    for source, (blur, is_cut) in enumerate(_frames(seen_by_sensor, seen)):
+        frame = _Frame(blur, None if seen_by_sensor is recording else recording.read_blur_deep(source))
         exposure = recording.exposures[source]
         wanted = is_wanted(ahead=spec.fps_factor - 1)  # those between it and the frame before, if there are any
-        inputs, is_usable = _read_inputs(recording, blur, exposure, spec, grid, wanted=wanted)
+        inputs, is_usable = _read_inputs(recording, frame, exposure, spec, wanted=wanted)
         follows = previous is not None and not is_cut
         follows = follows and exposure.frame_idx == recording.exposures[source - 1].frame_idx + 1
-        if follows and previous is not None and previous[2] and is_usable:
+        if follows and previous is not None and previous[1] and is_usable:
             for step, (nearer, between) in enumerate(
                 between_exposures(recording.exposures[source - 1], exposure, spec.fps_factor), start=1
             ):
-                near = previous[1] if nearer == 0 else blur
-                moved, _ = _read_inputs(recording, near, between, spec, grid, wanted=is_wanted(ahead=0))
+                near = previous[0] if nearer == 0 else frame
+                moved, _ = _read_inputs(recording, near, between, spec, wanted=is_wanted(ahead=0))
                 yield from add(moved, (source - 1, step))
         if segment is None or not follows or is_usable != segment.has_spikes:
             if segment is not None:
@@ -163,7 +166,7 @@ def read_clips(recording: Recording, spec: ReadSpec, seen: Seen) -> Iterator[Cli
                 )
             seen.without_spikes.append(seen.num_frames)
         yield from add(inputs, (source, 0))
-        previous = (source, blur, is_usable)
+        previous = (frame, is_usable)
     if segment is not None:
         yield from segment.close()
 
@@ -237,54 +240,38 @@ def _frames(recording: Recording, seen: Seen) -> Iterator[tuple[Float[Tensor, "3
         yield waiting.popleft(), is_cut
 
 
+class _Frame(NamedTuple):
+    """A blurry frame, and as it was recorded where it was resampled since."""
+
+    blur: Float[Tensor, "3 V U"]
+    recorded: Float[Tensor, "3 H W"] | None
+
+
 def _read_inputs(
-    recording: Recording,
-    blur: Float[Tensor, "3 H W"],
-    exposure: Exposure,
-    spec: ReadSpec,
-    grid: SensorGrid,
-    *,
-    wanted: bool,
+    recording: Recording, frame: _Frame, exposure: Exposure, spec: ReadSpec, *, wanted: bool
 ) -> tuple[FrameInputs | None, bool]:
     """What enters the network for one frame, of the frame alone where its spikes cannot be used (None: it is not
     `wanted`), and whether they can."""
-    stream, alone, inputs = recording.spikes, FrameInputs(blur, None, blur), spec.spikes
+    blur, recorded = frame
+    stream, alone, inputs = recording.spikes, FrameInputs(blur, None, blur, recorded=recorded), spec.spikes
     if inputs is None or stream is None or not exposure.is_inside(recording.num_ticks):
         return alone, False
     if not wanted:
         return None, is_usable(recording, exposure, live_ticks(stream, exposure.start_tick, exposure.stop_tick))
-    skips = spec.options.skip_sharp is not None
-    if inputs.representation == "profile":
-        ticks = stream.read(*exposure.span)
-        exposed = ticks[exposure.start_tick - exposure.span[0] :][: exposure.num_ticks]
-        if not is_usable(recording, exposure, exposed.max(axis=(1, 2), initial=0) > 0):
-            return alone, False
-        spikes = bin_spikes(inputs, torch.from_numpy(ticks), exposure.shift_ticks, grid)
-        if skips:  # by counts: expected spikes tell of the light, and are steadier than single ones
-            counts = voxelise(torch.from_numpy(exposed), num_bins=inputs.num_bins, binning=inputs.binning)
-            counts = place_counts(counts, bad=grid.bad, positions=grid.positions)
-    else:
-        live: list[np.ndarray] = []
-
-        def count(edges: Sequence[int]) -> UInt[np.ndarray, "S h w"]:
-            """A run of ticks at a time, so that a long exposure is never unpacked at once."""
-            runs = (stream.read(exposure.start_tick + a, exposure.start_tick + b) for a, b in pairwise(edges))
-            return np.stack([_counted(run, live) for run in runs])
-
-        counts = exposure_counts(
-            count, exposure.num_ticks, num_bins=inputs.num_bins, binning=inputs.binning, bad=grid.bad,
-            positions=grid.positions,
-        )  # fmt: skip
-        if not is_usable(recording, exposure, np.concatenate(live)):
-            return alone, False
-        spikes = BinnedSpikes(counts, exposure.num_ticks)
-    activity = spike_activity(counts, exposure.num_ticks, binning=inputs.binning) if skips else None
-    return FrameInputs(*network_inputs(inputs, spec.stats, blur, spikes), blur, activity), True
-
-
-def _counted(ticks: UInt8[np.ndarray, "T h w"], live: list[np.ndarray]) -> UInt[np.ndarray, "h w"]:
-    live.append(ticks.max(axis=(1, 2), initial=0) > 0)
-    return ticks.sum(axis=0, dtype=np.uint32)
+    ticks, bad = hold(stream, *exposure.span), recording.bad_mask()
+    exposed = ticks[exposure.start_tick - exposure.span[0] :][: exposure.num_ticks]
+    if not is_usable(recording, exposure, exposed.live()):
+        return alone, False
+    is_profile, activity = inputs.representation == "profile", None
+    spikes = bin_spikes(inputs, *((ticks, exposure.shift_ticks) if is_profile else (exposed, 0)), bad)
+    if spec.options.skip_sharp is not None:
+        counts = spikes.counts
+        if is_profile:  # expected spikes tell of the light, and are steadier than single ones
+            counts = exposure_counts(
+                exposed.count, exposure.num_ticks, num_bins=inputs.num_bins, binning=inputs.binning, bad=bad
+            )
+        activity = spike_activity(counts, exposure.num_ticks, binning=inputs.binning)
+    return FrameInputs(*network_inputs(inputs, spec.stats, blur, spikes), blur, activity, recorded), True
 
 
 def is_usable(recording: Recording, exposure: Exposure, live: Bool[np.ndarray, " T"]) -> bool:

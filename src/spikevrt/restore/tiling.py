@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from spikevrt.model.flow import Flows
-from spikevrt.recording.recording import nearest_ratio
+from spikevrt.recording.alignment import nearest_ratio
 from spikevrt.represent.inputs import BLOCK
 
 if TYPE_CHECKING:

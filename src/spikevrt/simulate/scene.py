@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -176,6 +176,11 @@ class PhotoScene:
                 rows, columns, patch_N4 = patch
                 light_N3HW[:, :, rows, columns].mul_(1 - patch_N4[:, 3:]).add_(patch_N4[:, :3])
         return light_N3HW
+
+    def moved_layers(self, right_px: float) -> PhotoScene:
+        """The same scene with every layer so much further right: what a camera to its left sees of what is nearer."""
+        moved = (replace(one, centre_xy=(one.centre_xy[0] + right_px, one.centre_xy[1])) for one in self.layers)
+        return replace(self, layers=tuple(moved))
 
 
 def camera_matrix(pose_N6: Float[Tensor, "N 6"]) -> Float[Tensor, "N 3 3"]:

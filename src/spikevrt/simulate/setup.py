@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Annotated
 
 from spikevrt.light import LUMINANCE
@@ -17,6 +18,8 @@ from spikevrt.recording.sidecar import TICK_RATE_HZ
 
 BAYER_PATTERNS = ("BGGR", "RGGB", "GRBG", "GBRG")
 CURVES = ("srgb", "2.2", "linear")
+TICKS_PER_FRAME = 8  # of a video, unless its frame rate is stated
+FROM_FILE = "file"  # source_fps: what the video file says
 SENSOR_PRESETS = ("ideal", "bright", "lowlight")
 # what a number must be, in words, and whether one is
 Rule = tuple[str, Callable[[float], bool]]
@@ -79,7 +82,7 @@ class SensorConfig:
         if self.bayer not in ("", *BAYER_PATTERNS):
             raise ValueError(f"sensor.bayer: {self.bayer}; must be one of {', '.join(BAYER_PATTERNS)}, or empty")
         if self.bayer and self.response != LUMINANCE:
-            raise ValueError(f"sensor.response: {self.response}; must be left alone where bayer chooses the colours")
+            raise ValueError(f"sensor.response: {self.response}; must be left alone where `bayer` chooses the colours")
 
     @property
     def has_pattern(self) -> bool:
@@ -147,12 +150,16 @@ class RigConfig:
     scale: Annotated[float, "... so much larger"] = 1.0
     tilt_x: Annotated[float, "perspective: 1 + tilt divides the right edge"] = 0.0
     tilt_y: Annotated[float, "perspective: 1 + tilt divides the lower edge"] = 0.0
+    parallax_px: Annotated[float, "photographs: layers, being nearer, lie so much further right still"] = 0.0
     offset_ticks: Annotated[int, "true exposures begin so many ticks later than recorded"] = 0
+    drift_ppm: Annotated[float, "... and so many millionths of the time since the first one later still"] = 0.0
     margin_ticks: Annotated[int, "ticks before the first true exposure and after the last, at least |offset|"] = 0
     random: Annotated[bool, "draw all but the margin from each recording's seed"] = False
 
     def __post_init__(self) -> None:
-        for name in ("shift_x_px", "shift_y_px", "rotate_deg"):
+        if not abs(self.drift_ppm) <= 10_000:
+            raise ValueError(f"rig.drift_ppm: {self.drift_ppm}; must be -10000 to 10000")
+        for name in ("shift_x_px", "shift_y_px", "rotate_deg", "parallax_px"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"rig.{name}: {getattr(self, name)}; must be finite")
         if not 0.5 <= self.scale <= 2:
@@ -172,7 +179,15 @@ class RigConfig:
     @property
     def is_registered(self) -> bool:
         """Whether every sensor pixel sees exactly its ratio x ratio frame pixels, whatever the clock does."""
-        return replace(self, offset_ticks=0).is_perfect
+        return replace(self, offset_ticks=0, drift_ppm=0.0).is_perfect
+
+
+def _fps(text: str) -> Fraction:
+    """Frames per second, exactly; 0 where it is no number."""
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        return Fraction(0)
 
 
 def drawn_rig(rig: RigConfig, *, exposure_ticks: int, seed: int) -> RigConfig:
@@ -206,7 +221,10 @@ class SimulateOptions:
     filmed as it is: `ticks_per_frame` ticks lie between two of its frames, and recording begins at `start_frame`.
     The sharp frame is that of the exposure's middle, or of `sharp_shift_ticks` after it (before it, where negative).
     `interpolate` (a power of two) puts so many frames, made by a network, in the place of each of the video's own;
-    `ticks_per_frame` then lie between two of these, and `start_frame` still counts the video's own.
+    `ticks_per_frame` then lie between two of these, and `start_frame` still counts the video's own. `source_fps` says
+    how fast the video was filmed, in the place of `ticks_per_frame`: between two of its own frames lie
+    `tick_rate_hz` / `source_fps` ticks, a fraction that is kept exactly, and `interpolate` changes no speed. What is
+    left to the video itself (`file`, 0) is found out when it is opened.
     """
 
     frames: Annotated[int, "frames of one recording"] = 5
@@ -216,9 +234,12 @@ class SimulateOptions:
     height: Annotated[int, "height of a colour frame in pixels"] = 360
     motion_px: Annotated[float, "photographs: typical image motion within one exposure"] = 12.0
     num_layers: Annotated[int, "photographs: layers that move on their own"] = 2
-    ticks_per_frame: Annotated[int, "video: spike ticks from one (interpolated) frame to the next"] = 8
+    ticks_per_frame: Annotated[int, "video: spike ticks from one (interpolated) frame to the next"] = TICKS_PER_FRAME
+    source_fps: Annotated[
+        str | None, "video: its frames per second, as 240 or 30000/1001, or `file`; the ticks between follow", "FPS"
+    ] = None
     start_frame: Annotated[int, "video: first source frame"] = 0
-    interpolate: Annotated[int, "video: frames made by RIFE in the place of each: 2, 4, 8 ..."] = 1
+    interpolate: Annotated[int, "video: frames made by RIFE in the place of each: 2, 4, 8 ...; 0: as motion needs"] = 1
     sharp_shift_ticks: Annotated[int, "the sharp frame is that of so many ticks after the exposure's middle"] = 0
     seed: Annotated[int, "the same seed gives the same bytes"] = 123
     sensor: SensorConfig = field(default_factory=SensorConfig)
@@ -230,15 +251,23 @@ class SimulateOptions:
         _check(self, "", ("num_layers", "start_frame", "motion_px"), NOT_NEGATIVE)
         if not -(2**63) <= self.seed < 2**64:
             raise ValueError(f"seed: {self.seed}; must be from -2**63 to 2**64 - 1")
-        if self.interpolate < 1 or self.interpolate & (self.interpolate - 1):
-            raise ValueError(f"interpolate: {self.interpolate}; must be a power of two: 1, 2, 4, 8 ...")
+        if self.interpolate < 0 or self.interpolate & (self.interpolate - 1):
+            raise ValueError(f"interpolate: {self.interpolate}; must be a power of two: 1, 2, 4, 8 ..., or 0")
+        if self.source_fps is None and self.interpolate == 0:
+            raise ValueError("interpolate: 0 (as many as the motion needs); must have source_fps beside it")
+        if self.source_fps is not None and self.ticks_per_frame != TICKS_PER_FRAME:
+            raise ValueError(f"ticks_per_frame: {self.ticks_per_frame}; not with source_fps (the ticks follow from it)")
+        if self.source_fps not in (None, FROM_FILE) and not _fps(str(self.source_fps)) > 0:
+            raise ValueError(
+                f"source_fps: {self.source_fps}; must be above 0, as 240, 29.97 or 30000/1001, or {FROM_FILE}"
+            )
         if self.period_ticks < self.exposure_ticks:
             raise ValueError(
                 f"period_ticks: {self.period_ticks}; must be at least exposure_ticks = {self.exposure_ticks}"
             )
         for name, value in (("width", self.width), ("height", self.height)):
             if value % self.sensor.ratio:
-                raise ValueError(f"{name}: {value}; must be a multiple of ratio = {self.sensor.ratio}")
+                raise ValueError(f"{name}: {value}; must be a multiple of `ratio` = {self.sensor.ratio}")
 
     @property
     def true_rig(self) -> RigConfig:
@@ -249,7 +278,7 @@ class SimulateOptions:
     def num_ticks(self) -> int:
         """Length of the stream: from the first exposure's start to the last one's end, and the margins around them."""
         filmed = (self.frames - 1) * self.period_ticks + self.exposure_ticks + self.camera.rolling_shutter_ticks
-        return filmed + 2 * self.margin_ticks
+        return filmed + abs(self.drift_ticks(self.frames - 1)) + 2 * self.margin_ticks
 
     @property
     def margin_ticks(self) -> int:
@@ -257,12 +286,24 @@ class SimulateOptions:
         rig = self.true_rig
         return max(rig.margin_ticks, abs(rig.offset_ticks) + abs(self.sharp_shift_ticks))
 
+    def drift_ticks(self, index: int) -> int:
+        """How many ticks later than by the period frame `index` is exposed, as the clocks run apart."""
+        return round(index * self.period_ticks * self.rig.drift_ppm / 1e6)
+
     @property
     def start_ticks(self) -> list[int]:
         """The tick of the stream at which each frame's exposure really begins."""
-        return [self.margin_ticks + index * self.period_ticks for index in range(self.frames)]
+        margin = self.margin_ticks
+        return [margin + index * self.period_ticks + self.drift_ticks(index) for index in range(self.frames)]
 
     @property
     def source_frames_needed(self) -> int:
         """How many of a video's own frames the stream takes."""
-        return -(-self.num_ticks // (self.ticks_per_frame * self.interpolate)) + 1
+        return math.ceil(self.num_ticks / self.source_frame_ticks) + 1
+
+    @property
+    def source_frame_ticks(self) -> Fraction:
+        """Ticks from one of a video's own frames to the next."""
+        if self.source_fps is None:
+            return Fraction(self.ticks_per_frame * self.interpolate)
+        return Fraction(self.sensor.tick_rate_hz) / _fps(str(self.source_fps))

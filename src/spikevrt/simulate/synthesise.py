@@ -12,25 +12,28 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from spikevrt.atomic import alone_in, complete_or_absent, refuse_existing, remove_unfinished
-from spikevrt.engine import Engine, run_jobs
+from spikevrt.atomic import complete_or_absent, refuse_existing
 from spikevrt.recording.frames import IMAGE_SUFFIXES, list_images, write_image
 from spikevrt.recording.recording import SIDECAR, Recording, open_recording
 from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter, sha256_file
 from spikevrt.recording.stored import write_sidecar
-from spikevrt.recording.video import probe_video
-from spikevrt.simulate.footage import VideoScene
-from spikevrt.simulate.scene import Scene, photo_scene
+from spikevrt.simulate.folders import SHARP
+from spikevrt.simulate.footage import (
+    VideoScene,
+    source_motion_px,
+    with_own_interpolation,
+    with_own_rate,
+)
+from spikevrt.simulate.scene import PhotoScene, Scene, photo_scene
 from spikevrt.simulate.sensor import (
     FrameExposure,
     RigView,
@@ -70,15 +73,22 @@ def simulate_recording(
     """
     source, out = Path(source), Path(out)
     refuse_existing(out, marker=SIDECAR, overwrite=overwrite)
+    if not is_photo(source):
+        options = with_own_interpolation(source, with_own_rate(source, options))
     rig, view = options.true_rig, None
     if not rig.is_registered:
         view = RigView(rig, width=options.width, height=options.height, ratio=options.sensor.ratio)
     scene, origin = _open_scene(source, options, layer_photos, pad_px=0 if view is None else view.pad_px)
+    beside: Scene | None = None  # the scene from where the sensor stands, if that is another
+    if rig.parallax_px and not isinstance(scene, PhotoScene):
+        raise ValueError(f"rig.parallax_px: {rig.parallax_px}; allowed for a video, which has no layers: 0")
+    if rig.parallax_px and isinstance(scene, PhotoScene):
+        beside = scene.moved_layers(rig.parallax_px)
     if not rig.is_perfect:
         truth = rig_homography(rig, width=options.width, height=options.height, ratio=options.sensor.ratio)
         origin["rig"] = {"homography": truth.tolist(), "offset_ticks": rig.offset_ticks}  # what `align` should find
     with complete_or_absent(out) as partial:
-        _film(scene, view, partial, options, origin, progress)
+        _film((scene, beside or scene), view, partial, options, origin, progress)
     return open_recording(out)
 
 
@@ -87,7 +97,8 @@ def _open_scene(
 ) -> tuple[Scene, dict[str, Any]]:
     """The scene, and where it came from (for the provenance)."""
     is_from_photo = is_photo(source)
-    origin: dict[str, Any] = {"source": source.name, "source_sha256": sha256_source(source)}
+    name = f"{source.parent.name}/{source.name}" if SHARP.fullmatch(source.name) else source.name  # CLIP/sharp
+    origin: dict[str, Any] = {"source": name, "source_sha256": sha256_source(source)}
     if is_from_photo:
         layer_photos = tuple(Path(path) for path in layer_photos)
         scene = photo_scene(source, options, layer_photos=layer_photos, pad_px=pad_px)
@@ -102,21 +113,21 @@ def _open_scene(
     if filmed.num_ticks < options.num_ticks:
         raise ValueError(
             f"{source}: {filmed.num_source_frames} frames from start_frame {options.start_frame} on; "
-            f"{options.source_frames_needed} needed for {options.num_ticks} ticks at ticks_per_frame "
-            f"{options.ticks_per_frame}" + (f", interpolate {options.interpolate}" if options.interpolate > 1 else "")
+            f"{options.source_frames_needed} needed for {options.num_ticks} ticks at {ticks_in_words(options)}"
         )
-    return filmed, origin | {"scene": "video"}
+    return filmed, origin | {"scene": "video", "source_motion_px": source_motion_px(source, options)}
 
 
 def _film(
-    scene: Scene,
+    scenes: tuple[Scene, Scene],
     view: RigView | None,
     folder: Path,
     options: SimulateOptions,
     origin: dict[str, Any],
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Render every tick once; write frames, spikes and, last, recording.json."""
+    """Render every tick once; write frames, spikes and, last, recording.json. `scenes`: as each camera sees it."""
+    scene, beside = scenes
     height, width, ratio, rate_hz = options.height, options.width, options.sensor.ratio, options.sensor.tick_rate_hz
     geometry = SpikeGeometry(width=width // ratio, height=height // ratio)
     sensor = SpikeSensor(geometry.height, geometry.width, options.sensor, seed=options.seed)
@@ -133,7 +144,8 @@ def _film(
     with SpikeWriter(folder / "spikes.dat", geometry) as writer, torch.no_grad():
         for first, count in _chunks(windows, num_ticks, most):
             light_N3HW = scene.light(torch.arange(first, first + count))
-            writer.append(sensor.expose(_seen(light_N3HW, view, pad, options.sensor)).numpy())
+            sensed = light_N3HW if beside is scene else beside.light(torch.arange(first, first + count))
+            writer.append(sensor.expose(_seen(sensed, view, pad, options.sensor)).numpy())
             if pad:
                 light_N3HW = light_N3HW[..., pad:-pad, pad:-pad]
             while pending and pending[0][1][0] < first + count:
@@ -154,7 +166,7 @@ def _film(
     wrong_by = options.true_rig.offset_ticks - delay
     exposures = []
     for index, window in enumerate(windows):
-        start, stop = (tick - wrong_by for tick in window)
+        start, stop = (tick - wrong_by - options.drift_ticks(index) for tick in window)
         exposures.append(
             Exposure(index, start, stop, start / rate_hz, stop / rate_hz, shift_ticks=options.sharp_shift_ticks)
         )
@@ -203,9 +215,15 @@ def is_photo(source: Path) -> bool:
     return source.is_file() and source.suffix.lower() in IMAGE_SUFFIXES
 
 
-def count_frames(source: Path) -> int:
-    """Frames of a video file or a folder."""
-    return len(list_images(source)) if source.is_dir() else probe_video(source).num_frames
+def ticks_in_words(options: SimulateOptions) -> str:
+    """How a video's own frames and the ticks lie, as the options have it."""
+    ticks, between = options.source_frame_ticks, ""
+    if options.interpolate > 1:
+        between = f", interpolate {options.interpolate}"
+    if options.source_fps is None:
+        return f"ticks_per_frame {options.ticks_per_frame}{between}"
+    exactly = str(ticks) if ticks.denominator == 1 else f"{float(ticks):.2f} ({ticks})"
+    return f"source_fps {options.source_fps}, {exactly} ticks from frame to frame{between}"
 
 
 def sha256_source(source: Path) -> str:
@@ -220,121 +238,3 @@ def sha256_source(source: Path) -> str:
 def _sha256_once(path: Path, _mtime_ns: int, _num_bytes: int) -> str:
     """A batch asks for the same photographs again for every recording."""
     return sha256_file(path)
-
-
-def simulate_many(
-    sources: Sequence[Path],
-    out: Path,
-    options: SimulateOptions,
-    *,
-    count: int,
-    engine: Engine = Engine(),  # noqa: B008 (immutable)
-    overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Path]:
-    """Simulate `count` recordings, `out/<stem>_<number>`, taking the sources in turn.
-
-    Each recording has a seed of its own, derived from `options.seed` and its number; a video longer than needed starts
-    at a place drawn from that seed. Cut-outs come from the photographs among the sources. A recording that already
-    stands complete with the same settings, source and photographs for layers is kept, so that an interrupted call,
-    killed even, is taken up by repeating it; what a killed call left half-written is removed. The engine changes no
-    byte. `progress` is told (recordings done, recordings in all).
-
-    Raises:
-        ValueError: if there are no sources, or `count` is below 1.
-        FileNotFoundError: if a source does not exist.
-        FileExistsError: if a recording stands that was made otherwise, and `overwrite` is false, if another call is at
-            work in `out`, or if `out` is a file.
-    """
-    if not sources:
-        raise ValueError("sources: none given")
-    if count < 1:
-        raise ValueError(f"count: {count}; must be 1 or more")
-    sources, out = [Path(source) for source in sources], Path(out)
-    if engine.is_ray:  # its workers run in another folder
-        sources, out = [source.absolute() for source in sources], out.absolute()
-    photos = tuple(source for source in sources if is_photo(source))
-    wanted = []
-    for number in range(count):
-        source = sources[number % len(sources)]
-        path = out / f"{source.stem}_{number:03d}"
-        wanted.append(Shot(source, path, _own_options(source, options, number), photos if is_photo(source) else ()))
-    run = functools.partial(_make, overwrite=overwrite)
-    paths = [shot.path for shot in wanted]
-    names = {path.name for path in paths}
-    with alone_in(out, "simulation"):
-        remove_unfinished(out, names)  # of killed calls
-        shots = [shot for shot in wanted if overwrite or not _stands(shot)]
-        shots.sort(key=lambda shot: sources.index(shot.source))  # a photograph is decoded once
-        done = count - len(shots)
-        try:
-            for _ in run_jobs(run, shots, engine):
-                done += 1
-                if progress is not None:
-                    progress(done, count)
-        finally:
-            remove_unfinished(out, names)  # of this call's killed workers
-    return paths
-
-
-class Shot(NamedTuple):
-    """One recording to be made, `path`, and the photographs that its layers are cut from."""
-
-    source: Path
-    path: Path
-    options: SimulateOptions
-    layer_photos: tuple[Path, ...]
-
-
-def _make(shot: Shot, *, overwrite: bool) -> None:
-    simulate_recording(shot.source, shot.path, shot.options, overwrite=overwrite, layer_photos=shot.layer_photos)
-
-
-def _stands(shot: Shot) -> bool:
-    """Whether the recording is there already; refuses one that was made otherwise."""
-    if not shot.path.exists():
-        return False
-    if not _made_with(shot):
-        raise FileExistsError(f"{shot.path}: exists, made otherwise; choose another --out or pass --overwrite")
-    return True
-
-
-def _own_options(source: Path, options: SimulateOptions, number: int) -> SimulateOptions:
-    """The options of recording `number`: its seed, and the place where a video starts."""
-    digest = hashlib.sha256(f"{options.seed}:{number}".encode()).digest()
-    seed = int.from_bytes(digest[:6], "big")
-    start_frame = options.start_frame
-    if not is_photo(source):
-        spare = count_frames(source) - start_frame - options.source_frames_needed
-        start_frame += int.from_bytes(digest[6:12], "big") % (spare + 1) if spare > 0 else 0
-    return dataclasses.replace(options, seed=seed, start_frame=start_frame)
-
-
-def _made_with(shot: Shot) -> bool:
-    """Whether a recording is complete and was made from this source and these photographs with these options."""
-    try:
-        provenance = open_recording(shot.path).provenance
-    except (OSError, ValueError):
-        return False
-    recorded, wanted = provenance.get("options"), _in_json(shot.options)
-    has_layers = is_photo(shot.source) and shot.options.num_layers > 0
-    return (
-        isinstance(recorded, dict)
-        and _completed(recorded, _in_json(SimulateOptions())) == wanted
-        and provenance.get("source_sha256") == sha256_source(shot.source)
-        and provenance.get(LAYERS_FROM) == ([sha256_source(path) for path in shot.layer_photos] if has_layers else None)
-    )
-
-
-def _in_json(options: SimulateOptions) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(options)))
-    return values
-
-
-def _completed(recorded: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
-    """What was recorded, with the defaults of options that did not exist then."""
-    whole = default | recorded
-    for name, inner in default.items():
-        if isinstance(inner, dict) and isinstance(whole[name], dict):
-            whole[name] = _completed(whole[name], inner)
-    return whole

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from spikevrt.verbs import (
     add_fields,
     add_loose,
     add_out,
+    add_sharp,
     add_verb,
     chosen,
     open_loose,
@@ -36,7 +39,10 @@ from spikevrt.verbs import (
     refuse,
     say_made,
     settled,
+    spelled,
 )
+
+MOST_TOLD = 20  # lines of one kind
 
 
 def add(verbs: Any) -> None:
@@ -50,12 +56,14 @@ def add(verbs: Any) -> None:
 def _add_simulate(verbs: Any) -> None:
     example = "spikevrt simulate photo.jpg --out recordings/photo --width 320 --height 192"
     parser = add_verb(verbs, "simulate", _simulate, example)
-    parser.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="photograph, frame folder or video")
-    add_out(parser, "the recording's folder; with --count, the folder of recordings")
+    text = "photograph, frame folder, video, or a folder of folders of sharp frames or of videos (docs/simulation.md)"
+    parser.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help=text)
+    add_out(parser, "the recording's folder; with --count or a folder of clips, the folder of recordings")
     parser.add_argument("--layer-photos", nargs="+", type=Path, metavar="PHOTO", help="what the layers are cut out of")
     add_fields(parser, SimulateOptions)
     many = parser.add_argument_group("many recordings")
-    many.add_argument("--count", type=int, metavar="N", help="make so many, going round the sources")
+    text = "make so many, going round the sources (of a folder of clips one each)"
+    many.add_argument("--count", type=int, metavar="N", help=text)
     add_fields(many, Engine)
     group = parser.add_argument_group("spike camera")
     presets = f"{', '.join(SENSOR_PRESETS)}; what follows changes it (%(default)s)"
@@ -66,7 +74,7 @@ def _add_simulate(verbs: Any) -> None:
     add_fields(rig, RigConfig, prefix="rig_")
 
 
-def _simulate(parsed: argparse.Namespace) -> None:
+def _simulate(parsed: argparse.Namespace) -> int:
     """Make recordings (blurry frames, sharp frames, spikes) from photographs or sharp high-rate video."""
     # before torch is loaded: many short parallel steps, and threads that spin between them lose to any busy neighbour
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -74,32 +82,88 @@ def _simulate(parsed: argparse.Namespace) -> None:
         SimulateOptions, parsed, sensor=replace(sensor_preset(parsed.sensor), **chosen(SensorConfig, parsed)),
         camera=options_of(CameraConfig, parsed), rig=options_of(RigConfig, parsed, prefix="rig_"),
     )  # fmt: skip
-    if parsed.count is None:
-        if len(parsed.sources) > 1:
-            raise ValueError(f"SOURCE: {len(parsed.sources)} given; allowed: one, or several with --count")
-        refuse(parsed, chosen(Engine, parsed), "only with --count")
-    else:
-        refuse(parsed, ("layer_photos",), "not with --count, which cuts layers out of the sources")
-    from spikevrt.progress import progress_bar
-    from spikevrt.simulate.synthesise import simulate_many, simulate_recording
+    from spikevrt.simulate.folders import find_clips
+    from spikevrt.simulate.synthesise import is_photo, simulate_recording
 
     start_s = time.perf_counter()
+    if parsed.count is not None or not any(source.is_dir() for source in parsed.sources):
+        _check_number(parsed, is_many=parsed.count is not None)
+    folders = {source: find_clips(source) for source in parsed.sources if not is_photo(source)}
     _check_for_sources(parsed)
-    if parsed.count is None:
-        with progress_bar("ticks") as progress:
-            made = simulate_recording(
-                parsed.sources[0], parsed.out, options, overwrite=parsed.overwrite,
-                layer_photos=parsed.layer_photos or (), progress=progress,
-            )  # fmt: skip
-        what = f"{made.num_frames} frames, {made.num_ticks} ticks"
+    is_many = parsed.count is not None or any(folders.values())
+    _check_number(parsed, is_many=is_many)
+    if is_many:
+        return _simulate_many(parsed, folders, options, start_s)
+    from spikevrt.progress import progress_bar
+    from spikevrt.simulate.collection import motion_in_words
+
+    with progress_bar("ticks") as progress:
+        made = simulate_recording(
+            parsed.sources[0], parsed.out, options, overwrite=parsed.overwrite,
+            layer_photos=parsed.layer_photos or (), progress=progress,
+        )  # fmt: skip
+    _say(parsed, _rate_in_words(parsed, options), motion_in_words([made]))
+    say_made(f"{made.num_frames} frames, {made.num_ticks} ticks", parsed.out, start_s)
+    return 0
+
+
+def _check_number(parsed: argparse.Namespace, *, is_many: bool) -> None:
+    """Refuse what is not for one recording, or not for many."""
+    if is_many:
+        refuse(parsed, ("layer_photos",), "not with --count, which cuts layers out of the sources")
+    elif len(parsed.sources) > 1:
+        raise ValueError(f"SOURCE: {len(parsed.sources)} given; allowed: one, or several with --count")
     else:
-        with progress_bar("recordings") as progress:
-            paths = simulate_many(
-                parsed.sources, parsed.out, options, count=parsed.count,
-                engine=options_of(Engine, parsed), overwrite=parsed.overwrite, progress=progress,
-            )  # fmt: skip
-        what = f"{len(paths)} recordings"
-    say_made(what, parsed.out, start_s)
+        refuse(parsed, chosen(Engine, parsed), "only with --count, or of a folder of clips")
+
+
+def _simulate_many(
+    parsed: argparse.Namespace, folders: Mapping[Path, Any], options: SimulateOptions, start_s: float
+) -> int:
+    """Recordings of all sources, of a folder's clips each; status 1 where one could not be made."""
+    from spikevrt.progress import progress_bar
+    from spikevrt.recording.recording import open_recording
+    from spikevrt.simulate.collection import motion_in_words, simulate_many
+
+    clips, failed = list[Any](), list[str]()
+    for source in parsed.sources:
+        found = folders.get(source)
+        clips += [source] if found is None else found.clips
+        if found is not None:
+            _say(parsed, f"{source}: {found.in_words()} of sharp frames", *found.notes)
+    with progress_bar("recordings") as progress:
+        paths = simulate_many(
+            clips, parsed.out, options, count=parsed.count, engine=options_of(Engine, parsed),
+            overwrite=parsed.overwrite, progress=progress, tell=failed.append,
+        )  # fmt: skip
+    if not paths:
+        more = f"; and so on: none of {len(failed)} could be made" if len(failed) > 1 else ""
+        raise ValueError(failed[0] + more)
+    _say(parsed, _rate_in_words(parsed, options), motion_in_words([open_recording(path) for path in paths]))
+    _say(parsed, *(f"{why}; left out" for why in failed))
+    left_out = f", {len(failed)} could not be made" if failed else ""
+    say_made(f"{len(paths)} recordings{left_out}", parsed.out, start_s)
+    return 1 if failed else 0
+
+
+def _rate_in_words(parsed: argparse.Namespace, options: SimulateOptions) -> str | None:
+    """At what rate a video was taken to be filmed, where nobody said it."""
+    from spikevrt.simulate.synthesise import is_photo, ticks_in_words
+
+    if parsed.ticks_per_frame is not None or options.source_fps is not None or all(map(is_photo, parsed.sources)):
+        return None
+    fps = float(options.sensor.tick_rate_hz / options.source_frame_ticks)
+    said = f"{parsed.sources[0]}: {ticks_in_words(options)}, as if filmed at {fps:g} frames a second"
+    return f"{said}; --source-fps says the true rate"
+
+
+def _say(parsed: argparse.Namespace, *lines: str | None) -> None:
+    """What is worth knowing, a line each, on stderr; of many the first."""
+    told = [line for line in lines if line]
+    for line in told[:MOST_TOLD]:
+        print(f"spikevrt: {spelled(line, parsed.parser, ())}", file=sys.stderr)
+    if len(told) > MOST_TOLD:
+        print(f"spikevrt: and {len(told) - MOST_TOLD} more", file=sys.stderr)
 
 
 def _check_for_sources(parsed: argparse.Namespace) -> None:
@@ -110,7 +174,7 @@ def _check_for_sources(parsed: argparse.Namespace) -> None:
     if not any(photos):
         refuse(parsed, ("motion_px", "num_layers", "layer_photos"), f"for photographs; not for {parsed.sources[0]}")
     if all(photos):
-        names = ("ticks_per_frame", "start_frame", "interpolate")
+        names = ("ticks_per_frame", "source_fps", "start_frame", "interpolate")
         refuse(parsed, names, f"for videos and folders of frames; not for {parsed.sources[0]}")
     if parsed.num_layers == 0:
         refuse(parsed, ("layer_photos",), "not with --num-layers 0")
@@ -124,7 +188,7 @@ def _add_record(verbs: Any) -> None:
     parser = add_verb(verbs, "record", _record, example)
     parser.add_argument("frames", type=Path, help="video, or folder of images, as the colour camera wrote it")
     add_out(parser, "the recording's folder")
-    parser.add_argument("--sharp", type=Path, metavar="FOLDER", help="sharp images, one a frame, to evaluate by")
+    add_sharp(parser)
     parser.add_argument("--copy", action="store_true", help="copy the files; otherwise the folder holds links to them")
     add_loose(parser)
 
@@ -133,18 +197,21 @@ def _record(parsed: argparse.Namespace) -> None:
     """Make a recording of a video or images, a spike file beside them, and what is known of their times."""
     from spikevrt.align.describe import summary_line
     from spikevrt.progress import progress_bar
-    from spikevrt.recording.loose import keep_recording
+    from spikevrt.recording.loose import keep_recording, with_sharp
     from spikevrt.recording.recording import open_recording
 
     start_s = time.perf_counter()
     if parsed.spikes is None:
         raise ValueError("--spikes: none given; a recording has frames and spikes")
     refuse_existing(parsed.out, marker=SIDECAR, overwrite=parsed.overwrite)
-    recording = settled(open_loose(parsed.frames, parsed), parsed)
+    recording = open_loose(parsed.frames, parsed)
+    if parsed.sharp is not None:
+        recording = with_sharp(recording, parsed.sharp)
+    recording = settled(recording, parsed)
     with progress_bar("bytes") as progress:
         keep_recording(
-            recording, parsed.out, options_of(Stated, parsed), sharp=parsed.sharp, copy=parsed.copy,
-            overwrite=parsed.overwrite, tell=progress,
+            recording, parsed.out, options_of(Stated, parsed), copy=parsed.copy, overwrite=parsed.overwrite,
+            tell=progress,
         )  # fmt: skip
     made = open_recording(parsed.out, keep_outside=True)
     say_made(summary_line(made).partition(": ")[2], parsed.out, start_s)

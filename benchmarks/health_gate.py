@@ -29,7 +29,7 @@ from spikevrt.align.health import HealthReport, check_health
 from spikevrt.evaluate.metrics import psnr_rgb
 from spikevrt.recording.frames import list_images, to_float, write_image
 from spikevrt.recording.loose import loose_recording
-from spikevrt.recording.recording import Recording
+from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.recording.stream import PackedStream, count_slices
 from spikevrt.restore.options import RestoreOptions
@@ -180,15 +180,15 @@ def is_found(report: HealthReport, name: str) -> bool:
     return finding.verdict == "bad" or counted > 0 or (name == "gaps" and bool(finding.numbers["num_gaps"]))
 
 
-LIMIT_TICKS = 64  # of spikes around the exposures
-# name, how the spike camera stands, of which the recording says nothing
+MARGIN_TICKS = 64  # of spikes around the exposures
+# name, folder, how the spike camera stands, of which the recording says nothing
 RIGS = (
-    ("as it should be", RigConfig()),
-    ("shift of 0.3 px", RigConfig(shift_x_px=-0.25, shift_y_px=0.16)),
-    ("shift of 2 px", RigConfig(shift_x_px=-1.6, shift_y_px=1.2)),
-    ("shift of 12 px", RigConfig(shift_x_px=-8.0, shift_y_px=9.0)),
-    ("turned by 3 degrees, 4 % larger, tilted", RigConfig(rotate_deg=3.0, scale=1.04, tilt_x=0.02)),
-)
+    ("as it should be", "zero", RigConfig(margin_ticks=MARGIN_TICKS)),
+    ("0.5 px beside", "half", RigConfig(margin_ticks=MARGIN_TICKS, shift_x_px=-0.3, shift_y_px=0.4)),
+    ("1 px beside", "one", RigConfig(margin_ticks=MARGIN_TICKS, shift_x_px=1.0)),
+    ("turned by 1.2 degrees, 2 % larger, shifted: 2.2 px", "rot",
+     RigConfig(margin_ticks=MARGIN_TICKS, rotate_deg=-1.2, scale=1.02, shift_x_px=1.5, shift_y_px=-1.0)),
+)  # fmt: skip
 
 
 def delayed(recording: Recording, first: float, last: float) -> Recording:
@@ -203,12 +203,14 @@ def delayed(recording: Recording, first: float, last: float) -> Recording:
 
 
 def rig_cases(recording: Recording, other: np.ndarray | None) -> Iterator[tuple[str, str, Recording]]:
-    """Name, the finding that is asked, and what the recording then is."""
-    for ticks in (2, 4, 8, 16, 37):
-        yield f"clock {ticks} ticks late", "time offset", delayed(recording, ticks, ticks)
-    for growth in (16, 32, 48):
-        yield f"offset grows by {growth} ticks", "time offset", delayed(recording, -growth / 2, growth / 2)
+    """Name, the finding that is asked, and what the recording then is; `other`: spikes of another one."""
     spikes = all_spikes(recording)
+    for columns, rows in ((1, 0), (-4, 3)):
+        moved = altered(recording, np.roll(spikes, (rows, columns), (1, 2)), colour)
+        yield f"{np.hypot(2 * columns, 2 * rows):.0f} px beside", "registration", moved
+    for ticks in (8, 37):
+        yield f"clock {ticks} ticks late", "time offset", delayed(recording, ticks, ticks)
+    yield "offset grows by 32 ticks", "time offset", delayed(recording, -16, 16)
     yield "transposed", "orientation", altered(recording, spikes.transpose(0, 2, 1), colour)
     size = (len(spikes), spikes.shape[2], spikes.shape[1])
     yield "width and height exchanged", "orientation", altered(recording, spikes.reshape(size), colour)
@@ -216,39 +218,36 @@ def rig_cases(recording: Recording, other: np.ndarray | None) -> Iterator[tuple[
         yield OTHER_SCENE, "orientation", altered(recording, other, colour)
 
 
-def rigs(photos: Sequence[Path], sensor: str) -> None:
-    """Verdicts on recordings of every rig, and with each of the other faults in those that are as they should be. With
-    Ctrl-C the table of the photographs that are done."""
+def rigs(photos: Sequence[Path], sensor: str, root: Path, chosen: Sequence[str]) -> None:
+    """Verdicts on recordings of the chosen rigs, which are kept in `root`, and on those that are as they should be with
+    each other fault put into them."""
     counts: dict[str, list[tuple[str, str]]] = {}
-    num_done, last = 0, None
-    try:
-        for number, photo in enumerate(photos):
-            with tempfile.TemporaryDirectory() as folder:
-                options = SimulateOptions(
-                    frames=5, width=128, height=96, motion_px=(4.0, 8.0, 16.0, 24.0)[number % 4], seed=number,
-                    sensor=sensor_preset(sensor),
-                )  # fmt: skip
-                found = []
-                for rig, stands in RIGS:
-                    each = dataclasses.replace(options, rig=dataclasses.replace(stands, margin_ticks=LIMIT_TICKS))
-                    recording = simulate_recording(photo, Path(folder) / rig, each)
-                    cases = [(rig, "registration", recording)]
-                    if stands == RigConfig():
-                        cases += rig_cases(recording, last)
-                        last = all_spikes(recording)
-                    for name, finding, one in cases:
-                        report = check_health(one)
-                        found.append((name, (report.verdict, report.finding(finding).verdict)))
-            num_done += 1
-            for name, verdicts in found:
-                counts.setdefault(name, []).append(verdicts)
-    except KeyboardInterrupt:
-        pass
-    print(f"{num_done} photographs, {sensor} sensor\n\n| | bad | cannot tell | ok | bad by the finding asked |")
+    last: np.ndarray | None = None
+    for number, photo in enumerate(photos):
+        for name, folder, rig in RIGS:
+            path = root / f"{sensor}_{folder}" / photo.stem
+            if folder not in chosen:
+                continue
+            options = SimulateOptions(
+                frames=5, width=128, height=96, motion_px=(4.0, 8.0, 12.0, 16.0, 24.0)[number % 5], seed=100 + number,
+                sensor=sensor_preset(sensor), rig=rig,
+            )  # fmt: skip
+            if not (path / "recording.json").is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                simulate_recording(photo, path, options)
+            recording = open_recording(path)
+            cases = [(name, "registration", recording)]
+            if rig.is_perfect:
+                cases += rig_cases(recording, last)
+                last = all_spikes(recording)
+            for case, finding, one in cases:
+                report = check_health(one)
+                counts.setdefault(case, []).append((report.verdict, report.finding(finding).verdict))
+    print(f"{len(photos)} pictures, {sensor} sensor\n\n| | bad | cannot tell | ok | bad by the finding asked |")
     print("| --- | ---: | ---: | ---: | ---: |")
-    for name, verdicts in counts.items():
-        told = [sum(one == verdict for one, _ in verdicts) for verdict in ("bad", "cannot tell", "ok")]
-        print(f"| {name} | " + " | ".join(map(str, [*told, sum(one == "bad" for _, one in verdicts)])) + " |")
+    for case, both in counts.items():
+        told = [sum(one == verdict for one, _ in both) for verdict in ("bad", "cannot tell", "ok")]
+        print(f"| {case} | " + " | ".join(map(str, [*told, sum(one == "bad" for _, one in both)])) + " |")
 
 
 def tolerance(photos: Sequence[Path]) -> None:
@@ -264,7 +263,7 @@ def tolerance(photos: Sequence[Path]) -> None:
                     options = SimulateOptions(
                         frames=5, width=128, height=96, motion_px=motion_px, seed=number,
                         sensor=sensor_preset("bright"),
-                        rig=RigConfig(shift_x_px=shift, margin_ticks=LIMIT_TICKS),
+                        rig=RigConfig(shift_x_px=shift, margin_ticks=MARGIN_TICKS),
                     )  # fmt: skip
                     cases.append(("px", shift, simulate_recording(photo, Path(folder) / str(shift), options)))
                 cases += [("ticks", by, delayed(cases[0][2], by, by)) for by in ticks]
@@ -317,6 +316,10 @@ def main() -> None:
     parser.add_argument("photos", type=Path, nargs="?")
     parser.add_argument("--cost", action="store_true", help="time and memory of large recordings instead")
     parser.add_argument("--rigs", metavar="SENSOR", help="how rigs are judged instead: bright, lowlight, ideal")
+    parser.add_argument("--keep", type=Path, help="with --rigs: where recordings are kept, and found again")
+    parser.add_argument(
+        "--only", nargs="+", default=[folder for _, folder, _ in RIGS], help="with --rigs: of these alone"
+    )
     parser.add_argument("--tolerance", action="store_true", help="what shifts and offsets cost instead")
     parser.add_argument("--limit", type=int, help="so many photographs (all)")
     arguments = parser.parse_args()
@@ -332,7 +335,8 @@ def main() -> None:
         tolerance(photos)
         return
     if arguments.rigs:
-        rigs(photos, arguments.rigs)
+        with tempfile.TemporaryDirectory() as root:
+            rigs(photos, arguments.rigs, arguments.keep or Path(root), arguments.only)
         return
     clean_rows, fault_rows, seconds = [], [], []
     for name, motion_px, sensor, shift, frames in CLEAN:

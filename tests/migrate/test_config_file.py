@@ -187,6 +187,13 @@ def test_a_key_that_sets_nothing_says_why():
     assert [key.old for key in KEYS if not key.new and not key.remark] == []
 
 
+def test_the_page_is_found_by_the_names_of_the_older_code():
+    page = (ROOT / "docs" / "coming_from_vrt_spike.md").read_text(encoding="utf-8")
+    classes = ("VRTWithSpike", "SpikeDeblurDataset", "MultiScaleTemporalCrossAttnFuse", "SpikeEncoder3D")
+    files = ("integrate_vrt.py", "spike_encoder3d.py", "spike_temporal_sa.py", "fusion/cross_attn_temporal.py")
+    assert [name for name in (*classes, *files, "spike_vox/*.npy", "CHUNK_SIZE", "AMP: true") if name not in page] == []
+
+
 def test_the_page_shows_the_table_as_it_is():
     page = (ROOT / "docs" / "coming_from_vrt_spike.md").read_text(encoding="utf-8")
     assert keys_table() in page

@@ -44,7 +44,8 @@ def folder_lines(path: Path, options: LayoutOptions = NO_OPTIONS) -> list[str]:
     layout = find_layout(path, options)
     if layout is not None:
         parts = layout_recordings(path, options)
-        lines = [f"{path}: dataset of layout {layout.name}"]
+        notes = dict.fromkeys(note for clips in parts.values() for one in clips for note in one.notes.items())
+        lines = [f"{path}: dataset of layout {layout.name}", *(f"{about}: {note}" for about, note in notes)]
         return lines + [
             f"{part}, clip {one.name}: {summary_line(one)}" for part, clips in parts.items() for one in clips
         ]
@@ -165,7 +166,7 @@ def draw_preview(
     start, stop = centre - half_window, centre + half_window + 1
     if half_window < 0 or start < 0 or stop > num_ticks:
         raise ValueError(
-            f"centre {centre}, half_window {half_window}: ticks [{start}, {stop}); allowed: inside [0, {num_ticks})"
+            f"centre, half_window: {centre}, {half_window}, ticks [{start}, {stop}); allowed: inside [0, {num_ticks})"
         )
     rate = tfp(torch.from_numpy(read(start, stop)), half_window, half_window).numpy()
     reach = max(1, min(MAX_INTERVAL_TICKS, INTERVAL_BITS // (2 * height * width)))

@@ -204,7 +204,7 @@ def _choose_blur(root: Path, layout: Layout, options: LayoutOptions) -> str:
     for blur in layout.blurs if options.blur is None else (options.blur,):
         if any(clips_with(root, layout, layout.blur, split, blur) for split in layout.splits):
             return blur
-    raise ValueError(f"{root}: no blurry frames of kind {options.blur!r}; allowed: one that is there")
+    raise ValueError(f"{root}: no blurry frames of kind {options.blur!r}; allowed: a `blur` that is there")
 
 
 def _recording(

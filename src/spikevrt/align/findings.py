@@ -149,7 +149,7 @@ def judge_orientation(
     best, upright = int(order[0]), float(mean[0])
     numbers = {"upright": upright, "best": float(mean[best]), "second": float(mean[order[1]])}
     told = f"upright (correlation {upright:.2f}, the next {max(mean[1:]):.2f})"
-    if found is not None and found.correlation >= max(MATCHED, mean[best] - MARGIN):
+    if found is not None and found.correlation >= max(MATCHED, mean[best] + MARGIN):  # upright, but far beside
         return Finding(name, "ok", told, numbers)
     turned = ORIENTATIONS[best]
     sentence = f"the spikes fit the frames with {turned} (correlation {mean[best]:.2f}, upright {upright:.2f})"
@@ -179,7 +179,7 @@ def judge_registration(found: Displacement | None, root: Path) -> Finding:
     if found is None or found.correlation < MATCHED or not np.isfinite(found.error_px):
         return Finding(name, "cannot tell", f"spikes and frames have too little structure in common; {more}")
     px, error = found.px, found.error_px
-    numbers = {"px": px, "error_px": error, "right_px": found.right_px, "down_px": found.down_px}
+    numbers = {"px": px, "error_px": error, "right_px": float(found.right_px), "down_px": float(found.down_px)}
     told = f"{px:.1f} +- {error:.1f} px"
     if px - SURE * error > TOLERATED_PX:
         sentence = f"the spikes lie {told} beside the frames, and {TOLERATED_PX:g} px cost about a dB"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spikevrt.align.drift import _line
 from spikevrt.align.estimate import FLOW_FILE, estimate_alignment
 from spikevrt.align.registration import Cameras
 from spikevrt.align.settings import AlignOptions
@@ -178,3 +179,29 @@ def test_a_preview_is_not_replaced_unless_told(root: Path, tmp_path: Path, capsy
 def test_a_missing_recording_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["align", str(tmp_path / "stret")]) == 2
     assert capsys.readouterr().err == f"spikevrt: {tmp_path / 'stret'}: no such recording\n"
+
+
+@pytest.mark.slow
+def test_a_clock_that_runs_fast_is_found_and_applied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rig = RigConfig(offset_ticks=9, drift_ppm=3000.0, margin_ticks=40)
+    options = SimulateOptions(
+        frames=14, width=128, height=96, exposure_ticks=64, period_ticks=160, motion_px=8.0, num_layers=1, rig=rig
+    )
+    root = simulate_recording(ASSETS / "chelsea.jpg", tmp_path / "street", options).root
+    assert main(["align", str(root)]) == 0
+    assert "drift: " in capsys.readouterr().out
+    aligned, written = open_recording(root), open_recording(root, apply_alignment=False)
+    assert aligned.alignment.offset_ticks == pytest.approx(9, abs=1)
+    assert aligned.alignment.drift_ppm == pytest.approx(3000, abs=500)
+    true = [one.start_tick + 9 + options.drift_ticks(i) for i, one in enumerate(written.exposures)]
+    np.testing.assert_allclose([one.start_tick for one in aligned.exposures], true, atol=1)
+
+
+def test_a_drift_within_chance_is_no_drift_and_frames_far_off_the_line_do_not_bend_it() -> None:
+    starts = 1e4 * np.arange(8)
+    line = _line(starts, 5 + 5e-5 * starts + [0.1, -0.1, 0.1, -0.1, -0.1, 0.1, -0.1, 30.0])
+    assert line is not None and line.is_significant
+    assert line.per_tick == pytest.approx(5e-5, abs=1e-5) and line.offset_ticks == pytest.approx(5, abs=0.3)
+    chance = _line(starts, 5 + np.array([1.0, -1.0, 2.0, -2.0, 1.0, 1.0, -1.0, 0.0]))
+    assert chance is not None and not chance.is_significant
+    assert _line(starts[:3], starts[:3]) is None

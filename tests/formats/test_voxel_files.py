@@ -8,16 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from spikevrt.align.defects import scan
 from spikevrt.align.health import check_health
-from spikevrt.config import DataConfig, PrepareOptions, SpikeConfig
+from spikevrt.checkpoint import WeightsInfo
+from spikevrt.config import DataConfig, ModelConfig, PrepareOptions, SpikeConfig
 from spikevrt.data.dataset import ClipDataset
 from spikevrt.data.prepare import prepare
 from spikevrt.formats.layouts import LayoutOptions, layout_recordings, open_sources
 from spikevrt.formats.voxel_files import VoxelStream, VoxelValues, open_voxels
-from spikevrt.recording.stream import JoinedStream
+from spikevrt.recording.stream import JoinedStream, count_slices
 from spikevrt.represent.voxel import voxelise
+from spikevrt.restore.restorer import check_spikes
 from tests.formats.test_layouts import picture, spike_file, stream
 
 BINS = 7
@@ -68,7 +72,7 @@ VALUES: dict[str, tuple[Values, str]] = {
 def test_the_users_own_values_come_back_as_the_counts_they_are_made_of(tmp_path: Path, kind: str):
     as_values, told = VALUES[kind]
     recording = layout_recordings(make_tree(tmp_path, as_values=as_values))["train"][0]
-    assert f"{BINS} bins of {told}: " in recording.assumed[0]
+    assert f"{BINS} bins of {told}: " in recording.notes["voxels"]
     assert isinstance(recording.spikes, JoinedStream) and recording.num_frames == 3
     for index in range(3):
         per_bin = recording.exposures[index].num_ticks // BINS
@@ -86,7 +90,7 @@ def test_standardised_values_are_counts_again_with_the_mean_and_std_that_are_sta
     recording = layout_recordings(tmp_path, LayoutOptions(voxel_mean=0.9, voxel_std=0.4))["train"][0]
     per_bin = recording.exposures[0].num_ticks // BINS
     assert np.array_equal(recording.count_exposure(0, [per_bin * k for k in range(BINS + 1)]), counts_of(1))
-    assert "log1p of counts, standardised with 0.9 and 0.4" in recording.assumed[0]
+    assert "log1p of counts, standardised with 0.9 and 0.4" in recording.notes["voxels"]
 
 
 def test_ticks_of_a_bin_are_spread_evenly_and_read_alike_in_any_window(tmp_path: Path):
@@ -100,18 +104,27 @@ def test_ticks_of_a_bin_are_spread_evenly_and_read_alike_in_any_window(tmp_path:
     assert one.count([3, 9, 16]).ravel().tolist() == [1, 7]
 
 
+@given(st.lists(st.integers(0, 35), min_size=2, max_size=9))
+@settings(max_examples=40, deadline=None)
+def test_counting_is_reading_and_summing(tmp_path_factory: pytest.TempPathFactory, edges: list[int]):
+    path = tmp_path_factory.getbasetemp() / "counted.npy"
+    np.save(path, np.random.default_rng(3).integers(0, 8, (5, 3, 11)))
+    one, edges = VoxelStream(path, VoxelValues(False), (5, 3, 11), 7), sorted(edges)
+    assert np.array_equal(one.count(edges), count_slices(one.read(edges[0], edges[-1]), edges))
+
+
 def test_more_spikes_than_the_looked_at_files_hold_are_refused_by_the_file(tmp_path: Path):
-    paths = [tmp_path / f"{index}.npy" for index in range(4)]
+    paths = [tmp_path / f"{index}.npy" for index in range(9)]
     for path in paths:
         np.save(path, np.full((2, 3, 5), 9 if path.name == "1.npy" else 1))
     streams = open_voxels(paths)
-    with pytest.raises(ValueError, match=r"1\.npy: 9 to 9 spikes in a bin; allowed: 0 to 4, twice what"):
+    with pytest.raises(ValueError, match=r"1\.npy: 9 to 9 spikes in a bin; allowed: 0 to 2, half as many again"):
         streams[1].read(0, 2)
 
 
 def test_packed_bits_read_as_bytes_are_refused(tmp_path: Path):
     np.save(tmp_path / "v.npy", np.full((32, 3, 5), 255.0))
-    with pytest.raises(ValueError, match="up to 255 spikes in each of 32 bins; allowed: 64. Packed bits"):
+    with pytest.raises(ValueError, match="up to 255 spikes in each of 32 bins; allowed: 85. Packed bits"):
         open_voxels([tmp_path / "v.npy"])
 
 
@@ -137,11 +150,32 @@ def test_other_numbers_of_bins_than_divide_the_voxels_are_refused(tmp_path: Path
         open_sources([tmp_path], options=PrepareOptions(num_bins=5))
 
 
+def test_weights_that_read_other_bins_than_the_voxels_have_are_refused(tmp_path: Path):
+    recording = layout_recordings(make_tree(tmp_path))["train"][0]
+    with pytest.raises(
+        ValueError, match="voxels of 7 bins; allowed for weights that read 32: as many or a multiple, or"
+    ):
+        check_spikes(WeightsInfo(ModelConfig(), 0.0, 1.0), recording)
+
+
+def test_weights_of_an_unknown_training_set_give_no_warning_of_its_density(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    recording = layout_recordings(make_tree(tmp_path))["train"][0]
+    model = ModelConfig(spikes=SpikeConfig(num_bins=BINS, binning="start"))
+    check_spikes(WeightsInfo(model, 0.0, 1.0), recording)
+    assert capsys.readouterr().err == ""
+    check_spikes(WeightsInfo(model, 9.0, 1.0), recording)
+    assert "against 9 in training; expect poor frames" in capsys.readouterr().err
+
+
 def test_where_both_are_there_ticks_are_counted_and_the_voxels_are_read_when_asked_for(tmp_path: Path):
     make_tree(tmp_path, ticks=37, as_values=lambda counts: np.zeros_like(counts))
     recording = layout_recordings(tmp_path)["train"][0]
     assert recording.exposures[0].num_ticks == 37
-    assert recording.assumed == ("spike/*.dat is counted, spike_vox/*.npy not read (--voxels precomputed reads it)",)
+    assert recording.notes == {
+        "voxels": "spike/*.dat is counted, spike_vox/*.npy not read (--voxels precomputed reads it)"
+    }
     read = layout_recordings(tmp_path, LayoutOptions(voxels="precomputed"))["train"][0]
     assert not read.read_exposure_spikes(0).any()
 
@@ -216,7 +250,7 @@ def test_files_of_one_byte_a_pixel_are_read_as_such(tmp_path: Path):
     for path in tmp_path.rglob("*.dat"):
         path.write_bytes(stream(37, 14, 10, seed=int(path.stem))[:, ::-1].tobytes())
     recording = layout_recordings(tmp_path)["train"][0]
-    assert recording.exposures[0].num_ticks == 37 and "one byte a pixel" in recording.assumed[0]
+    assert recording.exposures[0].num_ticks == 37 and "one byte a pixel" in recording.notes["spikes"]
     assert np.array_equal(recording.read_exposure_spikes(1), stream(37, 14, 10, seed=2))
 
 

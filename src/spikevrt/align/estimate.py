@@ -14,6 +14,7 @@ import numpy as np
 
 from spikevrt.align.clock import ExposureRates, fit_clock
 from spikevrt.align.compare import Residual, grid_positions, linear_luminance, residual_px, smooth_flow, write_overlay
+from spikevrt.align.drift import fit_drift, frames_light, shifted, steady_frames
 from spikevrt.align.registration import Cameras, Level, fit_homography, resized
 from spikevrt.align.settings import AlignOptions
 from spikevrt.atomic import complete_or_absent
@@ -100,24 +101,21 @@ def estimate_alignment(recording: Recording, options: AlignOptions) -> Estimate:
     assert recording.alignment == Alignment(), "open it without its alignment"
     stream = recording.spikes
     cameras = Cameras(recording.width, recording.height, stream.width, stream.height)
-    num_used = min(options.max_frames, recording.num_frames)
-    chosen = [int(i) for i in np.linspace(0, recording.num_frames - 1, num_used).round()]
+    inside = [exposure for exposure in recording.exposures if exposure.is_inside(stream.num_ticks)]
+    if not inside:
+        raise ValueError(f"{recording.root}: no exposure lies inside the stream; are the times right?")
+    exposure_ticks = int(np.median([exposure.num_ticks for exposure in inside]))
+    chosen = steady_frames(recording, exposure_ticks, options.max_frames)
+    num_used = len(chosen)
     exposures = [recording.exposures[i] for i in chosen]
-    exposure_ticks = int(np.median([exposure.num_ticks for exposure in exposures]))
     most = (options.max_offset_ticks or exposure_ticks) if options.time else 0
-    rates = ExposureRates(
-        stream, exposures, most + -(-exposure_ticks // 4) if options.time else 0, bad=recording.bad_mask()
-    )
-    light = np.concatenate(
-        [
-            resized(linear_luminance(recording.read_blur(i))[None], cameras.sensor_height, cameras.sensor_width)
-            for i in chosen
-        ]
-    )
+    reach = most + -(-exposure_ticks // 4) if options.time else 0
+    rates = ExposureRates(stream, exposures, reach, bad=recording.bad_mask())
+    light = frames_light(recording, chosen, cameras)
     root = rates.mean_count >= FEW_SPIKES
     quality: dict[str, Any] = {"frames": num_used}
     lines = [f"{recording.root}: {num_used} of {recording.num_frames} frames, {exposure_ticks} ticks each"]
-    offset, p = 0.0, None
+    offset, drift_ppm, p = 0.0, 0.0, None
     if options.time:
         with progress_bar(f"{recording.name}: fits") as tell:
             found = fit_clock(
@@ -146,6 +144,16 @@ def estimate_alignment(recording: Recording, options: AlignOptions) -> Estimate:
                 f"time: {abs(offset):.2f} ticks ({seconds:.6f} s) {way} than written, +-{sigma:.2f}, "
                 f"sharpness {sharpness:.1f}"
             )
+            line = fit_drift(recording, cameras, p, found.fit.offset_ticks, root=root, most=options.max_frames)
+            if line is not None:
+                ppm, sigma_ppm = 1e6 * line.per_tick, 1e6 * line.sigma_per_tick
+                told = "" if line.is_significant else "; too little to be told from none, left out"
+                lines.append(f"drift: {ppm:.1f} +- {sigma_ppm:.1f} millionths over {line.ticks} ticks{told}")
+                quality |= {"drift_sigma_ppm": round(sigma_ppm, 2)}
+                if line.is_significant:
+                    offset, drift_ppm = round(line.offset_ticks, 3), round(ppm, 3)
+                    moved = [shifted(one, round(line.per_tick * one.start_tick)) for one in exposures]
+                    rates = ExposureRates(stream, moved, reach, bad=recording.bad_mask())
     homography = cameras.homography(np.zeros(8))
     if options.space:
         fit = (
@@ -158,7 +166,7 @@ def estimate_alignment(recording: Recording, options: AlignOptions) -> Estimate:
         str(recording.root), cameras, light, rates.at(0.0), rates.at(offset), homography, flow=options.flow, root=root
     )  # fmt: skip
     if not result.is_better:
-        offset, quality["offset"] = 0.0, "not better"
+        offset, drift_ppm, quality["offset"] = 0.0, 0.0, "not better"
         lines.append("nothing was found that is better than what is written: both stay as they are")
     if options.space:
         lines.append(
@@ -179,7 +187,7 @@ def estimate_alignment(recording: Recording, options: AlignOptions) -> Estimate:
     }
     is_moved = options.space and result.corner_shift_px >= SMALL_SHIFT_PX
     rows = tuple(tuple(float(value) for value in row) for row in result.homography) if is_moved else None
-    alignment = Alignment(offset_ticks=offset, homography=rows, quality=quality)  # type: ignore[arg-type]
+    alignment = Alignment(offset, rows, quality=quality, drift_ppm=drift_ppm)  # type: ignore[arg-type]
     kept = with_alignment(recording, alignment)  # refuses what would leave no frame
     if kept.dropped:
         lines.append(

@@ -20,6 +20,7 @@ from spikevrt.recording.spike_formats import open_stream
 from spikevrt.recording.stream import PackedStream, SpikeStream
 
 RATIOS = (1, 2, 4, 8)  # frame pixels per spike pixel that are tried
+FEW_ONES = 16  # bytes of value 1 from which a file of nothing else holds no packed bits, of which each is one in eight
 
 
 @dataclass(frozen=True)
@@ -135,25 +136,28 @@ def spike_streams(
 
 
 def _is_one_byte_a_pixel(path: Path, size: tuple[int, int]) -> bool:
-    """Whether a file holds zeros and ones alone, as many as pixels in some ticks: unpacked, not one bit a pixel."""
+    """Whether a file holds zeros and at least a few ones, as many as pixels in some ticks: so unpacked bits."""
     num_bytes = path.stat().st_size
     if num_bytes == 0 or num_bytes % (size[0] * size[1]):
         return False
-    return bool(np.memmap(path, np.uint8, "r").max() <= 1)
+    values = np.memmap(path, np.uint8, "r")
+    return bool(values.max() == 1 and np.count_nonzero(values) >= FEW_ONES)
 
 
-def assumptions(there: SpikeFiles, streams: Sequence[SpikeStream]) -> tuple[str, ...]:
-    """A line for each thing that the folder does not tell."""
+def source_notes(there: SpikeFiles, streams: Sequence[SpikeStream]) -> dict[str, str]:
+    """What the folder does not tell of the spikes that are read (`Recording.notes`)."""
+    notes = {}
     if streams and isinstance(first := streams[0], VoxelStream):
-        return (
+        notes["voxels"] = (
             f"spike_vox/*.npy is read, {first.shape[0]} bins of {first.values}: when within its bin a spike fell is "
-            "not known, so they are spread evenly; spike/*.dat would tell (--voxels raw)",
+            "not known, so they are spread evenly; spike/*.dat would tell (--voxels raw)"
         )
-    lines = ["spike/*.dat holds one byte a pixel, zeros and ones, and is read so"]
-    lines = [] if not streams or isinstance(streams[0], PackedStream) else lines
+        return notes
     if streams and there.voxels:
-        lines.append("spike/*.dat is counted, spike_vox/*.npy not read (--voxels precomputed reads it)")
-    return tuple(lines)
+        notes["voxels"] = "spike/*.dat is counted, spike_vox/*.npy not read (--voxels precomputed reads it)"
+    if streams and not isinstance(streams[0], PackedStream):
+        notes["spikes"] = "spike/*.dat holds one byte a pixel, zeros and ones, and is read so"
+    return notes
 
 
 def wrong_ticks(path: Path, form: StreamFormat, allowed: tuple[int, ...]) -> str | None:

@@ -8,6 +8,7 @@ Words: split ("train", "val"), clip (a folder of consecutive frames), stem (a fi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,9 @@ from spikevrt.config import PrepareOptions, SpikeSource, Split
 from spikevrt.data.prepare import Sources
 from spikevrt.formats.clip_files import (
     SpikeFiles,
-    assumptions,
     by_stem,
     clip_format,
+    source_notes,
     spike_streams,
     wrong_ticks,
     wrong_voxels,
@@ -53,7 +54,6 @@ class LayoutRecording(Recording):
     """A clip of a dataset folder; its root is the folder of its blurry frames, which is seldom a name."""
 
     clip: str = ""
-    num_bins: int | None = None  # of precomputed voxels
 
     @property
     def name(self) -> str:
@@ -113,6 +113,8 @@ def _opened(path: Path, options: LayoutOptions, *, keep_outside: bool = False) -
     if find_layout(path, options) is not None:
         return {None: [], **{part: [*clips] for part, clips in layout_recordings(path, options).items()}}
     train, val = (recordings_in(path / name) for name in ("train", "val"))
+    if val and train and recordings_in(path / "test"):
+        print(f"spikevrt: {path / 'test'}: left out; {path / 'val'} is for validation", file=sys.stderr)
     val = val or recordings_in(path / "test")
     parts: dict[Split | None, list[Path]] = {None: [], "train": train, "val": val}
     if not (train and val) or recordings_in(path):
@@ -166,7 +168,7 @@ def open_sources(
     if own and val:
         raise ValueError(f"val: {val[0]}, but {theirs[0]} brings its own split; allowed: none with a dataset folder")
     for recording, _ in own:
-        found = recording.num_bins if isinstance(recording, LayoutRecording) else None
+        found = recording.voxel_bins
         if found is not None and found % options.num_bins:
             raise ValueError(
                 f"num_bins: {options.num_bins}; {recording.root.parent} has voxels of {found}; allowed: "
@@ -202,7 +204,7 @@ def _choose_blur(root: Path, layout: Layout, options: LayoutOptions) -> str:
     for blur in layout.blurs if options.blur is None else (options.blur,):
         if any(clips_with(root, layout, layout.blur, split, blur) for split in layout.splits):
             return blur
-    raise ValueError(f"{root}: no blurry frames of kind {options.blur!r}; allowed: one that is there")
+    raise ValueError(f"{root}: no blurry frames of kind {options.blur!r}; allowed: a `blur` that is there")
 
 
 def _recording(
@@ -276,8 +278,8 @@ def _recording(
         provenance={"layout": layout.name, "split": split, "clip": clip} | ({"blur": blur} if blur else {}),
         dropped=tuple(sorted(dropped)),
         clip=clip,
-        assumed=assumptions(there, streams),
-        num_bins=next((stream.shape[0] for stream in streams if isinstance(stream, VoxelStream)), None),
+        notes=source_notes(there, streams),
+        voxel_bins=next((stream.shape[0] for stream in streams if isinstance(stream, VoxelStream)), None),
     )
 
 

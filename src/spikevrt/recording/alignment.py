@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 
 MAX_OFFSET_TICKS = 1 << 31  # a day at 20 kHz
+MAX_DRIFT_PPM = 10_000  # a hundredth
 INVERSION_STEPS = 12  # of a displacement: each divides the error by how gently it changes, which is much
 Homography = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 
@@ -46,7 +47,8 @@ Homography = tuple[tuple[float, float, float], tuple[float, float, float], tuple
 class Alignment:
     """What `spikevrt align` found, as recording.json keeps it.
 
-    offset_ticks: the true exposure begins so many ticks after the one written down.
+    offset_ticks, drift_ppm: the true exposure begins so many ticks after the one written down, and another `drift_ppm`
+        millionths of its own start tick later.
     homography: frame to sensor; None: both see the same field.
     flow: file beside recording.json, float32 (2, rows, columns): displacement (x, y) on the sensor, in sensor pixels,
         to be added after the homography; a grid of any size over the frame, read bilinearly. None: no displacement.
@@ -57,8 +59,11 @@ class Alignment:
     homography: Homography | None = None
     flow: Path | None = None
     quality: dict[str, Any] = field(default_factory=dict)
+    drift_ppm: float = 0.0
 
     def __post_init__(self) -> None:
+        if not abs(self.drift_ppm) <= MAX_DRIFT_PPM:
+            raise ValueError(f"alignment.drift_ppm: {self.drift_ppm}; allowed: up to {MAX_DRIFT_PPM} either way")
         if not math.isfinite(self.offset_ticks):
             raise ValueError(f"alignment.offset_ticks: {self.offset_ticks}; allowed: a finite number")
         if abs(self.offset_ticks) > MAX_OFFSET_TICKS:
@@ -72,6 +77,10 @@ class Alignment:
             if not is_invertible or not np.isfinite(matrix).all():
                 raise ValueError("alignment.homography: not an invertible 3x3 matrix of finite numbers")
 
+    def later_ticks(self, start_tick: int) -> int:
+        """How many whole ticks later than written an exposure begins."""
+        return round(self.offset_ticks + 1e-6 * self.drift_ppm * start_tick)
+
     @property
     def is_spatial(self) -> bool:
         return self.homography is not None or self.flow is not None
@@ -81,6 +90,7 @@ def alignment_values(alignment: Alignment) -> dict[str, Any]:
     """Plain values, ready for JSON; recording.json keeps them."""
     return {
         "offset_ticks": alignment.offset_ticks,
+        **({"drift_ppm": alignment.drift_ppm} if alignment.drift_ppm else {}),
         "homography": None if alignment.homography is None else [list(row) for row in alignment.homography],
         "flow": None if alignment.flow is None else alignment.flow.name,
         "quality": alignment.quality,

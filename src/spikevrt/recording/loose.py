@@ -6,12 +6,11 @@ Nothing is copied: what the files do not tell, the caller states (`timing`), and
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -32,6 +31,7 @@ from spikevrt.recording.sidecar import (
     StreamFormat,
     kind_of,
 )
+from spikevrt.recording.spike_file import sha256_files
 from spikevrt.recording.spike_formats import find_format, open_stream
 from spikevrt.recording.stored import write_stored
 from spikevrt.recording.stream import RolledStream, SpikeStream
@@ -170,12 +170,25 @@ def _without_ticks(num_images: int, stated: Stated, info: VideoInfo | None) -> t
     return tuple(Exposure(i, 0, 0, t0_s, t1_s) for i, (t0_s, t1_s) in enumerate(itertools.pairwise(starts_s)))
 
 
+def with_sharp(recording: Recording, folder: Path) -> Recording:
+    """The recording with a folder of sharp images, one a frame in their order, to score against.
+
+    Raises:
+        FileNotFoundError, ValueError: no such folder, or images of another number or size.
+    """
+    images = list_images(folder)
+    if len(images) != recording.num_frames:
+        raise ValueError(f"sharp: {folder} holds {len(images)} images; allowed: {recording.num_frames}, one a frame")
+    for image in images:
+        check_size(image, image_size(image), (recording.height, recording.width))
+    return replace(recording, sharp=tuple(images))
+
+
 def keep_recording(
     recording: Recording,
     out: Path,
     stated: Stated = NOTHING_STATED,
     *,
-    sharp: Path | None = None,
     copy: bool = False,
     overwrite: bool = False,
     tell: Callable[[int, int], None] | None = None,
@@ -183,22 +196,16 @@ def keep_recording(
     """Write the folder of a recording that was opened of loose files: recording.json, and links to the files, or copies
     of them. Complete or absent.
 
-    `stated` is what it was opened with; `sharp`: a folder of as many sharp images, to evaluate by. `tell(bytes done,
-    bytes)` while the files are read for their SHA-256.
+    `stated` is what it was opened with. `tell(bytes done, bytes)` while the files are read for their SHA-256.
 
     Raises:
         FileExistsError: `out` exists and `overwrite` is not set, or is no recording.
-        ValueError: no spikes, spikes in several files, or sharp images that are not as many as the frames.
+        ValueError: no spikes, or spikes in several files.
     """
     refuse_existing(out, marker=SIDECAR, overwrite=overwrite)
     if recording.spikes is None or len(recording.spikes.files) != 1:
         raise ValueError(f"{recording.root}: a recording needs spikes, in one file")
     images = () if isinstance(recording.blur, Path) else recording.blur
-    truth = list_images(sharp) if sharp is not None else []
-    if sharp is not None and len(truth) != recording.num_frames:
-        raise ValueError(f"sharp: {sharp} holds {len(truth)} images; allowed: {recording.num_frames}, one a frame")
-    for image in truth:
-        check_size(image, image_size(image), (recording.height, recording.width))
     stream, readout_ticks = recording.spikes, recording.readout_ticks
     if isinstance(stream, RolledStream):
         stream = stream.stream
@@ -207,32 +214,26 @@ def keep_recording(
     form = replace(form or find_format(spikes).format, width=stream.width, height=stream.height)
     total, done = sum(path.stat().st_size for path in (spikes, *(images or (recording.root,)))), 0
 
-    def checksum(paths: Sequence[Path]) -> str:
+    def count(num_bytes: int) -> None:
         nonlocal done
-        digest = hashlib.sha256()
-        for path in paths:
-            with path.open("rb") as file:
-                while block := file.read(1 << 24):
-                    digest.update(block)
-                    done += len(block)
-                    if tell is not None:
-                        tell(done, total)
-        return digest.hexdigest()
+        done += num_bytes
+        if tell is not None:
+            tell(done, total)
 
     with complete_or_absent(out) as partial:
         partial.mkdir()
         entry = {"file": _name(spikes, "spikes"), **form.values(), "num_ticks": stream.num_ticks}
-        entry |= {"tick_rate_hz": recording.tick_rate_hz, "sha256": checksum([spikes])}
+        entry |= {"tick_rate_hz": recording.tick_rate_hz, "sha256": sha256_files([spikes], count)}
         _place(spikes, partial / entry["file"], out, copy=copy)
         frames: dict[str, Any] = {"width": recording.width, "height": recording.height, "count": recording.num_frames}
-        frames |= {"fps": recording.fps, "sha256": checksum(images or [recording.root])}
+        frames |= {"fps": recording.fps, "sha256": sha256_files(images or [recording.root], count)}
         if images:
             _place(recording.root, partial / BLUR_FOLDER, out, copy=copy)
         else:
             frames |= {"file": _name(recording.root, "frames"), "num_bytes": recording.root.stat().st_size}
             _place(recording.root, partial / frames["file"], out, copy=copy)
-        if sharp is not None:
-            _place(sharp, partial / SHARP_FOLDER, out, copy=copy)
+        if recording.sharp:
+            _place(recording.sharp[0].parent, partial / SHARP_FOLDER, out, copy=copy)
         frames |= {"linear": True} if recording.linear else {}
         frames |= {"readout_ticks": readout_ticks} if readout_ticks else {}
         said = {name: str(value) for name, value in vars(stated).items() if value not in (None, False)}

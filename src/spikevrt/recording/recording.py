@@ -72,13 +72,14 @@ class Recording:
     fps: float
     provenance: dict[str, Any] = field(default_factory=dict)
     stored_sha256: str | None = None  # of the spike file, as recording.json has it
+    frames_sha256: str | None = None  # of the video, or of all images one after the other, likewise
     alignment: Alignment = Alignment()
     bad_pixels: tuple[tuple[int, int], ...] = ()  # (row, column) on the sensor: dead, hot or stuck
     dropped: tuple[tuple[int, str], ...] = ()  # (frame_idx, why)
-    notes: Mapping[str, str] = field(default_factory=dict)  # of loose files: what was assumed or seen, by its subject
+    notes: Mapping[str, str] = field(default_factory=dict)  # what was assumed or seen, by its subject
     linear: bool = False
     is_checked: bool = False  # the health gate has passed it, with its bad pixels marked
-    assumed: tuple[str, ...] = ()  # a line each: what nothing told, and what would
+    voxel_bins: int | None = None  # bins of an exposure that the spikes were made from: finer in time nothing is known
     view: SensorView | None = None  # frames are read through it (`on_sensor`)
 
     @property
@@ -288,6 +289,7 @@ def open_recording(path: Path, *, apply_alignment: bool = True, keep_outside: bo
         fps=frames.fps,
         provenance=read.provenance,
         stored_sha256=found.sha256,
+        frames_sha256=frames.sha256,
         bad_pixels=found.bad_pixels,
         linear=frames.linear,
         notes=read.notes,
@@ -313,18 +315,12 @@ def with_alignment(recording: Recording, alignment: Alignment, keep_outside: boo
     """
     if recording.alignment != Alignment():
         raise ValueError(f"{recording.root}: aligned already; open it without its alignment first")
-    shift = round(alignment.offset_ticks)
-    shift_s = shift / recording.tick_rate_hz
-    moved = [
-        dataclasses.replace(
-            one,
-            start_tick=one.start_tick + shift,
-            stop_tick=one.stop_tick + shift,
-            t0_s=one.t0_s + shift_s,
-            t1_s=one.t1_s + shift_s,
-        )
-        for one in recording.exposures
-    ]
+    moved = []
+    for one in recording.exposures:
+        shift = alignment.later_ticks(one.start_tick)
+        shift_s = shift / recording.tick_rate_hz
+        start, stop, t0_s, t1_s = one.start_tick + shift, one.stop_tick + shift, one.t0_s + shift_s, one.t1_s + shift_s
+        moved.append(dataclasses.replace(one, start_tick=start, stop_tick=stop, t0_s=t0_s, t1_s=t1_s))
     whole = dataclasses.replace(recording, exposures=tuple(moved), alignment=alignment)
     if isinstance(recording.spikes, RolledStream):  # whose rows meet the frame's where the cameras are registered
         inner = dataclasses.replace(whole, spikes=recording.spikes.stream)

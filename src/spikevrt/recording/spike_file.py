@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, UInt, UInt8
 
 MAX_ADDED = 255  # ticks whose sum fits a byte
+HASH_BYTES = 1 << 22  # read at once for a checksum
 LONG_SLICE = 64  # ticks from which adding packed bits is the faster way (benchmarks/bench_unpack.py)
 
 
@@ -119,6 +120,38 @@ def count_packed(
         rows = total.reshape(geometry.height, geometry.row_bits)[:, : geometry.width]
         counts[k] = rows[::-1] if geometry.bottom_up else rows
     return counts
+
+
+@dataclass(frozen=True)
+class HeldSpikes:
+    """The ticks of a window, held as bits, of which only some rows are unpacked at a time; a slice is one of ticks.
+    Rows are upright and of whole bytes. `stream.hold` reads them."""
+
+    packed: UInt8[np.ndarray, "T B"]
+    geometry: SpikeGeometry
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return len(self.packed), self.geometry.height, self.geometry.width
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def __getitem__(self, ticks: slice) -> HeldSpikes:
+        return HeldSpikes(self.packed[ticks], self.geometry)
+
+    def rows(self, top: int, stop: int) -> UInt8[np.ndarray, "T rows w"]:
+        """The spikes, 0 or 1, of rows [top, stop)."""
+        bits = self.packed.reshape(len(self), self.geometry.height, self.geometry.row_bits // 8)[:, top:stop]
+        return np.unpackbits(bits, axis=2, count=self.geometry.width, bitorder="little")
+
+    def count(self, edges: Sequence[int]) -> UInt[np.ndarray, "K h w"]:
+        """Spikes per pixel between the edges, which are ticks of the window, from the first to the last."""
+        return count_packed(self.packed[edges[0] : edges[-1]], self.geometry, edges)
+
+    def live(self) -> Bool[np.ndarray, " T"]:
+        """Whether any pixel fires, for each tick."""
+        return self.packed.max(axis=1, initial=0) > 0
 
 
 def counts_dtype(edges: Sequence[int]) -> type[np.uint16] | type[np.uint32]:
@@ -252,8 +285,19 @@ class SpikeWriter:
 
 def sha256_file(path: Path) -> str:
     """Checksum of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_files([path])
+
+
+def sha256_files(paths: Iterable[Path], tell: Callable[[int], None] | None = None) -> str:
+    """Checksum of the bytes of files, one after the other, in hexadecimal; `tell(bytes)` as they are read."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(HASH_BYTES):
+                digest.update(block)
+                if tell is not None:
+                    tell(len(block))
+    return digest.hexdigest()
 
 
 def _whole_ticks(name: str, num_bytes: int, geometry: SpikeGeometry) -> int:

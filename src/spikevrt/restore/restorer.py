@@ -330,6 +330,9 @@ def check_spikes(info: WeightsInfo, recording: Recording) -> None:
     """Refuse what cannot work; say what will work badly, once, on stderr. A few exposures are read for it."""
     spec = info.model.spikes
     assert spec is not None and recording.spikes is not None
+    if recording.voxel_bins is not None and recording.voxel_bins % spec.num_bins:
+        allowed = f"allowed for weights that read {spec.num_bins}: as many or a multiple, or spike files"
+        raise ValueError(f"{recording.root}: voxels of {recording.voxel_bins} bins; {allowed}")
     for index, exposure in enumerate(recording.exposures):
         if exposure.num_ticks < (1 if spec.binning == "fractional" else spec.num_bins):
             raise ValueError(
@@ -356,6 +359,8 @@ def check_spikes(info: WeightsInfo, recording: Recording) -> None:
         for index in looked_at
     ]
     density = sum(means) / len(means)
+    if info.voxel_mean == 0:  # of converted weights, whose training set nobody measured
+        return
     if not info.voxel_mean / MAX_DENSITY_RATIO <= density <= info.voxel_mean * MAX_DENSITY_RATIO:
         print(
             f"spikevrt: warning: {recording.root}: spike density {density:.3g} (mean log1p count of a bin) against "

@@ -82,7 +82,7 @@ class SensorConfig:
         if self.bayer not in ("", *BAYER_PATTERNS):
             raise ValueError(f"sensor.bayer: {self.bayer}; must be one of {', '.join(BAYER_PATTERNS)}, or empty")
         if self.bayer and self.response != LUMINANCE:
-            raise ValueError(f"sensor.response: {self.response}; must be left alone where bayer chooses the colours")
+            raise ValueError(f"sensor.response: {self.response}; must be left alone where `bayer` chooses the colours")
 
     @property
     def has_pattern(self) -> bool:
@@ -152,10 +152,13 @@ class RigConfig:
     tilt_y: Annotated[float, "perspective: 1 + tilt divides the lower edge"] = 0.0
     parallax_px: Annotated[float, "photographs: layers, being nearer, lie so much further right still"] = 0.0
     offset_ticks: Annotated[int, "true exposures begin so many ticks later than recorded"] = 0
+    drift_ppm: Annotated[float, "... and so many millionths of the time since the first one later still"] = 0.0
     margin_ticks: Annotated[int, "ticks before the first true exposure and after the last, at least |offset|"] = 0
     random: Annotated[bool, "draw all but the margin from each recording's seed"] = False
 
     def __post_init__(self) -> None:
+        if not abs(self.drift_ppm) <= 10_000:
+            raise ValueError(f"rig.drift_ppm: {self.drift_ppm}; must be -10000 to 10000")
         for name in ("shift_x_px", "shift_y_px", "rotate_deg", "parallax_px"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"rig.{name}: {getattr(self, name)}; must be finite")
@@ -176,7 +179,7 @@ class RigConfig:
     @property
     def is_registered(self) -> bool:
         """Whether every sensor pixel sees exactly its ratio x ratio frame pixels, whatever the clock does."""
-        return replace(self, offset_ticks=0).is_perfect
+        return replace(self, offset_ticks=0, drift_ppm=0.0).is_perfect
 
 
 def _fps(text: str) -> Fraction:
@@ -264,7 +267,7 @@ class SimulateOptions:
             )
         for name, value in (("width", self.width), ("height", self.height)):
             if value % self.sensor.ratio:
-                raise ValueError(f"{name}: {value}; must be a multiple of ratio = {self.sensor.ratio}")
+                raise ValueError(f"{name}: {value}; must be a multiple of `ratio` = {self.sensor.ratio}")
 
     @property
     def true_rig(self) -> RigConfig:
@@ -275,7 +278,7 @@ class SimulateOptions:
     def num_ticks(self) -> int:
         """Length of the stream: from the first exposure's start to the last one's end, and the margins around them."""
         filmed = (self.frames - 1) * self.period_ticks + self.exposure_ticks + self.camera.rolling_shutter_ticks
-        return filmed + 2 * self.margin_ticks
+        return filmed + abs(self.drift_ticks(self.frames - 1)) + 2 * self.margin_ticks
 
     @property
     def margin_ticks(self) -> int:
@@ -283,10 +286,15 @@ class SimulateOptions:
         rig = self.true_rig
         return max(rig.margin_ticks, abs(rig.offset_ticks) + abs(self.sharp_shift_ticks))
 
+    def drift_ticks(self, index: int) -> int:
+        """How many ticks later than by the period frame `index` is exposed, as the clocks run apart."""
+        return round(index * self.period_ticks * self.rig.drift_ppm / 1e6)
+
     @property
     def start_ticks(self) -> list[int]:
         """The tick of the stream at which each frame's exposure really begins."""
-        return [self.margin_ticks + index * self.period_ticks for index in range(self.frames)]
+        margin = self.margin_ticks
+        return [margin + index * self.period_ticks + self.drift_ticks(index) for index in range(self.frames)]
 
     @property
     def source_frames_needed(self) -> int:

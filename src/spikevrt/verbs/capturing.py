@@ -31,6 +31,7 @@ from spikevrt.verbs import (
     add_fields,
     add_loose,
     add_out,
+    add_sharp,
     add_verb,
     chosen,
     open_loose,
@@ -187,7 +188,7 @@ def _add_record(verbs: Any) -> None:
     parser = add_verb(verbs, "record", _record, example)
     parser.add_argument("frames", type=Path, help="video, or folder of images, as the colour camera wrote it")
     add_out(parser, "the recording's folder")
-    parser.add_argument("--sharp", type=Path, metavar="FOLDER", help="sharp images, one a frame, to evaluate by")
+    add_sharp(parser)
     parser.add_argument("--copy", action="store_true", help="copy the files; otherwise the folder holds links to them")
     add_loose(parser)
 
@@ -196,18 +197,21 @@ def _record(parsed: argparse.Namespace) -> None:
     """Make a recording of a video or images, a spike file beside them, and what is known of their times."""
     from spikevrt.align.describe import summary_line
     from spikevrt.progress import progress_bar
-    from spikevrt.recording.loose import keep_recording
+    from spikevrt.recording.loose import keep_recording, with_sharp
     from spikevrt.recording.recording import open_recording
 
     start_s = time.perf_counter()
     if parsed.spikes is None:
         raise ValueError("--spikes: none given; a recording has frames and spikes")
     refuse_existing(parsed.out, marker=SIDECAR, overwrite=parsed.overwrite)
-    recording = settled(open_loose(parsed.frames, parsed), parsed)
+    recording = open_loose(parsed.frames, parsed)
+    if parsed.sharp is not None:
+        recording = with_sharp(recording, parsed.sharp)
+    recording = settled(recording, parsed)
     with progress_bar("bytes") as progress:
         keep_recording(
-            recording, parsed.out, options_of(Stated, parsed), sharp=parsed.sharp, copy=parsed.copy,
-            overwrite=parsed.overwrite, tell=progress,
+            recording, parsed.out, options_of(Stated, parsed), copy=parsed.copy, overwrite=parsed.overwrite,
+            tell=progress,
         )  # fmt: skip
     made = open_recording(parsed.out, keep_outside=True)
     say_made(summary_line(made).partition(": ")[2], parsed.out, start_s)

@@ -152,10 +152,7 @@ def _open_footage(parsed: argparse.Namespace) -> Recording:
         names = [name for name in ABOUT_SPIKES if name not in ABOUT_DATASETS]
         refuse(parsed, names, f"only with --spikes; {path} is a dataset folder")
         refuse(parsed, ("linear",), f"only with a folder of images; {path} is a dataset folder")
-        clip = open_clip(path, parsed.clip, options_of(LayoutOptions, parsed))
-        for line in clip.assumed:
-            print(f"spikevrt: {line}", file=sys.stderr)
-        return clip
+        return settled(open_clip(path, parsed.clip, options_of(LayoutOptions, parsed)), parsed)
     if parsed.spikes is None:
         refuse(parsed, ABOUT_DATASETS, "only with --spikes or a dataset folder")
         refuse(parsed, ABOUT_SPIKES, "only with --spikes")

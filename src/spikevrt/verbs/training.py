@@ -13,28 +13,37 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from spikevrt.atomic import refuse_existing_file
 from spikevrt.config import PrepareOptions, Split, TrainConfig
 from spikevrt.evaluate.scores import Measure
-from spikevrt.formats.dataset_trees import LayoutOptions
+from spikevrt.formats.dataset_trees import NO_OPTIONS, LayoutOptions
+from spikevrt.recording.sidecar import Stated
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.verbs import (
     DATASET_GROUP,
     HELP_LAYOUT,
+    OF_DATASETS,
     add_compared_weights,
     add_fields,
+    add_loose,
     add_out,
     add_recordings,
+    add_sharp,
     add_verb,
     chosen,
     compared_weights,
+    open_loose,
     options_of,
     refuse,
     restore_options,
     say_made,
+    settled,
 )
+
+if TYPE_CHECKING:
+    from spikevrt.recording.recording import Recording
 
 DEFAULT_FOLDER = Path("runs")
 
@@ -73,8 +82,8 @@ def _prepare(parsed: argparse.Namespace) -> None:
     options, ignore = options_of(PrepareOptions, parsed), parsed.ignore_health or ()
     check_names(ignore)
     sources = open_sources(parsed.recordings, parsed.val or (), options_of(LayoutOptions, parsed), options)
-    for line in dict.fromkeys(line for recording, _ in sources.presplit for line in recording.assumed):
-        print(f"spikevrt: {line}", file=sys.stderr)
+    for about, note in dict.fromkeys(note for one, _ in sources.presplit for note in one.notes.items()):
+        print(f"spikevrt: {about}: {note}", file=sys.stderr)
     admit = functools.partial(admit_readable, ignore=ignore)
     with progress_bar("recordings") as progress:
         root = prepare(sources, parsed.out, options, admit=admit, overwrite=parsed.overwrite, progress=progress)
@@ -234,7 +243,9 @@ def add_scores(verbs: Any) -> None:
     parser.add_argument("--keep-frames", action="store_true", help="keep the restored frames, and videos of them")
     add_fields(parser, Measure)
     add_fields(parser, RestoreOptions)
-    add_fields(parser.add_argument_group(DATASET_GROUP), LayoutOptions)
+    add_fields(parser.add_argument_group(DATASET_GROUP), LayoutOptions, only=OF_DATASETS)
+    add_loose(parser)
+    add_sharp(parser)
 
     parser = add_verb(verbs, "bench", _bench, "spikevrt bench --out out/bench", computes=True)
     text = "folder of results.json; taken up again"
@@ -276,8 +287,12 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     start_s = time.perf_counter()
     weights, options = compared_weights(parsed), restore_options(parsed)
     with results_folder(parsed.out, overwrite=parsed.overwrite) as folder:
-        layout = options_of(LayoutOptions, parsed)  # of a dataset folder the split that nothing was trained on
-        recordings = open_recordings(parsed.recordings, layout, split="val", keep_outside=True)
+        if parsed.spikes is not None:
+            recordings = [_loose_with_truth(parsed)]
+        else:
+            refuse(parsed, ("sharp", *(chosen(Stated, parsed).keys() - vars(NO_OPTIONS))), "only with --spikes")
+            layout = options_of(LayoutOptions, parsed)  # of a dataset folder the split that nothing was trained on
+            recordings = open_recordings(parsed.recordings, layout, split="val", keep_outside=True)
         results = write_results(
             weights, recordings, folder, options, others=parsed.method, keep_frames=parsed.keep_frames,
             measure=options_of(Measure, parsed), gate=admit,
@@ -287,6 +302,16 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         write_page([folder], folder / "report.html", recordings=recordings)
     print(score_table(results))
     say_made("scores", parsed.out / "results.json", start_s)
+
+
+def _loose_with_truth(parsed: argparse.Namespace) -> Recording:
+    from spikevrt.recording.loose import with_sharp
+
+    if len(parsed.recordings) != 1 or parsed.sharp is None:
+        raise ValueError("--spikes: with one video or folder of frames, and with --sharp, the truth to score against")
+    if any("{recording}" in method for method in parsed.method):
+        raise ValueError("--method: a command reads a recording's folder; make one with `spikevrt record`")
+    return settled(with_sharp(open_loose(parsed.recordings[0], parsed), parsed.sharp), parsed)
 
 
 def _bench(parsed: argparse.Namespace) -> None:

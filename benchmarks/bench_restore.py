@@ -1,6 +1,7 @@
 """Restoration as users run it: how well is its memory predicted, does it grow with the length, do tiles show?
 
     python benchmarks/bench_restore.py RECORDING plan        predicted and measured peak on three budgets, each network
+    python benchmarks/bench_restore.py RECORDING exposure    the same with exposures of thousands of ticks
     python benchmarks/bench_restore.py RECORDING length      peak of short and long recordings, real network
     python benchmarks/bench_restore.py RECORDING seams       tiles against the whole picture, each network
 
@@ -19,6 +20,7 @@ from typing import Any
 
 import torch
 
+from spikevrt.align.health import NAMES
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.restorer import Restorer
@@ -52,6 +54,45 @@ def plan(recording: Path) -> None:
             tile_px = found["options"]["tile_px"]
             error = predicted / measured - 1
             print(f"| {name} | {most_px} | {tile_px} | {predicted / 1e6:.0f} | {measured / 1e6:.0f} | {error:+.0%} |")
+
+
+def exposed_longer(recording: Path, num_ticks: int, folder: Path) -> Path:
+    """The recording with exposures of `num_ticks` ticks: the ticks of its first one over and over."""
+    values = json.loads((recording / "recording.json").read_text())
+    stream = values["spikes"]
+    tick_bytes = stream["width"] * stream["height"] // 8
+    first = values["exposures"][0]
+    ticks = (recording / stream["file"]).read_bytes()[
+        first["start_tick"] * tick_bytes : first["stop_tick"] * tick_bytes
+    ]
+    out = folder / f"exposure{num_ticks}"
+    out.mkdir()
+    (out / "blur").symlink_to((recording / "blur").resolve())
+    values["exposures"] = [
+        {"frame_idx": index, "start_tick": index * num_ticks, "stop_tick": (index + 1) * num_ticks,
+         "t0_s": index * num_ticks / stream["tick_rate_hz"], "t1_s": (index + 1) * num_ticks / stream["tick_rate_hz"]}
+        for index in range(len(values["exposures"]))
+    ]  # fmt: skip
+    stream |= {"num_ticks": num_ticks * len(values["exposures"]), "sha256": "0" * 64}
+    with (out / stream["file"]).open("wb") as file:
+        for left in range(stream["num_ticks"] * tick_bytes, 0, -len(ticks)):
+            file.write(ticks[:left])
+    (out / "recording.json").write_text(json.dumps(values))
+    return out
+
+
+def exposure(recording: Path) -> None:
+    print("| weights | ticks | MB predicted | MB measured | error |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for name in NETWORKS[:2]:  # profiles, and counts
+        for num_ticks in (1000, 3000, 6000):
+            with tempfile.TemporaryDirectory() as folder:
+                made = exposed_longer(recording, num_ticks, Path(folder))
+                options = ["--memory", "1GB", *weights_of(name), "--clip-frames", "2", "--ignore-health", *NAMES]
+                found = restored(made, Path(folder) / "out", *options)
+            predicted, measured = float(found["predicted_peak_bytes"]), float(found["peak_bytes"])
+            error = predicted / measured - 1
+            print(f"| {name} | {num_ticks} | {predicted / 1e6:.0f} | {measured / 1e6:.0f} | {error:+.0%} |", flush=True)
 
 
 def longer(recording: Path, num_frames: int, folder: Path) -> Path:
@@ -125,6 +166,6 @@ def seams(recording: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[2] not in ("plan", "length", "seams"):
+    if len(sys.argv) != 3 or sys.argv[2] not in ("plan", "exposure", "length", "seams"):
         sys.exit(__doc__)
-    {"plan": plan, "length": length, "seams": seams}[sys.argv[2]](Path(sys.argv[1]))
+    {"plan": plan, "exposure": exposure, "length": length, "seams": seams}[sys.argv[2]](Path(sys.argv[1]))

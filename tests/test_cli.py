@@ -706,7 +706,7 @@ def test_convert_refuses_a_size_that_a_sidecar_contradicts_and_a_stream_whose_ch
     assert cli.main(["convert", str(recording_folder), str(a)]) == 0
     capsys.readouterr()
     message = refused(capsys, tmp_path, "convert", a, b, "--width", "20", "--height", "64")
-    assert message.startswith(f"{a}: width: an option says 20, a.dat.json says 40; allowed: the same, or delete")
+    assert message.startswith(f"{a}: --width: an option says 20, a.dat.json says 40; allowed: the same, or delete")
     data = bytearray(a.read_bytes())
     data[7] ^= 1
     for path in (a, recording_folder / "spikes.dat"):

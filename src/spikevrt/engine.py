@@ -51,7 +51,7 @@ class Engine:
         if self.engine not in KINDS:
             raise ValueError(f"engine: {self.engine}; must be one of {', '.join(KINDS)}")
         if self.ray_address is not None and not self.is_ray:
-            raise ValueError(f"ray_address: only with engine ray, not {self.engine}")
+            raise ValueError(f"ray_address: only with `engine` ray, not {self.engine}")
         if self.is_ray and importlib.util.find_spec("ray") is None:
             raise ValueError("engine: ray is not installed; pip install 'spikevrt[ray]'")
 

@@ -94,7 +94,12 @@ def export_network(weights: Path, out: Path, options: ExportOptions, *, overwrit
     text = json.dumps(describe(kind, Path(weights), network, info, options), indent=2) + "\n"
     with tempfile.TemporaryDirectory(prefix="spikevrt-export-") as room, _quietly():
         made = Path(room) / f"program{SUFFIXES[kind]}"
-        program = trace(network, sizes[0], options)
+        try:
+            program = trace(network, sizes[0], options)
+        except Exception as error:
+            if info.model.custom is None:
+                raise
+            raise ValueError(f"{weights}: torch cannot trace {info.model.custom}: {_first_line(error)}") from error
         _write(kind, program, made, text)
         difference = None if options.check is False else _compare(kind, made, network, sizes[1:])
         with complete_or_absent(sidecar) as partial_sidecar:
@@ -334,6 +339,10 @@ def _sizes(network: Network, options: ExportOptions) -> list[ClipSize]:
         height, width = options.height or least_px + more_rows * step, options.width or least_px + more_columns * step
         sizes.append(ClipSize(frames, height, width, height // ratio, width // ratio))
     return sizes if options.frames is None or options.height is None else sizes[:2]
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _versions(*names: str) -> dict[str, str]:

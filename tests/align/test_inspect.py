@@ -153,7 +153,7 @@ def test_footage_is_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", [{"centre": 3}, {"half_window": 3}])
 def test_an_option_of_the_preview_without_a_preview_is_refused(tmp_path: Path, option: dict[str, int]) -> None:
     np.save(tmp_path / "a.npy", np.ones((5, 7, 11), dtype=np.uint8))
-    with pytest.raises(ValueError, match=f"^{next(iter(option))}: is for the preview; allowed: only with out$"):
+    with pytest.raises(ValueError, match=f"^{next(iter(option))}: is for the preview; allowed: only with `out`$"):
         _look(tmp_path / "a.npy", **option)
 
 
@@ -162,7 +162,7 @@ def test_a_folder_of_recordings_is_told_in_one_line_each(tmp_path: Path) -> None
         _recording(tmp_path / "many" / name)
     what = "1 frames of 120 x 80, without sharp frames, exposures of 61 ticks, 61 ticks of 60 x 40 spikes"
     assert _look(tmp_path / "many") == [f"{tmp_path / 'many' / name}: {what}" for name in "ab"]
-    with pytest.raises(ValueError, match="many: out is for spikes; this is a folder of recordings; name one of them"):
+    with pytest.raises(ValueError, match="many: `out` is for spikes; this is a folder of recordings; name one of them"):
         _look(tmp_path / "many", out=tmp_path / "a.png")
 
 
@@ -209,7 +209,7 @@ def test_an_existing_preview_is_kept_unless_told(tmp_path: Path) -> None:
 
 def test_a_preview_window_outside_the_stream_is_refused_and_draws_nothing(tmp_path: Path) -> None:
     _write(tmp_path / "a.dat", _fire(_scene()))
-    with pytest.raises(ValueError, match=r"centre 5, half_window 20: ticks \[-15, 26\); allowed: inside \[0, 61\)"):
+    with pytest.raises(ValueError, match=r"centre, half_window: 5, 20, ticks \[-15, 26\); allowed: inside \[0, 61\)"):
         _look(tmp_path / "a.dat", size=(60, 40), out=tmp_path / "a.png", centre=5)
     assert not (tmp_path / "a.png").exists()
 
@@ -234,8 +234,8 @@ def test_the_real_low_light_recording_is_sparse_but_sound(shared: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"overwrite": True}, "overwrite: is for the preview; allowed: only with out, report or confirm"),
-        ({"tick_rate_hz": 1e4}, "tick_rate_hz: is kept in the sidecar; allowed: only with confirm"),
+        ({"overwrite": True}, "overwrite: is for the preview; allowed: only with `out`, `report` or `confirm`"),
+        ({"tick_rate_hz": 1e4}, "tick_rate_hz: is kept in the sidecar; allowed: only with `confirm`"),
         ({"tick_rate_hz": 0.0, "confirm": 1}, "tick_rate_hz: 0.0; allowed: above 0"),
     ],
 )
@@ -252,15 +252,15 @@ def test_what_serves_unknown_geometry_is_refused_where_it_is_known(
     tmp_path: Path, option: dict[str, Any], name: str
 ) -> None:
     np.save(tmp_path / "a.npy", np.ones((5, 7, 11), dtype=np.uint8))
-    with pytest.raises(ValueError, match=f"a.npy: {name} is for a file of unknown geometry; this is known: the file"):
+    with pytest.raises(ValueError, match=f"a.npy: `{name}` is for a file of unknown geometry; this is known: the file"):
         _look(tmp_path / "a.npy", **option)
     _recording(tmp_path / "b")
-    with pytest.raises(ValueError, match=f"b: {name} is for spike files of unknown geometry; this is none"):
+    with pytest.raises(ValueError, match=f"b: `{name}` is for spike files of unknown geometry; this is none"):
         _look(tmp_path / "b", **option)
 
 
 def test_a_stated_format_is_refused_for_a_recording_and_obeyed_for_an_array(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a: width, height, rows and the like are for spike files; this is none"):
+    with pytest.raises(ValueError, match="a: `width`, `height`, `rows` and the like are for spike files; this is none"):
         _look(_recording(tmp_path / "a"), size=(60, 40))
     np.save(tmp_path / "a.npy", np.ones((5, 7, 11), dtype=np.uint8))
     assert _has(_look(tmp_path / "a.npy", stated=StreamFormat("npy", axes="HWT")), "unpacked spike stream, 7 x 5")
@@ -268,10 +268,10 @@ def test_a_stated_format_is_refused_for_a_recording_and_obeyed_for_an_array(tmp_
 
 def test_a_report_is_for_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "a.npy", np.ones((5, 7, 11), dtype=np.uint8))
-    with pytest.raises(ValueError, match="a.npy: report is for recordings; this is a spike file without frames"):
+    with pytest.raises(ValueError, match="a.npy: `report` is for recordings; this is a spike file without frames"):
         _look(tmp_path / "a.npy", report=tmp_path / "a.html")
     (tmp_path / "images").mkdir()
-    with pytest.raises(ValueError, match="images: report is for spikes; this is plain footage"):
+    with pytest.raises(ValueError, match="images: `report` is for spikes; this is plain footage"):
         _look(tmp_path / "images", report=tmp_path / "a.html")
     _recording(tmp_path / "b")
     out = tmp_path / "b.html"

@@ -544,7 +544,7 @@ def test_an_item_past_the_end_is_an_index_error(root: Path):
         ({"crop_px": 7}, "crop_px: 7 cuts through spike pixels of a; allowed: a multiple of 2"),
         ({"clip_frames": 0}, "clip_frames: 0; allowed: 1 or more"),
         ({"clip_frames": 8}, "clip_frames: 8, but the longest run of frames in .*train is 7; allowed: 1 to 7"),
-        ({"crop_px": 0}, "augment: true needs crop_px"),
+        ({"crop_px": 0}, "data.augment: true needs data.crop_px"),
         ({"binning": "fractional"}, "binning: 'fractional', but .*set was prepared with 'whole'; allowed: 'whole'"),
         ({"representation": "profile"}, "voxels: 'precomputed'; allowed for representation profile: 'raw'"),
     ],

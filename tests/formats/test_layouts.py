@@ -324,7 +324,7 @@ def refused(root: Path, message: str, **options: object) -> None:
     ("options", "message"),
     [
         ({"layout": "gopro"}, "layout: 'gopro'; allowed: spk-gopro, spk-x4k, s-sdm, rsb, s-vrt, reference"),
-        ({"layout": "rsb"}, "no folders of layout rsb; docs/datasets.md draws each layout's tree"),
+        ({"layout": "rsb"}, "no folders of `layout` rsb; docs/datasets.md draws each layout's tree"),
         ({"blur": "33"}, "blur: '33'; allowed for spk-gopro: blur_gamma, blur"),
         ({"exposure_ticks": 57}, r"exposure_ticks: 57; allowed: 1 to 56, the ticks of .*000047\.dat"),
         ({"exposure_ticks": 0}, "exposure_ticks: 0; allowed: 1 or more"),

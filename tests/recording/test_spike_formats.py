@@ -239,10 +239,10 @@ def test_the_synthetic_stream_fires_at_six_tenths_of_its_picture(shared: Path) -
 
 def test_a_file_without_a_header_is_not_guessed(tmp_path: Path) -> None:
     path = write(tmp_path / "a.dat", bytes(4))
-    message = f"{path}: a spike file without a header does not tell its geometry; state width and height, or see what "
+    message = f"{path}: a spike file without a header does not tell its geometry; state `width` and `height`, or see "
     with pytest.raises(ValueError) as caught:
         open_stream(path)
-    assert str(caught.value) == f"{message}fits with: spikevrt inspect {path}"
+    assert str(caught.value) == f"{message}what fits with: spikevrt inspect {path}"
 
 
 def test_a_sidecar_tells_what_a_file_holds(tmp_path: Path) -> None:
@@ -399,9 +399,9 @@ def test_an_npy_that_holds_no_spikes_is_refused(tmp_path: Path, data: bytes, mes
 
 def test_an_npz_without_a_known_key_lists_what_it_holds(tmp_path: Path) -> None:
     spikes = npy((2, 3, 5), UNPACKED)
-    with pytest.raises(ValueError, match=r"a\.npz: holds x, y; state which one is meant: key$"):
+    with pytest.raises(ValueError, match=r"a\.npz: holds x, y; state which one is meant with `key`$"):
         open_stream(npz(tmp_path / "a.npz", x=spikes, y=spikes))
-    with pytest.raises(ValueError, match=r"b\.npz: holds spk, arr_0; state which one is meant: key$"):
+    with pytest.raises(ValueError, match=r"b\.npz: holds spk, arr_0; state which one is meant with `key`$"):
         open_stream(npz(tmp_path / "b.npz", spk=spikes, arr_0=spikes))
     check(open_stream(tmp_path / "b.npz", StreamFormat("npz", key="spk")), TICKS)
     with pytest.raises(ValueError, match=r"b\.npz: no array 'spike' in it"):
@@ -410,7 +410,7 @@ def test_an_npz_without_a_known_key_lists_what_it_holds(tmp_path: Path) -> None:
 
 def test_an_npz_whose_key_tells_no_axes_asks_for_them(tmp_path: Path) -> None:
     path = npz(tmp_path / "a.npz", x=npy((2, 3, 5), UNPACKED))
-    with pytest.raises(ValueError, match=r"a\.npz: x \(2, 3, 5\) does not tell its axes; allowed: THW, HWT, stated"):
+    with pytest.raises(ValueError, match=r"a\.npz: x \(2, 3, 5\) does not tell its axes; state `axes`: THW, HWT"):
         open_stream(path)
     check(open_stream(path, StreamFormat("npz", axes="THW")), TICKS)
 
@@ -542,7 +542,7 @@ def test_what_is_stated_fills_what_nobody_else_tells_and_contradicts_nobody(tmp_
     write_stream_sidecar(path, StreamFormat("packed", 5, 3, "top-down"), num_ticks=2, tick_rate_hz=9.0, sha256="0a")
     found = find_stated(path, {"width": 5, "height": 3})
     assert (found.format.rows, found.tick_rate_hz, found.sha256) == ("top-down", 9.0, "0a")
-    with pytest.raises(ValueError, match=r"a\.dat: width: an option says 15, a\.dat\.json says 5; .* or delete"):
+    with pytest.raises(ValueError, match=r"a\.dat: `width`: an option says 15, a\.dat\.json says 5; .* or delete"):
         find_stated(path, {"width": 15, "height": 1})
     with pytest.raises(FileNotFoundError, match=r"none\.dat: no such spike file"):
         find_stated(tmp_path / "none.dat", {"width": 5})

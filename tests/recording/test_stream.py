@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spikevrt.recording.sidecar import StreamFormat
 from spikevrt.recording.spike_file import LONG_SLICE, SpikeGeometry, count_packed, pack, unpack
 from spikevrt.recording.spike_formats import open_stream
-from spikevrt.recording.stream import JoinedStream, PackedStream, count_slices, live_ticks
+from spikevrt.recording.stream import JoinedStream, PackedStream, count_slices, hold, live_ticks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,6 +43,27 @@ def test_counting_bits_equals_unpacking_and_adding(
     np.testing.assert_array_equal(counts, count_slices(unpack(data.ravel(), geometry), edges))
     assert counts.dtype == np.uint16 and counts.shape == (len(lengths), height, width)
     np.testing.assert_array_equal(data, before)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(width=st.integers(1, 19), height=st.integers(1, 7), num_ticks=st.integers(1, 301), seed=st.integers(0, 99))
+def test_a_long_window_read_in_runs_and_held_as_bits_is_the_window(
+    width: int, height: int, num_ticks: int, seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    random = np.random.default_rng(seed)
+    spikes = (random.random((num_ticks, height, width)) < 0.3).astype(np.uint8)
+    path = tmp_path_factory.mktemp("held") / "a.npy"
+    np.save(path, spikes)
+    first, top, edge = random.integers(0, num_ticks), random.integers(0, height), random.integers(0, num_ticks + 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("spikevrt.recording.stream.READ_BITS", 53 * height * width)  # so many ticks at a time
+        counts = open_stream(path, StreamFormat("npy", width, height)).count([0, edge, edge, num_ticks])
+        held = hold(open_stream(path, StreamFormat("npy", width, height)), 0, num_ticks)
+    np.testing.assert_array_equal(counts, count_slices(spikes, [0, edge, edge, num_ticks]))
+    np.testing.assert_array_equal(held.count([0, edge, edge, num_ticks]), counts)
+    np.testing.assert_array_equal(held[first:].rows(top, height), spikes[first:, top:])
+    np.testing.assert_array_equal(held.live(), spikes.any(axis=(1, 2)))
+    assert held[first:].shape == spikes[first:].shape and len(held) == num_ticks
 
 
 def test_a_slice_may_hold_65535_spikes_of_one_pixel(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from spikevrt.recording.spike_file import HeldSpikes, SpikeGeometry, pack
 from spikevrt.represent.inputs import PROFILE_DARK_RATE, PROFILE_SCALE, profile
 from spikevrt.represent.interval import STRIP_VALUES, expected_counts, interval_voxels
 from spikevrt.simulate.sensor import SpikeSensor
@@ -58,6 +60,10 @@ def test_intervals_taken_in_strips_are_those_of_the_whole(monkeypatch):
     whole = interval_voxels(spikes, num_bins=5, binning="fractional")
     monkeypatch.setattr("spikevrt.represent.interval.STRIP_VALUES", 2 * 19 * 7 * 3)
     assert torch.equal(expected_counts(spikes, num_bins=5, binning="fractional"), whole)
+    geometry = SpikeGeometry(7, 13, bottom_up=False, tag_bits=1)
+    packed = np.frombuffer(pack(spikes[1].numpy(), geometry), np.uint8).reshape(19, -1)
+    held = expected_counts(HeldSpikes(packed, geometry), num_bins=5, binning="fractional")
+    assert torch.equal(held, whole[1])
 
 
 def test_a_profile_of_another_window_is_relative_to_the_exposures_mean():

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
 from spikevrt import runtime
-from spikevrt.config import ModelConfig, SpikeConfig, UnetConfig, VrtConfig
+from spikevrt.config import ModelConfig, SpikeConfig, SpikeInputs, UnetConfig, VrtConfig
 from spikevrt.model import build_network
 from spikevrt.model.network import Network
+from spikevrt.recording.recording import Recording
+from spikevrt.recording.sidecar import Exposure
 from spikevrt.restore import memory
 from spikevrt.restore.memory import (
     FootageSize,
@@ -119,6 +123,20 @@ def test_what_a_tile_takes_is_measured_on_the_network_itself():
     assert needs.held_bytes > 50 * MB and needs.bytes_per_pixel > 16 * 4  # at least one layer's activations
     least = 16 * 4 * 3 * 512**2
     assert needs.held_bytes + least < needs.peak_bytes(3, 512) < needs.held_bytes + 30 * least
+
+
+def test_the_spikes_of_a_long_exposure_take_their_bits_and_so_many_rows_that_do_not_grow_with_it():
+    def needed(num_ticks: int, representation: str) -> int:
+        exposures = (Exposure(0, 0, 100, 0.0, 1.0), Exposure(1, 100, 100 + num_ticks, 1.0, 2.0, shift_ticks=-50))
+        recording = cast(Recording, SimpleNamespace(exposures=exposures, spikes=SimpleNamespace(height=250, width=401)))
+        return memory.reading_bytes(recording, SpikeInputs(representation=cast(Any, representation)))
+
+    bits = 250 * 51  # a tick
+    assert needed(6000, "counts") - needed(3000, "counts") == 3000 * bits
+    assert needed(6000, "profile") - needed(3000, "profile") == 3000 * bits
+    assert needed(3000, "counts") == 3050 * bits + memory.READ_BITS
+    assert needed(3000, "profile") == 3050 * bits + 3 * memory.STRIP_VALUES
+    assert needed(50, "profile") == 100 * bits + 3 * 100 * 250 * 401  # of the longest, all at once
 
 
 def test_errors_that_say_that_memory_ran_out_are_told_from_others():

@@ -185,7 +185,7 @@ def test_without_ray_its_engine_is_refused(monkeypatch: pytest.MonkeyPatch):
 def test_an_engine_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match=r"^engine: dask; must be one of processes, ray$"):
         Engine("dask")
-    with pytest.raises(ValueError, match=r"^ray_address: only with engine ray, not processes$"):
+    with pytest.raises(ValueError, match=r"^ray_address: only with `engine` ray, not processes$"):
         Engine(ray_address="10.0.0.1:6379")
 
 

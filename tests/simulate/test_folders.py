@@ -14,6 +14,7 @@ import torch
 
 from spikevrt.cli import main
 from spikevrt.data.dataset import open_dataset
+from spikevrt.formats.layouts import open_recordings
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import open_recording
 from spikevrt.simulate.folders import find_clips
@@ -123,9 +124,7 @@ def test_what_is_no_sharp_clip_is_left_out_by_name(tmp_path: Path):
     assert len(found.notes) == 3
 
 
-@pytest.mark.parametrize(
-    ("inner", "message"), [("clip/blur", "blurry frames alone"), (None, "no frames and no videos")]
-)
+@pytest.mark.parametrize(("inner", "message"), [("clip/blur", "blurry frames alone"), (None, "no frames, no videos")])
 def test_a_folder_without_sharp_footage_is_refused(tmp_path: Path, inner: str | None, message: str):
     (tmp_path / "ROOT").mkdir()
     if inner:
@@ -157,6 +156,12 @@ def test_a_gopro_folder_becomes_recordings_and_a_dataset_with_the_split_it_came_
     info = open_dataset(data)
     assert [sequence.name for sequence in info.train] == ["GOPR0372_07_00", "GOPR0374_11_01"]
     assert [sequence.name for sequence in info.val] == ["GOPR0384_11_00"]
+    assert [one.name for one in open_recordings([out], split="val")] == ["GOPR0384_11_00"]
+    assert open_recordings([out])[0].provenance["source"] == "GOPR0372_07_00/sharp"
+    assert main(["inspect", str(out)]) == 0
+    assert capsys.readouterr().out.count("2 frames of 32 x 24, with sharp frames") == 3
+    assert main(["simulate", str(out), "--out", str(tmp_path / "no")]) == 2
+    assert f"{out}: recordings alone; allowed: folders of sharp frames" in capsys.readouterr().err
     assert main(["prepare", str(out), "--out", str(tmp_path / "no"), "--val-fraction", "0.5"]) == 2
     assert "brings its own split" in capsys.readouterr().err
 
@@ -262,6 +267,22 @@ def test_the_motion_between_frames_is_measured_in_pixels_of_the_view(tmp_path: P
     options = SimulateOptions(width=96, height=64, frames=1, exposure_ticks=17)
     folder = frames(tmp_path / "a", height=64, width=96, step=step)
     assert source_motion_px(folder, options) == pytest.approx(step, abs=0.35)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "missing"),
+    [((1, 2, 3, 5, 6), True), ((0, 4, 8, 16, 20), True), ((7, 8, 9, 10, 11), False), ((3, 21, 22, 60, 61), False),
+     ((100, 133, 167, 200, 240), False)],
+)  # fmt: skip
+def test_a_number_that_is_missing_among_evenly_numbered_frames_is_told(tmp_path: Path, numbers, missing: bool):
+    for number in numbers:
+        (tmp_path / "a").mkdir(exist_ok=True)
+        write_image(tmp_path / "a" / f"im{number}.png", textured(34, 50, seed=number))
+    if missing:
+        with pytest.raises(ValueError, match="so 1 of them missing; allowed: numbers that rise by [14]$"):
+            video_of(tmp_path / "a")
+    else:
+        assert video_of(tmp_path / "a").num_source_frames == 5
 
 
 def test_the_rate_that_a_video_file_says_is_taken_exactly(tmp_path: Path, capsys):

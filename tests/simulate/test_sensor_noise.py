@@ -230,5 +230,7 @@ def test_a_response_that_is_not_three_weights_is_refused(response: tuple[float, 
 
 
 def test_a_response_beside_a_bayer_pattern_is_refused():
-    with pytest.raises(ValueError, match=r"^sensor\.response: .*; must be left alone where bayer chooses the colours$"):
+    with pytest.raises(
+        ValueError, match=r"^sensor\.response: .*; must be left alone where `bayer` chooses the colours$"
+    ):
         SensorConfig(bayer="BGGR", response=(1.0, 0.0, 0.0))

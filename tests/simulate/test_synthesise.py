@@ -163,7 +163,7 @@ def test_an_interrupted_simulation_leaves_nothing_and_keeps_the_old(photo: Path,
         ({"num_layers": -1}, "num_layers: -1; must be 0 or more"),
         ({"motion_px": -2.0}, "motion_px: -2.0; must be 0 or more"),
         ({"period_ticks": 21}, "period_ticks: 21; must be at least exposure_ticks = 22"),
-        ({"width": 45}, "width: 45; must be a multiple of ratio = 2"),
+        ({"width": 45}, "width: 45; must be a multiple of `ratio` = 2"),
     ],
 )
 def test_impossible_options_are_refused_by_name(change: dict[str, float], message: str):

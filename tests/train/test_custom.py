@@ -46,6 +46,10 @@ class Needy(Plain):
 class Sizeless(Plain):
     pad_multiple = None
 
+class Untraceable(Plain):
+    def forward(self, blur, spike_vox=None, spikes_present=None, flows=None):
+        return blur * self.scale if float(blur.mean()) > 0.2 else blur
+
 class Mute(Network):
     pass
 
@@ -81,7 +85,6 @@ def test_the_examples_network_is_trained_and_restored_from_its_weights(dataset: 
     tensors, info = load_weights(best)
     assert (info.model.custom, info.model.options, info.model.name) == (CUSTOM, {"width": 5}, CUSTOM)
     assert tensors["frame.layers.0.weight"].shape == (5, 3 + REAL_BINS, 3, 3)
-    capsys.readouterr()
     command = ["restore", str(dataset.parent / "second"), "--weights", str(best), "--device", "cpu"]
     assert main([*command, "--out", str(tmp_path / "no")]) == 2
     assert capsys.readouterr().err == (
@@ -114,13 +117,17 @@ def test_a_custom_network_resumed_equals_itself_never_stopped(dataset: Path, tmp
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("own_modules")
-def test_a_custom_network_is_exported_where_its_code_is_trusted(tmp_path: Path):
+def test_a_custom_network_is_exported_where_its_code_is_trusted(tmp_path: Path, capsys):
     path, program = tmp_path / "theirs.safetensors", tmp_path / "theirs.pt2"
     model = custom_config("data").model
     save_weights(path, build_network(model).state_dict(), WeightsInfo(model, 0.25, 0.5))
     assert main(["export", str(path), "--out", str(program)]) == 2 and not program.exists()
     assert main(["export", str(path), "--out", str(program), "--trust-custom", CUSTOM]) == 0
     assert json.loads(program.with_name("theirs.pt2.json").read_text())["network"] == CUSTOM
+    odd = "odd_networks:Untraceable"
+    save_weights(path, {"scale": torch.ones(())}, WeightsInfo(ModelConfig(custom=odd, spikes=None), 0.0, 1.0))
+    assert main(["export", str(path), "--out", str(tmp_path / "odd.pt2"), "--trust-custom", odd]) == 2
+    assert f"{path}: torch cannot trace {odd}: " in capsys.readouterr().err
 
 
 @pytest.mark.slow

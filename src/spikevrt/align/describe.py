@@ -27,7 +27,7 @@ from spikevrt.recording.spike_formats import Found, find_format, open_stream
 from spikevrt.recording.stream import PackedStream, SpikeStream
 from spikevrt.recording.video import probe_video
 from spikevrt.represent.interval import tfi, tfp
-from spikevrt.simulate.folders import FootageFolder, find_clips
+from spikevrt.simulate.folders import SPLITS, FootageFolder, find_clips
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -38,13 +38,14 @@ STATED = "the command line"  # the source of a format that the user states
 
 def folder_lines(path: Path, options: LayoutOptions = NO_OPTIONS) -> list[str]:
     """Recordings, the clips of a dataset of a known layout, SpikeCV's spike files, sharp footage, or images."""
-    inside = recordings_in(path)
+    inside = recordings_in(path) or [one for split in SPLITS for one in recordings_in(path / split)]
     if inside:
         return [summary_line(open_recording(root)) for root in inside]
     layout = find_layout(path, options)
     if layout is not None:
         parts = layout_recordings(path, options)
-        lines = [f"{path}: dataset of layout {layout.name}"]
+        notes = dict.fromkeys(note for clips in parts.values() for one in clips for note in one.notes.items())
+        lines = [f"{path}: dataset of layout {layout.name}", *(f"{about}: {note}" for about, note in notes)]
         return lines + [
             f"{part}, clip {one.name}: {summary_line(one)}" for part, clips in parts.items() for one in clips
         ]
@@ -165,7 +166,7 @@ def draw_preview(
     start, stop = centre - half_window, centre + half_window + 1
     if half_window < 0 or start < 0 or stop > num_ticks:
         raise ValueError(
-            f"centre {centre}, half_window {half_window}: ticks [{start}, {stop}); allowed: inside [0, {num_ticks})"
+            f"centre, half_window: {centre}, {half_window}, ticks [{start}, {stop}); allowed: inside [0, {num_ticks})"
         )
     rate = tfp(torch.from_numpy(read(start, stop)), half_window, half_window).numpy()
     reach = max(1, min(MAX_INTERVAL_TICKS, INTERVAL_BITS // (2 * height * width)))

@@ -82,7 +82,7 @@ def inspect(path: Path, options: InspectOptions | None = None, recording: Record
     is_recording = (path / SIDECAR).is_file()
     if options.layout != NO_OPTIONS and (recordings_in(path) or find_layout(path, options.layout) is None):
         stated = next(name for name, value in vars(options.layout).items() if value is not None)
-        raise ValueError(f"{path}: {stated} is for dataset folders of a known layout; this is none")
+        raise ValueError(f"{path}: `{stated}` is for dataset folders of a known layout; this is none")
     if is_recording or path.is_dir() or suffix in VIDEO_SUFFIXES + IMAGE_SUFFIXES:
         _refuse_geometry(path, options)
         if recording is not None or is_recording:
@@ -90,10 +90,10 @@ def inspect(path: Path, options: InspectOptions | None = None, recording: Record
         for name, value in (("out", options.out), ("report", options.report)):
             if value is not None:
                 what = "a folder of recordings; name one of them" if recordings_in(path) else "plain footage"
-                raise ValueError(f"{path}: {name} is for spikes; this is {what}")
+                raise ValueError(f"{path}: `{name}` is for spikes; this is {what}")
         return Inspection(folder_lines(path, options.layout) if path.is_dir() else footage_lines(path))
     if options.report is not None:
-        raise ValueError(f"{path}: report is for recordings; this is a spike file without frames")
+        raise ValueError(f"{path}: `report` is for recordings; this is a spike file without frames")
     found = _known_format(path, options)
     if found is None:
         return _tell_readings(path, options)
@@ -101,7 +101,7 @@ def inspect(path: Path, options: InspectOptions | None = None, recording: Record
     if unfit == "confirm" and stream_sidecar_path(path).is_file():
         raise FileExistsError(f"{stream_sidecar_path(path)}: exists; pass --overwrite to replace it")
     if unfit is not None:
-        raise ValueError(f"{path}: {unfit} is for a file of unknown geometry; this is known: {found.source}")
+        raise ValueError(f"{path}: `{unfit}` is for a file of unknown geometry; this is known: {found.source}")
     return Inspection(_tell_stream(path, found, options))
 
 
@@ -125,10 +125,10 @@ def _tellers(path: Path) -> tuple[Path, ...]:
 
 def _refuse_geometry(path: Path, options: InspectOptions) -> None:
     if options.stated is not None:
-        raise ValueError(f"{path}: width, height, rows and the like are for spike files; this is none")
+        raise ValueError(f"{path}: `width`, `height`, `rows` and the like are for spike files; this is none")
     unfit = _option_of_readings(options)
     if unfit is not None:
-        raise ValueError(f"{path}: {unfit} is for spike files of unknown geometry; this is none")
+        raise ValueError(f"{path}: `{unfit}` is for spike files of unknown geometry; this is none")
 
 
 def _option_of_readings(options: InspectOptions) -> str | None:

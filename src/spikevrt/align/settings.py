@@ -51,11 +51,11 @@ class InspectOptions:
         if self.out is None:
             for name, value in (("centre", self.centre), ("half_window", self.half_window)):
                 if value is not None:
-                    raise ValueError(f"{name}: is for the preview; allowed: only with out")
+                    raise ValueError(f"{name}: is for the preview; allowed: only with `out`")
         if self.overwrite and self.out is None and self.report is None and self.confirm is None:
-            raise ValueError("overwrite: is for the preview; allowed: only with out, report or confirm")
+            raise ValueError("overwrite: is for the preview; allowed: only with `out`, `report` or `confirm`")
         if self.tick_rate_hz is not None and self.confirm is None:
-            raise ValueError("tick_rate_hz: is kept in the sidecar; allowed: only with confirm")
+            raise ValueError("tick_rate_hz: is kept in the sidecar; allowed: only with `confirm`")
         if self.tick_rate_hz is not None and not 0 < self.tick_rate_hz < math.inf:
             raise ValueError(f"tick_rate_hz: {self.tick_rate_hz}; allowed: above 0")
         for path, option in ((self.out, "--out"), (self.report, "--report")):

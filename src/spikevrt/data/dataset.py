@@ -137,13 +137,13 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
         if stats is not None:
             self.info = dataclasses.replace(self.info, stats=stats)
         if data.clip_frames < 1:
-            raise ValueError(f"clip_frames: {data.clip_frames}; allowed: 1 or more")
+            raise ValueError(f"data.clip_frames: {data.clip_frames}; allowed: 1 or more")
         check_inputs(self.info, spikes)
         if spikes is not None and spikes.representation == "profile" and data.voxels != "raw":
             allowed = "'raw', which reads the ticks"
-            raise ValueError(f"voxels: {data.voxels!r}; allowed for representation profile: {allowed}")
+            raise ValueError(f"data.voxels: {data.voxels!r}; allowed for representation profile: {allowed}")
         if data.augment and not data.crop_px:
-            raise ValueError("augment: true needs crop_px; allowed: a crop, or augment: false")
+            raise ValueError("data.augment: true needs data.crop_px; allowed: a crop, or data.augment: false")
         self.sequences = self.info.train
         self.has_sharp = check_sequences(self.info, "train", spikes)
         if data.crop_px:
@@ -158,25 +158,25 @@ class ClipDataset(torch.utils.data.Dataset[Sample]):
         if not self.clips:
             longest = max((len(run) for sequence in self.sequences for run in sequence.runs()), default=0)
             raise ValueError(
-                f"clip_frames: {length}, but the longest run of frames in {self.info.root / 'train'} is {longest}; "
-                f"allowed: 1 to {longest}"
+                f"data.clip_frames: {length}, but the longest run of frames in {self.info.root / 'train'} is "
+                f"{longest}; allowed: 1 to {longest}"
             )
 
     def _check_crop(self, crop_px: int) -> None:
         for sequence in self.sequences:
             if not 0 < crop_px <= min(sequence.width, sequence.height):
                 raise ValueError(
-                    f"crop_px: {crop_px} does not fit {sequence.name} of {sequence.width}x{sequence.height}; "
+                    f"data.crop_px: {crop_px} does not fit {sequence.name} of {sequence.width}x{sequence.height}; "
                     f"allowed: 1 to {min(sequence.width, sequence.height)}"
                 )
             if crop_px % sequence.ratio:
                 raise ValueError(
-                    f"crop_px: {crop_px} cuts through spike pixels of {sequence.name}; "
+                    f"data.crop_px: {crop_px} cuts through spike pixels of {sequence.name}; "
                     f"allowed: a multiple of {sequence.ratio}"
                 )
         ratios = sorted({sequence.ratio for sequence in self.sequences})
         if self.spikes is not None and len(ratios) > 1:
-            raise ValueError(f"crop_px: {crop_px} over sequences of spike ratios {ratios}; allowed: one ratio")
+            raise ValueError(f"data.crop_px: {crop_px} over sequences of spike ratios {ratios}; allowed: one ratio")
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose crops and augmentations are drawn (in this process: workers hold their own copy)."""
@@ -231,12 +231,12 @@ def check_inputs(info: DatasetInfo, spikes: SpikeInputs | None) -> None:
     """Raises ValueError where a network reads other bins than were prepared."""
     if spikes is not None and spikes.num_bins != info.num_bins:
         raise ValueError(
-            f"num_bins: {spikes.num_bins}, but {info.root} was prepared with {info.num_bins}; "
+            f"model.spikes.num_bins: {spikes.num_bins}, but {info.root} was prepared with {info.num_bins}; "
             f"allowed: {info.num_bins}, or prepare again with --num-bins {spikes.num_bins}"
         )
     if spikes is not None and spikes.binning != info.binning:
         raise ValueError(
-            f"binning: {spikes.binning!r}, but {info.root} was prepared with {info.binning!r}; "
+            f"model.spikes.binning: {spikes.binning!r}, but {info.root} was prepared with {info.binning!r}; "
             f"allowed: {info.binning!r}, or prepare again with --binning {spikes.binning}"
         )
 

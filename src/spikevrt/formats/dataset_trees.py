@@ -142,7 +142,7 @@ class LayoutOptions:
             )
         if self.voxels == "raw" and (self.voxel_mean, self.voxel_std) != (0, 1):
             raise ValueError(
-                "voxel_mean, voxel_std: with voxels raw, which are counted; allowed: with precomputed ones"
+                "voxel_mean, voxel_std: with `voxels` raw, which are counted; allowed: with precomputed ones"
             )
         if (self.spike_width is None) != (self.spike_height is None):
             raise ValueError("spike_width, spike_height: one is missing; allowed: both or none")
@@ -168,7 +168,7 @@ def find_layout(root: str | Path, options: LayoutOptions = NO_OPTIONS) -> Layout
         for layout in fits:
             if layout.name == options.layout:
                 return layout
-        raise ValueError(f"{root}: no folders of layout {options.layout}; docs/datasets.md draws each layout's tree")
+        raise ValueError(f"{root}: no folders of `layout` {options.layout}; docs/datasets.md draws each layout's tree")
     if len(fits) > 1:
         raise ValueError(
             f"{root}: several layouts fit; allowed: --layout {' or '.join(layout.name for layout in fits)}"

@@ -8,6 +8,7 @@ Words: split ("train", "val"), clip (a folder of consecutive frames), stem (a fi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,8 @@ def _opened(path: Path, options: LayoutOptions, *, keep_outside: bool = False) -
     if find_layout(path, options) is not None:
         return {None: [], **{part: [*clips] for part, clips in layout_recordings(path, options).items()}}
     train, val = (recordings_in(path / name) for name in ("train", "val"))
+    if val and train and recordings_in(path / "test"):
+        print(f"spikevrt: {path / 'test'}: left out; {path / 'val'} is for validation", file=sys.stderr)
     val = val or recordings_in(path / "test")
     parts: dict[Split | None, list[Path]] = {None: [], "train": train, "val": val}
     if not (train and val) or recordings_in(path):
@@ -201,7 +204,7 @@ def _choose_blur(root: Path, layout: Layout, options: LayoutOptions) -> str:
     for blur in layout.blurs if options.blur is None else (options.blur,):
         if any(clips_with(root, layout, layout.blur, split, blur) for split in layout.splits):
             return blur
-    raise ValueError(f"{root}: no blurry frames of kind {options.blur!r}; allowed: one that is there")
+    raise ValueError(f"{root}: no blurry frames of kind {options.blur!r}; allowed: a `blur` that is there")
 
 
 def _recording(

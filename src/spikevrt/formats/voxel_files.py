@@ -10,23 +10,24 @@ Dimension key: K bins, T ticks (K x ticks per bin), S slices of time, h sensor r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spikevrt.recording.arrays import npy_shape
-from spikevrt.recording.spike_file import check_window
-from spikevrt.recording.stream import count_slices
+from spikevrt.recording.spike_file import check_window, counts_dtype
+from spikevrt.recording.stream import check_edges
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Num, UInt, UInt8
+    from jaxtyping import Float, Num, UInt, UInt8, UInt32
 
-LEAST_TICKS_PER_BIN, MOST_TICKS = 4, 4096  # of an exposure the most
+MOST_TICKS = 4096  # of an exposure
 MOST_RATE = 64  # counts over a number up to this are told
-LOOKED_AT = 3  # files of a clip that tell what its values are
+LOOKED_AT = 5  # files of a clip that tell what its values are
 TOLERANCE = 0.01  # of a count + 1: what float16 leaves of log1p
 
 
@@ -76,25 +77,35 @@ class VoxelStream:
         return self.shape[0] * self.ticks_per_bin
 
     def read(self, start_tick: int, stop_tick: int) -> UInt8[np.ndarray, "T h w"]:
-        """Of the M ticks of a bin with c spikes, tick j fires where floor(((j + 1) c + p) / M) > floor((j c + p) / M).
-
-        The phase p, 0 to M - 1, differs from pixel to pixel, so that no tick is emptier than the others.
-
-        Raises:
-            ValueError: the window leaves the file, or a value in it is no count.
-        """
+        """Raises ValueError outside the file, and where a value in the window is no count."""
         check_window(str(self.path), start_tick, stop_tick, self.num_ticks)
-        first, last = start_tick // self.ticks_per_bin, -(-stop_tick // self.ticks_per_bin)
-        counts = self._counts(first, last)[:, None].astype(np.uint32)
-        phase = (5 * np.arange(self.height)[:, None] + 3 * np.arange(self.width)) % self.ticks_per_bin
-        steps = np.arange(self.ticks_per_bin + 1, dtype=np.uint32)[:, None, None]
-        fired = (steps * counts + phase.astype(np.uint32)) // self.ticks_per_bin
-        ticks = np.diff(fired, axis=1).astype(np.uint8).reshape(-1, self.height, self.width)
-        begin = first * self.ticks_per_bin
-        return ticks[start_tick - begin : stop_tick - begin]
+        ticks = np.zeros((stop_tick - start_tick, self.height, self.width), dtype=np.uint8)
+        fired = self._fired(range(start_tick, stop_tick + 1))
+        for tick, (before, behind) in zip(ticks, pairwise(fired), strict=True):
+            np.subtract(behind, before, out=tick, casting="unsafe")
+        return ticks
 
     def count(self, edges: Sequence[int]) -> UInt[np.ndarray, "S h w"]:
-        return count_slices(self.read(edges[0], edges[-1]), edges)
+        check_edges(edges)
+        check_window(str(self.path), edges[0], edges[-1], self.num_ticks)
+        slices = [behind - before for before, behind in pairwise(self._fired(edges))]
+        return np.stack(slices).astype(counts_dtype(edges))
+
+    def _fired(self, ticks: Sequence[int]) -> Iterator[UInt32[np.ndarray, "h w"]]:
+        """The spikes of each pixel before each of these rising ticks, from the bin of the first one on.
+
+        Of the M ticks of a bin with c spikes, floor((j c + p) / M) have fired before tick j. The phase p, 0 to M - 1,
+        differs from pixel to pixel, so that no tick is emptier than the others.
+        """
+        first, last = ticks[0] // self.ticks_per_bin, -(-ticks[-1] // self.ticks_per_bin)
+        counts = self._counts(first, last).astype(np.uint32)
+        phase = (5 * np.arange(self.height)[:, None] + 3 * np.arange(self.width)) % self.ticks_per_bin
+        total, bin_ = np.zeros((self.height, self.width), dtype=np.uint32), 0
+        for tick in ticks:
+            whole, rest = divmod(tick - first * self.ticks_per_bin, self.ticks_per_bin)
+            total = total + counts[bin_:whole].sum(axis=0, dtype=np.uint32)
+            bin_ = whole
+            yield total + (rest * counts[whole] + phase.astype(np.uint32)) // self.ticks_per_bin if rest else total
 
     def _counts(self, first: int, last: int) -> UInt8[np.ndarray, "K h w"]:
         found = self.values.counts(_load(self.path)[first:last])
@@ -104,7 +115,7 @@ class VoxelStream:
         if counts.min(initial=0) < 0 or counts.max(initial=0) > self.ticks_per_bin:
             raise ValueError(
                 f"{self.path}: {counts.min():g} to {counts.max():g} spikes in a bin; allowed: 0 to "
-                f"{self.ticks_per_bin}, twice what the files looked at hold"
+                f"{self.ticks_per_bin}, half as many again as the files looked at hold"
             )
         return (counts[:, ::-1] if self.bottom_up else counts).astype(np.uint8)
 
@@ -120,10 +131,10 @@ def open_voxels(
     shape = voxel_shape(paths[0])
     looked_at = [paths[round(i)] for i in np.linspace(0, len(paths) - 1, min(len(paths), LOOKED_AT))]
     values, most = _told(looked_at, mean, std)
-    ticks_per_bin = max(LEAST_TICKS_PER_BIN, 1 << (2 * most - 1).bit_length())
+    ticks_per_bin = most + max(1, most // 2)  # a little more than was seen: there may be brighter exposures
     if shape[0] * ticks_per_bin > MOST_TICKS:
         raise ValueError(
-            f"{paths[0]}: up to {most} spikes in each of {shape[0]} bins; allowed: {MOST_TICKS // 2 // shape[0]}. "
+            f"{paths[0]}: up to {most} spikes in each of {shape[0]} bins; allowed: {2 * MOST_TICKS // 3 // shape[0]}. "
             "Packed bits that were read as bytes look so; read the spike files (--voxels raw), or make the voxels again"
         )
     return tuple(VoxelStream(path, values, shape, ticks_per_bin, bottom_up) for path in paths)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, NamedTuple
 
 from spikevrt.migrate.rules import (
@@ -58,6 +59,7 @@ from spikevrt.migrate.rules import (
     steps,
     steps_or_none,
     switch,
+    val_split,
     voxels,
     warmup,
     whole,
@@ -112,7 +114,7 @@ KEYS: tuple[Key, ...] = (
     Key(("DATA.TRAIN_ROOT",), DATASET, root_above("train"), "the folder above"),
     Key(("DATA.VAL_ROOT",), DATASET, root_above("val"), "the folder above"),
     Key(TRAIN_SPLIT, (), Only(("train",)), WHOLE_LAYOUT),
-    Key(("DATA.VAL_SPLIT",), (), Only(("val", "test")), WHOLE_LAYOUT),
+    Key(("DATA.VAL_SPLIT",), (), val_split, WHOLE_LAYOUT),
     Key(("DATA.BLUR_DIR",), (), Only(("blur",)), WHOLE_LAYOUT),
     Key(("DATA.SHARP_DIR", "DATA.GT_DIR"), (), Only(("sharp",)), WHOLE_LAYOUT),
     Key(("DATA.SPIKE_DIR",), (), Only(("spike",)), WHOLE_LAYOUT),
@@ -172,9 +174,9 @@ KEYS: tuple[Key, ...] = (
     Key(("MODEL.SPIKE_ENCODER.NUM_BLOCKS",), ("model.spikes.num_blocks",), whole, "residual 3-D blocks of a scale"),
     Key(("MODEL.SPIKE_ENCODER.ACTIVATION",), ("model.spikes.activation",), same,
         "of the encoder; relu in the older code"),
-    Key(_under("SPATIAL_STRIDES", sections=ENCODER), (), Only(([2, 2, 2], None)),
+    Key(_under("SPATIAL_STRIDES", sections=ENCODER), (), Only(([2, 2, 2], [1, 2, 2, 2], None)),
         "each further scale halves rows and columns, as VRT's encoder does"),
-    Key(_under("TEMPORAL_STRIDES", sections=ENCODER), (), Only(([1, 1, 1], None)),
+    Key(_under("TEMPORAL_STRIDES", sections=ENCODER), (), Only(([1, 1, 1], [1, 1, 1, 1], None)),
         "VRT keeps the number of frames at every scale, and so does the encoder"),
     Key(("MODEL.LAYERS",), (), Only((4,)), "there are four scales, those of VRT's encoder"),
     Key(("MODEL.SPIKE_TSA.HEADS", "MODEL.SPIKE_TSA.NUM_HEADS"), ("model.spikes.attention_heads",), whole),
@@ -329,8 +331,9 @@ def older_defaults(old: Others) -> dict[str, Any]:
     defaults: dict[str, Any] = (
         {} if has_structure else {f"MODEL.VRT.{name}": value for name, value in structure.items()}
     )
+    with contextlib.suppress(ValueError):  # CLIP_LEN is no number, which its own line says
+        defaults["MODEL.VRT.WINDOW_SIZE"] = [clip_frames(old), 8, 8]
     defaults |= {
-        "MODEL.VRT.WINDOW_SIZE": [clip_frames(old), 8, 8],
         "MODEL.VRT.USE_CHECKPOINT_ATTN": True,
         "MODEL.VRT.USE_CHECKPOINT_FFN": True,
         "MODEL.SPIKE_ENCODER.NUM_BLOCKS": 2,

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from spikevrt.recording.spike_file import check_window
-from spikevrt.recording.stream import count_slices
+from spikevrt.recording.stream import count_read
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt, UInt8
@@ -164,7 +164,7 @@ class ArrayStream:
         return (upright[:, ::-1] if self.bottom_up else upright).copy()
 
     def count(self, edges: Sequence[int]) -> UInt[np.ndarray, "K h w"]:
-        return count_slices(self.read(edges[0], edges[-1]), edges)
+        return count_read(self, edges)
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class TimePackedStream:
         return (ticks[:, ::-1] if self.bottom_up else ticks).copy()
 
     def count(self, edges: Sequence[int]) -> UInt[np.ndarray, "K h w"]:
-        return count_slices(self.read(edges[0], edges[-1]), edges)
+        return count_read(self, edges)
 
 
 def open_npy(path: Path) -> MappedArray:

@@ -122,6 +122,38 @@ def count_packed(
     return counts
 
 
+@dataclass(frozen=True)
+class HeldSpikes:
+    """The ticks of a window, held as bits, of which only some rows are unpacked at a time; a slice is one of ticks.
+    Rows are upright and of whole bytes. `stream.hold` reads them."""
+
+    packed: UInt8[np.ndarray, "T B"]
+    geometry: SpikeGeometry
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return len(self.packed), self.geometry.height, self.geometry.width
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def __getitem__(self, ticks: slice) -> HeldSpikes:
+        return HeldSpikes(self.packed[ticks], self.geometry)
+
+    def rows(self, top: int, stop: int) -> UInt8[np.ndarray, "T rows w"]:
+        """The spikes, 0 or 1, of rows [top, stop)."""
+        bits = self.packed.reshape(len(self), self.geometry.height, self.geometry.row_bits // 8)[:, top:stop]
+        return np.unpackbits(bits, axis=2, count=self.geometry.width, bitorder="little")
+
+    def count(self, edges: Sequence[int]) -> UInt[np.ndarray, "K h w"]:
+        """Spikes per pixel between the edges, which are ticks of the window, from the first to the last."""
+        return count_packed(self.packed[edges[0] : edges[-1]], self.geometry, edges)
+
+    def live(self) -> Bool[np.ndarray, " T"]:
+        """Whether any pixel fires, for each tick."""
+        return self.packed.max(axis=1, initial=0) > 0
+
+
 def counts_dtype(edges: Sequence[int]) -> type[np.uint16] | type[np.uint32]:
     """The type that holds a spike in every tick of the longest slice."""
     return np.uint16 if max(b - a for a, b in itertools.pairwise(edges)) < 1 << 16 else np.uint32

@@ -55,6 +55,8 @@ from spikevrt.recording.stream import (
 )
 from spikevrt.typed import convert, load_json, naming, require, require_file_name
 
+AN_OPTION = "an option"  # which contradicts a file
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamEntry:
@@ -144,8 +146,8 @@ def find_format(path: Path) -> Found:
     tellers = _tellers(path)
     if not tellers:
         raise ValueError(
-            f"{path}: a spike file without a header does not tell its geometry; state width and height, or see what "
-            f"fits with: spikevrt inspect {path}"
+            f"{path}: a spike file without a header does not tell its geometry; state `width` and `height`, or see "
+            f"what fits with: spikevrt inspect {path}"
         )
     for other in tellers[1:]:
         _refuse_contradiction(path, _said(tellers[0]), tellers[0].source, _said(other), other.source)
@@ -162,7 +164,7 @@ def find_stated(path: Path, stated: dict[str, Any]) -> Found:
     path = Path(path)
     if not path.is_file() or _tellers(path):
         found = find_format(path)
-        _refuse_contradiction(path, stated, "an option", _said(found), found.source)
+        _refuse_contradiction(path, stated, AN_OPTION, _said(found), found.source)
         if found.source not in ("the file itself", SPIKECV_CONFIG):
             return replace(found, format=replace(found.format, **stated))
     else:
@@ -255,8 +257,9 @@ def _refuse_contradiction(path: Path, a: dict[str, Any], a_name: str, b: dict[st
     for name, value in a.items():
         other = b.get(name)
         if value is not None and other is not None and value != other:
+            shown = f"`{name}`" if a_name == AN_OPTION else name
             raise ValueError(
-                f"{path}: {name}: {a_name} says {value}, {b_name} says {other}; allowed: the same, or delete the one "
+                f"{path}: {shown}: {a_name} says {value}, {b_name} says {other}; allowed: the same, or delete the one "
                 f"that is wrong"
             )
 
@@ -270,7 +273,9 @@ def _open(path: Path, format: StreamFormat) -> SpikeStream:
         return Sps100Stream(path, format.width or SPS100_WIDTH, format.height or SPS100_HEIGHT)
     if format.kind in HEADERLESS:
         if format.width is None or format.height is None:
-            raise ValueError(f"{path}: width and height are needed, for a {format.kind} file does not know its size")
+            raise ValueError(
+                f"{path}: `width` and `height` are needed, for a {format.kind} file does not know its size"
+            )
         geometry = SpikeGeometry(format.width, format.height, format.is_bottom_up, format.tag_bits)
         if format.kind == "packed":
             return PackedStream(path, geometry)
@@ -283,7 +288,7 @@ def _open(path: Path, format: StreamFormat) -> SpikeStream:
     array: StoredArray = open_npz(path, key) if format.kind == "npz" else open_h5(path, key)
     axes = format.axes or KEY_AXES.get(key) or ("THW" if format.kind == "h5" else None)
     if axes is None:
-        raise ValueError(f"{path}: {key} {array.shape} does not tell its axes; allowed: {', '.join(AXES)}, stated")
+        raise ValueError(f"{path}: {key} {array.shape} does not tell its axes; state `axes`: {', '.join(AXES)}")
     return ArrayStream(array, axes, format.is_bottom_up)
 
 
@@ -305,7 +310,7 @@ def _known_key(path: Path, format: StreamFormat) -> str:
     if len(known) == 1 or len(keys) == 1:
         return (known or keys)[0]
     listed = ", ".join(keys[:8]) + (", ..." if len(keys) > 8 else "") if keys else "nothing"
-    raise ValueError(f"{path}: holds {' '.join(listed.split())[:200]}; state which one is meant: key")
+    raise ValueError(f"{path}: holds {' '.join(listed.split())[:200]}; state which one is meant with `key`")
 
 
 def _time_packed(path: Path, key: str, bottom_up: bool) -> TimePackedStream:

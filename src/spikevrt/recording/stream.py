@@ -24,6 +24,7 @@ import numpy as np
 
 from spikevrt.recording.sidecar import SPS100_HEIGHT, SPS100_WIDTH, check_sps100_size
 from spikevrt.recording.spike_file import (
+    HeldSpikes,
     SpikeGeometry,
     check_window,
     count_packed,
@@ -222,11 +223,9 @@ def live_ticks(stream: SpikeStream, start_tick: int, stop_tick: int) -> Bool[np.
             rows = packed.reshape(len(packed), geometry.height, geometry.row_bits // 8)
             packed = rows[:, :, : geometry.width // 8].reshape(len(packed), geometry.height * geometry.width // 8)
         return packed.max(axis=1, initial=0) > 0
-    step = max(1, READ_BITS // (stream.height * stream.width))
     live = np.zeros(stop_tick - start_tick, dtype=bool)
-    for first in range(start_tick, stop_tick, step):
-        spikes = stream.read(first, min(first + step, stop_tick))
-        live[first - start_tick : first - start_tick + len(spikes)] = spikes.any(axis=(1, 2))
+    for first, last in _runs(stream, start_tick, stop_tick):
+        live[first - start_tick : last - start_tick] = stream.read(first, last).any(axis=(1, 2))
     return live
 
 
@@ -236,6 +235,34 @@ def count_slices(spikes: UInt8[np.ndarray, "T h w"], edges: Sequence[int]) -> UI
     assert edges[-1] - edges[0] == len(spikes), (edges[0], edges[-1], len(spikes))
     slices = [spikes[a - edges[0] : b - edges[0]] for a, b in itertools.pairwise(edges)]
     return np.stack([piece.sum(axis=0, dtype=counts_dtype(edges)) for piece in slices])
+
+
+def count_read(stream: SpikeStream, edges: Sequence[int]) -> UInt[np.ndarray, "K h w"]:
+    """`count_slices` of what `stream` reads, some ticks at a time: a long window is never unpacked whole."""
+    check_edges(edges)
+    counts = np.zeros((len(edges) - 1, stream.height, stream.width), dtype=counts_dtype(edges))
+    for first, last in _runs(stream, edges[0], edges[-1]):
+        run = stream.read(first, last)
+        for k, (a, b) in enumerate(itertools.pairwise(edges)):
+            if max(a, first) < min(b, last):
+                counts[k] += run[max(a, first) - first : min(b, last) - first].sum(axis=0, dtype=counts.dtype)
+    return counts
+
+
+def _runs(stream: SpikeStream, start_tick: int, stop_tick: int) -> list[tuple[int, int]]:
+    """The ticks [start_tick, stop_tick) as runs of at most `READ_BITS` values, and of a tick at least."""
+    step = max(1, READ_BITS // (stream.height * stream.width))
+    return [(first, min(first + step, stop_tick)) for first in range(start_tick, stop_tick, step)]
+
+
+def hold(stream: SpikeStream, start_tick: int, stop_tick: int) -> HeldSpikes:
+    """The ticks [start_tick, stop_tick) as bits. Raises ValueError as the stream's own `read` does."""
+    geometry = SpikeGeometry(stream.width, stream.height, bottom_up=False, tag_bits=-stream.width % 8)
+    packed = np.empty((stop_tick - start_tick, geometry.bytes_per_tick), dtype=np.uint8)
+    for first, last in _runs(stream, start_tick, stop_tick):
+        bits = np.packbits(stream.read(first, last), axis=2, bitorder="little")
+        packed[first - start_tick : last - start_tick] = bits.reshape(last - first, -1)
+    return HeldSpikes(packed, geometry)
 
 
 def check_edges(edges: Sequence[int]) -> None:
@@ -322,7 +349,7 @@ class Sps100Stream:
         return bits.reshape(num_ticks, self.height, SPS100_WIDTH)
 
     def count(self, edges: Sequence[int]) -> UInt[np.ndarray, "K h w"]:
-        return count_slices(self.read(edges[0], edges[-1]), edges)
+        return count_read(self, edges)
 
     def _mapped(self, begin: int, num_bytes: int) -> UInt8[np.ndarray, " B"]:
         if num_bytes == 0:  # which cannot be mapped

@@ -55,11 +55,11 @@ class VideoFormat:
         if self.bits not in (8, 10):
             raise ValueError(f"bits: {self.bits}; allowed: 8, 10")
         if self.lossless and self.codec == "av1":
-            raise ValueError("lossless: not with codec av1, whose encoder has no RGB; allowed: h264, hevc, ffv1")
+            raise ValueError("lossless: not with `codec` av1, whose encoder has no RGB; allowed: h264, hevc, ffv1")
         if self.lossless and self.codec == "h264" and self.bits == 10:
-            raise ValueError("bits: 10 with lossless h264, whose encoder has RGB of 8 bits only; allowed: hevc, ffv1")
+            raise ValueError("bits: 10 with `lossless` h264, whose encoder has RGB of 8 bits only; allowed: hevc, ffv1")
         if self.crf is not None and self.is_lossless:
-            raise ValueError(f"crf: {self.crf} with lossless video; allowed: none")
+            raise ValueError(f"crf: {self.crf} with `lossless`; allowed: none")
         if self.crf is not None and not 0 < self.crf <= MAX_CRF[self.codec]:
             raise ValueError(f"crf: {self.crf}; allowed with {self.codec}: 1 to {MAX_CRF[self.codec]}")
 

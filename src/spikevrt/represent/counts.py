@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from spikevrt.recording.recording import Recording
+from spikevrt.recording.spike_file import HeldSpikes
 from spikevrt.represent.interval import expected_counts
 from spikevrt.represent.voxel import count_bins
 
@@ -63,7 +64,7 @@ def frame_counts(
 
 
 def exposure_intervals(
-    spikes_Thw: UInt8[Tensor, "T h w"],
+    spikes_Thw: UInt8[Tensor, "T h w"] | HeldSpikes,
     *,
     num_bins: int,
     binning: Binning = "whole",
@@ -77,7 +78,7 @@ def exposure_intervals(
 
 
 def window_intervals(
-    spikes_Thw: UInt8[Tensor, "T h w"],
+    spikes_Thw: UInt8[Tensor, "T h w"] | HeldSpikes,
     shift_ticks: int,
     *,
     num_bins: int,

@@ -32,8 +32,9 @@ from torch import Tensor
 from spikevrt.config import Binning, SpikeInputs
 from spikevrt.light import linear_to_srgb, srgb_to_linear
 from spikevrt.recording.alignment import nearest_ratio
+from spikevrt.recording.spike_file import HeldSpikes
 from spikevrt.represent.counts import filled, window_intervals
-from spikevrt.represent.voxel import VoxelStats, bin_bounds, normalise, voxelise
+from spikevrt.represent.voxel import VoxelStats, bin_bounds, count_bins, normalise, voxelise
 from spikevrt.represent.voxel import density as voxel_density
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class BinnedSpikes:
 
 def bin_spikes(
     spec: SpikeInputs,
-    spikes_Thw: UInt8[Tensor, "T h w"],
+    spikes_Thw: UInt8[Tensor, "T h w"] | HeldSpikes,
     shift_ticks: int = 0,
     bad: Bool[np.ndarray, "h w"] | None = None,
 ) -> BinnedSpikes:
@@ -72,7 +73,10 @@ def bin_spikes(
         )
         return BinnedSpikes(counts, num_ticks, mean_rate)
     assert shift_ticks == 0, shift_ticks
-    counts = voxelise(spikes_Thw, num_bins=spec.num_bins, binning=spec.binning)
+    if isinstance(spikes_Thw, HeldSpikes):
+        counts = count_bins(spikes_Thw.count, num_ticks, num_bins=spec.num_bins, binning=spec.binning)
+    else:
+        counts = voxelise(spikes_Thw, num_bins=spec.num_bins, binning=spec.binning)
     return BinnedSpikes(filled(counts, bad), num_ticks)
 
 

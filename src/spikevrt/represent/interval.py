@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from spikevrt.recording.spike_file import HeldSpikes
 from spikevrt.represent.voxel import bin_bounds
 
 if TYPE_CHECKING:
@@ -127,16 +128,22 @@ def interval_voxels(
 
 
 def expected_counts(
-    spikes_Thw: UInt8[Tensor, "... T h w"], *, num_bins: int, binning: Binning
+    spikes_Thw: UInt8[Tensor, "... T h w"] | HeldSpikes, *, num_bins: int, binning: Binning
 ) -> Float[Tensor, "... K h w"]:
-    """`interval_voxels`, some rows at a time: expected spikes per bin.
+    """`interval_voxels`, some rows at a time: expected spikes per bin. Held spikes are unpacked some rows at a time.
 
     Raises ValueError as `voxelise` does.
     """
     *leading, num_ticks, height, width = spikes_Thw.shape
     rows = max(1, STRIP_VALUES // max(1, num_ticks * width * torch.Size(leading).numel()))
     strips = [
-        interval_voxels(spikes_Thw[..., top : top + rows, :], num_bins=num_bins, binning=binning)
+        interval_voxels(
+            torch.from_numpy(spikes_Thw.rows(top, top + rows))
+            if isinstance(spikes_Thw, HeldSpikes)
+            else spikes_Thw[..., top : top + rows, :],
+            num_bins=num_bins,
+            binning=binning,
+        )
         for top in range(0, height, rows)
     ]
     return torch.cat(strips, dim=-2)
@@ -156,6 +163,6 @@ def tfp(spikes_THW: UInt8[Tensor, "... T H W"], centre: int, half_window: int) -
     start, stop = centre - half_window, centre + half_window + 1
     if half_window < 0 or start < 0 or stop > num_ticks:
         raise ValueError(
-            f"centre {centre}, half_window {half_window}: ticks [{start}, {stop}); allowed: inside [0, {num_ticks})"
+            f"centre, half_window: {centre}, {half_window}, ticks [{start}, {stop}); allowed: inside [0, {num_ticks})"
         )
     return spikes_THW[..., start:stop, :, :].sum(dim=-3, dtype=torch.int32).to(torch.float32) / (stop - start)

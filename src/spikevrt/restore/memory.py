@@ -18,9 +18,11 @@ import torch
 
 from spikevrt import runtime
 from spikevrt.checkpoint import WeightsInfo
-from spikevrt.config import Precision
+from spikevrt.config import Precision, SpikeInputs
 from spikevrt.recording.alignment import nearest_ratio
 from spikevrt.recording.recording import Recording
+from spikevrt.recording.stream import READ_BITS
+from spikevrt.represent.interval import MAX_INT16_TICKS, STRIP_VALUES
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.tiling import padded_size
 
@@ -94,8 +96,8 @@ def measure_needs(network: Network, *, ratio: int, num_frames: int, precision: P
 
 @dataclass(frozen=True)
 class FootageSize:
-    """What is restored: frames, frame pixels per spike pixel along a side, bytes of one frame's voxels, and of one as
-    it was recorded where it was resampled since."""
+    """What is restored: frames, frame pixels per spike pixel along a side, bytes of one frame's voxels, of one as it
+    was recorded where it was resampled since, and those that making voxels takes meanwhile (`reading_bytes`)."""
 
     num_frames: int
     height_px: int
@@ -103,14 +105,29 @@ class FootageSize:
     ratio: int = 1
     voxel_bytes: int = 0
     recorded_bytes: int = 0
+    reading_bytes: int = 0
 
 
 def clip_bytes(options: RestoreOptions, size: FootageSize) -> int:
     """Frames and spikes that are held beside a tile: those that were read for two clips and wait for a third, a clip
-    stacked, padded, blended and done."""
+    stacked, padded, blended and done; and what is read meanwhile."""
     frame_bytes = 4 * 3 * size.height_px * size.width_px
     clip = min(options.clip_frames or size.num_frames, size.num_frames)
-    return clip * (8 * frame_bytes + 5 * size.voxel_bytes + 6 * size.recorded_bytes)
+    held = clip * (8 * frame_bytes + 5 * size.voxel_bytes + 6 * size.recorded_bytes)
+    return held + size.reading_bytes
+
+
+def reading_bytes(recording: Recording, spec: SpikeInputs) -> int:
+    """The longest exposure as bits, and the larger of what is unpacked at a time: a run of ticks while it is read; for
+    profiles some rows, of which every tick keeps the spike before it (two bytes, or four)."""
+    assert recording.spikes is not None
+    num_ticks = max(exposure.span[1] - exposure.span[0] for exposure in recording.exposures)
+    height, width = recording.spikes.height, recording.spikes.width
+    unpacked = min(num_ticks * height * width, READ_BITS)
+    if spec.representation == "profile":
+        strip = min(num_ticks * height * width, max(STRIP_VALUES, num_ticks * width))
+        unpacked = strip * (3 if num_ticks <= MAX_INT16_TICKS else 5)
+    return num_ticks * height * -(-width // 8) + unpacked
 
 
 def choose(
@@ -174,13 +191,14 @@ def fit_into_memory(
     budget = memory_budget(memory, device)
     if budget is None:
         return options, None
-    ratio, voxel_bytes = 1, 0
+    ratio, voxel_bytes, reading = 1, 0, 0
     spec, stream = info.model.spikes, recording.spikes
     if spec is not None and stream is not None and not options.without_spikes:
         ratio = nearest_ratio(recording.height, recording.width, stream.height, stream.width)
         voxel_bytes = 4 * spec.num_bins * -(-recording.height // ratio) * -(-recording.width // ratio)
+        reading = reading_bytes(recording, spec)
     recorded = 0 if recording.view is None else 4 * 3 * math.prod(recording.view.frame_size)
-    size = FootageSize(recording.num_frames, recording.height, recording.width, ratio, voxel_bytes, recorded)
+    size = FootageSize(recording.num_frames, recording.height, recording.width, ratio, voxel_bytes, recorded, reading)
     if memory is None:
         side = min(options.tile_px or sys.maxsize, max(recording.height, recording.width))
         most = most_bytes(network, min(options.clip_frames or recording.num_frames, recording.num_frames), side)

@@ -21,30 +21,28 @@ import math
 import sys
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from spikevrt.config import SpikeInputs
 from spikevrt.recording.frames import to_uint8
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.sidecar import Exposure
-from spikevrt.recording.stream import live_ticks
-from spikevrt.represent.counts import exposure_counts, filled
-from spikevrt.represent.inputs import BinnedSpikes, bin_spikes, network_inputs, spike_activity
-from spikevrt.represent.voxel import VoxelStats, voxelise
+from spikevrt.recording.stream import hold, live_ticks
+from spikevrt.represent.counts import exposure_counts
+from spikevrt.represent.inputs import bin_spikes, network_inputs, spike_activity
+from spikevrt.represent.voxel import VoxelStats
 from spikevrt.restore.cuts import stream_cuts
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.slow_motion import between_exposures
 from spikevrt.restore.tiling import blend_weights, tile_starts
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int, UInt, UInt8
+    from jaxtyping import Bool, Float, Int
 
 MAX_LOST_SHARE = 0.05  # of an exposure: six ticks of 128, which dim it by a twentieth, as a gain would
 LEAST_LOST_TICKS = 4  # shorter runs are dropped ticks, one by one, however bright the scene
@@ -260,35 +258,20 @@ def _read_inputs(
         return alone, False
     if not wanted:
         return None, is_usable(recording, exposure, live_ticks(stream, exposure.start_tick, exposure.stop_tick))
-    skips, bad = spec.options.skip_sharp is not None, recording.bad_mask()
-    if inputs.representation == "profile":
-        ticks = stream.read(*exposure.span)
-        exposed = ticks[exposure.start_tick - exposure.span[0] :][: exposure.num_ticks]
-        if not is_usable(recording, exposure, exposed.max(axis=(1, 2), initial=0) > 0):
-            return alone, False
-        spikes = bin_spikes(inputs, torch.from_numpy(ticks), exposure.shift_ticks, bad)
-        if skips:  # by counts: expected spikes tell of the light, and are steadier than single ones
-            counts = voxelise(torch.from_numpy(exposed), num_bins=inputs.num_bins, binning=inputs.binning)
-            counts = filled(counts, bad)
-    else:
-        live: list[np.ndarray] = []
-
-        def count(edges: Sequence[int]) -> UInt[np.ndarray, "S h w"]:
-            """A run of ticks at a time, so that a long exposure is never unpacked at once."""
-            runs = (stream.read(exposure.start_tick + a, exposure.start_tick + b) for a, b in pairwise(edges))
-            return np.stack([_counted(run, live) for run in runs])
-
-        counts = exposure_counts(count, exposure.num_ticks, num_bins=inputs.num_bins, binning=inputs.binning, bad=bad)
-        if not is_usable(recording, exposure, np.concatenate(live)):
-            return alone, False
-        spikes = BinnedSpikes(counts, exposure.num_ticks)
-    activity = spike_activity(counts, exposure.num_ticks, binning=inputs.binning) if skips else None
+    ticks, bad = hold(stream, *exposure.span), recording.bad_mask()
+    exposed = ticks[exposure.start_tick - exposure.span[0] :][: exposure.num_ticks]
+    if not is_usable(recording, exposure, exposed.live()):
+        return alone, False
+    is_profile, activity = inputs.representation == "profile", None
+    spikes = bin_spikes(inputs, *((ticks, exposure.shift_ticks) if is_profile else (exposed, 0)), bad)
+    if spec.options.skip_sharp is not None:
+        counts = spikes.counts
+        if is_profile:  # expected spikes tell of the light, and are steadier than single ones
+            counts = exposure_counts(
+                exposed.count, exposure.num_ticks, num_bins=inputs.num_bins, binning=inputs.binning, bad=bad
+            )
+        activity = spike_activity(counts, exposure.num_ticks, binning=inputs.binning)
     return FrameInputs(*network_inputs(inputs, spec.stats, blur, spikes), blur, activity, recorded), True
-
-
-def _counted(ticks: UInt8[np.ndarray, "T h w"], live: list[np.ndarray]) -> UInt[np.ndarray, "h w"]:
-    live.append(ticks.max(axis=(1, 2), initial=0) > 0)
-    return ticks.sum(axis=0, dtype=np.uint32)
 
 
 def is_usable(recording: Recording, exposure: Exposure, live: Bool[np.ndarray, " T"]) -> bool:

@@ -71,7 +71,7 @@ def find_clips(root: Path) -> FootageFolder | None:
             notes.append(f"{path}: left out: it holds no frames")
         else:
             found.append(parts)
-    have_sharp = any(map(_is_sharp, found))
+    have_sharp, have_recordings = any(map(_is_sharp, found)), any("is a recording" in note for note in notes)
     taken = [parts for parts in found if (_is_sharp(parts) if have_sharp else not _is_blurry(parts))]
     listed = _listed(root)
     clips, num_unlisted = dict[str, SharpClip](), 0
@@ -89,7 +89,7 @@ def find_clips(root: Path) -> FootageFolder | None:
     if num_unlisted:
         notes.append(f"{root}: {num_unlisted} clips left out: they stand in no list (*_trainlist.txt, *_testlist.txt)")
     if not clips:
-        what = "blurry frames alone" if found and not taken else "no frames and no videos in it"
+        what = "blurry frames alone" if found else "recordings alone" if have_recordings else "no frames, no videos"
         raise ValueError(f"{root}: {what}; allowed: folders of sharp frames (sharp/ beside blur/), or videos")
     return FootageFolder(tuple(clips.values()), tuple(notes))
 
@@ -161,9 +161,7 @@ def _listed(root: Path) -> dict[str, str]:
 def _left_out(root: Path, found: list[tuple[str, ...]], taken: list[tuple[str, ...]]) -> list[str]:
     """What is said of the folders that are not taken: in one line what is beside sharp frames, others by name."""
     beside, notes, clips = Counter[str](), list[str](), {_without_kind(parts) for parts in taken}
-    for parts in found:
-        if parts in taken:
-            continue
+    for parts in sorted(set(found) - set(taken)):
         if _without_kind(parts) in clips:
             beside[next(part for part in parts if BLURRY.fullmatch(part))] += 1
         else:

@@ -183,13 +183,15 @@ def _source_frames(source: Path, images: list[Path], start: int) -> Iterator[np.
 
 
 def _refuse_gaps(images: list[Path]) -> None:
-    """Raises ValueError where the numbers that frames are called by rise by more than they mostly do."""
+    """Raises ValueError where the numbers that frames are called by rise by more than most of them do."""
     matches = [re.fullmatch(r"(.*?)(\d+)", path.stem) for path in images]
     if None in matches or len({match[1] for match in matches if match}) > 1:
         return
     numbers = [int(match[2]) for match in matches if match]
     steps = [after - before for before, after in pairwise(numbers)]
     usual = max(set(steps), key=steps.count, default=1)
+    if 2 * steps.count(usual) <= len(steps):
+        return  # numbers of another kind: times, for example
     for step, before, after in zip(steps, images, images[1:], strict=False):
         if step > usual:
             raise ValueError(

@@ -82,7 +82,7 @@ class SensorConfig:
         if self.bayer not in ("", *BAYER_PATTERNS):
             raise ValueError(f"sensor.bayer: {self.bayer}; must be one of {', '.join(BAYER_PATTERNS)}, or empty")
         if self.bayer and self.response != LUMINANCE:
-            raise ValueError(f"sensor.response: {self.response}; must be left alone where bayer chooses the colours")
+            raise ValueError(f"sensor.response: {self.response}; must be left alone where `bayer` chooses the colours")
 
     @property
     def has_pattern(self) -> bool:
@@ -267,7 +267,7 @@ class SimulateOptions:
             )
         for name, value in (("width", self.width), ("height", self.height)):
             if value % self.sensor.ratio:
-                raise ValueError(f"{name}: {value}; must be a multiple of ratio = {self.sensor.ratio}")
+                raise ValueError(f"{name}: {value}; must be a multiple of `ratio` = {self.sensor.ratio}")
 
     @property
     def true_rig(self) -> RigConfig:

@@ -26,6 +26,7 @@ from spikevrt.recording.recording import SIDECAR, Recording, open_recording
 from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter, sha256_file
 from spikevrt.recording.stored import write_sidecar
+from spikevrt.simulate.folders import SHARP
 from spikevrt.simulate.footage import (
     VideoScene,
     source_motion_px,
@@ -96,7 +97,8 @@ def _open_scene(
 ) -> tuple[Scene, dict[str, Any]]:
     """The scene, and where it came from (for the provenance)."""
     is_from_photo = is_photo(source)
-    origin: dict[str, Any] = {"source": source.name, "source_sha256": sha256_source(source)}
+    name = f"{source.parent.name}/{source.name}" if SHARP.fullmatch(source.name) else source.name  # CLIP/sharp
+    origin: dict[str, Any] = {"source": name, "source_sha256": sha256_source(source)}
     if is_from_photo:
         layer_photos = tuple(Path(path) for path in layer_photos)
         scene = photo_scene(source, options, layer_photos=layer_photos, pad_px=pad_px)

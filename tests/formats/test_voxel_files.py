@@ -158,6 +158,17 @@ def test_weights_that_read_other_bins_than_the_voxels_have_are_refused(tmp_path:
         check_spikes(WeightsInfo(ModelConfig(), 0.0, 1.0), recording)
 
 
+def test_weights_of_an_unknown_training_set_give_no_warning_of_its_density(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    recording = layout_recordings(make_tree(tmp_path))["train"][0]
+    model = ModelConfig(spikes=SpikeConfig(num_bins=BINS, binning="start"))
+    check_spikes(WeightsInfo(model, 0.0, 1.0), recording)
+    assert capsys.readouterr().err == ""
+    check_spikes(WeightsInfo(model, 9.0, 1.0), recording)
+    assert "against 9 in training; expect poor frames" in capsys.readouterr().err
+
+
 def test_where_both_are_there_ticks_are_counted_and_the_voxels_are_read_when_asked_for(tmp_path: Path):
     make_tree(tmp_path, ticks=37, as_values=lambda counts: np.zeros_like(counts))
     recording = layout_recordings(tmp_path)["train"][0]

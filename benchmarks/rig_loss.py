@@ -66,7 +66,7 @@ def film(photo: Path, out: Path, rig: RigConfig, ratio: int, *, perfect: bool = 
     """The photograph filmed by the rig or, of the very same scene, by a perfect one."""
     rig = dataclasses.replace(rig, margin_ticks=64)
     options = SimulateOptions(
-        **{"frames": 3, "width": 320, "height": 192, "motion_px": 20.0, "seed": 7} | settings,  # type: ignore[arg-type]
+        **{"frames": 2, "width": 224, "height": 160, "motion_px": 20.0, "seed": 7} | settings,  # type: ignore[arg-type]
         sensor=dataclasses.replace(sensor_preset("bright"), ratio=ratio), rig=rig,
     )  # fmt: skip
     if not perfect:

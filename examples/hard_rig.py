@@ -40,13 +40,13 @@ def main(photo: Path, out: Path) -> None:
     made, perfect = out / "truth" / "rig", out / "truth" / "perfect"
     with progress_bar("ticks") as progress:
         simulate_recording(photo, made, OPTIONS, progress=progress)
-    rig = RigConfig(drift_ppm=OPTIONS.rig.drift_ppm, margin_ticks=OPTIONS.rig.margin_ticks)
-    with progress_bar("ticks of the perfect rig") as progress:
-        simulate_recording(photo, perfect, replace(OPTIONS, rig=rig), progress=progress)
     write_with_sound(out / "street.mp4", made / "blur")
     shutil.move(made / "spikes.dat", out / "street.dat")
     shutil.move(made / "sharp", out / "truth" / "sharp")
     shutil.rmtree(made)
+    rig = RigConfig(drift_ppm=OPTIONS.rig.drift_ppm, margin_ticks=OPTIONS.rig.margin_ticks)
+    with progress_bar("ticks of the perfect rig") as progress:
+        simulate_recording(photo, perfect, replace(OPTIONS, rig=rig), progress=progress)
 
 
 def write_with_sound(path: Path, images: Path) -> None:

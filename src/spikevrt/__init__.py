@@ -38,8 +38,8 @@ def open_recording(path: str | Path, spikes: str | Path | None = None, **about: 
     """A recording: its folder; or a folder of images or a video, and the spike file beside it.
 
     A packed spike file without a sidecar needs `width` and `height` in pixels; `top_down=True` says that its first row
-    is the top one. What else is stated is that of `recording.sidecar.Stated`: tick_rate_hz, first_tick,
-    exposure_ticks, period_ticks, by_timestamps, linear.
+    is the top one. What else is stated is that of `recording.sidecar.Stated`: tick_rate_hz, first_tick, exposure,
+    fps, timestamps ... (docs/recording.md). What is assumed is in the recording's `notes`.
 
     Raises:
         FileNotFoundError, ValueError: what is missing, contradicts, or is not stated, in one line.

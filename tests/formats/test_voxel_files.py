@@ -114,17 +114,17 @@ def test_counting_is_reading_and_summing(tmp_path_factory: pytest.TempPathFactor
 
 
 def test_more_spikes_than_the_looked_at_files_hold_are_refused_by_the_file(tmp_path: Path):
-    paths = [tmp_path / f"{index}.npy" for index in range(4)]
+    paths = [tmp_path / f"{index}.npy" for index in range(9)]
     for path in paths:
         np.save(path, np.full((2, 3, 5), 9 if path.name == "1.npy" else 1))
     streams = open_voxels(paths)
-    with pytest.raises(ValueError, match=r"1\.npy: 9 to 9 spikes in a bin; allowed: 0 to 4, twice what"):
+    with pytest.raises(ValueError, match=r"1\.npy: 9 to 9 spikes in a bin; allowed: 0 to 2, half as many again"):
         streams[1].read(0, 2)
 
 
 def test_packed_bits_read_as_bytes_are_refused(tmp_path: Path):
     np.save(tmp_path / "v.npy", np.full((32, 3, 5), 255.0))
-    with pytest.raises(ValueError, match="up to 255 spikes in each of 32 bins; allowed: 64. Packed bits"):
+    with pytest.raises(ValueError, match="up to 255 spikes in each of 32 bins; allowed: 85. Packed bits"):
         open_voxels([tmp_path / "v.npy"])
 
 
@@ -156,6 +156,17 @@ def test_weights_that_read_other_bins_than_the_voxels_have_are_refused(tmp_path:
         ValueError, match="voxels of 7 bins; allowed for weights that read 32: as many or a multiple, or"
     ):
         check_spikes(WeightsInfo(ModelConfig(), 0.0, 1.0), recording)
+
+
+def test_weights_of_an_unknown_training_set_give_no_warning_of_its_density(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    recording = layout_recordings(make_tree(tmp_path))["train"][0]
+    model = ModelConfig(spikes=SpikeConfig(num_bins=BINS, binning="start"))
+    check_spikes(WeightsInfo(model, 0.0, 1.0), recording)
+    assert capsys.readouterr().err == ""
+    check_spikes(WeightsInfo(model, 9.0, 1.0), recording)
+    assert "against 9 in training; expect poor frames" in capsys.readouterr().err
 
 
 def test_where_both_are_there_ticks_are_counted_and_the_voxels_are_read_when_asked_for(tmp_path: Path):

@@ -343,6 +343,7 @@ def test_options_of_commands_are_told_as_commands():
         ({"LOG.SAVE_DIR": "outputs", "EXP_NAME": "a"}, "outputs/a"),
         ({"LOG.DIR": "runs/a", "EXP_NAME": "a"}, "runs/a"),
         ({"LOG.DIR": "runs/base"}, "runs/base"),
+        ({"EXP_NAME": 7}, "runs/7"),
     ],
 )
 def test_the_names_of_a_run_make_one_folder(old: dict[str, Any], folder: str):
@@ -515,6 +516,13 @@ def test_a_folder_that_is_prepared_already_is_trained_on_as_it_is(tmp_path: Path
     result = imported(DATA__ROOT=str(tmp_path), DATA__K=32, EXP_NAME="a")
     assert result.config.data.root == str(tmp_path)
     assert result.commands() == ["spikevrt train NEW.yaml --out runs/a"]
+
+
+def test_a_validation_split_that_would_not_be_read_is_refused(tmp_path: Path):
+    old = {"DATA__ROOT": str(tmp_path), "DATA__VAL_SPLIT": "test"}
+    assert not imported(**old).refused
+    (tmp_path / "val").mkdir()
+    assert refusal(**old).endswith(" has val, too, which is read before test; move the one that is not meant")
 
 
 def test_a_run_that_went_on_from_a_checkpoint_needs_its_weights_converted():

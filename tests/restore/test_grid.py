@@ -19,6 +19,7 @@ from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.recording.stored import write_sidecar
 from spikevrt.represent.inputs import spike_ratio
+from spikevrt.restore.clip import restore_clip
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.restorer import Restorer
 from spikevrt.simulate.sensor import RigView
@@ -141,6 +142,18 @@ def test_rates_that_reach_beyond_a_frame_are_not_stretched(width: int, ratio: in
     place = (torch.arange(width) + 0.5) / ratio / (2 * num_cells) + 0.2
     inside = slice(ratio, width - ratio)
     torch.testing.assert_close(linear[0, 0, inside], place[inside], rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(("height", "width", "ratio"), [(23, 41, 2), (31, 50, 3), (24, 40, 2)])
+def test_a_frame_that_ends_within_a_voxel_keeps_its_place_in_the_padding_too(height: int, width: int, ratio: int):
+    rows, columns = (-(-side // ratio) for side in (height, width))
+    voxels = torch.arange(rows * columns, dtype=torch.float32).view(1, 1, rows, columns).expand(1, 3, -1, -1)
+    frames = voxels.repeat_interleave(ratio, -1).repeat_interleave(ratio, -2)[..., :height, :width] / 1000
+    network = FakeNetwork(SPIKES, lambda blur, voxels: blur)
+    restore_clip(network, frames, voxels, RestoreOptions(tile_px=0, overlap_px=0))
+    ((blur, seen),) = network.calls
+    assert seen is not None
+    assert torch.equal(blur[0], seen[0].repeat_interleave(ratio, -1).repeat_interleave(ratio, -2) / 1000)
 
 
 def test_frames_on_the_sensor_already_are_read_as_they_are(tmp_path: Path):

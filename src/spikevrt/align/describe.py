@@ -45,7 +45,8 @@ def folder_lines(path: Path, options: LayoutOptions = NO_OPTIONS) -> list[str]:
     layout = find_layout(path, options)
     if layout is not None:
         parts = layout_recordings(path, options)
-        lines = [f"{path}: dataset of layout {layout.name}"]
+        notes = dict.fromkeys(note for clips in parts.values() for one in clips for note in one.notes.items())
+        lines = [f"{path}: dataset of layout {layout.name}", *(f"{about}: {note}" for about, note in notes)]
         return lines + [
             f"{part}, clip {one.name}: {summary_line(one)}" for part, clips in parts.items() for one in clips
         ]

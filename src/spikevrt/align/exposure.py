@@ -25,6 +25,7 @@ from spikevrt.progress import progress_bar
 from spikevrt.recording.alignment import apply_homography, read_at
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.sidecar import Exposure
+from spikevrt.recording.timing import stream_note
 from spikevrt.represent.counts import repair
 
 if TYPE_CHECKING:
@@ -221,4 +222,8 @@ def with_estimated_exposure(recording: Recording) -> Recording:
         f"estimated from the footage: {found.ticks:.0f} +- {found.sigma_ticks:.0f} ticks "
         f"({1e3 * found.ticks / rate:.3g} +- {1e3 * found.sigma_ticks / rate:.2g} ms); `exposure` states it"
     )
-    return dataclasses.replace(recording, exposures=exposures, notes={**recording.notes, "exposure": told})
+    notes = {about: note for about, note in recording.notes.items() if about != "stream"} | {"exposure": told}
+    note = stream_note(exposures, rate, recording.num_ticks, str(recording.spikes.files[0]))
+    if note is not None:
+        notes["stream"] = note
+    return dataclasses.replace(recording, exposures=exposures, notes=notes)

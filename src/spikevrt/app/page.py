@@ -341,12 +341,15 @@ def _about(taken: Footage) -> str:
     )
     if outside := sum(not recording.is_inside(index) for index in range(recording.num_frames)):
         text += f"Frames outside the stream, restored from the frames alone: {outside}. "
+    unknown = [one for one in taken.report.findings if one.verdict == "cannot tell"]
+    mattering, others = (", ".join(o.name for o in unknown if o.matters is m) for m in (True, False))
     kind, end = {
-        "ok": ("good", "Nothing is wrong with the spikes."),
-        "repaired": ("good", "Broken pixels are filled from their neighbours; nothing else is wrong with the spikes."),
-        "warning": ("note", "Usable, with a warning: see the findings."),
-        "refused": ("error", "The spikes are not fit to restore with: see the findings."),
+        "ok": ("good", "In order: the spikes fit the frames in place and time."),
+        "cannot tell": ("note", f"Cannot tell whether all is in order: {mattering}. See the findings."),
+        "bad": ("error", "Not in order, and not to be restored so: see the findings, the first of which says why."),
     }[taken.report.verdict]
+    if kind == "good" and others:
+        kind, end = "note", f"The spikes fit the frames in place and time. Cannot tell, which matters little: {others}."
     return _told(kind, text + end, role="alert" if kind == "error" else "status")
 
 
@@ -357,8 +360,11 @@ def _state(turns: Turns, queued: Ticket, place: Place) -> str:
         return _error(queued.error, place)
     begins, step, ends, stops, cancelled = JOBS[queued.kind]
     if queued.state == "done":
-        is_result = isinstance(queued.result, Result)
-        return _told("good", restored_words(queued.result.summary)) if is_result else ""
+        if not isinstance(queued.result, Result):
+            return ""
+        report = queued.result.footage.report
+        is_sound = report is not None and report.verdict == "ok"
+        return _told("good" if is_sound else "note", restored_words(queued.result.summary))
     if queued.state == "cancelled":
         return _told("note", f"Cancelled. {cancelled}")
     if queued.is_cancelled:

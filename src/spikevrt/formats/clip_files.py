@@ -20,6 +20,7 @@ from spikevrt.recording.spike_formats import open_stream
 from spikevrt.recording.stream import PackedStream, SpikeStream
 
 RATIOS = (1, 2, 4, 8)  # frame pixels per spike pixel that are tried
+FEW_ONES = 16  # bytes of value 1 from which a file of nothing else holds no packed bits, of which each is one in eight
 
 
 @dataclass(frozen=True)
@@ -135,11 +136,12 @@ def spike_streams(
 
 
 def _is_one_byte_a_pixel(path: Path, size: tuple[int, int]) -> bool:
-    """Whether a file holds zeros and ones alone, as many as pixels in some ticks: unpacked, not one bit a pixel."""
+    """Whether a file holds zeros and at least a few ones, as many as pixels in some ticks: so unpacked bits."""
     num_bytes = path.stat().st_size
     if num_bytes == 0 or num_bytes % (size[0] * size[1]):
         return False
-    return bool(np.memmap(path, np.uint8, "r").max() <= 1)
+    values = np.memmap(path, np.uint8, "r")
+    return bool(values.max() == 1 and np.count_nonzero(values) >= FEW_ONES)
 
 
 def source_notes(there: SpikeFiles, streams: Sequence[SpikeStream]) -> dict[str, str]:

@@ -25,9 +25,9 @@ from spikevrt.recording.stream import check_edges
 if TYPE_CHECKING:
     from jaxtyping import Float, Num, UInt, UInt8, UInt32
 
-LEAST_TICKS_PER_BIN, MOST_TICKS = 4, 4096  # of an exposure the most
+MOST_TICKS = 4096  # of an exposure
 MOST_RATE = 64  # counts over a number up to this are told
-LOOKED_AT = 3  # files of a clip that tell what its values are
+LOOKED_AT = 5  # files of a clip that tell what its values are
 TOLERANCE = 0.01  # of a count + 1: what float16 leaves of log1p
 
 
@@ -115,7 +115,7 @@ class VoxelStream:
         if counts.min(initial=0) < 0 or counts.max(initial=0) > self.ticks_per_bin:
             raise ValueError(
                 f"{self.path}: {counts.min():g} to {counts.max():g} spikes in a bin; allowed: 0 to "
-                f"{self.ticks_per_bin}, twice what the files looked at hold"
+                f"{self.ticks_per_bin}, half as many again as the files looked at hold"
             )
         return (counts[:, ::-1] if self.bottom_up else counts).astype(np.uint8)
 
@@ -131,10 +131,10 @@ def open_voxels(
     shape = voxel_shape(paths[0])
     looked_at = [paths[round(i)] for i in np.linspace(0, len(paths) - 1, min(len(paths), LOOKED_AT))]
     values, most = _told(looked_at, mean, std)
-    ticks_per_bin = max(LEAST_TICKS_PER_BIN, 1 << (2 * most - 1).bit_length())
+    ticks_per_bin = most + max(1, most // 2)  # a little more than was seen: there may be brighter exposures
     if shape[0] * ticks_per_bin > MOST_TICKS:
         raise ValueError(
-            f"{paths[0]}: up to {most} spikes in each of {shape[0]} bins; allowed: {MOST_TICKS // 2 // shape[0]}. "
+            f"{paths[0]}: up to {most} spikes in each of {shape[0]} bins; allowed: {2 * MOST_TICKS // 3 // shape[0]}. "
             "Packed bits that were read as bytes look so; read the spike files (--voxels raw), or make the voxels again"
         )
     return tuple(VoxelStream(path, values, shape, ticks_per_bin, bottom_up) for path in paths)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, NamedTuple
 
 from spikevrt.migrate.rules import (
@@ -58,6 +59,7 @@ from spikevrt.migrate.rules import (
     steps,
     steps_or_none,
     switch,
+    val_split,
     voxels,
     warmup,
     whole,
@@ -112,7 +114,7 @@ KEYS: tuple[Key, ...] = (
     Key(("DATA.TRAIN_ROOT",), DATASET, root_above("train"), "the folder above"),
     Key(("DATA.VAL_ROOT",), DATASET, root_above("val"), "the folder above"),
     Key(TRAIN_SPLIT, (), Only(("train",)), WHOLE_LAYOUT),
-    Key(("DATA.VAL_SPLIT",), (), Only(("val", "test")), WHOLE_LAYOUT),
+    Key(("DATA.VAL_SPLIT",), (), val_split, WHOLE_LAYOUT),
     Key(("DATA.BLUR_DIR",), (), Only(("blur",)), WHOLE_LAYOUT),
     Key(("DATA.SHARP_DIR", "DATA.GT_DIR"), (), Only(("sharp",)), WHOLE_LAYOUT),
     Key(("DATA.SPIKE_DIR",), (), Only(("spike",)), WHOLE_LAYOUT),
@@ -329,8 +331,9 @@ def older_defaults(old: Others) -> dict[str, Any]:
     defaults: dict[str, Any] = (
         {} if has_structure else {f"MODEL.VRT.{name}": value for name, value in structure.items()}
     )
+    with contextlib.suppress(ValueError):  # CLIP_LEN is no number, which its own line says
+        defaults["MODEL.VRT.WINDOW_SIZE"] = [clip_frames(old), 8, 8]
     defaults |= {
-        "MODEL.VRT.WINDOW_SIZE": [clip_frames(old), 8, 8],
         "MODEL.VRT.USE_CHECKPOINT_ATTN": True,
         "MODEL.VRT.USE_CHECKPOINT_FFN": True,
         "MODEL.SPIKE_ENCODER.NUM_BLOCKS": 2,

@@ -168,6 +168,15 @@ def root_above(split: str) -> Rule:
     return rule
 
 
+def val_split(value: Any, others: Others) -> None:
+    """The layout's second split is val, without it test."""
+    root = _first(ROOT, others, "")
+    if value not in ("val", "test"):
+        raise ValueError("possible here: val, test")
+    if value == "test" and os.path.isdir(f"{root}/val"):
+        raise ValueError(f"{root} has val, too, which is read before test; move the one that is not meant")
+
+
 def bins(value: Any, others: Others) -> Settings:
     """The number of bins, and how ticks fall into them: the older loader's int(t * K / T)."""
     number, binning = whole(value, others), "start"
@@ -348,7 +357,7 @@ def run_folder(value: Any, others: Others) -> str:
     if folder is None:
         folder, name = _first(RUNS_FOLDER, others, "runs"), name or "run"
     path = PurePosixPath(text(folder, others))
-    return str(path if name is None or path.name == name else path / text(name, others))
+    return str(path if name is None or path.name == str(name) else path / text(str(name), others))
 
 
 def gpus(value: Any, others: Others) -> int:

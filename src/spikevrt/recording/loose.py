@@ -153,7 +153,11 @@ def _times(
             if other != name and getattr(stated, other) not in (None, False):
                 raise ValueError(f"{other}: not with {name}, which tells when each frame was exposed")
         numbers, notes = (tuple(range(info.num_frames)), {}) if info is not None else frame_numbers(images)
-        times = table_times(file, numbers, rate_hz) if name == "timestamps" else trigger_times(file, numbers, num_ticks)
+        times = (
+            table_times(Path(file), numbers, rate_hz)
+            if name == "timestamps"
+            else trigger_times(Path(file), numbers, num_ticks)
+        )
         return replace(times, notes=notes)
     if info is not None:
         return video_times(frames, info, rate_hz, stated)

@@ -194,8 +194,8 @@ def expose(
             raise ValueError(
                 f"exposure: frame {before.frame_idx} is exposed beyond the start of the next; allowed: less"
             )
-    _tell_stream(exposures, rate_hz, stream_ticks, stream_name, notes)
-    return exposures, notes
+    note = stream_note(exposures, float(rate_hz), stream_ticks, stream_name)
+    return exposures, notes if note is None else {**notes, "stream": note}
 
 
 def _lengths(times: FrameTimes, stated: Stated, rate_hz: Fraction, most: int, notes: dict[str, str]) -> list[int]:
@@ -231,15 +231,17 @@ def _lengths(times: FrameTimes, stated: Stated, rate_hz: Fraction, most: int, no
     return [ticks] * num
 
 
-def _tell_stream(
-    exposures: Sequence[Exposure], rate_hz: Fraction, stream_ticks: int, name: str, notes: dict[str, str]
-) -> None:
-    """What the stream covers of the frames, and what it has besides."""
-    rate, first, last = float(rate_hz), exposures[0], exposures[-1]
+def stream_note(exposures: Sequence[Exposure], rate_hz: float, stream_ticks: int, name: str) -> str | None:
+    """What the stream does not cover of the frames, or has besides; None: nothing to speak of.
+
+    Raises:
+        ValueError: most frames lie outside.
+    """
+    first, last = exposures[0], exposures[-1]
     outside = [one.frame_idx for one in exposures if not one.is_inside(stream_ticks)]
     told = (
-        f"{name} has {stream_ticks} ticks ({stream_ticks / rate:.4g} s at {rate:g} a second), the frames lie at ticks "
-        f"{first.start_tick} to {last.stop_tick} ({(last.stop_tick - first.start_tick) / rate:.4g} s)"
+        f"{name} has {stream_ticks} ticks ({stream_ticks / rate_hz:.4g} s at {rate_hz:g} a second), the frames lie at "
+        f"ticks {first.start_tick} to {last.stop_tick} ({(last.stop_tick - first.start_tick) / rate_hz:.4g} s)"
     )
     if len(outside) > MOST_OUTSIDE * len(exposures):
         raise ValueError(
@@ -248,9 +250,10 @@ def _tell_stream(
         )
     step = exposures[1].start_tick - first.start_tick if len(exposures) > 1 else first.num_ticks
     if outside:
-        notes["stream"] = f"{told}: {len(outside)} of {len(exposures)} frames lie outside and have no spikes"
-    elif stream_ticks - last.stop_tick > step:
-        notes["stream"] = f"{told}: {stream_ticks - last.stop_tick} ticks behind the last frame are not used"
+        return f"{told}: {len(outside)} of {len(exposures)} frames lie outside and have no spikes"
+    if stream_ticks - last.stop_tick > step:
+        return f"{told}: {stream_ticks - last.stop_tick} ticks behind the last frame are not used"
+    return None
 
 
 def _stated_period(stated: Stated, rate_hz: Fraction) -> Fraction | None:

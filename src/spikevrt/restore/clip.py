@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from spikevrt import runtime
@@ -100,6 +101,10 @@ def restore_clip(
     if voxels is not None:
         ratio = voxel_ratio(height, width, voxels.shape[-2], voxels.shape[-1])
         multiple *= ratio  # so that the voxels, too, can be halved as often as the frames
+        beyond = (0, voxels.shape[-1] * ratio - width, 0, voxels.shape[-2] * ratio - height)
+        if any(beyond):  # the last voxels are filled, so that mirrored frames and voxels stay together
+            frames = F.pad(frames, beyond, mode="replicate")
+            still = None if still is None else F.pad(still, beyond, mode="replicate")
     padded_height = padded_size(height, multiple=multiple, minimum=network.min_size_px)
     padded_width = padded_size(width, multiple=multiple, minimum=network.min_size_px)
     min_frames = network.min_frames

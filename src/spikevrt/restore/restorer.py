@@ -359,6 +359,8 @@ def check_spikes(info: WeightsInfo, recording: Recording) -> None:
         for index in looked_at
     ]
     density = sum(means) / len(means)
+    if info.voxel_mean == 0:  # of converted weights, whose training set nobody measured
+        return
     if not info.voxel_mean / MAX_DENSITY_RATIO <= density <= info.voxel_mean * MAX_DENSITY_RATIO:
         print(
             f"spikevrt: warning: {recording.root}: spike density {density:.3g} (mean log1p count of a bin) against "

@@ -17,7 +17,7 @@ from spikevrt.recording.frames import list_images
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.video import probe_video
 from spikevrt.simulate.folders import SharpClip
-from spikevrt.simulate.footage import BLENDED_PX, find_weights, with_own_interpolation, with_own_rate
+from spikevrt.simulate.footage import BLENDED_PX, MOST_BETWEEN, find_weights, with_own_interpolation, with_own_rate
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import LAYERS_FROM, is_photo, sha256_source, simulate_recording
 
@@ -202,4 +202,6 @@ def motion_in_words(recordings: Sequence[Recording]) -> str | None:
         words += f", with {factor} in the place of each {apart_px:.1f}"
     if apart_px <= BLENDED_PX:
         return words
-    return f"{words}: blended between, so edges are double; --interpolate puts frames between (0: as many as it takes)"
+    more = "--interpolate puts frames between (0: as many as it takes)"
+    advice = more if factor < MOST_BETWEEN else "allowed: a smaller view, or footage with less motion"
+    return f"{words}: blended between, so edges are double; {advice}"

@@ -3,7 +3,10 @@
 PHOTOS is a folder of photographs. Each becomes a recording of five 128 x 96 frames and 64 x 48 spikes, 64 ticks an
 exposure, under every condition of CLEAN: nothing is wrong with those, so every refusal is a false alarm. Then each
 fault of FAULTS is put into each of them. Prints two tables in Markdown: false alarms, and faults that were found.
-`python benchmarks/health_gate.py --cost` prints instead what a check of large recordings costs.
+
+`--rigs SENSOR` prints instead how rigs are judged (RIGS; 128 ticks an exposure): registered ones, shifted and turned
+ones, late and drifting clocks, other scenes, transposed streams. `--tolerance` prints what shifts and offsets cost the
+weights that ship, which is what the gate's limits are made of; `--cost` what a check of large recordings costs.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import platform
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +26,16 @@ import numpy as np
 import torch
 
 from spikevrt.align.health import HealthReport, check_health
-from spikevrt.recording.frames import list_images, write_image
+from spikevrt.evaluate.metrics import psnr_rgb
+from spikevrt.recording.frames import list_images, to_float, write_image
 from spikevrt.recording.loose import loose_recording
-from spikevrt.recording.recording import Recording
+from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.recording.stream import PackedStream, count_slices
-from spikevrt.simulate.setup import SimulateOptions, sensor_preset
+from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.restorer import Restorer
+from spikevrt.shipped import DEFAULT, REFERENCE, find
+from spikevrt.simulate.setup import RigConfig, SimulateOptions, sensor_preset
 from spikevrt.simulate.synthesise import simulate_recording
 
 Image = Callable[[np.ndarray], np.ndarray]
@@ -163,7 +170,120 @@ FAULTS: tuple[tuple[str, str, Callable[[np.ndarray], None] | None, tuple[slice, 
     ("17 ticks missing in the middle", "gaps", gap, (slice(None), slice(None)), None),
     ("20 ticks of offset", "time offset", late, (slice(None), slice(None)), None),
 )
-EXPECTED = {"orientation": ("refused",), "channel order": ("refused",), "empty ticks": ("warning", "refused")}
+FOUND_BY_NAME = ("dead pixels", "hot pixels", "stuck pixels")  # they are filled, and ok then; empty ticks are told
+
+
+def is_found(report: HealthReport, name: str) -> bool:
+    """Whether the finding says that something is wrong: it refuses, asks, or counts pixels or ticks."""
+    finding = report.finding(name)
+    counted = finding.numbers.get("num_pixels" if name in FOUND_BY_NAME else "num_empty", 0.0)
+    return finding.verdict == "bad" or counted > 0 or (name == "gaps" and bool(finding.numbers["num_gaps"]))
+
+
+MARGIN_TICKS = 64  # of spikes around the exposures
+# name, folder, how the spike camera stands, of which the recording says nothing
+RIGS = (
+    ("as it should be", "zero", RigConfig(margin_ticks=MARGIN_TICKS)),
+    ("0.5 px beside", "half", RigConfig(margin_ticks=MARGIN_TICKS, shift_x_px=-0.3, shift_y_px=0.4)),
+    ("1 px beside", "one", RigConfig(margin_ticks=MARGIN_TICKS, shift_x_px=1.0)),
+    ("turned by 1.2 degrees, 2 % larger, shifted: 2.2 px", "rot",
+     RigConfig(margin_ticks=MARGIN_TICKS, rotate_deg=-1.2, scale=1.02, shift_x_px=1.5, shift_y_px=-1.0)),
+)  # fmt: skip
+
+
+def delayed(recording: Recording, first: float, last: float) -> Recording:
+    """The exposures told to begin so many ticks too early: the first frame by `first`, the last by `last`."""
+    num = recording.num_frames
+    ticks = [round(first + (last - first) * index / (num - 1)) for index in range(num)]
+    exposures = [
+        dataclasses.replace(one, start_tick=one.start_tick - by, stop_tick=one.stop_tick - by)
+        for one, by in zip(recording.exposures, ticks, strict=True)
+    ]
+    return dataclasses.replace(recording, exposures=tuple(exposures))
+
+
+def rig_cases(recording: Recording, other: np.ndarray | None) -> Iterator[tuple[str, str, Recording]]:
+    """Name, the finding that is asked, and what the recording then is; `other`: spikes of another one."""
+    spikes = all_spikes(recording)
+    for columns, rows in ((1, 0), (-4, 3)):
+        moved = altered(recording, np.roll(spikes, (rows, columns), (1, 2)), colour)
+        yield f"{np.hypot(2 * columns, 2 * rows):.0f} px beside", "registration", moved
+    for ticks in (8, 37):
+        yield f"clock {ticks} ticks late", "time offset", delayed(recording, ticks, ticks)
+    yield "offset grows by 32 ticks", "time offset", delayed(recording, -16, 16)
+    yield "transposed", "orientation", altered(recording, spikes.transpose(0, 2, 1), colour)
+    size = (len(spikes), spikes.shape[2], spikes.shape[1])
+    yield "width and height exchanged", "orientation", altered(recording, spikes.reshape(size), colour)
+    if other is not None:
+        yield OTHER_SCENE, "orientation", altered(recording, other, colour)
+
+
+def rigs(photos: Sequence[Path], sensor: str, root: Path, chosen: Sequence[str]) -> None:
+    """Verdicts on recordings of the chosen rigs, which are kept in `root`, and on those that are as they should be with
+    each other fault put into them."""
+    counts: dict[str, list[tuple[str, str]]] = {}
+    last: np.ndarray | None = None
+    for number, photo in enumerate(photos):
+        for name, folder, rig in RIGS:
+            path = root / f"{sensor}_{folder}" / photo.stem
+            if folder not in chosen:
+                continue
+            options = SimulateOptions(
+                frames=5, width=128, height=96, motion_px=(4.0, 8.0, 12.0, 16.0, 24.0)[number % 5], seed=100 + number,
+                sensor=sensor_preset(sensor), rig=rig,
+            )  # fmt: skip
+            if not (path / "recording.json").is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                simulate_recording(photo, path, options)
+            recording = open_recording(path)
+            cases = [(name, "registration", recording)]
+            if rig.is_perfect:
+                cases += rig_cases(recording, last)
+                last = all_spikes(recording)
+            for case, finding, one in cases:
+                report = check_health(one)
+                counts.setdefault(case, []).append((report.verdict, report.finding(finding).verdict))
+    print(f"{len(photos)} pictures, {sensor} sensor\n\n| | bad | cannot tell | ok | bad by the finding asked |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for case, both in counts.items():
+        told = [sum(one == verdict for one, _ in both) for verdict in ("bad", "cannot tell", "ok")]
+        print(f"| {case} | " + " | ".join(map(str, [*told, sum(one == "bad" for _, one in both)])) + " |")
+
+
+def tolerance(photos: Sequence[Path]) -> None:
+    """PSNR (RGB) of what ships, beside shifts of the spikes and offsets of their clock; bright light, two motions."""
+    shifts, ticks, motions = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0), (0, 1, 2, 4, 8, 16, 32), (8.0, 16.0)
+    restorers = {name: Restorer(find(name), RestoreOptions(device="cpu")) for name in (DEFAULT, REFERENCE)}
+    scores: dict[tuple[str, float, str], list[np.ndarray]] = {}
+    for photo in photos:
+        for motion_px in motions:
+            with tempfile.TemporaryDirectory() as folder:
+                cases: list[tuple[str, float, Recording]] = []
+                for shift in shifts:
+                    options = SimulateOptions(
+                        frames=5, width=128, height=96, motion_px=motion_px,
+                        sensor=sensor_preset("bright"),
+                        rig=RigConfig(shift_x_px=shift, margin_ticks=MARGIN_TICKS),
+                    )  # fmt: skip
+                    cases.append(("px", shift, simulate_recording(photo, Path(folder) / str(shift), options)))
+                cases += [("ticks", by, delayed(cases[0][2], -by, -by)) for by in ticks]
+                for name, restorer in restorers.items():
+                    whole = _psnr(cases[0][2], list(restorer.stream(cases[0][2])))
+                    blur = _psnr(cases[0][2], [cases[0][2].read_blur(index) for index in range(5)])
+                    for unit, by, recording in cases:
+                        restored = _psnr(recording, list(restorer.stream(recording)))
+                        scores.setdefault((unit, by, name), []).append(np.array([restored - whole, restored - blur]))
+    print("| | " + " | ".join(f"{name}: against 0 | over the blur" for name in restorers) + " |")
+    print("| --- |" + " ---: |" * 2 * len(restorers))
+    for unit, sizes in (("px", shifts), ("ticks", ticks)):
+        for by in sizes:
+            means = [np.mean(scores[unit, by, name], axis=0) for name in restorers]
+            print(f"| {by:g} {unit} | " + " | ".join(f"{change:+.2f} | {over:+.2f}" for change, over in means) + " |")
+
+
+def _psnr(recording: Recording, frames: Sequence[np.ndarray]) -> float:
+    sharp = torch.stack([to_float(recording.read_sharp(index)) for index in range(recording.num_frames)])
+    return float(psnr_rgb(torch.stack([to_float(frame) for frame in frames]), sharp).mean())
 
 
 def cost(width: int, height: int, num_ticks: int) -> None:
@@ -195,6 +315,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photos", type=Path, nargs="?")
     parser.add_argument("--cost", action="store_true", help="time and memory of large recordings instead")
+    parser.add_argument("--rigs", metavar="SENSOR", help="how rigs are judged instead: bright, lowlight, ideal")
+    parser.add_argument("--keep", type=Path, help="with --rigs: where recordings are kept, and found again")
+    parser.add_argument(
+        "--only", nargs="+", default=[folder for _, folder, _ in RIGS], help="with --rigs: of these alone"
+    )
+    parser.add_argument("--tolerance", action="store_true", help="what shifts and offsets cost instead")
     parser.add_argument("--limit", type=int, help="so many photographs (all)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -205,6 +331,13 @@ def main() -> None:
     if arguments.photos is None:
         parser.error("PHOTOS: a folder of photographs")
     photos = list_images(arguments.photos)[: arguments.limit]
+    if arguments.tolerance:
+        tolerance(photos)
+        return
+    if arguments.rigs:
+        with tempfile.TemporaryDirectory() as root:
+            rigs(photos, arguments.rigs, arguments.keep or Path(root), arguments.only)
+        return
     clean_rows, fault_rows, seconds = [], [], []
     for name, motion_px, sensor, shift, frames in CLEAN:
         reports: list[HealthReport] = []
@@ -228,8 +361,7 @@ def main() -> None:
                         inject(broken)
                     both = change if exchange is None else functools.partial(_after, change, exchange)
                     report = check_health(altered(recording, broken, both))
-                    expected = ("warning",) if is_other else EXPECTED.get(finding, ("repaired", "warning"))
-                    found[fault] = found.get(fault, 0) + (report.finding(finding).verdict in expected)
+                    found[fault] = found.get(fault, 0) + is_found(report, finding)
                     if inject is gap:
                         found[RIGHT_TICK] = found.get(RIGHT_TICK, 0) + (GAP_TICK in report.evidence.scan.breaks)
         clean_rows.append((name, reports))
@@ -240,8 +372,8 @@ def main() -> None:
     print("| nothing is wrong | refused | " + " | ".join(names) + " |")
     print("| --- |" + " ---: |" * (len(names) + 1))
     for name, reports in clean_rows:
-        refused = sum(report.verdict == "refused" for report in reports)
-        others = [sum(report.finding(one).verdict != "ok" for report in reports) for one in names]
+        refused = sum(report.verdict == "bad" for report in reports)
+        others = [sum(is_found(report, one) for report in reports) for one in names]
         print(f"| {name} | {refused} | " + " | ".join(map(str, others)) + " |")
     print(f"\n| found, of {len(photos)} | " + " | ".join(name for name, _ in fault_rows) + " |")
     print("| --- |" + " ---: |" * len(fault_rows))

@@ -125,7 +125,7 @@ def test_a_recording_whose_spikes_fit_its_frames_has_no_warning(tmp_path: Path) 
 
 def test_flipped_rows_are_noticed(tmp_path: Path) -> None:
     lines = _look(_recording(tmp_path / "a", flipped=True))
-    assert _has(lines, "refused: orientation: the spikes fit the frames with rows flipped")
+    assert _has(lines, "bad: orientation: the spikes fit the frames with rows flipped")
 
 
 def test_an_exchanged_spike_file_is_noticed(tmp_path: Path) -> None:

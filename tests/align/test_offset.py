@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from spikevrt.align.findings import judge_offset
+from spikevrt.align.findings import Finding, judge_offset
 from spikevrt.align.health import check_health
-from spikevrt.align.pairing import OffsetHint
+from spikevrt.align.misfit import TimeOffset
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.recording import Recording, with_alignment
+from spikevrt.recording.stream import SpikeStream
 from spikevrt.simulate.setup import RigConfig, SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
 
 PHOTO = Path(__file__).resolve().parents[2] / "src" / "spikevrt" / "assets" / "coffee.jpg"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """The ticks of a stream from `first` to `last`, alone."""
+
+    whole: SpikeStream
+    first: int
+    last: int
+    files: tuple[Path, ...] = ()
+
+    @property
+    def height(self) -> int:
+        return self.whole.height
+
+    @property
+    def width(self) -> int:
+        return self.whole.width
+
+    @property
+    def num_ticks(self) -> int:
+        return self.last - self.first
+
+    def read(self, start_tick: int, stop_tick: int) -> np.ndarray:
+        return self.whole.read(self.first + start_tick, self.first + stop_tick)
+
+    def count(self, edges: Sequence[int]) -> np.ndarray:
+        return self.whole.count([self.first + edge for edge in edges])
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +59,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
 @pytest.mark.parametrize("offset", [-16, -8, 8, 16])
 def test_an_offset_is_told_to_a_tick_or_two(recording: Recording, offset: int):
     finding = check_health(with_alignment(recording, Alignment(offset_ticks=-offset))).finding("time offset")
-    assert finding.verdict == "warning"
+    assert finding.verdict == "bad" and "run `spikevrt align" in finding.sentence
     assert abs(finding.numbers["offset_ticks"] - offset) < 2
     assert finding.numbers["error_ticks"] < 2
     assert ("later" if offset > 0 else "earlier") in finding.sentence
@@ -44,36 +74,72 @@ def test_cameras_that_are_two_pixels_apart_do_not_hide_an_offset(recording: Reco
     read = Recording.read_blur
     monkeypatch.setattr(Recording, "read_blur", lambda self, index: np.roll(read(self, index), 4, axis=1))
     finding = check_health(with_alignment(recording, Alignment(offset_ticks=-16))).finding("time offset")
-    assert finding.verdict == "warning" and abs(finding.numbers["offset_ticks"] - 16) < 3
+    assert finding.verdict == "bad" and abs(finding.numbers["offset_ticks"] - 16) < 3
 
 
-def test_without_ticks_beyond_the_exposures_it_cannot_be_told(recording: Recording):
-    alone = dataclasses.replace(recording, exposures=recording.exposures[:1], blur=recording.blur[:1])
-    early = with_alignment(alone, Alignment(offset_ticks=-80))
-    assert check_health(early).finding("time offset").sentence.startswith("cannot tell")
+@pytest.mark.parametrize("growth", [-48, 32])
+def test_an_offset_that_grows_is_told_though_its_mean_is_zero(recording: Recording, growth: int):
+    shifts = [round(growth * (index / 4 - 0.5)) for index in range(5)]
+    wrong = dataclasses.replace(
+        recording,
+        exposures=tuple(
+            dataclasses.replace(one, start_tick=one.start_tick - shift, stop_tick=one.stop_tick - shift)
+            for one, shift in zip(recording.exposures, shifts, strict=True)
+        ),
+    )
+    finding = check_health(wrong).finding("time offset")
+    assert finding.verdict == "bad" and "the offset grows by" in finding.sentence
+    assert abs(finding.numbers["growth_ticks"] - growth) < 4 and abs(finding.numbers["offset_ticks"]) < 3
 
 
-def hint(*ticks: float, correlation: float = 0.9, at_0: float = 0.89) -> OffsetHint:
-    return OffsetHint(np.array(ticks, float), 128, correlation, at_0)
+def test_without_ticks_beyond_the_exposures_a_recording_tells_by_shorter_windows(recording: Recording):
+    assert recording.spikes is not None
+    exposures = (recording.exposures[0], *recording.exposures[3:])
+    first = exposures[0].start_tick
+
+    def moved(by: int) -> Finding:
+        """Three exposures with a stream that begins with the first of them and ends with the last."""
+        cut = dataclasses.replace(recording, spikes=Cut(recording.spikes, first, exposures[-1].stop_tick))
+        there = [dataclasses.replace(e, start_tick=e.start_tick - by, stop_tick=e.stop_tick - by) for e in exposures]
+        kept = dataclasses.replace(cut, exposures=tuple(there), blur=(recording.blur[0], *recording.blur[3:]))
+        return check_health(kept).finding("time offset")
+
+    assert moved(first).numbers["offset_ticks"] == pytest.approx(0, abs=4)
+
+
+def test_one_frame_cannot_tell_an_offset_and_says_what_could(recording: Recording):
+    finding = check_health(with_alignment(recording.chosen([2]), Alignment(offset_ticks=-16))).finding("time offset")
+    assert (
+        finding.verdict == "cannot tell" and "three or more, each with another motion, would tell" in finding.sentence
+    )
+
+
+def judged(*ticks: float) -> Finding:
+    frames = tuple(range(len(ticks)))
+    return judge_offset(TimeOffset(np.array(ticks, float), frames, np.array(frames) * 160.0, 128, 0.9, 0.89), Path("a"))
 
 
 def test_frames_that_do_not_agree_tell_no_offset():
-    assert judge_offset(hint(8, 9, 8, 7, 8)).verdict == "warning"
-    scattered = judge_offset(hint(40, -20, 10, -5, 15))
-    assert scattered.verdict == "ok" and scattered.sentence.startswith("cannot tell: 8.0 +- 10.1 ticks")
+    assert judged(8, 9, 8, 7, 8).verdict == "bad"
+    scattered = judged(40, -20, 10, -5, 15)
+    assert scattered.verdict == "cannot tell" and "8.0 +- 10.1 ticks later" in scattered.sentence
 
 
-def test_three_frames_must_agree_better_than_five():
-    assert judge_offset(hint(10, 13, 7)).verdict == "ok"  # 10 +- 1.7
-    assert judge_offset(hint(10, 13, 7, 10, 10)).verdict == "warning"  # 10 +- 0.95
-    assert judge_offset(hint(10, 10.5, 9.5)).verdict == "warning"
+def test_the_fewer_frames_the_better_they_must_agree():
+    assert judged(10, 13, 7).verdict == "cannot tell"  # 10 +- 1.7
+    assert judged(10, 13, 7, 10, 10).verdict == "bad"  # 10 +- 0.95
+    assert judged(10, 10.5, 9.5).verdict == "bad"
+    assert judged(10, 10.5).verdict == "cannot tell" and judged(10, 10.05).verdict == "bad"
+    assert judged(0, 0).verdict == "cannot tell" and judged(0, 0, 0).verdict == "ok"
 
 
-def test_one_frame_tells_by_what_it_gains():
-    assert judge_offset(hint(16, correlation=0.93)).verdict == "warning"
-    assert judge_offset(hint(16)).verdict == "ok"
+def test_a_thirtysecond_of_the_exposure_is_tolerated():
+    assert judged(3.9, 3.9, 3.9).verdict == "ok"
+    assert judged(4.1, 4.1, 4.1).verdict == "bad"
 
 
-def test_a_thirtysecond_of_the_exposure_is_no_news():
-    assert judge_offset(hint(3.9, 3.9, 3.9)).verdict == "ok"
-    assert judge_offset(hint(4.1, 4.1, 4.1)).verdict == "warning"
+def test_two_agreeing_halves_of_a_growing_offset_are_bad_and_a_scatter_that_grows_by_chance_is_not():
+    assert (
+        judged(-20, -10, 0, 10, 20).verdict == "bad" and "grows by 40.0 +- 0.0" in judged(-20, -10, 0, 10, 20).sentence
+    )
+    assert judged(-4, 3, -2, 2, 4).verdict == "ok"

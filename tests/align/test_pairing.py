@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spikevrt.align.findings import judge_orientation, judge_registration
+from spikevrt.align.misfit import displacement
 from spikevrt.align.pairing import (
     LUMINANCE_3,
     ORIENTATIONS,
@@ -108,6 +110,11 @@ def test_real_pairs_are_upright_and_never_told_to_be_bgr(shared: Path) -> None:
         assert int(scores.argmax()) == 0 and scores[0] > 0.85 and np.sort(scores)[-2] < 0.3, file.name
         evidence = colour_evidence(Pairs((0,), 0.8 * (rate / rate.max())[None], light[None], np.zeros_like(rate)[None]))
         assert evidence is None or evidence.ratio > 0, file.name
+        pairs = Pairs((0,), (rate / rate.max())[None], light[None], np.zeros_like(rate)[None])
+        beside = displacement(pairs, np.ones(rate.shape, dtype=bool), frame_px=2.0)
+        assert beside is not None and beside.correlation > 0.9
+        assert judge_orientation(scores[None], 0.9, beside, None).verdict == "ok", file.name
+        assert beside.px < 6 and (judge_registration(beside, file).verdict != "bad" or beside.px > 2), file.name
 
 
 @pytest.mark.parametrize(("width", "ratio"), [(641, 4), (101, 3), (96, 2)])

@@ -278,17 +278,19 @@ def test_a_recording_whose_blurry_pictures_are_all_damaged_is_refused_with_the_r
         prepare([path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0, progress=damage)
 
 
-def test_a_warning_of_the_gate_is_told_in_one_line(
+def test_what_the_gate_cannot_tell_is_said_in_one_line(
     recording_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    whole = open_recording(recording_folder)
-    spikes = whole.spikes.read(0, whole.num_ticks)
-    spikes[30] = 0
-    with SpikeWriter(whole.spikes.path, whole.spikes.geometry) as writer:
-        writer.append(spikes)
+    sidecar = recording_folder / "recording.json"
+    values = json.loads(sidecar.read_text())
+    values["exposures"], values["frames"]["count"] = values["exposures"][:1], 1
+    sidecar.write_text(json.dumps(values))
+    for index in (1, 2):
+        for folder in ("blur", "sharp"):
+            (recording_folder / folder / f"{index:06}.png").unlink()
     prepare([recording_folder], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
     told = capsys.readouterr().err
-    assert told.startswith(f"spikevrt: {recording_folder}: warning: empty ticks: 1 of 65 ticks hold no spike")
+    assert told.startswith(f"spikevrt: {recording_folder}: cannot tell: time offset: ")
     assert told.count("\n") == 1
 
 

@@ -1,6 +1,8 @@
 """From measured facts to verdicts: one function a finding, each one sentence that says what to do.
 
-Nothing is read here. Every number is finite: what cannot be measured is left out, and the sentence says "cannot tell".
+"ok": nothing that the shipped weights do not tolerate. "bad": more than that, for certain; it refuses, and the sentence
+names what mends it. "cannot tell": neither is certain; the sentence says what would tell. docs/health.md has what the
+weights tolerate. Nothing is read here; every number is finite, and what cannot be measured is left out.
 
 Dimension key: F sampled frames, T scanned ticks.
 """
@@ -14,14 +16,17 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from spikevrt.align.defects import Scan
-from spikevrt.align.pairing import ORIENTATIONS, ColourEvidence, OffsetHint
+from spikevrt.align.misfit import LEAST_FRAMES, Displacement, TimeOffset
+from spikevrt.align.pairing import MATCHED, ORIENTATIONS, ColourEvidence
 from spikevrt.recording.sidecar import Exposure
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jaxtyping import Float
 
-Verdict = Literal["ok", "repaired", "warning", "refused"]
-VERDICTS: tuple[Verdict, ...] = ("ok", "repaired", "warning", "refused")  # the worst last
+Verdict = Literal["ok", "cannot tell", "bad"]
+VERDICTS: tuple[Verdict, ...] = ("ok", "cannot tell", "bad")  # the worst last
 
 FULL_RATE = 0.98  # above it almost nothing is known about the light
 SPARSE_RATE = 0.001
@@ -29,23 +34,37 @@ MANY_BAD, TOO_MANY_BAD = 0.05, 0.2  # of all pixels
 GAIN_RANGE = (0.75, 1.34)  # about the gain that recordings are simulated at, and the shipped weights are trained at
 GAIN_DRIFT = 1.25
 FIT, MARGIN = 0.3, 0.12  # of orientation scores
-STEADY = 0.5  # a picture of the spikes that resembles itself so well ought to resemble the frames
+SAME = 0.75  # of the spikes' likeness to themselves: the same scene resembles the frames better
 TURNED, TURN_ERRORS = -0.4, 4.0  # of the colours' ratio: this far from +1, and so many standard errors below 0
 MOST_EMPTY = 1 / 3
 LEAST_PER_TICK = 15  # spikes a tick; with fewer an empty tick may be chance
-OFFSET_GAIN = 0.02  # of the correlation, for a hint at a time offset by one or two frames
-AGREEMENT = {3: 9.92, 4: 5.84, 5: 4.60}  # frames: standard errors that chance exceeds once in 100 (Student's t)
-LEAST_OFFSET = 1 / 32  # of an exposure: less moves nothing by more than a fraction of the blur
+TOLERATED_PX, HARMFUL_PX = (
+    0.5,
+    1.0,
+)  # of displacement: bad is surely more than the first, ok surely less than the second
+TOLERATED_SHARE, HARMFUL_SHARE = 1 / 32, 1 / 16  # of an exposure: the same of a time offset
+TOLERATED_TICKS, HARMFUL_TICKS = 1, 3  # of a short exposure: fewer ticks are not measured so well
+SURE = 2.6  # standard errors: one-sided, 1 in 100 (Student's t of 15 parts)
+AGREEMENT = {
+    2: 63.66,
+    3: 9.92,
+    4: 5.84,
+    5: 4.60,
+}  # frames: standard errors that chance exceeds once in 100 (Student's t)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: the verdict, the numbers behind it, and one sentence."""
+    """One thing that was looked at: the verdict, one sentence, and the numbers behind it.
+
+    `matters` is False where not to know it is no reason to doubt the recording (the order of channels of a grey scene).
+    """
 
     name: str
     verdict: Verdict
     sentence: str
     numbers: dict[str, float] = field(default_factory=dict)
+    matters: bool = True
 
     def __post_init__(self) -> None:
         assert all(np.isfinite(value) for value in self.numbers.values()), self
@@ -55,12 +74,13 @@ def judge_spikes(scan: Scan) -> Finding:
     rate = float(scan.counts.mean() / scan.num_ticks)
     numbers = {"mean_rate": rate, "num_ticks": float(scan.num_ticks)}
     if rate == 0:
-        return Finding("spikes", "refused", f"no spike in {scan.num_ticks} ticks: the wrong file or format", numbers)
+        return Finding("spikes", "bad", f"no spike in {scan.num_ticks} ticks: the wrong file or format", numbers)
     if rate >= FULL_RATE:
         sentence = f"{rate:.3f} of all pixels fire at every tick, so the light is not known; capture with less light"
-        return Finding("spikes", "refused", sentence, numbers)
+        return Finding("spikes", "bad", sentence, numbers)
     if rate < SPARSE_RATE:
-        return Finding("spikes", "warning", f"only {rate:.6f} spikes per pixel and tick: hardly any light", numbers)
+        sentence = f"only {rate:.6f} spikes per pixel and tick: hardly any light; a brighter recording would tell"
+        return Finding("spikes", "cannot tell", sentence, numbers)
     return Finding("spikes", "ok", f"{rate:.4f} spikes per pixel and tick", numbers)
 
 
@@ -71,32 +91,31 @@ def judge_pixels(name: str, num_bad: int, num_pixels: int, meaning: str) -> Find
         return Finding(name, "ok", "none", numbers)
     if share > TOO_MANY_BAD:
         sentence = f"{num_bad} of {num_pixels} {meaning}: too many to fill from their neighbours"
-        return Finding(name, "refused", sentence, numbers)
+        return Finding(name, "bad", sentence, numbers)
     sentence = f"{num_bad} of {num_pixels} {meaning}; filled from their neighbours"
     if share > MANY_BAD:
-        return Finding(name, "warning", f"{sentence}, which is a guess for so many", numbers)
-    return Finding(name, "repaired", sentence, numbers)
+        sentence += ", which is a guess for so many; an evenly lit, moving scene would tell whether they are broken"
+        return Finding(name, "cannot tell", sentence, numbers)
+    return Finding(name, "ok", sentence, numbers)
 
 
 def judge_gain(gains: Float[np.ndarray, " F"]) -> Finding:
     known = gains[np.isfinite(gains)]
     if not len(known):
-        return Finding("gain", "ok", "cannot tell: no part of the frames is neither dark nor saturated")
+        sentence = "no part of the frames is neither dark nor saturated; such a part would tell"
+        return Finding("gain", "cannot tell", sentence, matters=False)
     gain = float(np.median(known))
-    numbers = {"spikes_per_tick_at_full_light": gain}
-    if GAIN_RANGE[0] <= gain <= GAIN_RANGE[1]:
-        return Finding("gain", "ok", f"about {gain:.2f} spikes per tick at full light", numbers)
-    sentence = (
-        f"about {gain:.2f} spikes per tick at full light, where simulated recordings have 1; "
-        "use weights trained with normalize: density, which evens it out"
-    )
-    return Finding("gain", "warning", sentence, numbers)
+    sentence = f"about {gain:.2f} spikes per tick at full light"
+    if not GAIN_RANGE[0] <= gain <= GAIN_RANGE[1]:
+        sentence += ", where simulated recordings have 1; weights trained with normalize: density even it out"
+    return Finding("gain", "ok", sentence, {"spikes_per_tick_at_full_light": gain})
 
 
 def judge_density(gains: Float[np.ndarray, " F"], frames: Sequence[int]) -> Finding:
     is_known = np.isfinite(gains) & (gains > 0)
     if is_known.sum() < 2:
-        return Finding("density", "ok", "cannot tell: fewer than two frames have a gain")
+        sentence = "fewer than two frames have a gain; more of them, neither dark nor saturated, would tell"
+        return Finding("density", "cannot tell", sentence, matters=False)
     known, numbers_of = gains[is_known], np.asarray(frames)[is_known]
     low, high = int(known.argmin()), int(known.argmax())
     drift = float(known[high] / known[low])
@@ -105,55 +124,86 @@ def judge_density(gains: Float[np.ndarray, " F"], frames: Sequence[int]) -> Find
         return Finding("density", "ok", f"spikes per light vary by {100 * (drift - 1):.0f} % between frames", numbers)
     sentence = (
         f"spikes per light vary {drift:.2f} times, from frame {numbers_of[low]} to frame {numbers_of[high]}: the "
-        "colour camera's exposure is not fixed, ticks are lost, or the times are wrong; normalize: density evens it out"
+        "colour camera's exposure is not fixed, or ticks are lost, or the times are wrong; footage at a fixed exposure "
+        "would tell"
     )
-    return Finding("density", "warning", sentence, numbers)
+    return Finding("density", "cannot tell", sentence, numbers)
 
 
-def judge_orientation(scores: Float[np.ndarray, "F 8"], steadiness: float) -> Finding:
-    """`steadiness`: how well the spikes' picture resembles itself, one half of the exposure against the other."""
+def judge_orientation(
+    scores: Float[np.ndarray, "F 8"],
+    steadiness: float,
+    found: Displacement | None,
+    other_size: tuple[str, float] | None,
+) -> Finding:
+    """`steadiness`: how well the spikes' picture resembles itself, one half of the exposure against the other;
+    `other_size`: another reading of the spikes and how well it fits the frames."""
+    name = "orientation"
     is_known = np.isfinite(scores).all(axis=1)
     if not is_known.any():
-        return Finding("orientation", "ok", "cannot tell: the spikes or the frames are flat")
+        sentence = "the spikes or the frames are flat; a scene with structure would tell"
+        return Finding(name, "cannot tell", sentence)
     known = scores[is_known]
     mean = known.mean(axis=0)
     order = np.argsort(mean)[::-1]
     best, upright = int(order[0]), float(mean[0])
     numbers = {"upright": upright, "best": float(mean[best]), "second": float(mean[order[1]])}
-    if mean[best] < FIT and steadiness >= STEADY:
-        sentence = (
-            f"the spikes resemble the frames in none of the eight orientations (best correlation {mean[best]:.2f}): "
-            "another scene, other times, or a wrong size"
-        )
-        return Finding("orientation", "warning", sentence, numbers)
-    if best == 0:
-        told = f"upright (correlation {upright:.2f}, the next {numbers['second']:.2f})"
-        return Finding("orientation", "ok", told if upright >= FIT else f"cannot tell: {told}", numbers)
+    told = f"upright (correlation {upright:.2f}, the next {max(mean[1:]):.2f})"
+    if found is not None and found.correlation >= max(MATCHED, mean[best] + MARGIN):  # upright, but far beside
+        return Finding(name, "ok", told, numbers)
+    turned = ORIENTATIONS[best]
+    sentence = f"the spikes fit the frames with {turned} (correlation {mean[best]:.2f}, upright {upright:.2f})"
     lead = float(mean[best] - mean[order[1]])
-    always = bool((known[:, best] > known[:, 0]).all())
-    name = ORIENTATIONS[best]
-    sentence = f"the spikes fit the frames with {name} (correlation {mean[best]:.2f}, upright {upright:.2f})"
     is_certain = (lead >= MARGIN and mean[best] >= FIT) or mean[best] >= 2 * FIT
-    if is_certain and mean[best] - upright >= 2 * MARGIN and always:
-        return Finding("orientation", "refused", f"{sentence}; state the order of rows, or turn the spikes", numbers)
-    if mean[best] - upright >= MARGIN and mean[best] >= FIT:
-        return Finding("orientation", "warning", f"{sentence}; look at the preview", numbers)
-    return Finding("orientation", "ok", f"cannot tell: {sentence}, too little to decide", numbers)
+    if best != 0 and is_certain and mean[best] - upright >= 2 * MARGIN and (known[:, best] > known[:, 0]).all():
+        sentence += "; state the order of rows, or turn the spikes (`spikevrt convert`)"
+        return Finding(name, "bad", sentence, numbers)
+    if mean[best] < min(FIT, SAME * steadiness):
+        alone = f"the spikes resemble the frames in none of the eight orientations (best correlation {mean[best]:.2f}"
+        alone += f", and themselves {steadiness:.2f}): another scene, other times, or a wrong size"
+        if other_size is not None:
+            alone += f"; read as {other_size[0]} pixels they fit ({other_size[1]:.2f}): state that width and height"
+        else:
+            alone += "; pair the files that belong together, or look at the sizes that fit with `spikevrt inspect`"
+        return Finding(name, "bad", alone, numbers)
+    if best == 0 and upright >= FIT:
+        return Finding(name, "ok", told, numbers)
+    more = "a scene with more structure, or more light, would tell"
+    if best == 0:
+        return Finding(name, "cannot tell", f"{told}; {more}", numbers)
+    return Finding(name, "cannot tell", f"{sentence}, too little to decide; {more}", numbers)
+
+
+def judge_registration(found: Displacement | None, root: Path) -> Finding:
+    name, more = "registration", "a scene with structure in all parts of the frame, or more light, would tell"
+    if found is None or found.correlation < MATCHED or not np.isfinite(found.error_px):
+        return Finding(name, "cannot tell", f"spikes and frames have too little structure in common; {more}")
+    px, error = found.px, found.error_px
+    numbers = {"px": px, "error_px": error, "right_px": float(found.right_px), "down_px": float(found.down_px)}
+    told = f"{px:.1f} +- {error:.1f} px"
+    if px - SURE * error > TOLERATED_PX:
+        sentence = f"the spikes lie {told} beside the frames, and {TOLERATED_PX:g} px cost about a dB"
+        return Finding(name, "bad", f"{sentence}; run `spikevrt align {root}`", numbers)
+    if px + SURE * error < HARMFUL_PX:
+        return Finding(name, "ok", f"the spikes lie on the frames to {told}", numbers)
+    sentence = f"the spikes lie {told} beside the frames, where {HARMFUL_PX:g} px do harm; {more}"
+    return Finding(name, "cannot tell", sentence, numbers)
 
 
 def judge_colours(evidence: ColourEvidence | None, fit: float) -> Finding:
     """`fit`: the upright orientation's score; where spikes and frames do not fit, their colours tell nothing."""
     name = "channel order"
     if evidence is None or not fit >= FIT:
-        return Finding(name, "ok", "cannot tell: too grey or too dark a scene, or the spikes do not fit the frames")
+        sentence = "too grey or too dark a scene, or the spikes do not fit the frames; a colourful scene would tell"
+        return Finding(name, "cannot tell", sentence, matters=False)
     numbers = {"ratio": evidence.ratio, "standard_error": evidence.error, "num_cells": float(evidence.num_cells)}
     told = f"red minus blue weighs {evidence.ratio:.2f} +- {evidence.error:.2f} (RGB: +1, BGR: -1)"
     if -2.5 < evidence.ratio < TURNED and evidence.ratio + TURN_ERRORS * evidence.error < 0 and evidence.error < 0.25:
         sentence = f"{told}: the frames are BGR where RGB is expected; exchange their first and third channel"
-        return Finding(name, "refused", sentence, numbers)
+        return Finding(name, "bad", sentence, numbers)
     if evidence.ratio > -TURNED and evidence.ratio - 2 * evidence.error > 0:
         return Finding(name, "ok", told, numbers)
-    return Finding(name, "ok", f"cannot tell: {told}", numbers)
+    return Finding(name, "cannot tell", f"{told}; a more colourful scene would tell", numbers, matters=False)
 
 
 def judge_empty_ticks(scan: Scan) -> Finding:
@@ -165,10 +215,11 @@ def judge_empty_ticks(scan: Scan) -> Finding:
     first = int(scan.ticks[np.flatnonzero(scan.spikes_per_tick == 0)[0]])
     where = f"{num_empty} of {scan.num_ticks} ticks hold no spike, the first is tick {first}"
     if per_tick < LEAST_PER_TICK:
-        return Finding("empty ticks", "ok", f"cannot tell: {where}, but so few fire that this may be chance", numbers)
+        sentence = f"{where}, but so few fire that this may be chance; more light would tell"
+        return Finding("empty ticks", "cannot tell", sentence, numbers, matters=False)
     if num_empty > MOST_EMPTY * scan.num_ticks:
-        return Finding("empty ticks", "refused", f"{where}: too many are lost; capture again", numbers)
-    return Finding("empty ticks", "warning", f"{where}: lost, and the rates too low by their share", numbers)
+        return Finding("empty ticks", "bad", f"{where}: too many are lost; capture again", numbers)
+    return Finding("empty ticks", "ok", f"{where}: lost, and the rates too low by their share", numbers)
 
 
 def judge_gaps(scan: Scan) -> Finding:
@@ -178,11 +229,12 @@ def judge_gaps(scan: Scan) -> Finding:
         sentence = (
             f"before tick {ticks} the rhythm of pixels all over the sensor breaks at once: ticks are missing there and "
             "frames behind it lie too late in the stream, or the light changed at once, or the scene was cut, or a "
-            "repeating pattern moved past"
+            "repeating pattern moved past; the camera's own count of ticks would tell"
         )
-        return Finding("gaps", "warning", sentence, numbers)
+        return Finding("gaps", "cannot tell", sentence, numbers)
     if scan.num_witnesses < scan.num_ticks:
-        return Finding("gaps", "ok", "cannot tell: hardly any pixel fires evenly", numbers)
+        sentence = "hardly any pixel fires evenly; a still part of the scene, or more light, would tell"
+        return Finding("gaps", "cannot tell", sentence, numbers, matters=False)
     return Finding("gaps", "ok", "none", numbers)
 
 
@@ -194,28 +246,64 @@ def judge_exposure_times(exposures: Sequence[Exposure], tick_rate_hz: float) -> 
         return Finding("exposure times", "ok", f"seconds and ticks agree at {tick_rate_hz:g} Hz", numbers)
     sentence = (
         f"{num_off} of {len(exposures)} exposures last other than their ticks do at {tick_rate_hz:g} Hz (by up to "
-        f"{max(off):.0f} ticks): a wrong tick rate, or lost ticks"
+        f"{max(off):.0f} ticks): a wrong tick rate, or lost ticks; the cameras' settings would tell"
     )
-    return Finding("exposure times", "warning", sentence, numbers)
+    return Finding("exposure times", "cannot tell", sentence, numbers)
 
 
-def judge_offset(hint: OffsetHint | None) -> Finding:
-    """A hint: `spikevrt align` measures it. A few frames agree by chance more easily than many (AGREEMENT)."""
+def judge_offset(found: TimeOffset | None, root: Path) -> Finding:
+    """Frames that fit best later and later mean a wrong period or clock; a few agree by chance more easily than many
+    (AGREEMENT)."""
     name = "time offset"
-    if hint is None or hint.correlation < FIT:
-        return Finding(name, "ok", "cannot tell: too little texture, or no ticks beyond the exposures")
-    offset, error = hint.offset_ticks, hint.error_ticks
-    numbers = {"offset_ticks": offset, "correlation": hint.correlation, "correlation_at_0": hint.correlation_at_0}
-    is_certain = hint.correlation - hint.correlation_at_0 >= OFFSET_GAIN
-    told = f"{abs(offset):.0f} ticks"
-    if len(hint.ticks) in AGREEMENT:
-        is_certain = abs(offset) >= AGREEMENT[len(hint.ticks)] * error
+    if found is None:
+        sentence = "no frame fits best at a time that the stream holds; a stream that begins half an exposure before "
+        return Finding(name, "cannot tell", f"{sentence}the first frame and ends as much after the last would tell")
+    if found.correlation < FIT:
+        sentence = f"spikes and frames hardly correlate ({found.correlation:.2f}); more structure or light would tell"
+        return Finding(name, "cannot tell", sentence)
+    num, offset = len(found.ticks), float(found.ticks.mean())
+    tolerated = max(TOLERATED_TICKS, TOLERATED_SHARE * found.exposure_ticks)
+    harmful = max(HARMFUL_TICKS, HARMFUL_SHARE * found.exposure_ticks)
+    numbers = {"offset_ticks": offset, "correlation": found.correlation, "correlation_at_0": found.correlation_at_0}
+    error = float(found.ticks.std(ddof=1) / num**0.5) if num > 1 else None
+    if error is not None:
         numbers["error_ticks"] = error
-        told = f"{abs(offset):.1f} +- {error:.1f} ticks"
-    if is_certain and abs(offset) >= LEAST_OFFSET * hint.exposure_ticks:
-        way = "later" if offset > 0 else "earlier"
-        sentence = f"spikes from {told} {way} fit the frames better; run `spikevrt align`"
-        return Finding(name, "warning", sentence, numbers)
-    if not is_certain and abs(offset) >= LEAST_OFFSET * hint.exposure_ticks:
-        return Finding(name, "ok", f"cannot tell: {told}, and frames that do not agree", numbers)
-    return Finding(name, "ok", "the spikes fit the frames best where they are", numbers)
+    mend = f"run `spikevrt align {root}`"
+    growth, growth_error = _growth(found)
+    if num - 1 in AGREEMENT and abs(growth) > max(harmful, AGREEMENT[num - 1] * growth_error):
+        numbers |= {"growth_ticks": growth, "growth_error_ticks": growth_error}
+        first, last = found.ticks[0], found.ticks[-1]
+        sentence = (
+            f"frame {found.frames[0]} fits best {_later(first)}, frame {found.frames[-1]} {_later(last)}: the offset "
+            f"grows by {growth:.1f} +- {growth_error:.1f} ticks; a wrong frame or tick rate, missing frames, or clocks "
+            "that drift"
+        )
+        return Finding(name, "bad", f"{sentence}; check the rates, or {mend}", numbers)
+    if error is not None and abs(offset) >= max(tolerated, AGREEMENT[num] * error):
+        return Finding(name, "bad", f"the spikes fit the frames {_later(offset, error)}; {mend}", numbers)
+    if error is None or num < LEAST_FRAMES:
+        frames = "1 frame alone fits" if num == 1 else f"{num} frames alone fit"
+        sentence = f"{frames} best {_later(offset)}; three or more, each with another motion, would tell"
+        return Finding(name, "cannot tell", sentence, numbers)
+    if abs(offset) + SURE * error < harmful:
+        sentence = f"the spikes fit the frames where they are, to {abs(offset):.1f} +- {error:.1f} ticks"
+        return Finding(name, "ok", sentence, numbers)
+    sentence = f"the frames do not agree: {_later(offset, error)}, where {harmful:g} ticks do harm"
+    return Finding(name, "cannot tell", f"{sentence}; more or other motion, or more light, would tell", numbers)
+
+
+def _later(ticks: float, error: float | None = None) -> str:
+    told = f"{abs(ticks):.1f}" if error is None else f"{abs(ticks):.1f} +- {error:.1f}"
+    return f"{told} ticks {'later' if ticks > 0 else 'earlier'}"
+
+
+def _growth(found: TimeOffset) -> tuple[float, float]:
+    """By how many ticks the offset grows from the first of the frames to the last, and its standard error: a line."""
+    when = found.middles - found.middles.mean()
+    spread = float((when**2).sum())
+    if not spread > 0 or len(when) < 3:
+        return 0.0, float("inf")
+    slope = float(when @ found.ticks) / spread
+    left = found.ticks - found.ticks.mean() - slope * when
+    length = float(np.ptp(when))
+    return slope * length, float(np.sqrt((left**2).sum() / (len(when) - 2) / spread)) * length

@@ -1,4 +1,4 @@
-"""The health gate: is a recording fit to be restored, what of it can be repaired, what not, and why.
+"""The health gate: is a recording fit to be restored, what of it can be filled, what cannot be told, and why.
 
 The cost is bounded: the stream is scanned whole where it holds at most 2^28 bits, else in the sampled exposures only,
 2^28 bits in all; frames and orientations are compared on at most five exposures at equal distances.
@@ -18,6 +18,7 @@ import numpy as np
 
 from spikevrt.align.defects import Scan, find_dead, find_hot, find_shown, find_stuck, scan
 from spikevrt.align.findings import (
+    FIT,
     FULL_RATE,
     VERDICTS,
     Finding,
@@ -31,15 +32,17 @@ from spikevrt.align.findings import (
     judge_offset,
     judge_orientation,
     judge_pixels,
+    judge_registration,
     judge_spikes,
 )
+from spikevrt.align.misfit import displacement, time_offset
 from spikevrt.align.pairing import (
     FIT_UNKNOWN,
     Pairs,
     colour_evidence,
     gains,
-    offset_hint,
     orientation_scores,
+    other_reading,
     read_pairs,
     registered,
     steadiness,
@@ -55,10 +58,9 @@ SCAN_BITS = 1 << 28  # pixels times ticks
 SLICES = 2  # of each sampled exposure, to see which pixels vary
 TRUSTED_FIT = 0.5  # orientation score from which frames are evidence about single pixels
 NAMES = (
-    *("spikes", "dead pixels", "hot pixels", "stuck pixels", "gain", "density", "orientation", "channel order"),
-    *("empty ticks", "gaps", "exposure times", "time offset"),
+    *("spikes", "dead pixels", "hot pixels", "stuck pixels", "gain", "density", "orientation", "registration"),
+    *("channel order", "empty ticks", "gaps", "exposure times", "time offset"),
 )
-UNTOLD = ("gain",)  # sound recordings in low light have this warning
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ class HealthReport:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of all."""
-        return max((finding.verdict for finding in self.findings), key=VERDICTS.index)
+        """The worst of all that matter."""
+        return max((finding.verdict for finding in self.findings if finding.matters), key=VERDICTS.index)
 
     def finding(self, name: str) -> Finding:
         return next(finding for finding in self.findings if finding.name == name)
@@ -99,32 +101,30 @@ class HealthReport:
 def admit(recording: Recording, *, ignore: Collection[str] = (), strict: bool = False) -> Recording:
     """The health gate: the recording with its broken pixels marked, to be filled from their neighbours; or a refusal.
 
-    `ignore` names findings (NAMES) that shall not refuse. With `strict` warnings refuse too. On stderr one line for the
-    pixels that were marked now and one for each warning that nothing overrules, but for "gain": `restore` tells a spike
-    density that its weights do not know; `inspect` tells all.
+    `ignore` names findings (NAMES) that shall not refuse. With `strict` what cannot be told refuses too, where it
+    matters. On stderr one line for the pixels that were marked now, and one for each such finding.
 
     Raises:
         ValueError: a finding refuses (the line names it and the remedy), an unknown name in `ignore`, or no spikes.
     """
     check_names(ignore)
     report = check_health(recording)
-    told = [finding for finding in report.findings if finding.name not in ignore]
-    for finding in told:
-        if finding.verdict == "refused":
-            raise ValueError(
-                f"{recording.root}: {finding.name}: {finding.sentence}; allowed: a recording that passes, or to ignore "
-                f"{finding.name!r}"
-            )
-    warnings = [finding for finding in told if finding.verdict == "warning"]
-    if strict and warnings:
-        named = "; ".join(f"{finding.name} ({finding.sentence})" for finding in warnings)
+    told = [finding for finding in report.findings if finding.name not in ignore and finding.matters]
+    refusing = [finding for finding in told if finding.verdict == "bad"]
+    if refusing:
+        named = "; ".join(f"{finding.name}: {finding.sentence}" for finding in refusing)
+        names = " ".join(repr(finding.name) for finding in refusing)
+        raise ValueError(f"{recording.root}: {named}; allowed: a recording that passes, or to ignore {names}")
+    unknown = [finding for finding in told if finding.verdict == "cannot tell"]
+    if strict and unknown:
+        named = "; ".join(f"{finding.name} ({finding.sentence})" for finding in unknown)
         raise ValueError(
-            f"{recording.root}: strict: {named}; allowed: no warning, or those to ignore by name; "
-            f"to look: spikevrt inspect {recording.root} --report health.html"
+            f"{recording.root}: strict: cannot tell: {named}; allowed: a recording that tells, or to ignore these by "
+            f"name; to look: spikevrt inspect {recording.root} --report health.html"
         )
     num_new = len(report.bad_pixels) - len(recording.bad_pixels)
     lines = [f"{num_new} bad spike pixels, filled from their neighbours (see `inspect`)"] if num_new else []
-    lines += [f"warning: {finding.name}: {finding.sentence}" for finding in warnings if finding.name not in UNTOLD]
+    lines += [f"cannot tell: {finding.name}: {finding.sentence}" for finding in unknown]
     for line in lines:
         print(f"spikevrt: {recording.root}: {line}", file=sys.stderr)
     return dataclasses.replace(recording, bad_pixels=report.bad_pixels) if num_new else recording
@@ -187,6 +187,11 @@ def check_health(recording: Recording) -> HealthReport:
     if not found.counts.any() or found.counts.mean() >= FULL_RATE * found.num_ticks:  # the finding "spikes" says it all
         dead, hot, stuck = (np.zeros_like(unknown) for _ in range(3))
     num_pixels = found.counts.size
+    beside = displacement(pairs, _seen(recording, pairs), frame_px=recording.width / pairs.rate.shape[2])
+    is_alike = not scores.mean(axis=0).max() < FIT
+    other_size = None if is_alike else other_reading(slices.sum(axis=1, dtype=np.float32), pairs.luminance)
+    registration = judge_registration(beside, recording.root)
+    undone = beside if registration.verdict == "bad" else None  # else it would take up a part of a time offset
     findings = (
         judge_spikes(found),
         judge_pixels("dead pixels", int(dead.sum()), num_pixels, "pixels never fire where they should"),
@@ -194,12 +199,13 @@ def check_health(recording: Recording) -> HealthReport:
         judge_pixels("stuck pixels", int(stuck.sum()), num_pixels, "pixels fire on whatever happens around them"),
         judge_gain(gain),
         judge_density(gain, frames),
-        judge_orientation(scores, steadiness(*halves)),
+        judge_orientation(scores, steadiness(*halves), beside, other_size),
+        registration,
         judge_colours(colour_evidence(pairs), upright),
         judge_empty_ticks(found),
         judge_gaps(found),
         judge_exposure_times(recording.exposures, recording.tick_rate_hz),
-        judge_offset(offset_hint(recording, pairs)),
+        judge_offset(time_offset(recording, pairs, undone), recording.root),
     )
     assert tuple(finding.name for finding in findings) == NAMES
     rows, columns = np.nonzero(dead | hot | stuck)
@@ -230,6 +236,16 @@ def _slices(recording: Recording, index: int) -> UInt16[np.ndarray, "S h w"]:
     """Counts of the halves of an exposure."""
     num_ticks = recording.exposures[index].num_ticks
     return recording.count_exposure(index, [num_ticks * k // SLICES for k in range(SLICES + 1)])
+
+
+def _seen(recording: Recording, pairs: Pairs) -> Bool[np.ndarray, "H W"]:
+    """The cells of the pairs' grid that the sensor sees."""
+    assert recording.spikes is not None
+    positions = recording.sensor_positions
+    if positions is None:
+        return np.ones(pairs.rate.shape[1:], dtype=bool)
+    size = np.array([recording.spikes.width, recording.spikes.height])
+    return np.all((positions >= 0) & (positions <= size), axis=-1)
 
 
 def _filled(rates: Float[np.ndarray, "F h w"], bad: Bool[np.ndarray, "h w"] | None) -> Float[np.ndarray, "F h w"]:

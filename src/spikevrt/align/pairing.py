@@ -1,15 +1,10 @@
-"""Do the spikes show what the frames show: orientation, order of colours, gain, and when.
+"""Do the spikes show what the frames show: orientation, order of colours, gain. `misfit` asks where and when.
 
 Everything is measured on pairs: the firing rate of one exposure beside the light of its blurry frame, which integrated
 the same light over the same time, on one grid. Motion therefore does no harm.
 
-`offset_hint` tells when the spikes would fit the frames best, cheaply enough for every recording: for a few frames the
-spikes of windows that begin earlier and later than the exposure are correlated with the frame; a parabola through the
-best three says when. Frames that agree, each by its own motion, tell an offset, and how well they agree tells its
-error. `clock` measures it, together with the registration.
-
 Dimension key: F sampled frames, H and W rows and columns of the common grid, h and w those of the sensor or of compared
-pictures, S side of the square on which orientations are compared, or shifts in time.
+pictures, S side of the square on which orientations are compared.
 """
 
 from __future__ import annotations
@@ -37,6 +32,7 @@ TILES = 5  # the colours' evidence is weighed over TILES x TILES parts of the pi
 MIN_CELLS = 200  # fewer usable cells tell nothing about colour
 MIN_RANGE = 0.01  # of brightness, in full scales: below, a curve cannot be fitted
 LEAST_SPREAD = 1e-6  # of the curve's singular values: below, fewer than four brightnesses differ
+MATCHED = 0.6  # correlation of two pictures that surely show the same
 FIT_UNKNOWN = -1.0  # stands for a correlation that cannot be computed
 UPRIGHT = "upright"
 ORIENTATIONS = (
@@ -94,7 +90,7 @@ def to_luminance(light: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:
     return light @ LUMINANCE_3
 
 
-def orientation_scores(rate: Float[np.ndarray, "F H W"], light: Float[np.ndarray, "F H W"]) -> Float[np.ndarray, "F 8"]:
+def orientation_scores(rate: Float[np.ndarray, "F h w"], light: Float[np.ndarray, "F H W"]) -> Float[np.ndarray, "F 8"]:
     """Correlation of rate and light for each of ORIENTATIONS, in their order: turn the spikes so, and they fit so well.
 
     Both are brought to a square, and their broad shading is taken out: a bright sky makes any two outdoor pictures
@@ -110,8 +106,23 @@ def orientation_scores(rate: Float[np.ndarray, "F H W"], light: Float[np.ndarray
     return scores
 
 
+def other_reading(rates: Float[np.ndarray, "F h w"], light: Float[np.ndarray, "F H W"]) -> tuple[str, float] | None:
+    """Do the spikes fit the frames if width and height are exchanged as the file is read? The size, and how well."""
+    num, height, width = rates.shape
+    if height == width:
+        return None
+    best = max(
+        float(np.nan_to_num(orientation_scores(read.reshape(num, width, height), light).mean(axis=0), nan=-1.0).max())
+        for read in (rates, rates[:, ::-1])  # stored with the top row first, or the bottom one
+    )
+    return (f"{height} x {width}", best) if best >= MATCHED else None
+
+
 def steadiness(one: Float[np.ndarray, "F H W"], other: Float[np.ndarray, "F H W"]) -> float:
-    """How well the pictures of two halves of an exposure fit (`orientation_scores`); FIT_UNKNOWN where flat."""
+    """How well the pictures of two halves of an exposure fit (`orientation_scores`); FIT_UNKNOWN where one is flat, or
+    so small that noise fits itself."""
+    if min(one.shape[1:]) < SQUARE_PX // 2:
+        return FIT_UNKNOWN
     scores = orientation_scores(one, other)[:, 0]
     return float(scores.mean()) if np.isfinite(scores).all() else FIT_UNKNOWN
 
@@ -255,108 +266,3 @@ def _shrink(picture: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
         picture = np.pad(picture, [(0, rest) for rest in beyond], mode="edge")
     image = Image.fromarray(np.ascontiguousarray(picture, dtype=np.float32))
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BOX))
-
-
-STEPS = 16  # of an exposure, between two shifts
-REACH = STEPS // 2  # steps either way: half an exposure
-COMPARED_PX = 160  # longer side, at most; larger pictures are reduced by a whole factor
-
-
-@dataclass(frozen=True)
-class OffsetHint:
-    """How many ticks later each frame's spikes would fit it best, the length of an exposure, and mean correlations."""
-
-    ticks: Float[np.ndarray, " F"]
-    exposure_ticks: int
-    correlation: float  # with every frame's spikes taken so much later, by their mean
-    correlation_at_0: float
-
-    @property
-    def offset_ticks(self) -> float:
-        return float(self.ticks.mean())
-
-    @property
-    def error_ticks(self) -> float:
-        """Standard error of `offset_ticks`; infinite for a single frame."""
-        num = len(self.ticks)
-        return float(self.ticks.std(ddof=1) / num**0.5) if num > 1 else float("inf")
-
-
-def offset_hint(recording: Recording, pairs: Pairs) -> OffsetHint | None:
-    """From those of the paired frames that have half an exposure of spikes before them and behind them.
-
-    A frame that is flat, or one of whose windows is (it holds no spike), tells nothing and is left out. None where none
-    is left, exposures differ in length or have fewer than STEPS ticks.
-    """
-    assert recording.spikes is not None
-    lengths = {recording.exposures[index].num_ticks for index in pairs.frames}
-    step = min(lengths) // STEPS
-    if len(lengths) != 1 or step < 1:
-        return None
-    num_ticks = STEPS * step  # of an exposure, without what does not divide
-    correlations = []
-    for light, index in zip(pairs.luminance, pairs.frames, strict=True):
-        exposure = recording.exposures[index]
-        middle = (exposure.start_tick + exposure.stop_tick) // 2
-        first, last = middle - num_ticks, middle + num_ticks
-        if first < 0 or last > recording.num_ticks or last - first >= 1 << 16:
-            continue
-        slices = recording.spikes.count(range(first, last + 1, step)).astype(np.float32)
-        sums = np.concatenate([np.zeros_like(slices[:1]), slices.cumsum(axis=0)])
-        moved = registered(recording, sums[STEPS:] - sums[:-STEPS])
-        found = _correlations(moved, light)
-        if found is not None:
-            correlations.append(found)
-    if not correlations:
-        return None
-    scores = _best_in_common(np.stack(correlations))
-    ticks = np.array([_peak(frame) for frame in scores]) * step
-    return OffsetHint(ticks, min(lengths), float(scores.mean(axis=0).max()), float(scores[:, REACH].mean()))
-
-
-def _correlations(
-    moved: Float[np.ndarray, "S h w"], light: Float[np.ndarray, "h w"]
-) -> Float[np.ndarray, "S y x"] | None:
-    """Of each window with the frame, for every shift in space of up to REACH_PX pixels (wrapped round).
-
-    None where the frame or a window is flat, so that nothing correlates with it.
-    """
-    fixed = _centred(_reduced(light))
-    found = []
-    for one in moved:
-        moving = _centred(_reduced(one))
-        size = np.sqrt((fixed**2).sum() * (moving**2).sum())
-        if not size > 0:
-            return None
-        product = np.fft.irfft2(np.fft.rfft2(moving).conj() * np.fft.rfft2(fixed), s=fixed.shape) / size
-        found.append(np.roll(product, (REACH_PX, REACH_PX), axis=(0, 1))[: 2 * REACH_PX + 1, : 2 * REACH_PX + 1])
-    return np.stack(found)
-
-
-def _best_in_common(correlations: Float[np.ndarray, "F S y x"]) -> Float[np.ndarray, "F S"]:
-    """At each shift in time the shift in space that fits all frames together best."""
-    flat = correlations.reshape(*correlations.shape[:2], -1)
-    best = flat.mean(axis=0).argmax(axis=1)
-    return np.take_along_axis(flat, best[None, :, None], axis=2)[..., 0]
-
-
-def _peak(scores: Float[np.ndarray, " S"]) -> float:
-    """Where the maximum lies, in steps from the middle, by a parabola; at an end the end."""
-    best = int(scores.argmax())
-    if best in (0, len(scores) - 1):
-        return float(best - REACH)
-    before, at, after = scores[best - 1 : best + 2]
-    curve = before - 2 * at + after
-    return best - REACH + (float((before - after) / (2 * curve)) if curve < 0 else 0.0)
-
-
-def _centred(picture: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    fine = detail(picture)
-    return fine - fine.mean()
-
-
-def _reduced(picture: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    times = -(-max(picture.shape) // COMPARED_PX)
-    height, width = (size // times for size in picture.shape)
-    cells = picture[: height * times, : width * times].reshape(height, times, width, times)
-    return cells.mean(axis=(1, 3))

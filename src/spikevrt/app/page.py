@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from spikevrt import shipped
+from spikevrt.align.health import HealthReport
 from spikevrt.app import session
 from spikevrt.app.session import Footage, Place, Result
 from spikevrt.app.turns import Progress, Ticket, Turns
@@ -240,12 +241,15 @@ def _about(taken: Footage) -> str:
     if outside := sum(not recording.is_inside(index) for index in range(recording.num_frames)):
         text += f"Frames outside the stream, restored from the frames alone: {outside}. "
     kind, end = {
-        "ok": ("good", "Nothing is wrong with the spikes."),
-        "repaired": ("good", "Broken pixels are filled from their neighbours; nothing else is wrong with the spikes."),
-        "warning": ("note", "Usable, with a warning: see the findings."),
-        "refused": ("error", "The spikes are not fit to restore with: see the findings."),
+        "ok": ("good", "In order: the spikes fit the frames in place and time."),
+        "cannot tell": ("note", f"Cannot tell whether all is in order: {_unknown(taken.report)}. See the findings."),
+        "bad": ("error", "Not in order, and not to be restored so: see the findings, the first of which says why."),
     }[taken.report.verdict]
     return _told(kind, text + end, role="alert" if kind == "error" else "status")
+
+
+def _unknown(report: HealthReport) -> str:
+    return ", ".join(one.name for one in report.findings if one.matters and one.verdict == "cannot tell")
 
 
 def _state(turns: Turns, queued: Ticket, place: Place) -> str:

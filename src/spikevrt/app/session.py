@@ -78,7 +78,7 @@ class Footage:
     def refused(self) -> tuple[str, ...]:
         """The findings that refuse it."""
         findings = () if self.report is None else self.report.findings
-        return tuple(finding.name for finding in findings if finding.verdict == "refused")
+        return tuple(finding.name for finding in findings if finding.verdict == "bad")
 
     @property
     def weights(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from spikevrt.align.findings import Finding
+from spikevrt.align.findings import VERDICTS, Finding
 from spikevrt.align.health import Evidence, HealthReport
 from spikevrt.align.pairing import ORIENTATIONS
 from spikevrt.atomic import write_text
@@ -26,7 +26,6 @@ MARKED = {"dead": (66, 165, 245), "hot": (255, 167, 38), "stuck": (239, 83, 80)}
 PICTURE_PX = 480
 MAX_POINTS = 300  # of the scatter and of the density's line
 SCATTER_BINS = 24
-WORST_FIRST = ("refused", "warning", "repaired", "ok")
 SCORES = (("psnr_rgb", "PSNR (RGB), dB", 2), ("ssim_rgb", "SSIM (RGB)", 4))
 BLUE, RED, GREEN, GREY = colour_of(1), colour_of(2), colour_of(3), colour_of(0)
 
@@ -37,7 +36,8 @@ def write_health_page(out: Path, recording: Recording, report: HealthReport) -> 
     counted = ", ".join(f"{int(mask.sum())} {name}" for name, mask in evidence.masks.items())
     text = render(
         "health.html",
-        title=f"Health of {recording.name}", summary=_health_summary(recording, report), findings=report.findings,
+        title=f"Health of {recording.name}", summary=_health_summary(recording, report),
+        findings=worst_first(report.findings),
         rate=_rate_picture(evidence),
         rate_caption=f"Mean rate of every pixel; marked: {counted} (dead blue, hot orange, stuck red).",
         charts=[_scatter(evidence), _density(evidence), _orientation(evidence)],
@@ -78,8 +78,8 @@ def findings_table(findings: Sequence[Finding]) -> str:
 
 
 def worst_first(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings, the refused before the warnings and so on."""
-    return sorted(findings, key=lambda finding: WORST_FIRST.index(finding.verdict))
+    """The findings, what is bad before what cannot be told, and that before what is ok."""
+    return sorted(findings, key=lambda finding: -VERDICTS.index(finding.verdict))
 
 
 def network_of(summary: dict[str, Any]) -> str:

@@ -41,7 +41,7 @@ class RestoreOptions:
         float | None, "leave tiles where little moves: activity below X, about 1 where nothing does (none)"
     ] = None
     trust_custom: Annotated[tuple[str, ...], TRUST_CUSTOM, "MODULE:FACTORY"] = ()
-    strict: Annotated[bool, "warnings of the health gate refuse a recording too"] = False
+    strict: Annotated[bool, "what the health gate cannot tell refuses a recording too"] = False
 
     def __post_init__(self) -> None:
         if self.tile_px < 0:

@@ -137,12 +137,13 @@ def renamed(message: str, names: Mapping[str, str], kept: Container[str] = ()) -
 
     Named are: what stands before the first colon (`tile_px: 7; allowed ...`, `rig.scale: 3`, which is `rig_scale`),
     any name with an underscore wherever it stands, but in a list of values; and any name in backticks. What is not in
-    `names`, or in `kept`, stays.
+    `names`, or in `kept`, stays. Where there is no width but the field of a spike file beside frames, width is
+    `spike_width`.
     """
 
     def name(match: re.Match[str]) -> str:
         section, field = match[1] or "", match[2]
-        found = names.get(f"{section}_{field}") or names.get(field)
+        found = names.get(f"{section}_{field}") or names.get(field) or names.get(f"spike_{field}")
         return found if found and match[0] not in kept else match[0]
 
     head, colon, rest = re.sub(r"`()([a-z_]+)`", name, message).partition(": ")

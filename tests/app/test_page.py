@@ -390,7 +390,7 @@ def test_nothing_outside_the_folder_is_read_for_a_visitor(server, tmp_path):
     (number,) = [entry["id"] for entry in config["dependencies"] if entry["api_name"] == "show_upload"]
     assert {entry["api_visibility"] for entry in config["dependencies"]} == {"private"}
     video = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
-    event = {"data": [video, None, *[None] * 15], "fn_index": number, "session_hash": "visitor"}
+    event = {"data": [video, None, *[None] * 16], "fn_index": number, "session_hash": "visitor"}
     request = urllib.request.Request(
         f"{server.url}gradio_api/queue/join", json.dumps(event).encode(), {"Content-Type": "application/json"}
     )

@@ -18,7 +18,7 @@ from spikevrt.recording.recording import open_recording
 from spikevrt.recording.sidecar import Stated
 
 MOST = 10_000_000
-TIMING = Stated(exposure_ticks=19, period_ticks=23, by_counting=True)  # of `recording_folder`
+TIMING = Stated(exposure_ticks=19, period_ticks=23, by_counting=True, unchecked=True)  # of `recording_folder`
 
 
 @pytest.fixture

@@ -32,12 +32,12 @@ TIME_FIELDS = {
     "first_tick": ("First tick", "of the stream, at the first exposure; empty: 0"),
     "readout": ("Rolling shutter", "from the first row's start to the last's, as 9ms; empty: all at once"),
     "timestamps": ("Table of times (.csv)", ""),
+    "unchecked": ("The exposure is as stated, whatever the footage says", ""),
     "by_counting": ("The frame rate holds, whatever the video's own times say", ""),
     "linear": ("Images of more than 8 bits hold linear light", ""),
 }
 REACH = ("Search the time offset so far (ticks)", "either way; empty: one exposure")
 OTHERS = {"exposure_ticks": "exposure", "period_ticks": "fps", "triggers": "timestamps", "rows": "top_down"}
-OTHERS |= {name: f"spike_{name}" for name in ("width", "height", "kind", "key", "axes", "tag_bits")}
 LABELS = {name: label for name, (label, _) in (SIZE_FIELDS | TIME_FIELDS | {"max_offset_ticks": REACH}).items()}
 QUOTED = {name: f'"{LABELS[OTHERS.get(name, name)]}"' for name in (*LABELS, *OTHERS)}
 COMMANDS = (  # and what does the same on the page

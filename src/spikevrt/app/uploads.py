@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from spikevrt.align.exposure import with_estimated_exposure
+from spikevrt.align.exposure import with_exposure
 from spikevrt.align.geometry import Reading, list_readings, read_frame
 from spikevrt.recording.frames import IMAGE_SUFFIXES
 from spikevrt.recording.loose import loose_recording, open_beside
@@ -43,7 +43,8 @@ def open_upload(frames: Path, spikes: Sequence[Path], stated: Stated, unpacked: 
     """The recording in the uploads: a zip of a recording folder; or a video or a zip of images, and a spike file.
 
     `spikes` holds at most one spike file, and its sidecar or config.yaml in the same folder. A zip is unpacked into the
-    folder `unpacked`, at most `max_bytes` in all. An exposure that nobody states is estimated, as the commands do.
+    folder `unpacked`, at most `max_bytes` in all. An exposure that nobody states is estimated, another compared with
+    the footage, as the commands do.
 
     Raises:
         SizesWanted: nobody tells the size of the spikes.
@@ -74,7 +75,7 @@ def open_upload(frames: Path, spikes: Sequence[Path], stated: Stated, unpacked: 
             raise ValueError(f"{needless[0]}: only with a spike file")
         return loose_recording(frames, None, stated)
     try:
-        return with_estimated_exposure(open_beside(frames, streams[0], stated))
+        return with_exposure(open_beside(frames, streams[0], stated), unchecked=stated.unchecked)
     except UnknownGeometry:
         raise SizesWanted(streams[0], _readings(streams[0], frames)) from None
 

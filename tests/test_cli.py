@@ -223,7 +223,7 @@ def test_every_verb_names_the_same_default_weights():
         (["simulate", "a", "--out", "y", "--interpolate", "3"], "--interpolate: 3; must be a power of two: 1, 2, 4, 8"),
         (["simulate", "a", "--out", "y", "--count", "2", "--layer-photos", "b"], "--layer-photos: not with --count"),
         (["simulate", "a", "--out", "y", "--frames", "0"], "--frames: 0; must be 1 or more"),
-        (["simulate", "a", "--out", "y", "--width", "81"], "--width: 81; must be a multiple of ratio = 2"),
+        (["simulate", "a", "--out", "y", "--width", "81"], "--width: 81; must be a multiple of --ratio = 2"),
         (["prepare", "a", "--out", "y", "--val", "b", "--val-fraction", "0.5"], "--val-fraction: not with --val"),
         (["prepare", "a", "--out", "y", "--val", "b", "--seed", "5"], "--seed: not with --val"),
         (["restore", "x", "--out", "y", "--tile-px", "0", "--overlap-px", "16"], "--overlap-px: not with --tile-px 0"),
@@ -357,10 +357,10 @@ def test_a_dataset_that_fits_several_layouts_opens_as_the_one_that_is_named(
 @pytest.mark.parametrize(
     ("verb", "path", "option", "message"),
     [
-        ("inspect", "waves", ["--layout", "rsb"], "waves: no folders of layout rsb; docs/datasets.md draws"),
-        ("inspect", "waves", ["--blur", "33"], "waves: blur is for dataset folders of a known layout; this is none"),
+        ("inspect", "waves", ["--layout", "rsb"], "waves: no folders of --layout rsb; docs/datasets.md draws"),
+        ("inspect", "waves", ["--blur", "33"], "waves: --blur is for dataset folders of a known layout; this is none"),
         ("inspect", "waves/spikes.dat", ["--exposure-ticks", "9"], "waves/spikes.dat: --exposure-ticks is for dataset"),
-        ("inspect", ".", ["--blur", "33"], ".: blur is for dataset folders of a known layout; this is none"),
+        ("inspect", ".", ["--blur", "33"], ".: --blur is for dataset folders of a known layout; this is none"),
         ("restore", "waves", ["--layout", "rsb"], "--layout: only with a dataset folder; waves is none"),
         ("restore", "waves/blur", ["--blur", "33"], "--blur: only with a dataset folder; waves/blur is none"),
         ("restore", "waves", ["--spike-width", "40"], "--spike-width: only with --spikes or a dataset folder"),

@@ -116,7 +116,7 @@ def test_one_frame_cannot_tell_an_offset_and_says_what_could(recording: Recordin
 
 def judged(*ticks: float) -> Finding:
     frames = tuple(range(len(ticks)))
-    return judge_offset(TimeOffset(np.array(ticks, float), frames, np.array(frames) * 160.0, 128, 0.9, 0.89), Path("a"))
+    return judge_offset(TimeOffset(np.array(ticks, float), frames, np.array(frames) * 160.0, 128, 0.9, 0.89), "align")
 
 
 def test_frames_that_do_not_agree_tell_no_offset():

@@ -114,7 +114,7 @@ def test_real_pairs_are_upright_and_never_told_to_be_bgr(shared: Path) -> None:
         beside = displacement(pairs, np.ones(rate.shape, dtype=bool), frame_px=2.0)
         assert beside is not None and beside.correlation > 0.9
         assert judge_orientation(scores[None], 0.9, beside, None).verdict == "ok", file.name
-        assert beside.px < 6 and (judge_registration(beside, file).verdict != "bad" or beside.px > 2), file.name
+        assert beside.px < 6 and (judge_registration(beside, "align").verdict != "bad" or beside.px > 2), file.name
 
 
 @pytest.mark.parametrize(("width", "ratio"), [(641, 4), (101, 3), (96, 2)])

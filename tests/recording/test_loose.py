@@ -99,7 +99,7 @@ def test_a_missing_image_leaves_the_others_where_they_were(root: Path) -> None:
     assert [(e.frame_idx, e.start_tick) for e in recording.exposures] == [(0, 0), (1, 8), (3, 24)]
     assert recording.notes["numbers"].startswith("1 number is missing among the images (2); the frames behind keep")
     split = loose_recording(root / "blur", packed(root))  # over the frames that there were
-    assert [e.start_tick for e in split.exposures] == [0, 9, 28]
+    assert [(e.start_tick, e.stop_tick) for e in split.exposures] == [(0, 9), (9, 18), (28, 37)]
 
 
 def test_a_stream_that_ends_early_is_told_and_its_frames_stay(root: Path) -> None:

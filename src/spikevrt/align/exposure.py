@@ -12,6 +12,7 @@ Dimension key: N frames, K window lengths, h and w sensor rows and columns.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ import torch
 
 from spikevrt.align.clock import ExposureRates, fit_clock
 from spikevrt.align.compare import linear_luminance
+from spikevrt.align.drift import steady_frames
 from spikevrt.align.registration import Cameras, resized
 from spikevrt.progress import progress_bar
 from spikevrt.recording.alignment import apply_homography, read_at
@@ -42,6 +44,8 @@ OWN_ERROR = 0.03  # of the length, whatever the frames say: reading between pixe
 MAX_SIGMA_SHARE = 0.2  # of the length; less certain is not told
 MAX_DIFFERENCE = 0.5  # 1 - squared correlation: with more, it is another scene
 FEWEST_TICKS = 2
+MIN_SENSOR_PX = 32  # of the shorter side: with less there is no structure to compare
+CONTRADICTION_SIGMAS, CONTRADICTION_SHARE = 4.0, 0.25  # of what was stated, both: a stated exposure is refused
 
 
 @dataclass(frozen=True)
@@ -57,19 +61,19 @@ class ExposureEstimate:
 
 def estimate_exposure(recording: Recording) -> ExposureEstimate | None:
     """The length of the exposures of a recording, which need be neither registered nor synchronised to better than a
-    period; None where the footage does not tell it (no motion, fewer than two frames, another scene).
+    period; None where the footage does not tell it (no motion, fewer than two frames, a tiny sensor, another scene), or
+    SciPy is missing.
 
     Raises:
-        ValueError: a frame that cannot be read, or packages that are missing.
+        ValueError: a frame that cannot be read.
     """
     stream = recording.spikes
-    inside = [index for index in range(recording.num_frames) if recording.is_inside(index)]
-    if stream is None or len(inside) < 2:
+    inside = [one for index, one in enumerate(recording.exposures) if recording.is_inside(index)]
+    if stream is None or len(inside) < 2 or min(stream.height, stream.width) < MIN_SENSOR_PX or not has_scipy():
         return None
-    num = min(MAX_FRAMES, len(inside))
-    chosen = [inside[int(i)] for i in np.linspace(0, len(inside) - 1, num).round()]
-    starts = [recording.exposures[index].start_tick for index in inside]
-    period = int(np.median(np.diff(starts) / np.diff([recording.exposures[i].frame_idx for i in inside])))
+    steps = zip(inside, inside[1:], strict=False)
+    period = int(np.median([(b.start_tick - a.start_tick) / (b.frame_idx - a.frame_idx) for a, b in steps]))
+    chosen = steady_frames(recording, period, MAX_FRAMES)
     window = max(FEWEST_TICKS, period // FIT_SHARE)
     windows = [_shifted(recording.exposures[index], window) for index in chosen]
     cameras = Cameras(recording.width, recording.height, stream.width, stream.height)
@@ -101,6 +105,10 @@ def estimate_exposure(recording: Recording) -> ExposureEstimate | None:
     if difference > MAX_DIFFERENCE or sigma > MAX_SIGMA_SHARE * ticks:
         return None
     return ExposureEstimate(ticks, sigma, window / 2 + found.fit.offset_ticks - ticks / 2, difference)
+
+
+def has_scipy() -> bool:
+    return importlib.util.find_spec("scipy") is not None
 
 
 def _shifted(exposure: Exposure, num_ticks: int) -> Exposure:
@@ -202,28 +210,46 @@ def _length(lengths: Int[np.ndarray, " K"], products: Float[np.ndarray, "N 3 K"]
     return length, float(np.hypot(spread, OWN_ERROR * length)), float(c - b * b / (4 * a))
 
 
-def with_estimated_exposure(recording: Recording) -> Recording:
-    """The recording with exposures as long as its footage says, where nobody stated it; otherwise as it is. Either way
-    `notes` tell."""
-    if "exposure" not in recording.notes or recording.spikes is None:
+def with_exposure(recording: Recording, *, unchecked: bool = False) -> Recording:
+    """The recording with exposures as long as its footage says, where nobody stated it (`notes` tell); those that were
+    stated are compared with the footage, unless `unchecked`.
+
+    Raises:
+        ValueError: the footage contradicts the exposure that was stated.
+    """
+    is_assumed = "exposure" in recording.notes
+    if recording.spikes is None or (unchecked and not is_assumed):
         return recording
     found = estimate_exposure(recording)
     if found is None:
         return recording
-    ticks = max(1, round(found.ticks))
-    most = min(one.num_ticks for one in recording.exposures)
-    ticks = min(ticks, most)
+    if not is_assumed:
+        _refuse_contradiction(recording, found)
+        return recording
     rate = recording.tick_rate_hz
+    ticks = min(max(1, round(found.ticks)), *(one.num_ticks for one in recording.exposures))
     exposures = tuple(
         dataclasses.replace(one, stop_tick=one.start_tick + ticks, t1_s=(one.start_tick + ticks) / rate)
         for one in recording.exposures
     )
-    told = (
-        f"estimated from the footage: {found.ticks:.0f} +- {found.sigma_ticks:.0f} ticks "
-        f"({1e3 * found.ticks / rate:.3g} +- {1e3 * found.sigma_ticks / rate:.2g} ms); `exposure` states it"
-    )
+    told = f"estimated from the footage: {_words(found, rate)}; `exposure` states it"
     notes = {about: note for about, note in recording.notes.items() if about != "stream"} | {"exposure": told}
     note = stream_note(exposures, rate, recording.num_ticks, str(recording.spikes.files[0]))
     if note is not None:
         notes["stream"] = note
     return dataclasses.replace(recording, exposures=exposures, notes=notes)
+
+
+def _words(found: ExposureEstimate, rate_hz: float) -> str:
+    milliseconds = f"{1e3 * found.ticks / rate_hz:.3g} +- {1e3 * found.sigma_ticks / rate_hz:.2g} ms"
+    return f"{found.ticks:.0f} +- {found.sigma_ticks:.0f} ticks ({milliseconds})"
+
+
+def _refuse_contradiction(recording: Recording, found: ExposureEstimate) -> None:
+    stated = float(np.median([one.num_ticks for one in recording.exposures]))
+    off = abs(stated - found.ticks)
+    if off > CONTRADICTION_SIGMAS * found.sigma_ticks and off > CONTRADICTION_SHARE * stated:
+        raise ValueError(
+            f"exposure: {stated:.0f} ticks, but the footage of {recording.root} says "
+            f"{_words(found, recording.tick_rate_hz)}; allowed: without it, what the footage says, or with `unchecked`"
+        )

@@ -21,8 +21,6 @@ from spikevrt.align.pairing import MATCHED, ORIENTATIONS, ColourEvidence
 from spikevrt.recording.sidecar import Exposure
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from jaxtyping import Float
 
 Verdict = Literal["ok", "cannot tell", "bad"]
@@ -174,7 +172,8 @@ def judge_orientation(
     return Finding(name, "cannot tell", f"{sentence}, too little to decide; {more}", numbers)
 
 
-def judge_registration(found: Displacement | None, root: Path) -> Finding:
+def judge_registration(found: Displacement | None, mend: str) -> Finding:
+    """`mend`: what to do about it, in words."""
     name, more = "registration", "a scene with structure in all parts of the frame, or more light, would tell"
     if found is None or found.correlation < MATCHED or not np.isfinite(found.error_px):
         return Finding(name, "cannot tell", f"spikes and frames have too little structure in common; {more}")
@@ -183,7 +182,7 @@ def judge_registration(found: Displacement | None, root: Path) -> Finding:
     told = f"{px:.1f} +- {error:.1f} px"
     if px - SURE * error > TOLERATED_PX:
         sentence = f"the spikes lie {told} beside the frames, and {TOLERATED_PX:g} px cost about a dB"
-        return Finding(name, "bad", f"{sentence}; run `spikevrt align {root}`", numbers)
+        return Finding(name, "bad", f"{sentence}; {mend}", numbers)
     if px + SURE * error < HARMFUL_PX:
         return Finding(name, "ok", f"the spikes lie on the frames to {told}", numbers)
     sentence = f"the spikes lie {told} beside the frames, where {HARMFUL_PX:g} px do harm; {more}"
@@ -251,7 +250,7 @@ def judge_exposure_times(exposures: Sequence[Exposure], tick_rate_hz: float) -> 
     return Finding("exposure times", "cannot tell", sentence, numbers)
 
 
-def judge_offset(found: TimeOffset | None, root: Path) -> Finding:
+def judge_offset(found: TimeOffset | None, mend: str) -> Finding:
     """Frames that fit best later and later mean a wrong period or clock; a few agree by chance more easily than many
     (AGREEMENT)."""
     name = "time offset"
@@ -268,7 +267,6 @@ def judge_offset(found: TimeOffset | None, root: Path) -> Finding:
     error = float(found.ticks.std(ddof=1) / num**0.5) if num > 1 else None
     if error is not None:
         numbers["error_ticks"] = error
-    mend = f"run `spikevrt align {root}`"
     growth, growth_error = _growth(found)
     if num - 1 in AGREEMENT and abs(growth) > max(harmful, AGREEMENT[num - 1] * growth_error):
         numbers |= {"growth_ticks": growth, "growth_error_ticks": growth_error}

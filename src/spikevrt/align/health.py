@@ -49,6 +49,7 @@ from spikevrt.align.pairing import (
 )
 from spikevrt.progress import progress_bar
 from spikevrt.recording.recording import Recording
+from spikevrt.recording.sidecar import SIDECAR
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, UInt16
@@ -190,7 +191,10 @@ def check_health(recording: Recording) -> HealthReport:
     beside = displacement(pairs, _seen(recording, pairs), frame_px=recording.width / pairs.rate.shape[2])
     is_alike = not scores.mean(axis=0).max() < FIT
     other_size = None if is_alike else other_reading(slices.sum(axis=1, dtype=np.float32), pairs.luminance)
-    registration = judge_registration(beside, recording.root)
+    is_recording = (recording.root / SIDECAR).is_file()
+    align = f"`spikevrt align {recording.root}`" if is_recording else "`spikevrt record`, then `spikevrt align`"
+    mend = f"run {align}"
+    registration = judge_registration(beside, mend)
     undone = beside if registration.verdict == "bad" else None  # else it would take up a part of a time offset
     findings = (
         judge_spikes(found),
@@ -205,7 +209,7 @@ def check_health(recording: Recording) -> HealthReport:
         judge_empty_ticks(found),
         judge_gaps(found),
         judge_exposure_times(recording.exposures, recording.tick_rate_hz),
-        judge_offset(time_offset(recording, pairs, undone), recording.root),
+        judge_offset(time_offset(recording, pairs, undone), mend),
     )
     assert tuple(finding.name for finding in findings) == NAMES
     rows, columns = np.nonzero(dead | hot | stuck)

@@ -211,6 +211,7 @@ class Stated:
     timestamps: Annotated[Path | None, "table of the frames' times (docs/recording.md)", "CSV"] = None
     triggers: Annotated[Path | None, "ticks at which exposures start, or a channel of 0 and 1", "FILE"] = None
     readout: Annotated[str | None, "rolling shutter: from the first row's start to the last's (0)", "TIME"] = None
+    unchecked: Annotated[bool, "the exposure is as stated, whatever the footage says"] = False
     linear: Annotated[bool, "images of more than 8 bits hold linear light (EXR: always)"] = False
 
 

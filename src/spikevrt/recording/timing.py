@@ -124,10 +124,10 @@ def image_times(images: Sequence[Path], rate_hz: Fraction, stated: Stated, strea
     if period is None:
         length = stream_ticks - (stated.first_tick or 0)
         period = Fraction(length, numbers[-1] + 1)
-        notes["period"] = (
-            f"no frame rate is stated: {length} ticks are split equally over {numbers[-1] + 1} frames, one every "
-            f"{_decimal(period)} ticks ({float(rate_hz / period):.6g} a second); `fps` or `period_ticks` states another"
-        )
+        if len(numbers) > 1:
+            told = f"{length} ticks are split equally over {numbers[-1] + 1} frames, one every {_decimal(period)} ticks"
+            rate = f"{float(rate_hz / period):.6g} a second"
+            notes["period"] = f"no frame rate is stated: {told} ({rate}); `fps` or `period_ticks` states another"
     return counted(numbers, period, notes)
 
 
@@ -211,12 +211,12 @@ def _lengths(times: FrameTimes, stated: Stated, rate_hz: Fraction, most: int, no
             raise ValueError(f"exposure: frame {times.numbers[at]} lasts {found[at]} ticks; allowed: 1 or more")
         return found
     if not given:
-        exact = most if period is None else period
+        ticks = most if period is None else max(1, min(most, int(period)))
         notes["exposure"] = (
-            f"how long a frame is exposed is not stated: {most} ticks are taken, as if the shutter never closed; "
-            f"`exposure` states it ({float(exact / rate_hz) * 500:.3g}ms would be half of that)"
+            f"how long a frame is exposed is not stated: {ticks} ticks are taken, as if the shutter never closed; "
+            f"`exposure` states it ({float(ticks / rate_hz) * 500:.3g}ms would be half of that)"
         )
-        return [most] * num
+        return [ticks] * num
     name = given[0]
     length = Fraction(stated.exposure_ticks or 0)
     if stated.exposure is not None:

@@ -188,11 +188,11 @@ def open_loose(frames: Path, parsed: argparse.Namespace) -> Recording:
 
 
 def settled(recording: Recording, parsed: argparse.Namespace) -> Recording:
-    """The recording, of which the exposure was estimated where nobody states it; on stderr what is assumed of loose
-    files, a line each, with the options that state it."""
-    from spikevrt.align.exposure import with_estimated_exposure
+    """The recording, of which the exposure was estimated, or compared with what is stated; on stderr what is assumed
+    of loose files, a line each, with the options that state it."""
+    from spikevrt.align.exposure import with_exposure
 
-    recording = with_estimated_exposure(recording)
+    recording = with_exposure(recording, unchecked=bool(parsed.unchecked))
     for about, note in recording.notes.items():
         print(f"spikevrt: {about}: {spelled(note, parsed.parser, ())}", file=sys.stderr)
     return recording

@@ -327,14 +327,29 @@ def _surface(
 
 
 def _best_in_common(surfaces: dict[int, Float[np.ndarray, "S y x"]]) -> dict[int, Float[np.ndarray, " S"]]:
-    """Each frame's curve over time, at the shift in space that at that time fits all frames together best."""
+    """Each frame's curve over time, at the one shift in space at which all frames, each at its own best time, fit best:
+    between cells, by parabolas, or a fraction of a cell would look like a delay that each motion turns another way."""
     if not surfaces:
         return {}
-    flat = np.stack(list(surfaces.values())).reshape(len(surfaces), 2 * REACH + 1, -1)
-    known = np.isfinite(flat)
-    mean = np.where(known, flat, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    best = mean.argmax(axis=1)
-    return {index: flat[k, np.arange(len(best)), best] for k, index in enumerate(surfaces)}
+    every = np.stack(list(surfaces.values()))
+    fit = np.nanmax(every, axis=1).mean(axis=0)
+    inner = fit[1:-1, 1:-1]
+    row, column = (int(at) for at in np.unravel_index(int(inner.argmax()), inner.shape))
+    down, right = _vertex(fit[row : row + 3, column + 1]), _vertex(fit[row + 1, column : column + 3])
+    curves = _between(down) @ every[:, :, row : row + 3, column : column + 3] @ _between(right)
+    return dict(zip(surfaces, curves, strict=True))
+
+
+def _vertex(three: Float[np.ndarray, " 3"]) -> float:
+    """Where the parabola through three values has its maximum, from the middle one, within half a step."""
+    before, at, after = (float(value) for value in three)
+    curve = before - 2 * at + after
+    return float(np.clip((before - after) / (2 * curve), -0.5, 0.5)) if curve < 0 else 0.0
+
+
+def _between(at: float) -> Float[np.ndarray, " 3"]:
+    """Weights of three values at -1, 0 and 1 for the parabola through them at `at`."""
+    return np.array([at * (at - 1) / 2, 1 - at * at, at * (at + 1) / 2])
 
 
 def _peak(scores: Float[np.ndarray, " S"]) -> float | None:
@@ -343,11 +358,8 @@ def _peak(scores: Float[np.ndarray, " S"]) -> float | None:
     best = int(np.nanargmax(scores))
     if best in (0, len(scores) - 1):
         return float(best - REACH)
-    before, at, after = scores[best - 1 : best + 2]
-    curve = before - 2 * at + after
-    if not np.isfinite(curve):
-        return None
-    return best - REACH + (float((before - after) / (2 * curve)) if curve < 0 else 0.0)
+    around = scores[best - 1 : best + 2]
+    return best - REACH + _vertex(around) if np.isfinite(around).all() else None
 
 
 def _centred(picture: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "h w"]:

@@ -159,7 +159,7 @@ def build_page(place: Place, turns: Turns) -> Any:
 
         def _shown_footage(taken: Footage) -> dict[Any, Any]:
             choices = [(f"{name}: {shipped.ABOUT[name]}", name) for name in taken.weights]
-            report = taken.report
+            report, laid_over = taken.report, None if taken.overlay is None else str(taken.overlay)
             return {
                 footage: taken, about: _about(taken), notes: _list(_notes(taken, place)),
                 preview: str(taken.preview), caption: gr.Markdown(visible=report is not None),
@@ -172,7 +172,7 @@ def build_page(place: Place, turns: Turns) -> Any:
                 looked: gr.Column(visible=True), placing: gr.Column(visible=report is not None),
                 undo: gr.Button(visible=taken.before is not None, interactive=True),
                 estimate: _list(session.shown_text(line, place) for line in taken.lines),
-                overlay: gr.Image(taken.overlay and str(taken.overlay), visible=taken.overlay is not None),
+                overlay: gr.Image(laid_over, visible=laid_over is not None),
             }  # fmt: skip
 
         def show_example(name: str | None) -> dict[Any, Any]:

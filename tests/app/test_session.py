@@ -342,6 +342,26 @@ def test_a_finding_that_refuses_is_named_and_can_be_overruled(place, street):
     assert session.restore(footage, "vrt_tiny").summary["num_frames"] == 3
 
 
+@pytest.mark.parametrize(
+    ("verdicts", "kind", "words"),
+    [
+        ({}, "good", "In order: "),
+        ({"gaps": ("cannot tell", True)}, "note", "Cannot tell whether all is in order: gaps. "),
+        ({"gain": ("cannot tell", False)}, "note", "Cannot tell, which matters little: gain."),
+        ({"gain": ("cannot tell", False), "gaps": ("bad", True)}, "error", "Not in order, "),
+    ],
+)
+def test_what_cannot_be_told_is_neither_green_nor_in_order(footage, verdicts, kind, words):
+    findings = [
+        dataclasses.replace(one, verdict=verdict, matters=matters)
+        for one in footage.report.findings
+        for verdict, matters in [verdicts.get(one.name, ("ok", True))]
+    ]
+    report = dataclasses.replace(footage.report, findings=tuple(findings))
+    told = page._about(dataclasses.replace(footage, report=report))
+    assert told.startswith(f'<div class="{kind}"') and words in told and ("In order" in told) == (kind == "good")
+
+
 def test_files_of_one_upload_share_their_bytes_where_the_disk_can(place, street, tmp_path):
     path = uploaded(place, "street.zip", zipped(street, tmp_path / "street.zip"))
     footage = session.take_upload(place, path, [], Stated())

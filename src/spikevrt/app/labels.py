@@ -41,7 +41,7 @@ OTHERS = {"exposure_ticks": "exposure", "period_ticks": "fps", "triggers": "time
 LABELS = {name: label for name, (label, _) in (SIZE_FIELDS | TIME_FIELDS | {"max_offset_ticks": REACH}).items()}
 QUOTED = {name: f'"{LABELS[OTHERS.get(name, name)]}"' for name in (*LABELS, *OTHERS)}
 COMMANDS = (  # and what does the same on the page
-    (r" \(`spikevrt [^`]*`\)", ""),
+    (r" \(`spikevrt [^`]*`\)|`spikevrt record`, then ", ""),
     (r"run `spikevrt align[^`]*`", f'press "{ALIGN}"'),
     (r"`spikevrt align[^`]*`", f'"{ALIGN}"'),
     (r"`spikevrt inspect[^`]*`", f"{QUOTED['spike_width']} left empty"),

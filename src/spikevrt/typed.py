@@ -15,7 +15,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -130,6 +130,26 @@ def shown(value: Any) -> str:
 
 def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def renamed(message: str, names: Mapping[str, str], kept: Container[str] = ()) -> str:
+    """A message with the names of fields as whoever reads it knows them.
+
+    Named are: what stands before the first colon (`tile_px: 7; allowed ...`, `rig.scale: 3`, which is `rig_scale`),
+    any name with an underscore wherever it stands, but in a list of values; and any name in backticks. What is not in
+    `names`, or in `kept`, stays. Where there is no width but the field of a spike file beside frames, width is
+    `spike_width`.
+    """
+
+    def name(match: re.Match[str]) -> str:
+        section, field = match[1] or "", match[2]
+        found = names.get(f"{section}_{field}") or names.get(field) or names.get(f"spike_{field}")
+        return found if found and match[0] not in kept else match[0]
+
+    head, colon, rest = re.sub(r"`()([a-z_]+)`", name, message).partition(": ")
+    if re.fullmatch(r"[\w.]+(, \w+)*", head):
+        head = re.sub(r"(?:(\w+)\.)?(\w+)", name, head)
+    return head + colon + re.sub(r"(?<![\w./-])(?<!, )()([a-z]+(?:_[a-z]+)+)(?![\w/,-]|\.\w)", name, rest)
 
 
 def _look_through(values: Any, kind: Any, name: str, closed: bool, finite: bool) -> None:

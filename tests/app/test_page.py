@@ -26,10 +26,11 @@ from typing import Any
 import pytest
 
 from spikevrt import shipped
+from spikevrt.bench.demo import ASSETS
 from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import list_images, read_image
 from spikevrt.recording.recording import open_recording
-from spikevrt.simulate.setup import SimulateOptions
+from spikevrt.simulate.setup import RigConfig, SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,6 +158,16 @@ def shown_frames(page: Any) -> list[str]:
 
 
 @pytest.fixture(scope="module")
+def off_rig(tmp_path_factory) -> Path:
+    """A recording whose spikes lie 5 frame pixels beside the frames and 9 of 40 ticks late."""
+    rig = RigConfig(margin_ticks=40, shift_x_px=5.0, offset_ticks=9)
+    options = SimulateOptions(
+        frames=3, width=128, height=96, exposure_ticks=40, period_ticks=48, motion_px=8.0, rig=rig
+    )
+    return simulate_recording(ASSETS / "astronaut.jpg", tmp_path_factory.mktemp("off") / "off", options).root
+
+
+@pytest.fixture(scope="module")
 def long_film(_made_photo, tmp_path_factory) -> Path:
     """A recording that takes several clips: 41 frames, in a zip."""
     folder = tmp_path_factory.mktemp("long")
@@ -242,18 +253,63 @@ def test_mistakes_are_told_in_one_line_and_can_be_mended_there(visit, server, st
 
     page = visit()
     upload(page, blurry, spikes)
-    assert told(page, "#told").startswith("car.dat: a spike file without a header does not tell its geometry; state ")
-    page.get_by_text("What the spike file does not tell").click()
-    page.get_by_label("Spike width (pixels)").fill("forty")
+    assert told(page, "#told") == (
+        "car.dat: does not tell its size: choose one of the sizes that fit, the likeliest first; or state "
+        '"Spike width (pixels)" and "Spike height (rows)"'
+    )
+    page.get_by_label("Spike width (pixels)").fill("forty")  # which stands open
     page.locator("#look-upload").click()
-    page.get_by_text("spike_width: 'forty'; allowed: a whole number, or nothing").wait_for()
-    for label, text in (("Spike width (pixels)", "40"), ("Spike height (rows)", "32"), ("Exposure (ticks)", "37"),
-                        ("Period (ticks)", "41")):  # fmt: skip
-        page.get_by_label(label).fill(text)
+    page.get_by_text("\"Spike width (pixels)\": 'forty'; allowed: a whole number, or nothing").wait_for()
+    page.get_by_label("Spike width (pixels)").fill("")
+    page.locator("#look-upload").click()
+    page.locator("#sizes input").first.check()
+    page.wait_for_function("document.querySelector('#spike_height input, #spike_height textarea').value == '32'")
+    assert page.get_by_label("Spike width (pixels)").input_value() == "40"
+    assert not page.locator("#top_down input").is_checked()
+    page.get_by_text("Times: exposure, rates").click()
+    page.locator("#exposure input").fill("37")
+    page.locator("#look-upload").click()
+    page.get_by_text("\"Exposure\": '37'; allowed: a time with its unit: 6.4ms").wait_for()
+    page.locator("#exposure input").fill("37ticks")
     page.locator("#look-upload").click()
     assert told(page, "#about").startswith("blurry: 3 frames of 80 x 64; 40 x 32 spikes, 119 ticks")
-    assert page.locator("#told").inner_text().strip() == ""
+    assert page.locator("#told").inner_text().strip() == "" and not page.locator("#sizes").is_visible()
+    notes = page.locator("#notes li").all_inner_texts()
+    assert 'tick rate: 20000 read-outs a second are assumed; "Spike rate (Hz)" states another' in notes
 
+
+def test_cameras_are_aligned_on_the_page_and_the_alignment_is_undone(visit, server, off_rig, tmp_path):
+    files = zipped(off_rig, tmp_path / "off.zip")
+    page = visit()
+    upload(page, files)
+    told(page, "#about")
+    before = page.locator("#findings").inner_text()
+    assert "In order" not in page.locator("#about").inner_text() and not page.locator("#overlay img").is_visible()
+    page.locator("#align").click()
+    page.locator("#stop-align:enabled").wait_for()
+    page.locator("#stop-align").click()
+    page.locator("#aligning").get_by_text("Cancelled. Nothing was changed.").wait_for()
+    assert not list(server.folder.glob("jobs/*/*aligned*")) and page.locator("#start").is_enabled()
+
+    page.locator("#align").click()
+    page.locator("#aligning").get_by_text(re.compile(r"^Fit \d+ of \d+")).wait_for()
+    page.locator("#estimate").get_by_text("residual").wait_for()
+    after = re.search(r"residual ([\d.]+) -> ([\d.]+) px", page.locator("#estimate").inner_text())
+    assert after is not None and float(after[1]) > 2 > 0.7 > float(after[2])
+    assert page.locator("#overlay img").evaluate("i => i.decode().then(() => i.naturalWidth)") >= 640
+    assert page.locator("#notes li").first.inner_text().startswith("aligned: offset ")
+    assert page.locator("#findings").inner_text() != before
+    page.locator("#start").click()
+    page.locator("#restored").wait_for()
+    summary = json.loads(downloaded(page, "#take-3")[1].read_text())
+    assert abs(summary["alignment"]["offset_ticks"] - 9) < 0.6 and summary["alignment"]["homography"] is not None
+
+    page.locator("#undo").click()
+    page.locator("#undo").wait_for(state="hidden")
+    assert page.locator("#findings").inner_text() == before and not page.locator("#restored").is_visible()
+
+
+def test_a_file_that_is_too_large_is_refused_by_the_browser(visit, tmp_path):
     big = tmp_path / "big.mp4"
     big.write_bytes(bytes((3 << 20) + 1))
     page = visit()
@@ -290,7 +346,9 @@ def test_a_second_job_waits_says_so_and_starts_when_the_first_is_cancelled(visit
     assert not second.locator("#restored").is_visible()
 
     first.locator("#cancel").click()
-    first.locator("#running").get_by_text("Cancelled. Nothing was kept.").wait_for()
+    first.locator("#running").get_by_text(
+        "Cancelled. No frame was kept; the footage stays, and can be restored again."
+    ).wait_for()
     assert not first.locator("#restored").is_visible() and first.locator("#start").is_enabled()
     second.locator("#restored").wait_for()
     assert server.results() == sorted([*before, "result-1"])  # the second's; of the first not even a part
@@ -332,7 +390,7 @@ def test_nothing_outside_the_folder_is_read_for_a_visitor(server, tmp_path):
     (number,) = [entry["id"] for entry in config["dependencies"] if entry["api_name"] == "show_upload"]
     assert {entry["api_visibility"] for entry in config["dependencies"]} == {"private"}
     video = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
-    event = {"data": [video, None, False, *[""] * 6], "fn_index": number, "session_hash": "visitor"}
+    event = {"data": [video, None, *[None] * 16], "fn_index": number, "session_hash": "visitor"}
     request = urllib.request.Request(
         f"{server.url}gradio_api/queue/join", json.dumps(event).encode(), {"Content-Type": "application/json"}
     )
@@ -352,7 +410,8 @@ def test_nothing_is_wider_than_a_phone(visit, server, street, tmp_path):
     page = visit(viewport=PHONE)
     upload(page, zipped(street, tmp_path / "street.zip"))
     told(page, "#about")
-    page.get_by_text("What the spike file does not tell").click()
+    page.get_by_text("Spike file: size").click()
+    page.get_by_text("Times: exposure, rates").click()
     page.locator("#start").click()
     page.locator("#restored").wait_for()
     width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")

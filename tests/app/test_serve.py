@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from spikevrt import cli
-from spikevrt.app import page, session
+from spikevrt.app import serving, session
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -51,8 +51,8 @@ def test_a_port_that_is_taken_is_told(capsys, monkeypatch, tmp_path):
 
 
 def test_any_free_port_is_found():
-    port = page.free_port("127.0.0.1", 0)
-    assert 1024 <= port < 65536 and page.free_port("127.0.0.1", port) == port
+    port = serving.free_port("127.0.0.1", 0)
+    assert 1024 <= port < 65536 and serving.free_port("127.0.0.1", port) == port
 
 
 @pytest.mark.parametrize(
@@ -60,18 +60,18 @@ def test_any_free_port_is_found():
     [("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False)],
 )
 def test_only_loopback_is_local(host, is_local):
-    assert page.is_loopback(host) is is_local
+    assert serving.is_loopback(host) is is_local
 
 
 def test_gradio_asks_nobody_and_keeps_uploads_in_the_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "environ", {"NO_PROXY": "example.org", "HTTP_PROXY": "http://proxy"})
     place = session.make_place(tmp_path / "app", 1)
-    page.set_environment(place)
+    serving.set_environment(place)
     assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False" and os.environ["HF_HUB_OFFLINE"] == "1"
     assert Path(os.environ["GRADIO_TEMP_DIR"]) == place.folder / "cache"
     assert os.environ["NO_PROXY"] == "example.org,127.0.0.1,localhost,::1"
 
 
 def test_the_browser_may_fetch_from_the_page_alone():
-    sources = {word for part in page.POLICY.split(";") for word in part.split()[1:]}
+    sources = {word for part in serving.POLICY.split(";") for word in part.split()[1:]}
     assert sources == {"'self'", "data:", "blob:", "'unsafe-inline'", "'unsafe-eval'"}

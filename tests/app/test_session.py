@@ -8,24 +8,29 @@ import os
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from spikevrt import cli, shipped
+from spikevrt.align.estimate import Estimate
 from spikevrt.align.health import admit
+from spikevrt.align.settings import AlignOptions
 from spikevrt.app import page, session
 from spikevrt.app.turns import Cancelled
-from spikevrt.bench.demo import SCENES
+from spikevrt.bench.demo import ASSETS, SCENES
 from spikevrt.mux.join import write_video
 from spikevrt.recording.alignment import Alignment, write_alignment
-from spikevrt.recording.frames import list_images, read_image
-from spikevrt.recording.recording import open_recording
+from spikevrt.recording.frames import list_images, read_image, write_image
+from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.sidecar import Stated
 from spikevrt.recording.video import probe_video
 from spikevrt.report.recording_pages import restored_words
 from spikevrt.restore.job import restore_recording
 from spikevrt.restore.options import RestoreOptions
+from spikevrt.simulate.setup import RigConfig, SimulateOptions
+from spikevrt.simulate.synthesise import simulate_recording
 from tests.bench.test_demo import SMALL
 
 
@@ -125,7 +130,7 @@ def test_what_lies_outside_the_uploads_is_refused_and_leaves_nothing(place, stre
 
 def test_an_upload_above_the_limit_is_refused(place):
     path = uploaded(place, "big.mp4", bytes((1 << 20) + 1))
-    with pytest.raises(ValueError, match=r"big\.mp4: 2 MB; allowed: at most 1 MB \(--max-upload-mb\)"):
+    with pytest.raises(ValueError, match=r"big\.mp4: 2 MB; allowed: at most 1 MB, the limit of this page"):
         session.take_upload(place, path, [], Stated())
     with pytest.raises(ValueError, match="--max-upload-mb: 0; allowed: 1 or more"):
         session.make_place(place.folder, 0)
@@ -203,7 +208,7 @@ def test_a_second_restoration_stands_beside_the_first(footage):
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 5])
-def test_a_restoration_that_is_stopped_leaves_nothing(footage, stop_at):
+def test_a_restoration_that_is_stopped_leaves_nothing_and_does_not_say_so(footage, stop_at, capfd):
     """While frames are made, at the last of them, and behind them while the files are written."""
     before, calls = snapshot(footage.folder), []
 
@@ -215,6 +220,105 @@ def test_a_restoration_that_is_stopped_leaves_nothing(footage, stop_at):
     with pytest.raises(Cancelled):
         session.restore(footage, "spikefold_tiny", progress=progress)
     assert snapshot(footage.folder) == before and len(calls) == stop_at
+    assert "kept" not in capfd.readouterr().err
+
+
+@pytest.fixture
+def later(monkeypatch) -> Alignment:
+    """What the estimate finds of any footage."""
+    found = Alignment(offset_ticks=2.0)
+
+    def estimate(recording: Recording, options: AlignOptions, *, progress: Any) -> Estimate:
+        assert recording.alignment == Alignment() and options.preview is not None
+        write_image(options.preview, recording.read_blur(0))
+        if progress is not None:
+            progress(1, 2)
+        return Estimate(found, None, (f"{recording.root}: 3 of 3 frames", "residual 2.00 -> 0.30 px"))
+
+    monkeypatch.setattr(session, "estimate_alignment", estimate)
+    return found
+
+
+def test_what_was_aligned_is_checked_and_restored_anew_and_the_files_stay(footage, later):
+    files = {path: path.read_bytes() for path in footage.recording.root.rglob("*") if path.is_file()}
+    aligned = session.align(footage, "", progress=lambda done, total: None)
+    assert [one.start_tick for one in aligned.recording.exposures] == [2, 43, 84] and aligned.recording.num_frames == 3
+    assert aligned.report is not None and aligned.report is not footage.report and aligned.before is footage
+    assert aligned.folder == footage.folder / "aligned-1" and aligned.overlay is not None
+    assert sorted(snapshot(aligned.folder)) == ["alignment.png", "health.html", "preview.png"]
+    everything = [finding.name for finding in aligned.report.findings]
+    made = session.restore(aligned, shipped.DEFAULT, ignore_health=everything)
+    assert json.loads(made.downloads[3].read_text())["alignment"]["offset_ticks"] == 2.0
+    assert "offset 2 ticks, not registered" in made.downloads[2].read_text(encoding="utf-8")
+    assert {path: path.read_bytes() for path in files} == files  # of the recording nothing was changed
+    again = session.align(aligned, "17")  # from what it was before, not from what was aligned
+    assert again.before is footage and again.folder == footage.folder / "aligned-2"
+    restored = session.restore(footage, shipped.DEFAULT, ignore_health=everything)
+    assert restored.summary["alignment"] is None
+
+
+def test_a_recording_that_brings_an_alignment_is_aligned_from_its_own_clock(place, street, later):
+    write_alignment(street, Alignment(offset_ticks=1.0))
+    job = place.folder / "jobs" / "one"
+    job.mkdir()
+    footage = session.look_at(open_recording(street, keep_outside=True), job, None)
+    aligned = session.align(footage, "")
+    assert footage.recording.exposures[0].start_tick == 1 and aligned.recording.exposures[0].start_tick == 2
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3])
+def test_an_alignment_that_is_stopped_changes_nothing(footage, later, stop_at):
+    before, calls = snapshot(footage.folder), []
+
+    def progress(done: int, total: int) -> None:
+        calls.append((done, total))
+        if len(calls) == stop_at:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        session.align(footage, "", progress=progress)
+    assert snapshot(footage.folder) == before
+
+
+def test_footage_that_does_not_tell_is_refused_in_a_line_and_leaves_nothing(footage, place, monkeypatch):
+    flat = dataclasses.replace(footage, recording=footage.recording.chosen([0, 1]))
+    monkeypatch.setattr(type(flat.recording), "read_blur", lambda self, index: np.full((64, 80, 3), 90, np.uint8))
+    before = snapshot(footage.folder)
+    with pytest.raises(ValueError, match="cannot be aligned: ") as caught:
+        session.align(flat, "")
+    told = session.one_line(caught.value, place)
+    assert told.endswith("is it upright, and the same scene?") and "spikevrt" not in told
+    for reach, message in (("far", "max_offset_ticks: 'far'; allowed: a whole"), ("0", "--max-offset-ticks: 0; ")):
+        with pytest.raises(ValueError, match=message):
+            session.align(footage, reach)
+    assert snapshot(footage.folder) == before
+
+
+@pytest.mark.slow
+def test_a_rig_that_is_off_is_aligned_as_by_the_command_and_restored_better(place, tmp_path):
+    """5 frame pixels and 9 ticks of 40 off, known to nobody."""
+    rig = RigConfig(margin_ticks=40, shift_x_px=5.0, offset_ticks=9)
+    options = SimulateOptions(
+        frames=3, width=128, height=96, exposure_ticks=40, period_ticks=48, motion_px=8.0, rig=rig
+    )
+    root = simulate_recording(ASSETS / "astronaut.jpg", tmp_path / "off", options).root
+    (place.folder / "jobs" / "one").mkdir()
+    footage = session.look_at(open_recording(root, keep_outside=True), place.folder / "jobs" / "one", None)
+    seen: list[tuple[int, int]] = []
+    aligned = session.align(footage, "", progress=lambda done, total: seen.append((done, total)))
+    assert len(seen) > 5 and aligned.recording.alignment.offset_ticks == pytest.approx(9, abs=0.5)
+    before, after = re.search(r"residual ([\d.]+) -> ([\d.]+) px", " ".join(aligned.lines)).groups()
+    assert float(before) > 3 and float(after) < 0.6
+    scores = {}
+    for name, one in (("as it was", footage), ("aligned", aligned)):
+        ignored = [finding.name for finding in one.report.findings]
+        made = session.restore(one, shipped.DEFAULT, ignore_health=ignored)
+        pairs = [(read_image(path), one.recording.read_sharp(index)) for index, path in enumerate(made.frames)]
+        errors = [np.mean((a.astype(float) - b.astype(float)) ** 2) for a, b in pairs]
+        scores[name] = float(np.mean([10 * np.log10(255**2 / error) for error in errors]))
+    assert scores["aligned"] > scores["as it was"] + 2, scores
+    assert cli.main(["align", str(root)]) == 0
+    assert open_recording(root, keep_outside=True).exposures == aligned.recording.exposures
 
 
 def test_unknown_weights_are_refused(footage):

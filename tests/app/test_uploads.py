@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from spikevrt.align.exposure import ExposureEstimate
 from spikevrt.app import uploads
-from spikevrt.app.uploads import open_upload, read_stated, unpack
+from spikevrt.app.uploads import SizesWanted, open_upload, unpack
 from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import list_images, read_image
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.sidecar import Stated
 
 MOST = 10_000_000
-TIMING = Stated(exposure_ticks=19, period_ticks=23)  # of `recording_folder`
+TIMING = Stated(exposure_ticks=19, period_ticks=23, by_counting=True, unchecked=True)  # of `recording_folder`
 
 
 @pytest.fixture
@@ -121,17 +122,49 @@ def test_a_video_alone_is_a_recording_without_spikes(video, tmp_path):
     assert opened.spikes is None and opened.num_frames == 3
 
 
-def test_a_spike_file_without_a_header_is_told_as_the_command_tells_it(video, spikes, tmp_path):
-    with pytest.raises(ValueError, match=r"car\.dat: a spike file without a header does not tell its geometry; state "):
+@pytest.mark.parametrize("stated", [Stated(), Stated(spike_width=40), Stated(top_down=True)])
+def test_of_a_spike_file_without_a_size_those_that_fit_are_listed(video, spikes, tmp_path, stated):
+    with pytest.raises(
+        SizesWanted, match=r"car\.dat: does not tell its size: choose one of the sizes that fit, "
+    ) as caught:
+        open_upload(video, [spikes], stated, tmp_path / "unpacked", MOST)
+    first = caught.value.readings[0].format  # by the frame: rows are bottom-up, and a pixel is two of the frame's
+    assert (first.width, first.height, first.is_bottom_up) == (40, 32, True)
+
+
+def test_where_no_size_fits_that_is_told(video, spikes, tmp_path):
+    spikes.write_bytes(bytes(10_007))
+    with pytest.raises(SizesWanted, match="none of the sizes that are known fits; or state ") as caught:
         open_upload(video, [spikes], Stated(), tmp_path / "unpacked", MOST)
+    assert caught.value.readings == ()
+
+
+def test_a_table_of_times_says_when_frames_were_exposed(video, spikes, tmp_path):
+    table = tmp_path / "times.csv"
+    table.write_text("start_tick,exposure_tick\n4,11\n20,11\n43,11\n")
+    stated = Stated(spike_width=40, spike_height=32, timestamps=table)
+    opened = open_upload(video, [spikes], stated, tmp_path / "unpacked", MOST)
+    assert [(one.start_tick, one.num_ticks) for one in opened.exposures] == [(4, 11), (20, 11), (43, 11)]
+
+
+def test_an_exposure_that_nobody_states_is_estimated_and_told(video, spikes, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "spikevrt.align.exposure.estimate_exposure", lambda recording: ExposureEstimate(17.2, 0.6, 0.0, 0.1)
+    )
+    stated = Stated(spike_width=40, spike_height=32, period_ticks=23, by_counting=True)
+    opened = open_upload(video, [spikes], stated, tmp_path / "unpacked", MOST)
+    assert {one.num_ticks for one in opened.exposures} == {17}
+    assert opened.notes["exposure"].startswith("estimated from the footage: 17 +- 1 ticks")
 
 
 @pytest.mark.parametrize(
     ("stated", "message"),
     [
-        (Stated(spike_width=40), "spike_width: only with both spike_width and spike_height"),
         (Stated(spike_width=40, spike_height=31), "car.dat: "),
-        (Stated(spike_width=40, spike_height=32, exposure_ticks=99, period_ticks=23), "exposure_ticks: 99; allowed: "),
+        (
+            Stated(spike_width=40, spike_height=32, exposure_ticks=99, period_ticks=23, by_counting=True),
+            "exposure_ticks: 99; allowed: ",
+        ),
     ],
 )
 def test_what_cannot_be_is_told(video, spikes, tmp_path, stated, message):
@@ -229,18 +262,3 @@ def test_a_damaged_zip_is_refused(packed, tmp_path):
     data[len(data) // 3] ^= 0xFF
     packed.write_bytes(data)
     assert refused(packed, tmp_path).startswith("waves.zip: no zip, or a damaged one (")
-
-
-def test_an_empty_field_says_nothing_and_a_number_is_read():
-    texts = {"spike_width": " 400 ", "spike_height": "", "first_tick": None, "tick_rate_hz": "2e4"}
-    assert read_stated(texts, top_down=False) == Stated(spike_width=400, tick_rate_hz=20000.0)
-    assert read_stated({}, top_down=True) == Stated(top_down=True)
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "allowed"),
-    [("spike_width", "4.5", "a whole number"), ("tick_rate_hz", "fast", "a number"), ("first_tick", "1e3", "a whole")],
-)
-def test_a_field_that_is_no_number_is_named(name, text, allowed):
-    with pytest.raises(ValueError, match=f"^{name}: '{text}'; allowed: {allowed}"):
-        read_stated({name: text}, top_down=False)

@@ -20,6 +20,7 @@ import torch
 
 from spikevrt.formats.dataset_trees import find_layout
 from spikevrt.formats.layouts import NO_OPTIONS, LayoutOptions, layout_recordings
+from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import IMAGE_SUFFIXES, image_size, list_images, write_image
 from spikevrt.recording.recording import Recording, open_recording, recordings_in
 from spikevrt.recording.sidecar import ROWS, SPIKE_KINDS, SPIKECV_CONFIG, SUFFIX_KINDS
@@ -117,6 +118,13 @@ def sharp_words(recording: Recording) -> str:
 def exposure_words(recording: Recording) -> str:
     lengths = sorted({exposure.num_ticks for exposure in recording.exposures})
     return f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+
+
+def alignment_words(alignment: Alignment) -> str:
+    """What an alignment moves."""
+    drift = f", drift {alignment.drift_ppm:g} millionths" if alignment.drift_ppm else ""
+    where = "registered" if alignment.is_spatial else "not registered"
+    return f"offset {alignment.offset_ticks:g} ticks{drift}, {where}"
 
 
 def stream_line(path: Path, stream: SpikeStream, found: Found) -> str:

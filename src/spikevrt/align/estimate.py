@@ -6,6 +6,7 @@ Dimension key: N frames, H and W rows and columns of a frame, h and w those of t
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,10 +85,13 @@ def estimate_registration(
     return _judged("pictures", cameras, light, brightness, brightness, cameras.homography(fit.p), flow=flow, root=True)
 
 
-def estimate_alignment(recording: Recording, options: AlignOptions) -> Estimate:
+def estimate_alignment(
+    recording: Recording, options: AlignOptions, *, progress: Callable[[int, int], None] | None = None
+) -> Estimate:
     """Estimate time offset and registration of a recording that was opened without its alignment.
 
     Nothing is written but the preview. An offset that the footage does not tell (no motion, too few frames) stays 0.
+    `progress` is called with (fits done, fits in all) and may raise to stop; without it they are shown on stderr.
 
     Raises:
         ValueError: no spikes, an alignment applied already, or evidence too weak to register by.
@@ -120,7 +124,7 @@ def estimate_alignment(recording: Recording, options: AlignOptions) -> Estimate:
         with progress_bar(f"{recording.name}: fits") as tell:
             found = fit_clock(
                 cameras, light, rates, exposure_ticks=exposure_ticks, max_offset_ticks=most, space=options.space,
-                root=root, progress=tell,
+                root=root, progress=progress or tell,
             )  # fmt: skip
         sigma = float("inf") if found is None else found.offset_sigma_ticks
         quality["offset_sigma_ticks"] = round(sigma, 3) if np.isfinite(sigma) else None
@@ -258,7 +262,7 @@ def _judged(
     elif corner > MAX_CORNER_SHARE * max(cameras.width, cameras.height):
         weak = f"corners would move by {corner:.0f} px; allowed: a quarter of the frame"
     if weak is not None:
-        raise ValueError(f"{name}: cannot be aligned: {weak}; is it upright, and the same scene? (spikevrt inspect)")
+        raise ValueError(f"{name}: cannot be aligned: {weak}; is it upright, and the same scene? (`spikevrt inspect`)")
     unexplained = 1 - (0 if corner == 0 else MIN_GAIN)  # what the found geometry may leave of what was unexplained
     is_better = 1 - correlation_after <= unexplained * (1 - correlation_before)
     if not is_better:

@@ -17,6 +17,7 @@ import numpy as np
 from spikevrt.align.defects import Scan, find_dead, find_hot, scan
 from spikevrt.align.describe import (
     STATED,
+    alignment_words,
     draw_preview,
     draw_readings,
     exposure_words,
@@ -38,8 +39,8 @@ from spikevrt.recording.sidecar import SIDECAR, SPIKECV_CONFIG, TICK_RATE_HZ, St
 from spikevrt.recording.spike_file import sha256_file, sha256_files
 from spikevrt.recording.spike_formats import (
     Found,
+    UnknownGeometry,
     find_format,
-    is_headerless,
     open_stream,
     stream_sidecar_path,
     write_stream_sidecar,
@@ -113,10 +114,8 @@ def _known_format(path: Path, options: InspectOptions) -> Found | None:
         return None
     try:
         return find_format(path)
-    except ValueError:
-        if is_headerless(path) and not any(file.is_file() for file in _tellers(path)):
-            return None
-        raise
+    except UnknownGeometry:
+        return None
 
 
 def _tellers(path: Path) -> tuple[Path, ...]:
@@ -274,9 +273,7 @@ def _tell_recording(recording: Recording, options: InspectOptions) -> Inspection
         f"{first.t0_s:.6f} s to {first.t1_s:.6f} s",
     ]
     if recording.alignment != Alignment():
-        where = "registered" if recording.alignment.is_spatial else "not registered"
-        drift = f", drift {recording.alignment.drift_ppm:g} millionths" if recording.alignment.drift_ppm else ""
-        lines.append(f"aligned: offset {recording.alignment.offset_ticks:g} ticks{drift}, {where}")
+        lines.append(f"aligned: {alignment_words(recording.alignment)}")
     lines += [f"dropped frame {index}: {why}" for index, why in recording.dropped]
     lines += _rate_lines(found, recording.tick_rate_hz)
     if found.num_ticks < recording.num_ticks:

@@ -1,51 +1,61 @@
-"""The web page over `restore`: upload, health, a restoration with progress, a slider, downloads.
+"""The web page over `restore`: upload, health, alignment, a restoration with progress, a slider, downloads.
 
-Gradio draws it; `session` does the work and `turns` is the queue. `serve` puts it on the network of this machine: it
-listens on loopback unless told otherwise, and nothing is loaded from elsewhere, neither by gradio (its environment is
-set before it is imported) nor by the browser (Content-Security-Policy).
+Gradio draws it; `session` does the work, `turns` is the queue, `labels` has the words, and `serving` puts it on the
+network.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import html
-import importlib.util
-import ipaddress
-import os
-import signal
-import socket
 import sys
-import threading
 import traceback
+import typing
 import warnings
-from collections.abc import AsyncIterator, Callable
-from importlib import resources
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from spikevrt import shipped
-from spikevrt.align.health import HealthReport
-from spikevrt.app import session
+from spikevrt.align.describe import alignment_words
+from spikevrt.align.findings import Finding
+from spikevrt.app import labels, session
 from spikevrt.app.session import Footage, Place, Result
 from spikevrt.app.turns import Progress, Ticket, Turns
-from spikevrt.app.uploads import read_stated
+from spikevrt.app.uploads import SizesWanted
 from spikevrt.bench.demo import SCENES, VIDEO
-from spikevrt.recording.sidecar import TICK_RATE_HZ
+from spikevrt.recording.alignment import Alignment
+from spikevrt.recording.sidecar import ROWS, Stated, StreamFormat
 from spikevrt.report.recording_pages import findings_table, network_of, restored_words
 
 POLL_S = 0.2  # between two looks at a job
-FIELDS = {  # of `Stated`: label and hint
-    "spike_width": ("Spike width (pixels)", "a packed .dat does not tell it"),
-    "spike_height": ("Spike height (rows)", "a packed .dat does not tell it"),
-    "tick_rate_hz": ("Tick rate (Hz)", f"empty: {TICK_RATE_HZ:g}"),
-    "first_tick": ("First tick", "empty: 0"),
-    "exposure_ticks": ("Exposure (ticks)", "empty: the period"),
-    "period_ticks": ("Period (ticks)", "empty: all ticks over all frames"),
-}
+
+
+JOBS = {  # what is said of a kind of job: at first, of each step, at the end, while it stops, when it was cancelled
+    "restore": (
+        "Loading the network; restoring the first frames.", "Frame", "All {} frames; writing video and report.",
+        "the clip at hand is finished first", "No frame was kept; the footage stays, and can be restored again.",
+    ),
+    "align": (
+        "Reading frames and spikes.", "Fit", "Looking at the aligned recording.", "the fit at hand is finished first",
+        "Nothing was changed.",
+    ),
+}  # fmt: skip
 CAPTION = (
     "The spikes as pictures: firing rate around the middle frame (TFP), inverse interval there (TFI), mean of all "
     "ticks; then that frame of the colour camera (and the sharp one, where it is known). Not restored yet. Check that "
     "the spikes are upright and show the same scene."
+)
+SIZE_TITLE, TIME_TITLE = "Spike file: size and order of rows", "Times: exposure, rates, a table of times"
+OVERLAY_TITLE = "The middle frame (red) and the spikes (cyan) one over the other: as written, and aligned"
+SIZES_INFO = (
+    "How well each holds together (rows, columns, time: 1 is best; frame: against the video's middle frame). A click "
+    "fills in the fields; then check it again."
+)
+ALIGN_INFO = (
+    "Where the spike camera looks in the frames, and how late its clock runs, is estimated from the footage itself. "
+    "The aligned recording is checked anew and restored; the files stay as they are."
 )
 INTRO = """# SpikeVRT
 Sharp video from a blurry colour video and the stream of a spike camera beside it. Everything runs on this machine."""
@@ -71,19 +81,21 @@ def build_page(place: Place, turns: Turns) -> Any:
                     video = gr.File(label="Video, or .zip of a recording or of images", height=175, elem_id="video")
                     spikes = gr.File(label="Spike file (and its .json)", file_count="multiple", height=175,
                                      elem_id="spikes")  # fmt: skip
-                with gr.Accordion("What the spike file does not tell: size, rows, timing", open=False):
+                with gr.Accordion(SIZE_TITLE, open=False, elem_id="size") as size:
+                    sizes = gr.Radio(label="Sizes that fit the spike file", info=SIZES_INFO, visible=False,
+                                     elem_id="sizes")  # fmt: skip
                     with gr.Row():
-                        numbers = [
-                            gr.Textbox(label=label, info=hint, min_width=240, max_lines=1, elem_id=name)
-                            for name, (label, hint) in FIELDS.items()
-                        ]  # fmt: skip
-                    top_down = gr.Checkbox(label="The first stored row is the top one", elem_id="top_down")
+                        size_fields = [_field(name, *words) for name, words in labels.SIZE_FIELDS.items()]
+                with gr.Accordion(TIME_TITLE, open=False, elem_id="times") as times, gr.Row():
+                    time_fields = [_field(name, *words) for name, words in labels.TIME_FIELDS.items()]
+                fields = dict(zip(labels.LABELS, [*size_fields, *time_fields], strict=False))
                 look_upload = gr.Button("Check it", variant="primary", elem_id="look-upload")
         told = gr.HTML(elem_id="told", elem_classes="told", padding=False)
 
         with gr.Column(visible=False, elem_id="looked") as looked:
             gr.Markdown("## The recording")
             about = gr.HTML(elem_id="about", elem_classes="told", padding=False)
+            notes = gr.HTML(elem_id="notes", padding=False)
             preview = gr.Image(
                 label="Firing rates, and the blurry frame", show_label=False, type="filepath", interactive=False,
                 buttons=["fullscreen"], elem_id="preview",
@@ -91,8 +103,20 @@ def build_page(place: Place, turns: Turns) -> Any:
             caption = gr.Markdown(CAPTION)
             findings = gr.HTML(elem_id="findings", padding=False)
             health_page = gr.DownloadButton("Health report (HTML)", size="sm", elem_id="health")
+            with gr.Column(elem_id="place") as placing:
+                gr.Markdown("## Place and time of the two cameras")
+                gr.Markdown(ALIGN_INFO)
+                estimate = gr.HTML(elem_id="estimate", padding=False)
+                overlay = gr.Image(label=OVERLAY_TITLE, type="filepath", interactive=False, buttons=["fullscreen"],
+                                   elem_id="overlay")  # fmt: skip
+                with gr.Row():
+                    reach = gr.Textbox(label=labels.REACH[0], info=labels.REACH[1], max_lines=1, elem_id="reach")
+                    align = gr.Button(labels.ALIGN, elem_id="align")
+                    undo = gr.Button(labels.UNDO, visible=False, elem_id="undo")
+                    stop_align = gr.Button("Cancel", variant="stop", interactive=False, elem_id="stop-align")
+                aligning = gr.HTML(elem_id="aligning", elem_classes="told", padding=False)
             gr.Markdown("## Restore")
-            ignore = gr.CheckboxGroup(label="Restore in spite of these findings", elem_id="ignore")
+            ignore = gr.CheckboxGroup(label=labels.IGNORE, elem_id="ignore")
             weights = gr.Dropdown(label="Network (weights)", elem_id="weights")
             with gr.Row():
                 start = gr.Button("Restore", variant="primary", elem_id="start")
@@ -112,52 +136,79 @@ def build_page(place: Place, turns: Turns) -> Any:
                     gr.DownloadButton(name, min_width=160, elem_id=f"take-{k}") for k, name in enumerate(names)
                 ]
 
-        recording_parts = [footage, about, preview, caption, findings, health_page, ignore, weights]
+        recording_parts = [footage, about, notes, preview, caption, findings, health_page, ignore, weights]
+        recording_parts += [placing, estimate, overlay, undo, aligning]
+        lines, idle = {"restore": running, "align": aligning}, [start, align, undo, look_example, look_upload]
 
         def show(take: Callable[[], Footage]) -> dict[Any, Any]:
             """What changes on the page when footage was taken, or could not be."""
+            hidden = {restored: gr.Column(visible=False), running: "", aligning: ""}
             try:
-                taken = take()
+                return {**_shown_footage(take()), **hidden, told: "", sizes: gr.Radio(visible=False)}
             except Exception as error:
+                line = _error(error, place)
+                fit = error.readings if isinstance(error, SizesWanted) else ()
+                choices = [(one.line().split(maxsplit=1)[1], _said(one.format)) for one in fit]
+                groups = {size: labels.SIZE_FIELDS, times: labels.TIME_FIELDS}
+                named = {name for name, quoted in labels.QUOTED.items() if html.escape(quoted) in line}
                 return {
-                    footage: None, told: _error(error, place), running: "",
-                    looked: gr.Column(visible=False), restored: gr.Column(visible=False),
+                    footage: None, told: line, looked: gr.Column(visible=False), **hidden,
+                    sizes: gr.Radio(choices=choices, value=None, visible=bool(choices)),
+                    **{part: gr.Accordion(open=True) for part, group in groups.items() if named & group.keys()},
                 }  # fmt: skip
+
+        def _shown_footage(taken: Footage) -> dict[Any, Any]:
             choices = [(f"{name}: {shipped.ABOUT[name]}", name) for name in taken.weights]
+            report, laid_over = taken.report, None if taken.overlay is None else str(taken.overlay)
             return {
-                footage: taken, told: "", running: "", about: _about(taken), preview: str(taken.preview),
-                caption: gr.Markdown(visible=taken.report is not None),
-                findings: "" if taken.report is None else findings_table(taken.report.findings),
+                footage: taken, about: _about(taken), notes: _list(_notes(taken, place)),
+                preview: str(taken.preview), caption: gr.Markdown(visible=report is not None),
+                findings: "" if report is None else _findings(report.findings, place),
                 health_page: gr.DownloadButton(
-                    value=None if taken.health_page is None else str(taken.health_page),
-                    visible=taken.health_page is not None,
+                    value=taken.health_page and str(taken.health_page), visible=report is not None
                 ),
                 ignore: gr.CheckboxGroup(choices=list(taken.refused), value=[], visible=bool(taken.refused)),
                 weights: gr.Dropdown(choices=choices, value=taken.weights[0]),
-                looked: gr.Column(visible=True), restored: gr.Column(visible=False),
+                looked: gr.Column(visible=True), placing: gr.Column(visible=report is not None),
+                undo: gr.Button(visible=taken.before is not None, interactive=True),
+                estimate: _list(session.shown_text(line, place) for line in taken.lines),
+                overlay: gr.Image(laid_over, visible=laid_over is not None),
             }  # fmt: skip
 
         def show_example(name: str | None) -> dict[Any, Any]:
             return show(lambda: session.take_example(place, name))
 
-        def show_upload(frames: str | None, files: list[str] | None, is_top_down: bool, *texts: str) -> dict[Any, Any]:
-            fields = dict(zip(FIELDS, texts, strict=True))
-            return show(lambda: session.take_upload(place, frames, files or [], read_stated(fields, is_top_down)))
+        def show_upload(frames: str | None, files: list[str] | None, *given: Any) -> dict[Any, Any]:
+            values = dict(zip(fields, given, strict=True))
+            return show(lambda: session.take_upload(place, frames, files or [], labels.read_stated(values)))
 
-        def submit(taken: Footage, name: str, ignored: list[str]) -> dict[Any, Any]:
-            def work(tell: Progress) -> Result:
-                return session.restore(taken, name, ignore_health=ignored, progress=tell)
+        def show_before(taken: Footage) -> dict[Any, Any]:
+            return show(lambda: taken.before or taken)
 
+        def fill_in(said: str) -> list[Any]:
+            kind, width, height, rows, tag_bits = said.split()
+            return [width, height, kind, tag_bits, "", "", rows == ROWS[False]]  # in the order of SIZE_FIELDS
+
+        def submit(kind: str, work: Callable[[Progress], Any]) -> dict[Any, Any]:
             hidden = gr.Column(visible=False)
             try:
-                queued = turns.add(work)
+                queued = turns.add(work, kind)
             except ValueError as error:
-                return {ticket: None, running: _error(error, place), restored: hidden}
-            return {ticket: queued, running: _state(turns, queued, place), restored: hidden, **_buttons(is_busy=True)}
+                return {ticket: None, lines[kind]: _error(error, place), restored: hidden}
+            return {ticket: queued, lines[kind]: _state(turns, queued, place), restored: hidden, **_buttons(kind)}
 
-        def _buttons(*, is_busy: bool) -> dict[Any, Any]:
-            idle = [start, look_example, look_upload]
-            return {cancel: gr.Button(interactive=is_busy), **{one: gr.Button(interactive=not is_busy) for one in idle}}
+        def submit_restore(taken: Footage, name: str, ignored: list[str]) -> dict[Any, Any]:
+            return submit("restore", lambda tell: session.restore(taken, name, ignore_health=ignored, progress=tell))
+
+        def submit_align(taken: Footage, most: str) -> dict[Any, Any]:
+            return submit("align", lambda tell: session.align(taken, most, progress=tell))
+
+        def _buttons(running_kind: str | None) -> dict[Any, Any]:
+            return {
+                cancel: gr.Button(interactive=running_kind == "restore"),
+                stop_align: gr.Button(interactive=running_kind == "align"),
+                **{one: gr.Button(interactive=running_kind is None) for one in idle},
+            }
 
         async def follow(queued: Ticket | None) -> AsyncIterator[dict[Any, Any]]:
             if queued is None:
@@ -166,13 +217,16 @@ def build_page(place: Place, turns: Turns) -> Any:
                 last = None
                 while not queued.finished.is_set():
                     if (now := _state(turns, queued, place)) != last:
-                        yield {running: now}
+                        yield {lines[queued.kind]: now}
                     last = now
                     await asyncio.sleep(POLL_S)
             finally:
                 turns.cancel(queued)  # the visitor has gone; of a job that has ended this changes nothing
-            made = _shown_result(queued.result) if queued.state == "done" else {}
-            yield {running: _state(turns, queued, place), **_buttons(is_busy=False), **made}
+            made: dict[Any, Any] = {}
+            if queued.state == "done":
+                is_result = isinstance(queued.result, Result)
+                made = _shown_result(queued.result) if is_result else _shown_footage(queued.result)
+            yield {**_buttons(None), **made, lines[queued.kind]: _state(turns, queued, place)}
 
         def stop(queued: Ticket | None) -> None:
             if queued is not None:
@@ -199,17 +253,60 @@ def build_page(place: Place, turns: Turns) -> Any:
 
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         once: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 1, "concurrency_id": "look"}
-        shown = [told, looked, running, restored, *recording_parts]
+        shown = [told, looked, running, restored, sizes, size, times, *recording_parts]
         look_example.click(show_example, [example], shown, **once, show_progress_on=[told])
-        look_upload.click(show_upload, [video, spikes, top_down, *numbers], shown, **once, show_progress_on=[told])
-        changed = [running, start, cancel, look_example, look_upload, restored]
+        look_upload.click(show_upload, [video, spikes, *fields.values()], shown, **once, show_progress_on=[told])
+        undo.click(show_before, [footage], shown, **quiet)
+        sizes.input(fill_in, [sizes], size_fields, queue=False, **quiet)
+        changed = [ticket, running, aligning, cancel, stop_align, *idle, restored]
         result_parts = [result, slider, frame, film, made_by, *downloads]
-        start.click(submit, [footage, weights, ignore], [ticket, *changed], queue=False, **quiet).then(
-            follow, [ticket], [*changed, *result_parts], concurrency_limit=None, **quiet
-        )
-        cancel.click(stop, [ticket], None, queue=False, **quiet)
+        for button, asked, given in ((start, submit_restore, [footage, weights, ignore]),
+                                     (align, submit_align, [footage, reach])):  # fmt: skip
+            button.click(asked, given, changed, queue=False, **quiet).then(
+                follow, [ticket], [*dict.fromkeys([*changed, *result_parts, *recording_parts, looked])],
+                concurrency_limit=None, **quiet,
+            )  # fmt: skip
+        for button in (cancel, stop_align):
+            button.click(stop, [ticket], None, queue=False, **quiet)
         frame.input(choose, [result, frame], [slider], trigger_mode="always_last", queue=False, **quiet)
     return page
+
+
+def _field(name: str, label: str, hint: str) -> Any:
+    """The page's field for what `Stated` calls so: a box to tick, a file, a list of what is allowed, or a text."""
+    import gradio as gr
+
+    told: dict[str, Any] = {"label": label, "elem_id": name}
+    kind, _, *how = typing.get_args(typing.get_type_hints(Stated, include_extras=True)[name])
+    if kind is bool:
+        return gr.Checkbox(info=hint or None, min_width=240, **told)
+    if Path in typing.get_args(kind):
+        return gr.File(height=120, **told)
+    if how and isinstance(how[0], tuple):
+        return gr.Dropdown(["", *how[0]], value="", info=hint, min_width=200, **told)
+    return gr.Textbox(info=hint or None, min_width=200, max_lines=1, **told)
+
+
+def _said(form: StreamFormat) -> str:
+    """A format as the value of a choice."""
+    return f"{form.kind} {form.width} {form.height} {ROWS[form.is_bottom_up]} {form.tag_bits}"
+
+
+def _notes(taken: Footage, place: Place) -> list[str]:
+    """What was assumed or seen, and the alignment."""
+    alignment = taken.recording.alignment
+    lines = [] if alignment == Alignment() else [f"aligned: {alignment_words(alignment)}"]
+    return lines + [f"{about}: {session.shown_text(note, place)}" for about, note in taken.recording.notes.items()]
+
+
+def _list(lines: Iterable[str]) -> str:
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f"<ul>{items}</ul>" if items else ""
+
+
+def _findings(findings: Sequence[Finding], place: Place) -> str:
+    shown = [dataclasses.replace(one, sentence=session.shown_text(one.sentence, place)) for one in findings]
+    return findings_table(shown)
 
 
 def _pair(made: Result, index: int) -> tuple[str, str]:
@@ -225,7 +322,11 @@ def _error(error: Exception, place: Place) -> str:
     if isinstance(error, ValueError | OSError):
         return _told("error", session.one_line(error, place), role="alert")
     traceback.print_exception(error, file=sys.stderr)
-    return _told("error", "That should not have happened; the terminal of `spikevrt app` says more.", role="alert")
+    return _told(
+        "error",
+        "That should not have happened, and is no mistake of yours; the log of the page says more.",
+        role="alert",
+    )
 
 
 def _about(taken: Footage) -> str:
@@ -240,16 +341,16 @@ def _about(taken: Footage) -> str:
     )
     if outside := sum(not recording.is_inside(index) for index in range(recording.num_frames)):
         text += f"Frames outside the stream, restored from the frames alone: {outside}. "
+    unknown = [one for one in taken.report.findings if one.verdict == "cannot tell"]
+    mattering, others = (", ".join(o.name for o in unknown if o.matters is m) for m in (True, False))
     kind, end = {
         "ok": ("good", "In order: the spikes fit the frames in place and time."),
-        "cannot tell": ("note", f"Cannot tell whether all is in order: {_unknown(taken.report)}. See the findings."),
+        "cannot tell": ("note", f"Cannot tell whether all is in order: {mattering}. See the findings."),
         "bad": ("error", "Not in order, and not to be restored so: see the findings, the first of which says why."),
     }[taken.report.verdict]
+    if kind == "good" and others:
+        kind, end = "note", f"The spikes fit the frames in place and time. Cannot tell, which matters little: {others}."
     return _told(kind, text + end, role="alert" if kind == "error" else "status")
-
-
-def _unknown(report: HealthReport) -> str:
-    return ", ".join(one.name for one in report.findings if one.matters and one.verdict == "cannot tell")
 
 
 def _state(turns: Turns, queued: Ticket, place: Place) -> str:
@@ -257,110 +358,25 @@ def _state(turns: Turns, queued: Ticket, place: Place) -> str:
     if queued.state == "failed":
         assert queued.error is not None
         return _error(queued.error, place)
+    begins, step, ends, stops, cancelled = JOBS[queued.kind]
     if queued.state == "done":
-        return _told("good", restored_words(queued.result.summary))
+        if not isinstance(queued.result, Result):
+            return ""
+        report = queued.result.footage.report
+        is_sound = report is not None and report.verdict == "ok"
+        return _told("good" if is_sound else "note", restored_words(queued.result.summary))
     if queued.state == "cancelled":
-        return _told("note", "Cancelled. Nothing was kept.")
+        return _told("note", f"Cancelled. {cancelled}")
     if queued.is_cancelled:
-        return _told("note", "Cancelling: the clip at hand is finished first.", "<progress></progress>")
+        return _told("note", f"Cancelling: {stops}.", "<progress></progress>")
     if queued.state == "waiting":
         before = turns.num_before(queued)
         jobs = "1 job" if before == 1 else f"{before} jobs"
         return _told("note", f"Waiting: {jobs} before yours." if before else "Starting.", "<progress></progress>")
     if not queued.done:
-        return _told("note", "Loading the network; restoring the first frames.", "<progress></progress>")
+        return _told("note", begins, "<progress></progress>")
     if queued.done == queued.total:
-        return _told("note", f"All {queued.total} frames; writing video and report.", "<progress></progress>")
+        return _told("note", ends.format(queued.total), "<progress></progress>")
     left = "" if queued.left_s is None else f", about {max(1, round(queued.left_s))} s left"
     bar = f'<progress value="{queued.done}" max="{queued.total}"></progress>'
-    return _told("note", f"Frame {queued.done} of {queued.total}{left}.", bar)
-
-
-CLOSE_S = 30.0  # for the clip at hand when the page is closed
-POLICY = (
-    "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; "
-    "style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' blob:"
-)
-
-
-def serve(folder: Path, *, host: str, port: int, max_upload_mb: int, open_browser: bool) -> None:
-    """Serve the page until it is interrupted; then the running job is stopped, and nothing of it is left.
-
-    Raises:
-        ValueError: gradio is missing, or `port`, `host` or `max_upload_mb` cannot be had.
-    """
-    if importlib.util.find_spec("gradio") is None:
-        raise ValueError("app: needs gradio; pip install 'spikevrt[web]'")
-    port = free_port(host, port)
-    place = session.make_place(folder, max_upload_mb)
-    set_environment(place)
-    turns = Turns()
-    page = build_page(place, turns)
-    if not is_loopback(host):
-        print(
-            f"spikevrt: warning: --host {host}: whoever reaches port {port} of this machine can upload files and use "
-            "the page; it asks for no password",
-            file=sys.stderr,
-        )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
-    try:
-        url = launch(page, place, host, port, open_browser)
-        print(f"{url} (folder {place.folder}; Ctrl-C ends it)", flush=True)
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        print("spikevrt: closing", file=sys.stderr)
-    finally:
-        turns.close(CLOSE_S)
-        page.close(verbose=False)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches it. Raises ValueError for what is no address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        raise ValueError(f"--host: {host!r}; allowed: an address of this machine, such as 127.0.0.1") from None
-
-
-def free_port(host: str, port: int) -> int:
-    """The port, or any free one for 0. Raises ValueError where it is taken or no port."""
-    if not 0 <= port < 1 << 16:
-        raise ValueError(f"--port: {port}; allowed: 0 (any that is free) to 65535")
-    is_loopback(host)  # refuses what is no address
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ValueError(
-                f"--port: {port} on {host}: {error.strerror}; allowed: a free port, or 0 for any"
-            ) from None
-        return int(probe.getsockname()[1])
-
-
-def set_environment(place: Place) -> None:
-    """What gradio reads when it is imported: no analytics, no look at a hub, uploads into our folder, no proxy here."""
-    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
-    os.environ["GRADIO_TEMP_DIR"] = str(place.cache)
-    for name in ("NO_PROXY", "no_proxy"):
-        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost,::1")))
-
-
-def launch(page: Any, place: Place, host: str, port: int, open_browser: bool) -> str:
-    """Start serving in the background; returns the address."""
-    import gradio as gr
-
-    theme = gr.themes.Default(  # the visitor's own fonts: the theme's would be fetched
-        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-    )
-    policy = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-    _, url, _ = page.launch(
-        server_name=host, server_port=port, inbrowser=open_browser, prevent_thread_lock=True, quiet=True,
-        share=False, ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False, footer_links=[],
-        allowed_paths=[str(path) for path in place.shown], max_file_size=place.max_upload_bytes, show_error=False,
-        theme=theme,
-        css=(resources.files("spikevrt.app") / "app.css").read_text(encoding="utf-8"), head=policy,
-    )  # fmt: skip
-    return str(url)
+    return _told("note", f"{step} {queued.done} of {queued.total}{left}.", bar)

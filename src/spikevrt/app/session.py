@@ -5,6 +5,7 @@ All lies in one folder, and nothing outside it is read or written for a visitor:
     examples/NAME/           a recording, simulated when it is first chosen
     cache/                   what a browser uploaded, and copies of what it was shown
     jobs/ID/                 one visit: upload/, health.html, preview.png, blur/, result-1/, result-2/ ...
+    jobs/ID/aligned-1/       the same footage aligned: health.html, preview.png, alignment.png, result-1/ ...
     jobs/ID/result-1/        frames/ (000000.png ..., restored.json, restored.mp4), frames.zip, watch.mp4, report.html
 """
 
@@ -25,14 +26,17 @@ from typing import Any
 
 from spikevrt import shipped
 from spikevrt.align.describe import draw_preview
+from spikevrt.align.estimate import estimate_alignment
 from spikevrt.align.health import HealthReport, admit, check_health
-from spikevrt.align.settings import HALF_WINDOW_TICKS
+from spikevrt.align.settings import HALF_WINDOW_TICKS, AlignOptions
+from spikevrt.app.labels import on_page
 from spikevrt.app.uploads import open_upload
 from spikevrt.atomic import complete_or_absent
 from spikevrt.bench.demo import ASSETS, OPTIONS, SCENES, simulate_scene
 from spikevrt.mux.join import video_pieces, write_video
+from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import list_images, read_image, write_image
-from spikevrt.recording.recording import Recording, open_recording
+from spikevrt.recording.recording import Recording, open_recording, with_alignment
 from spikevrt.recording.sidecar import Stated
 from spikevrt.report.recording_pages import write_health_page, write_restored_page
 from spikevrt.restore.job import restore_recording
@@ -42,6 +46,7 @@ from spikevrt.simulate.setup import SimulateOptions
 
 MB = 1 << 20
 UNZIPPED = 4  # times the largest upload: what a zip may hold
+PREVIEW, HEALTH, OVERLAY = "preview.png", "health.html", "alignment.png"
 WATCH_S = 2.0  # a result that lasts less is shown slower
 _making_example = threading.Lock()
 
@@ -65,14 +70,30 @@ class Place:
 
 @dataclass(frozen=True)
 class Footage:
-    """A recording that was looked at: `report` and `health_page` are None where it has no spikes."""
+    """A recording that was looked at: `report` is None where it has no spikes.
+
+    `before`: what it was before the page aligned it; `lines` tell the estimate.
+    """
 
     folder: Path
     recording: Recording
-    preview: Path
     report: HealthReport | None
-    health_page: Path | None
     credit: str | None
+    before: Footage | None = None
+    lines: tuple[str, ...] = ()
+
+    @property
+    def preview(self) -> Path:
+        return self.folder / PREVIEW
+
+    @property
+    def health_page(self) -> Path | None:
+        return None if self.report is None else self.folder / HEALTH
+
+    @property
+    def overlay(self) -> Path | None:
+        """The picture before and after the alignment."""
+        return None if self.before is None else self.folder / OVERLAY
 
     @property
     def refused(self) -> tuple[str, ...]:
@@ -124,7 +145,8 @@ def take_example(place: Place, name: str | None, options: SimulateOptions = OPTI
 
 
 def take_upload(place: Place, frames: str | Path | None, spikes: Sequence[str | Path], stated: Stated) -> Footage:
-    """What was uploaded (files in the cache), moved into a job of its own, opened and looked at.
+    """What was uploaded (files in the cache), moved into a job of its own, opened and looked at; `stated.timestamps` is
+    such a file, too.
 
     Raises:
         ValueError: nothing uploaded, a file from outside the cache or above the limit, or as `open_upload`. Then the
@@ -132,13 +154,16 @@ def take_upload(place: Place, frames: str | Path | None, spikes: Sequence[str | 
     """
     if frames is None:
         raise ValueError("video: none given; allowed: a video, or the .zip of a recording folder or of images")
-    for path in (frames, *spikes):
+    table = stated.timestamps
+    for path in (frames, *spikes, *([] if table is None else [table])):
         _check_upload(place, Path(path))
     job = _new_job(place)
     try:
         upload = job / "upload"
         upload.mkdir()
         moved = [_kept(Path(path), upload) for path in (frames, *spikes)]
+        if table is not None:
+            stated = dataclasses.replace(stated, timestamps=_kept(table, upload))
         limit = UNZIPPED * place.max_upload_bytes
         recording = open_upload(moved[0], moved[1:], stated, job / "unpacked", limit)
         return look_at(recording, job, None)
@@ -156,7 +181,7 @@ def _check_upload(place: Place, path: Path) -> None:
         raise FileNotFoundError(f"{path.name}: the upload is gone; upload it again")
     if real.stat().st_size > place.max_upload_bytes:
         size, most = -(-real.stat().st_size // MB), place.max_upload_bytes // MB
-        raise ValueError(f"{path.name}: {size} MB; allowed: at most {most} MB (--max-upload-mb)")
+        raise ValueError(f"{path.name}: {size} MB; allowed: at most {most} MB, the limit of this page")
 
 
 def look_at(recording: Recording, job: Path, credit: str | None) -> Footage:
@@ -164,18 +189,17 @@ def look_at(recording: Recording, job: Path, credit: str | None) -> Footage:
 
     Frames outside the stream are not looked at. Raises ValueError where all are.
     """
-    preview = job / "preview.png"
+    footage = Footage(job, recording, None, credit)
     if recording.spikes is None:
-        write_image(preview, recording.read_blur(0))
-        return Footage(job, recording, preview, None, None, credit)
+        write_image(footage.preview, recording.read_blur(0))
+        return footage
     inside = recording.inside_stream()
     report = check_health(inside)
-    health_page = job / "health.html"
-    write_health_page(health_page, inside, report)
+    write_health_page(job / HEALTH, inside, report)
     middle = inside.exposures[inside.num_frames // 2]
     centre = (middle.start_tick + middle.stop_tick) // 2
     draw_preview(
-        preview,
+        footage.preview,
         recording.spikes.read,
         report.evidence.scan.counts / report.evidence.scan.num_ticks,
         num_ticks=recording.num_ticks,
@@ -183,7 +207,35 @@ def look_at(recording: Recording, job: Path, credit: str | None) -> Footage:
         half_window=min(HALF_WINDOW_TICKS, centre, recording.num_ticks - 1 - centre),
         recording=inside,
     )
-    return Footage(job, recording, preview, report, health_page, credit)
+    return dataclasses.replace(footage, report=report)
+
+
+def align(footage: Footage, reach: str, *, progress: Callable[[int, int], None] | None = None) -> Footage:
+    """Align the two cameras by `estimate_alignment`, as the command does, and look at the aligned recording.
+
+    What is on the disk of the recording stays as it is. `reach`: `AlignOptions.max_offset_ticks` as a text, or nothing.
+    Nothing is there before all of it is. `progress` may raise to stop it.
+
+    Raises:
+        ValueError: another reach, or the footage does not tell, as `estimate_alignment`.
+    """
+    if reach.strip() and not reach.strip().isdecimal():
+        raise ValueError(f"max_offset_ticks: {reach.strip()[:40]!r}; allowed: a whole number, or nothing")
+    before = footage.before or footage
+    recording = dataclasses.replace(before.recording)  # with a video reader of its own
+    if recording.alignment != Alignment():
+        recording = open_recording(recording.root, apply_alignment=False, keep_outside=True)
+    folder = _next(before.folder, "aligned")
+    with complete_or_absent(folder) as partial:
+        partial.mkdir()
+        options = AlignOptions(preview=partial / OVERLAY, max_offset_ticks=int(reach) if reach.strip() else None)
+        estimate = estimate_alignment(recording, options, progress=progress)
+        if progress is not None:
+            progress(1, 1)
+        seen = look_at(with_alignment(recording, estimate.alignment, keep_outside=True), partial, before.credit)
+        if progress is not None:
+            progress(1, 1)
+    return dataclasses.replace(seen, folder=folder, before=before, lines=estimate.lines)
 
 
 def restore(
@@ -204,13 +256,11 @@ def restore(
         raise ValueError(f"weights: {weights!r}; allowed: {', '.join(shipped.NAMES)}")
     options = RestoreOptions(ignore_health=tuple(ignore_health))
     recording = dataclasses.replace(footage.recording)  # with a video reader of its own
-    number = 1
-    while (out := footage.folder / f"result-{number}").exists():
-        number += 1
+    out = _next(footage.folder, "result")
     with complete_or_absent(out) as partial:
         partial.mkdir()
         frames = partial / "frames"
-        job = JobOptions(output=Output(video=True), video_pieces=video_pieces)
+        job = JobOptions(output=Output(video=True), video_pieces=video_pieces, keep=False)
         summary = restore_recording(weights, recording, frames, options, job, gate=admit, progress=progress)
         pictures = list_images(frames)
 
@@ -259,12 +309,25 @@ def credit_of(asset: str) -> str:
 
 
 def one_line(error: Exception, place: Place) -> str:
-    """A user's mistake as the page shows it: one line, without the folders that only this machine knows."""
+    """A user's mistake as the page shows it: one line in the page's words."""
     text = str(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         text = f"{error.filename}: {error.strerror}"
+    return shown_text(text, place)
+
+
+def shown_text(text: str, place: Place) -> str:
+    """A message of the package in one line and in the page's words, without the folders that only this machine
+    knows."""
     ours = rf"{re.escape(str(place.folder))}/(jobs/[^/\s]+/((upload|unpacked)/)?)?"
-    return re.sub(ours, "", " ".join(text.split()))
+    return on_page(re.sub(ours, "", " ".join(text.split())))
+
+
+def _next(folder: Path, name: str) -> Path:
+    number = 1
+    while (out := folder / f"{name}-{number}").exists():
+        number += 1
+    return out
 
 
 def _new_job(place: Place) -> Path:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-Progress = Callable[[int, int], None]  # (frames done, frames in all)
+Progress = Callable[[int, int], None]  # (done, in all)
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
 
@@ -18,8 +18,8 @@ class Cancelled(Exception):
 class Ticket:
     """A job's place in the queue, and what became of it: `result` when it is done, `error` when it failed."""
 
-    def __init__(self, work: Callable[[Progress], Any]) -> None:
-        self.work = work
+    def __init__(self, work: Callable[[Progress], Any], kind: str = "") -> None:
+        self.work, self.kind = work, kind
         self.state: State = "waiting"
         self.done, self.total = 0, 0
         self.result: Any = None
@@ -31,7 +31,7 @@ class Ticket:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds left, from the time that the frames done have taken; None before the first."""
+        """Seconds left, from the time that what is done has taken; None before the first."""
         if not self.done or self.state != "running":
             return None
         each_s = (self._told_s - self._start_s) / self.done
@@ -70,9 +70,9 @@ class Turns:
         self._thread = threading.Thread(target=self._serve, daemon=True, name="restorations")
         self._thread.start()
 
-    def add(self, work: Callable[[Progress], Any]) -> Ticket:
-        """Queue a job, which is called with its progress. Raises ValueError after `close`."""
-        ticket = Ticket(work)
+    def add(self, work: Callable[[Progress], Any], kind: str = "") -> Ticket:
+        """Queue a job, which is called with its progress; `kind` is for the caller. Raises ValueError after `close`."""
+        ticket = Ticket(work, kind)
         with self._changed:
             if self._is_closed:
                 raise ValueError("the page is closing; no more jobs are taken")

@@ -9,49 +9,49 @@ import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from spikevrt.align.exposure import with_exposure
+from spikevrt.align.geometry import Reading, list_readings, read_frame
 from spikevrt.recording.frames import IMAGE_SUFFIXES
 from spikevrt.recording.loose import loose_recording, open_beside
 from spikevrt.recording.recording import Recording, open_recording
-from spikevrt.recording.sidecar import SIDECAR, Stated
+from spikevrt.recording.sidecar import SIDECAR, SPIKE_KINDS, Stated
+from spikevrt.recording.spike_formats import UnknownGeometry
 from spikevrt.recording.video import VIDEO_SUFFIXES
 
 MAX_ZIP_FILES = 20_000
 PIECE_BYTES = 1 << 20
+MOST_READINGS = 12  # that are offered
+MOST_TIMES = 8  # pixels of a frame to one of the spike camera, either way, in sizes that are offered
 BESIDE_SPIKES = (".json", ".yaml")  # a spike file's sidecar, SpikeCV's config.yaml
 
 
-def read_stated(texts: Mapping[str, str | None], top_down: bool) -> Stated:
-    """What stands in the page's fields, by the names of `Stated`; an empty field says nothing.
+class SizesWanted(ValueError):
+    """A spike file does not tell its size; `readings` fit it, the likeliest first."""
 
-    Raises ValueError for a text that is no number.
-    """
-    values: dict[str, int | float] = {}
-    for name, text in texts.items():
-        if text is None or not text.strip():
-            continue
-        read, kind = (float, "a number") if name == "tick_rate_hz" else (int, "a whole number")
-        try:
-            values[name] = read(text)
-        except ValueError:
-            raise ValueError(f"{name}: {text.strip()[:40]!r}; allowed: {kind}, or nothing") from None
-    return Stated(**values, top_down=top_down)  # type: ignore[arg-type]
+    def __init__(self, spikes: Path, readings: Sequence[Reading]) -> None:
+        self.readings = tuple(readings)
+        fit = "none of the sizes that are known fits"
+        if readings:
+            fit = "choose one of the sizes that fit, the likeliest first"
+        super().__init__(f"{spikes.name}: does not tell its size: {fit}; or state `spike_width` and `spike_height`")
 
 
 def open_upload(frames: Path, spikes: Sequence[Path], stated: Stated, unpacked: Path, max_bytes: int) -> Recording:
     """The recording in the uploads: a zip of a recording folder; or a video or a zip of images, and a spike file.
 
     `spikes` holds at most one spike file, and its sidecar or config.yaml in the same folder. A zip is unpacked into the
-    folder `unpacked`, at most `max_bytes` in all.
+    folder `unpacked`, at most `max_bytes` in all. An exposure that nobody states is estimated, another compared with
+    the footage, as the commands do.
 
     Raises:
+        SizesWanted: nobody tells the size of the spikes.
         ValueError, FileNotFoundError: as `loose_recording`, `open_stream` and `open_recording`; or the uploads are of
             another kind; one line says what is allowed.
     """
-    about = [name for name, value in asdict(stated).items() if value is not None and value is not False]
+    about = [name for name, value in vars(stated).items() if value is not None and value is not False]
     streams = [path for path in spikes if path.suffix.lower() not in BESIDE_SPIKES]
     if spikes and len(streams) != 1:
         raise ValueError(f"spike file: {len(streams)} given; allowed: one, and its .json or config.yaml beside it")
@@ -71,10 +71,22 @@ def open_upload(frames: Path, spikes: Sequence[Path], stated: Stated, unpacked: 
             "folder or of images"
         )
     if not streams:
-        if about:
-            raise ValueError(f"{about[0]}: only with a spike file")
-        return loose_recording(frames, None)
-    return open_beside(frames, streams[0], stated)
+        if needless := [name for name in about if name not in ("fps", "linear")]:
+            raise ValueError(f"{needless[0]}: only with a spike file")
+        return loose_recording(frames, None, stated)
+    try:
+        return with_exposure(open_beside(frames, streams[0], stated), unchecked=stated.unchecked)
+    except UnknownGeometry:
+        raise SizesWanted(streams[0], _readings(streams[0], frames)) from None
+
+
+def _readings(spikes: Path, frames: Path) -> list[Reading]:
+    """The known sizes and whole fractions of the frame's that fit a spike file, as far as the page's fields can say."""
+    frame = read_frame(frames)
+    sizes = [(frame.shape[1] // times, frame.shape[0] // times) for times in range(1, MOST_TIMES + 1)]
+    found = list_readings(spikes, sizes=sizes, frame=frame)
+    told = [one for one in found if SPIKE_KINDS[one.format.kind].bottom_up or not one.format.is_bottom_up]
+    return told[:MOST_READINGS]
 
 
 def unpack(archive: Path, out: Path, max_bytes: int) -> Path:

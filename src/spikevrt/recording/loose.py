@@ -32,7 +32,7 @@ from spikevrt.recording.sidecar import (
     kind_of,
 )
 from spikevrt.recording.spike_file import sha256_files
-from spikevrt.recording.spike_formats import find_format, open_stream
+from spikevrt.recording.spike_formats import UnknownGeometry, find_format, open_stream
 from spikevrt.recording.stored import write_stored
 from spikevrt.recording.stream import RolledStream, SpikeStream
 from spikevrt.recording.time_tables import table_times, trigger_times
@@ -56,7 +56,8 @@ def open_beside(frames: Path, spikes: Path, stated: Stated = NOTHING_STATED) -> 
     """`loose_recording` of frames and a spike file, of which the file itself or the caller tells the format.
 
     Raises:
-        FileNotFoundError, ValueError: as `loose_recording` and `open_stream`; or half a size for a file without one.
+        FileNotFoundError, ValueError: as `loose_recording` and `open_stream`.
+        UnknownGeometry: nobody tells the size of a file without one, or half of it is stated.
     """
     form, rate_hz = stream_format(spikes, stated)
     if stated.tick_rate_hz is None:
@@ -72,7 +73,7 @@ def stream_format(spikes: Path, stated: Stated) -> tuple[StreamFormat | None, fl
         return None, find_format(spikes).tick_rate_hz
     kind, width, height = stated.spike_kind or kind_of(spikes.suffix), stated.spike_width, stated.spike_height
     if kind in ("packed", "bytes") and (width is None or height is None):
-        raise ValueError(f"{given[0]}: only with both spike_width and spike_height")
+        raise UnknownGeometry(f"{given[0]}: only with both spike_width and spike_height")
     rows = ROWS[False] if stated.top_down else None
     key, axes = stated.spike_key, stated.spike_axes
     return StreamFormat(kind, width, height, rows, stated.spike_tag_bits or 0, key, axes), None

@@ -58,6 +58,10 @@ from spikevrt.typed import convert, load_json, naming, require, require_file_nam
 AN_OPTION = "an option"  # which contradicts a file
 
 
+class UnknownGeometry(ValueError):
+    """Nobody tells the geometry of a spike file that has no header."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StreamEntry:
     """The sidecar of a spike file: its format and what else is known. Raises ValueError for a format that is none."""
@@ -137,15 +141,15 @@ def find_format(path: Path) -> Found:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: nobody tells the geometry of a file without a header, what tells it is damaged, or two that tell it
-            contradict each other.
+        UnknownGeometry: nobody tells the geometry of a file without a header.
+        ValueError: what tells it is damaged, or two that tell it contradict each other.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such spike file")
     tellers = _tellers(path)
     if not tellers:
-        raise ValueError(
+        raise UnknownGeometry(
             f"{path}: a spike file without a header does not tell its geometry; state `width` and `height`, or see "
             f"what fits with: spikevrt inspect {path}"
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from spikevrt.align.describe import alignment_words
 from spikevrt.align.findings import VERDICTS, Finding
 from spikevrt.align.health import Evidence, HealthReport
 from spikevrt.align.pairing import ORIENTATIONS
@@ -67,7 +68,8 @@ def write_restored_page(
         "restored.html",
         title=f"SpikeVRT: {recording.name}", words=restored_words(summary), frame=middle, pictures=pictures,
         scores=_scores(recording, restored, network_of(summary)) if recording.sharp else [],
-        findings=() if report is None else worst_first(report.findings), settings=_settings(summary), credit=credit,
+        findings=() if report is None else worst_first(report.findings), settings=_settings(recording, summary),
+        credit=credit,
     )  # fmt: skip
     out.write_text(text, encoding="utf-8")
 
@@ -111,11 +113,12 @@ def _number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "exact"
 
 
-def _settings(summary: dict[str, Any]) -> list[tuple[str, str]]:
+def _settings(recording: Recording, summary: dict[str, Any]) -> list[tuple[str, str]]:
     values = {
         "weights": summary["weights"],
         "network": summary["network"],
         "frames a second": f"{summary['fps']:g}",
+        "alignment": alignment_words(recording.alignment),
         "peak memory": f"{summary['peak_bytes'] / 1e9:.2f} GB",
         **{f"options: {name}": value for name, value in summary["options"].items() if value not in (None, (), False)},
         **{str(name): value for name, value in summary["environment"].items() if isinstance(value, str | int | float)},

@@ -24,6 +24,7 @@ from typing import Any, cast
 from spikevrt import runtime
 from spikevrt.atomic import complete_or_absent, put_in_place, write_text
 from spikevrt.progress import Progress, clock
+from spikevrt.recording.alignment import Alignment, alignment_values
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.restore.clip import tiles_in_all
@@ -61,8 +62,9 @@ def restore_recording(
 
     Returns the summary, which is also written: num_frames, dropped (frame_idx and why), seconds and resumed_at (of this
     call), peak_bytes (of CUDA, else of this process) and predicted_peak_bytes, tiles (as `tiles_in_all`), cuts (null:
-    not looked for) and without_spikes (numbers of frames), fps, notes, recording, weights, network (its name in words),
-    spikes (whether it read them), options, environment; and made_with, if given.
+    not looked for) and without_spikes (numbers of frames), fps, alignment (as recording.json has it; null: none),
+    notes, recording, weights, network (its name in words), spikes (whether it read them), options, environment; and
+    made_with, if given.
 
     Raises:
         FileExistsError: `out` exists, and `overwrite` is off or it is no earlier result of this function; or an
@@ -89,7 +91,7 @@ def restore_recording(
         "output": asdict(job.output),
         "fps_factor": job.fps_factor,
     }
-    with _job_folder(out, begun, restart=job.restart) as folder:
+    with _job_folder(out, begun, restart=job.restart, keep=job.keep) as folder:
         plan = restorer.plan(recording, fps_factor=job.fps_factor, memory=job.memory, fitted=_fitted(folder, options))
         _keep_fitted(folder, options, plan)
         runtime.release_memory()
@@ -119,6 +121,7 @@ def restore_recording(
             "cuts": plan.seen.cuts,
             "without_spikes": plan.seen.without_spikes,
             "fps": recording.fps * job.fps_factor,
+            "alignment": None if recording.alignment == Alignment() else alignment_values(recording.alignment),
             "notes": [],
             "recording": recording.name,
             "weights": path.name,
@@ -164,9 +167,9 @@ def _finish(
 
 
 @contextlib.contextmanager
-def _job_folder(out: Path, begun: dict[str, Any], *, restart: bool) -> Iterator[Path]:
-    """The folder of the job that makes `out`, this process's own; gone when the block ends well, or nothing is in
-    it."""
+def _job_folder(out: Path, begun: dict[str, Any], *, restart: bool, keep: bool) -> Iterator[Path]:
+    """The folder of the job that makes `out`, this process's own; gone when the block ends well, or nothing is in it,
+    or without `keep`."""
     out = out.absolute()
     job = out.with_name(f".{out.name}.job")
     with _locked(out, job):
@@ -182,7 +185,7 @@ def _job_folder(out: Path, begun: dict[str, Any], *, restart: bool) -> Iterator[
             yield job
         except BaseException as error:
             kept = sum(1 for _ in (job / "pieces").glob("[0-9]*"))
-            if not kept:
+            if not kept or not keep:
                 shutil.rmtree(job, ignore_errors=True)
                 raise
             what = f"what is finished ({kept} files) is kept in {job}; the same command goes on from there"

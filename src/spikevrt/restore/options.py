@@ -98,12 +98,13 @@ def is_video(out: Path) -> bool:
 @dataclass(frozen=True)
 class JobOptions:
     """How a restoration is delivered. `video_pieces` makes video (`mux.join.video_pieces`); `made_with` is what the
-    caller will know the result by (`batch`)."""
+    caller will know the result by (`batch`); without `keep` nothing stays of what was stopped."""
 
     fps_factor: Annotated[int, "slow motion: N sharp frames for one"] = 1
     memory: Annotated[str | None, "of this process at most, as 6GiB (what is free)"] = None
     restart: Annotated[bool, "throw away what an unfinished job has"] = False
     overwrite: bool = False
+    keep: bool = True
     output: Output = field(default_factory=Output)
     video_pieces: Callable[..., Any] | None = None
     made_with: dict[str, Any] | None = None

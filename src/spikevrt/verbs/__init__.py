@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import re
 import sys
 import time
 import types
@@ -28,6 +27,7 @@ from spikevrt import shipped
 from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.recording.sidecar import NOTHING_STATED, Stated
 from spikevrt.restore.options import RestoreOptions
+from spikevrt.typed import renamed
 
 if TYPE_CHECKING:
     from spikevrt.recording.recording import Recording
@@ -120,23 +120,10 @@ def dashed(name: str) -> str:
 
 
 def spelled(message: str, parser: argparse.ArgumentParser, typed: Sequence[str]) -> str:
-    """The message of an error with the names of fields as the options that the user knows.
-
-    `tile_px: 7; allowed ...` begins with --tile-px, `rig.scale: 3` with --rig-scale; a name in backticks is an option
-    wherever it stands, and so is any with an underscore, but in a list of values. Where a verb has the field of a spike
-    file beside frames, width is --spike-width. What the user `typed` (a folder called frames) is no field.
-    """
+    """The message of an error with the names of fields as the options that the user knows (`renamed`). What the user
+    `typed` (a folder called frames) is no field."""
     options = {action.dest: action.option_strings[0] for action in reversed(parser._actions) if action.option_strings}
-
-    def option(match: re.Match[str]) -> str:
-        section, name = match[1] or "", match[2]
-        found = options.get(f"{section}_{name}") or options.get(name) or options.get(f"spike_{name}")
-        return found if found and match[0] not in typed else match[0]
-
-    head, colon, rest = re.sub(r"`()([a-z_]+)`", option, message).partition(": ")
-    if re.fullmatch(r"[\w.]+(, \w+)*", head):
-        head = re.sub(r"(?:(\w+)\.)?(\w+)", option, head)
-    return head + colon + re.sub(r"(?<![\w./-])(?<!, )()([a-z]+(?:_[a-z]+)+)(?![\w/,-]|\.\w)", option, rest)
+    return renamed(message, options, typed)
 
 
 def say_made(what: str, where: Path, start_s: float) -> None:

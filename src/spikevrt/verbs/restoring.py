@@ -220,7 +220,7 @@ def add_app(verbs: Any) -> None:
 
 def _app(parsed: argparse.Namespace) -> None:
     """The web page: upload footage or choose an example, look at it, restore it, compare, download."""
-    from spikevrt.app.page import serve
+    from spikevrt.app.serving import serve
 
     serve(
         parsed.folder, host=parsed.host, port=parsed.port, max_upload_mb=parsed.max_upload_mb, open_browser=parsed.open

@@ -111,3 +111,36 @@ def test_record_tells_what_it_assumes_and_writes_nothing_where_it_fails(
     assert cli.main([*arguments, "--exposure", "9ticks", "--overwrite"]) == 0
     assert {one.num_ticks for one in open_recording(out).exposures} == {9}
     assert (lab / "raw" / "car.dat").is_file() and len(os.listdir(lab / "blur")) == 3  # what was linked is untouched
+
+
+def test_the_loose_pair_is_looked_at_and_scored_as_its_folder_is(
+    recording_folder: Path, micro_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spikes = ["--spikes", str(recording_folder / "spikes.dat"), "--spike-width", "40", "--spike-height", "32"]
+    times = ["--first-tick", "0", "--exposure", "19ticks", "--period-ticks", "23", "--tick-rate-hz", "20000"]
+    pair = [str(recording_folder / "blur"), *spikes, *times]
+    scores = []
+    for out, paths in (("a", [str(recording_folder)]), ("b", [*pair, "--sharp", str(recording_folder / "sharp")])):
+        more = ["--weights", str(micro_weights), "--ignore-health", "registration", "time offset", "orientation"]
+        assert cli.main(["evaluate", *paths, *more, "--out", str(tmp_path / out)]) == 0
+        results = json.loads((tmp_path / out / "results.json").read_text())
+        scores.append([one["mean"] for one in results["methods"]])
+    assert scores[0] == scores[1] and scores[0]
+    capsys.readouterr()
+    told = []
+    for paths in ([str(recording_folder)], pair):
+        cli.main(["inspect", *paths])
+        told.append([line for line in capsys.readouterr().out.splitlines() if "sharp frames" not in line])
+    assert told[0] == [line.replace("/blur", "") for line in told[1]]
+
+
+def test_align_makes_the_recording_of_a_loose_pair_or_only_tells(lab: Path, tmp_path: Path, capsys: Any) -> None:
+    spikes = ["--spikes", str(lab / "raw" / "car.dat"), "--spike-width", "7", "--spike-height", "5"]
+    pair = ["align", str(lab / "blur"), *spikes, "--exposure", "11ticks"]
+    for more in ([], ["--dry-run", "--out", str(tmp_path / "kept")]):
+        assert cli.main([*pair, *more]) == 2
+        assert capsys.readouterr().err.startswith("spikevrt: --out: of frames and --spikes the recording to make, or")
+    assert cli.main(["align", str(lab), "--exposure", "11ticks"]) == 2
+    assert capsys.readouterr().err == "spikevrt: --exposure: only with --spikes\n"
+    assert cli.main([*pair, "--out", str(tmp_path / "kept")]) == 2  # noise of 7 x 5 pixels
+    assert "cannot be aligned" in capsys.readouterr().err and not (tmp_path / "kept").exists()

@@ -15,7 +15,7 @@ from typing import Any
 from spikevrt.align.settings import AlignOptions, InspectOptions
 from spikevrt.atomic import refuse_existing
 from spikevrt.engine import Engine
-from spikevrt.formats.dataset_trees import LayoutOptions
+from spikevrt.formats.dataset_trees import NO_OPTIONS, LayoutOptions
 from spikevrt.recording.sidecar import ROWS, SIDECAR, TARGETS, Stated, StreamFormat, kind_of
 from spikevrt.simulate.setup import (
     SENSOR_PRESETS,
@@ -237,6 +237,7 @@ def _inspect(parsed: argparse.Namespace) -> None:
 
     recording = None
     if parsed.spikes is not None:
+        refuse(parsed, OF_DATASETS, "not with --spikes")
         parsed.top_down, parsed.rows = parsed.rows == ROWS[False], None
         recording = settled(open_loose(parsed.path, parsed), parsed)
         parsed.tick_rate_hz = None  # which is of --confirm otherwise
@@ -246,7 +247,8 @@ def _inspect(parsed: argparse.Namespace) -> None:
     said = chosen(StreamFormat, parsed)
     options = options_of(
         InspectOptions, parsed, stated=StreamFormat(**{"kind": kind_of(parsed.path.suffix)} | said) if said else None,
-        sizes=tuple(parsed.size or ()), layout=options_of(LayoutOptions, parsed),
+        sizes=tuple(parsed.size or ()),
+        layout=NO_OPTIONS if recording is not None else options_of(LayoutOptions, parsed),
     )  # fmt: skip
     inspection = inspect(parsed.path, options, recording)
     print("\n".join(inspection.lines), flush=True)

@@ -38,8 +38,8 @@ JOBS = {  # what is said of a kind of job: at first, of each step, at the end, w
         "the clip at hand is finished first", "No frame was kept; the footage stays, and can be restored again.",
     ),
     "align": (
-        "Reading frames and spikes.", "Fit", "Looking at the aligned recording.", "the fit at hand is finished first",
-        "Nothing was changed.",
+        "Reading frames and spikes.", "Fit", "Drift and registration; then what was aligned is checked.",
+        "the fit at hand is finished first", "Nothing was changed.",
     ),
 }  # fmt: skip
 CAPTION = (

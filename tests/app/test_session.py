@@ -115,6 +115,18 @@ def test_a_video_alone_can_only_be_restored_without_spikes(place, street, tmp_pa
     )
 
 
+def test_a_table_of_times_is_kept_with_the_job_and_obeyed(place, street, tmp_path):
+    video = tmp_path / "blurry.mp4"
+    write_video(video, [read_image(path) for path in list_images(street / "blur")], 25.0)
+    frames = uploaded(place, "blurry.mp4", video.read_bytes())
+    spikes = uploaded(place, "car.dat", (street / "spikes.dat").read_bytes())
+    table = uploaded(place, "times.csv", b"frame,start_tick,exposure_tick\n0,0,37\n1,40,37\n2,82,37\n")
+    stated = Stated(spike_width=40, spike_height=32, timestamps=table, unchecked=True)
+    footage = session.take_upload(place, frames, [spikes], stated)
+    assert [one.start_tick for one in footage.recording.exposures] == [0, 40, 82]
+    assert (footage.folder / "upload" / "times.csv").read_bytes() == table.read_bytes()
+
+
 def test_what_lies_outside_the_uploads_is_refused_and_leaves_nothing(place, street, tmp_path):
     secret = tmp_path / "secret.mp4"
     secret.write_bytes(b"x")
@@ -125,6 +137,8 @@ def test_what_lies_outside_the_uploads_is_refused_and_leaves_nothing(place, stre
             session.take_upload(place, path, [], Stated())
         with pytest.raises(ValueError, match=f"{path.name}: not among the files uploaded"):
             session.take_upload(place, uploaded(place, "a.mp4", b"x"), [path], Stated())
+        with pytest.raises(ValueError, match=f"{path.name}: not among the files uploaded"):
+            session.take_upload(place, uploaded(place, "a.mp4", b"x"), [], Stated(timestamps=path))
     assert snapshot(place.folder / "jobs") == []
 
 

@@ -38,8 +38,8 @@ JOBS = {  # what is said of a kind of job: at first, of each step, at the end, w
         "the clip at hand is finished first", "No frame was kept; the footage stays, and can be restored again.",
     ),
     "align": (
-        "Reading frames and spikes.", "Fit", "Looking at the aligned recording.", "the fit at hand is finished first",
-        "Nothing was changed.",
+        "Reading frames and spikes.", "Fit", "Drift and registration; then what was aligned is checked.",
+        "the fit at hand is finished first", "Nothing was changed.",
     ),
 }  # fmt: skip
 CAPTION = (
@@ -281,7 +281,7 @@ def _field(name: str, label: str, hint: str) -> Any:
     if kind is bool:
         return gr.Checkbox(info=hint or None, min_width=240, **told)
     if Path in typing.get_args(kind):
-        return gr.File(height=120, **told)
+        return gr.File(height=150, **told)
     if how and isinstance(how[0], tuple):
         return gr.Dropdown(["", *how[0]], value="", info=hint, min_width=200, **told)
     return gr.Textbox(info=hint or None, min_width=200, max_lines=1, **told)

@@ -71,6 +71,22 @@ def test_names_without_common_numbers_follow_each_other_and_that_is_told() -> No
         assert numbers == (0, 1) and "carry no common numbers" in notes["numbers"], names
 
 
+def test_names_that_are_times_are_no_numbers_of_frames(root: Path) -> None:
+    for index, name in enumerate(("1403636579763555584", "1403636579813555584", "1403636579863555589")):
+        (root / "blur" / f"{index:06d}.png").rename(root / "blur" / f"{name}.png")
+    with pytest.raises(ValueError, match=r"span 20000002 frames, the stream 37 ticks; allowed: .* or `timestamps`"):
+        loose_recording(root / "blur", packed(root))
+
+
+def test_an_exposure_a_tick_longer_than_the_stream_is_refused_for_a_single_frame(root: Path) -> None:
+    for number in (1, 2):
+        (root / "blur" / f"{number:06d}.png").unlink()
+    with pytest.raises(ValueError, match=r"exposure: 38ticks \(38 ticks\); allowed: 1 to 37 ticks$"):
+        loose_recording(root / "blur", packed(root), Stated(exposure="38ticks"))
+    whole = loose_recording(root / "blur", packed(root), Stated(exposure="37ticks"))
+    assert [(e.start_tick, e.stop_tick) for e in whole.exposures] == [(0, 37)]
+
+
 def test_a_video_of_29_97_frames_a_second_does_not_drift_from_a_stream(root: Path, tmp_path: Path) -> None:
     video = clip(tmp_path / "a.mp4", [1001 * i for i in range(3)], Fraction(1, 30000))
     stated = Stated(tick_rate_hz=300.0, exposure="180deg")

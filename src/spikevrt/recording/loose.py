@@ -62,6 +62,9 @@ def open_beside(frames: Path, spikes: Path, stated: Stated = NOTHING_STATED) -> 
     form, rate_hz = stream_format(spikes, stated)
     if stated.tick_rate_hz is None:
         stated = replace(stated, tick_rate_hz=rate_hz)
+    elif rate_hz is not None and rate_hz != stated.tick_rate_hz:
+        told = f"{stated.tick_rate_hz:g}, but beside {spikes} stands {rate_hz:g}"
+        raise ValueError(f"tick_rate_hz: {told}; allowed: the same, or delete the one that is wrong")
     return loose_recording(frames, open_stream(spikes, form), stated)
 
 

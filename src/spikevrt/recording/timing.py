@@ -124,6 +124,9 @@ def image_times(images: Sequence[Path], rate_hz: Fraction, stated: Stated, strea
     if period is None:
         length = stream_ticks - (stated.first_tick or 0)
         period = Fraction(length, numbers[-1] + 1)
+        if period < 1:
+            told = f"{images[0].parent}: by name the images span {numbers[-1] + 1} frames, the stream {length} ticks"
+            raise ValueError(f"{told}; allowed: names that count frames, or `timestamps`, where they are times")
         if len(numbers) > 1:
             told = f"{length} ticks are split equally over {numbers[-1] + 1} frames, one every {_decimal(period)} ticks"
             rate = f"{float(rate_hz / period):.6g} a second"
@@ -140,19 +143,19 @@ def frame_numbers(images: Sequence[Path]) -> tuple[tuple[int, ...], dict[str, st
     found = [re.fullmatch(r"(.*?)([0-9]+)([^0-9]*)", image.stem) for image in images]
     matches = [match for match in found if match is not None]
     is_series = len(matches) == len(images) and len({match[1] for match in matches}) == 1
-    counted = [int(match[2]) for match in matches] if is_series else list(range(len(images)))
-    steps = [after - before for before, after in itertools.pairwise(counted)]
+    named = [int(match[2]) for match in matches] if is_series else list(range(len(images)))
+    steps = [after - before for before, after in itertools.pairwise(named)]
     if not is_series or any(step < 1 for step in steps):
         told = "the images' names carry no common numbers: they follow each other in the order of names"
         return tuple(range(len(images))), {"numbers": told}
     least = math.gcd(*steps) if steps else 1
-    numbers = tuple((number - counted[0]) // least for number in counted)
-    missing = [n * least + counted[0] for n in sorted(set(range(numbers[-1] + 1)[:100_000]) - set(numbers))]
-    if not missing:
-        return numbers, {}
-    named = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+    numbers = tuple((number - named[0]) // least for number in named)
     count = numbers[-1] + 1 - len(numbers)
-    note = f"{count} {'number is' if count == 1 else 'numbers are'} missing among the images ({named}); "
+    if not count:
+        return numbers, {}
+    missing = [n * least + named[0] for n in sorted(set(range(numbers[-1] + 1)[:100_000]) - set(numbers))]
+    listed = ", ".join(map(str, missing[:5])) + (", ..." if count > 5 else "")
+    note = f"{count} {'number is' if count == 1 else 'numbers are'} missing among the images ({listed}); "
     return numbers, {"numbers": note + "the frames behind keep their times"}
 
 
@@ -222,7 +225,7 @@ def _lengths(times: FrameTimes, stated: Stated, rate_hz: Fraction, most: int, no
     if stated.exposure is not None:
         length = read_time("exposure", stated.exposure, rate_hz, period)
     ticks = round(length)
-    if ticks == most + 1 and length <= min(b - a for a, b in itertools.pairwise(times.starts)):
+    if num > 1 and ticks == most + 1 and length <= min(b - a for a, b in itertools.pairwise(times.starts)):
         ticks = most  # a shutter that never closes, and starts that are rounded
     if not 1 <= ticks <= most:
         told = "" if stated.exposure is None else f" ({ticks} ticks)"

@@ -4,7 +4,8 @@
     python examples/run_onnx.py spikevrt_tiny.onnx blur.npy counts.npy --out sharp.npy
 
 blur.npy holds T colour frames (T, H, W, 3) as bytes; counts.npy how many spikes each pixel fired in each of the K equal
-parts of each exposure (T, K, h, w), the first row on top, where H / h = W / w is whole. sharp.npy is like blur.npy.
+parts of each exposure (T, K, h, w), the first row on top, a whole number of frame pixels to each (the last of them may
+reach beyond the frame). sharp.npy is like blur.npy.
 
 Dimension key: T frames, K bins, H x W pixels of the colour camera, h x w pixels of the spike camera.
 """
@@ -43,6 +44,9 @@ def restore(session: onnxruntime.InferenceSession, frames: np.ndarray, counts: n
         least, multiple = about["free_sizes"]["height"]["min"], 8 * ratio
         padded = [-(-max(length, least) // multiple) * multiple for length in (height, width)]
     blur = np.moveaxis(frames, 3, 1).astype(np.float32) / 255
+    if counts is not None:  # the last pixels of the spike camera may see beyond the frame
+        beyond = ((0, counts.shape[2] * ratio - height), (0, counts.shape[3] * ratio - width))
+        blur = np.pad(blur, ((0, 0), (0, 0), *beyond), mode="edge")
     fed = {"blur": mirrored(blur, padded[0], padded[1])[None]}
     if counts is not None:
         voxels = normalised(counts, about["inputs"][1])

@@ -35,7 +35,6 @@ def test_the_exposure_is_found_beside_a_rig_that_is_off_and_a_contradiction_is_r
     found = estimate_exposure(assumed)
     assert found is not None
     assert found.ticks == pytest.approx(64, abs=7) and abs(found.ticks - 64) < 3 * found.sigma_ticks
-    assert found.later_ticks == pytest.approx(13, abs=5)
     settled = with_exposure(assumed)
     assert {one.num_ticks for one in settled.exposures} == {round(found.ticks)}
     assert [one.start_tick for one in settled.exposures] == [one.start_tick for one in assumed.exposures]

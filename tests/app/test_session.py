@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -221,19 +223,24 @@ def test_a_second_restoration_stands_beside_the_first(footage):
     assert all(path.is_file() for path in first.downloads)
 
 
+def cancelling(stop_at: int) -> Callable[[int, int], None]:
+    """A job's progress, cancelled at its `stop_at`-th word."""
+    calls = itertools.count(1)
+
+    def progress(done: int, total: int) -> None:
+        if next(calls) == stop_at:
+            raise Cancelled
+
+    return progress
+
+
 @pytest.mark.parametrize("stop_at", [1, 3, 5])
 def test_a_restoration_that_is_stopped_leaves_nothing_and_does_not_say_so(footage, stop_at, capfd):
     """While frames are made, at the last of them, and behind them while the files are written."""
-    before, calls = snapshot(footage.folder), []
-
-    def progress(done: int, total: int) -> None:
-        calls.append((done, total))
-        if len(calls) == stop_at:
-            raise Cancelled
-
+    before = snapshot(footage.folder)
     with pytest.raises(Cancelled):
-        session.restore(footage, "spikefold_tiny", progress=progress)
-    assert snapshot(footage.folder) == before and len(calls) == stop_at
+        session.restore(footage, "spikefold_tiny", progress=cancelling(stop_at))
+    assert snapshot(footage.folder) == before
     assert "kept" not in capfd.readouterr().err
 
 
@@ -282,15 +289,9 @@ def test_a_recording_that_brings_an_alignment_is_aligned_from_its_own_clock(plac
 
 @pytest.mark.parametrize("stop_at", [1, 2, 3])
 def test_an_alignment_that_is_stopped_changes_nothing(footage, later, stop_at):
-    before, calls = snapshot(footage.folder), []
-
-    def progress(done: int, total: int) -> None:
-        calls.append((done, total))
-        if len(calls) == stop_at:
-            raise Cancelled
-
+    before = snapshot(footage.folder)
     with pytest.raises(Cancelled):
-        session.align(footage, "", progress=progress)
+        session.align(footage, "", progress=cancelling(stop_at))
     assert snapshot(footage.folder) == before
 
 

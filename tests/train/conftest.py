@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from spikevrt.checkpoint import load_weights
 from spikevrt.config import Config, DataConfig, ModelConfig, PrepareOptions, SpikeInputs
 from spikevrt.data.dataset import DatasetInfo
 from spikevrt.data.prepare import Sources, prepare
@@ -221,3 +222,24 @@ def unet_config(dataset: Path | str, **changes: Any) -> Config:
     return real_config(
         Path(dataset), **({"model__vrt": {}, "model__spikes": spikes, "model__unet": MICRO_UNET} | changes)
     )
+
+
+def assert_resumed_equals_whole(config: Config, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path | None:
+    """A run that fails in step three and is resumed has the weights of one that never stopped; returns its best ones.
+    The runs are `whole` and `halves` in the folder."""
+    loop.train(config, folder / "whole")
+    take_step = loop.Run.take_step
+
+    def crash_in_step_three(self: Any, micro_batches: Any) -> Any:
+        if self.step == 2:
+            raise RuntimeError("power cut")
+        return take_step(self, micro_batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Run, "take_step", crash_in_step_three)
+        with pytest.raises(RuntimeError, match="power cut"):
+            loop.train(config, folder / "halves")
+    best = loop.train(config, folder / "halves", resume=True)
+    whole, halves = (load_weights(folder / name / "last.safetensors")[0] for name in ("whole", "halves"))
+    assert all(torch.equal(whole[name], halves[name]) for name in whole)
+    return best

@@ -15,9 +15,8 @@ from spikevrt.cli import main
 from spikevrt.config import Config, ModelConfig
 from spikevrt.model import build_network
 from spikevrt.restore.restorer import RestoreOptions, Restorer
-from spikevrt.train import loop
 from spikevrt.train.loop import train
-from tests.train.conftest import REAL_BINS, unet_config
+from tests.train.conftest import REAL_BINS, assert_resumed_equals_whole, unet_config
 from tests.train.test_torchrun import ALONE, TORCHRUN, losses, run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -98,21 +97,7 @@ def test_the_examples_network_is_trained_and_restored_from_its_weights(dataset: 
 @pytest.mark.usefixtures("own_modules")
 def test_a_custom_network_resumed_equals_itself_never_stopped(dataset: Path, tmp_path: Path, monkeypatch):
     config = custom_config(dataset, data__spike_dropout=0.5, optim__ema_decay=0.5)
-    train(config, tmp_path / "whole")
-    take_step = loop.Run.take_step
-
-    def crash_in_step_three(self: Any, micro_batches: Any) -> Any:
-        if self.step == 2:
-            raise RuntimeError("power cut")
-        return take_step(self, micro_batches)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Run, "take_step", crash_in_step_three)
-        with pytest.raises(RuntimeError, match="power cut"):
-            train(config, tmp_path / "halves")
-    train(config, tmp_path / "halves", resume=True)
-    whole, halves = (load_weights(tmp_path / name / "last.safetensors")[0] for name in ("whole", "halves"))
-    assert all(torch.equal(whole[name], halves[name]) for name in whole)
+    assert_resumed_equals_whole(config, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from spikevrt.checkpoint import load_weights
 from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.restore.restorer import load_network
 from spikevrt.train import loop
 from spikevrt.train.journal import read_journal
-from spikevrt.train.loop import train
-from tests.train.conftest import real_config
+from tests.train.conftest import assert_resumed_equals_whole, real_config
 
 pytestmark = pytest.mark.slow
 
@@ -24,22 +21,8 @@ def test_the_real_network_resumed_equals_itself_never_stopped(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     config = real_config(dataset)
-    train(config, tmp_path / "whole")
-    take_step = loop.Run.take_step
-
-    def crash_in_step_three(self: Any, micro_batches: Any) -> Any:
-        if self.step == 2:
-            raise RuntimeError("power cut")
-        return take_step(self, micro_batches)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Run, "take_step", crash_in_step_three)
-        with pytest.raises(RuntimeError, match="power cut"):
-            train(config, tmp_path / "halves")
-    best = train(config, tmp_path / "halves", resume=True)
+    best = assert_resumed_equals_whole(config, tmp_path, monkeypatch)
     assert best == tmp_path / "halves" / "best.safetensors"
-    whole, halves = (load_weights(tmp_path / name / "last.safetensors")[0] for name in ("whole", "halves"))
-    assert all(torch.equal(whole[name], halves[name]) for name in whole)
     scores = [
         [row["psnr_rgb"] for row in read_journal(tmp_path / name) if row["kind"] == "validation"]
         for name in ("whole", "halves")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from spikevrt.checkpoint import WeightsInfo, load_weights, save_weights
+from spikevrt.checkpoint import WeightsInfo, save_weights
 from spikevrt.config import Config
 from spikevrt.model import build_network
 from spikevrt.model.unet import Unet
@@ -23,7 +23,7 @@ from spikevrt.train.optim import param_groups
 from spikevrt.train.runs import summarise
 from spikevrt.train.start import check_scoring
 from tests.evaluate.conftest import evaluate
-from tests.train.conftest import MICRO_UNET, REAL_BINS, unet_config
+from tests.train.conftest import MICRO_UNET, REAL_BINS, assert_resumed_equals_whole, unet_config
 from tests.train.test_torchrun import ALONE, TORCHRUN, losses, run
 
 
@@ -51,21 +51,7 @@ def test_a_unet_is_trained_restored_and_evaluated_as_spikevrt_is(
 
 def test_a_unet_resumed_equals_itself_never_stopped(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     config = unet_config(dataset, data__spike_dropout=0.5, optim__ema_decay=0.5)
-    train(config, tmp_path / "whole")
-    take_step = loop.Run.take_step
-
-    def crash_in_step_three(self: Any, micro_batches: Any) -> Any:
-        if self.step == 2:
-            raise RuntimeError("power cut")
-        return take_step(self, micro_batches)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Run, "take_step", crash_in_step_three)
-        with pytest.raises(RuntimeError, match="power cut"):
-            train(config, tmp_path / "halves")
-    train(config, tmp_path / "halves", resume=True)
-    whole, halves = (load_weights(tmp_path / name / "last.safetensors")[0] for name in ("whole", "halves"))
-    assert all(torch.equal(whole[name], halves[name]) for name in whole)
+    assert_resumed_equals_whole(config, tmp_path, monkeypatch)
     assert losses(tmp_path / "whole") == losses(tmp_path / "halves")
 
 

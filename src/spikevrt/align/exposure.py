@@ -50,13 +50,10 @@ CONTRADICTION_SIGMAS, CONTRADICTION_SHARE = 4.0, 0.25  # of what was stated, bot
 
 @dataclass(frozen=True)
 class ExposureEstimate:
-    """The exposure in ticks, its standard deviation (by leaving out each frame in turn), and how many ticks later than
-    assumed its middle lies. `difference`: 1 less the squared correlation at that length, free of noise."""
+    """The exposure in ticks, and its standard deviation (by leaving out each frame in turn)."""
 
     ticks: float
     sigma_ticks: float
-    later_ticks: float
-    difference: float
 
 
 def estimate_exposure(recording: Recording) -> ExposureEstimate | None:
@@ -104,7 +101,7 @@ def estimate_exposure(recording: Recording) -> ExposureEstimate | None:
     ticks, sigma, difference = told
     if difference > MAX_DIFFERENCE or sigma > MAX_SIGMA_SHARE * ticks:
         return None
-    return ExposureEstimate(ticks, sigma, window / 2 + found.fit.offset_ticks - ticks / 2, difference)
+    return ExposureEstimate(ticks, sigma)
 
 
 def has_scipy() -> bool:

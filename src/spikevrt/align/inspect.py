@@ -33,7 +33,7 @@ from spikevrt.align.settings import HALF_WINDOW_TICKS, InspectOptions
 from spikevrt.formats.layouts import NO_OPTIONS, find_layout
 from spikevrt.progress import progress_bar
 from spikevrt.recording.alignment import Alignment
-from spikevrt.recording.frames import IMAGE_SUFFIXES
+from spikevrt.recording.frames import IMAGE_SUFFIXES, list_images
 from spikevrt.recording.recording import Recording, open_recording, recordings_in
 from spikevrt.recording.sidecar import SIDECAR, SPIKECV_CONFIG, TICK_RATE_HZ, StreamFormat
 from spikevrt.recording.spike_file import sha256_file, sha256_files
@@ -284,10 +284,10 @@ def _tell_recording(recording: Recording, options: InspectOptions) -> Inspection
     stored = recording.stored_sha256
     if stored and len(stream.files) == 1 and sha256_file(stream.files[0]) != stored:
         lines.append(f"warning: {stream.files[0]} is not the file that was recorded (sha256 differs)")
-    blur = [recording.blur] if isinstance(recording.blur, Path) else recording.blur
-    if recording.frames_sha256 and not recording.dropped and sha256_files(blur) != recording.frames_sha256:
-        folder = blur[0] if isinstance(recording.blur, Path) else blur[0].parent
-        lines.append(f"warning: {folder}: not the frames that were recorded (sha256 differs)")
+    if recording.frames_sha256:
+        where = recording.blur if isinstance(recording.blur, Path) else recording.blur[0].parent
+        if sha256_files(list_images(where) if where.is_dir() else [where]) != recording.frames_sha256:
+            lines.append(f"warning: {where}: not the frames that were recorded (sha256 differs)")
     centre = recording.exposures[recording.num_frames // 2]
     middle = (centre.start_tick + centre.stop_tick) // 2
     lines += _preview_lines(stream, found.counts / found.num_ticks, recording, options, middle)

@@ -148,9 +148,7 @@ def test_a_table_of_times_says_when_frames_were_exposed(video, spikes, tmp_path)
 
 
 def test_an_exposure_that_nobody_states_is_estimated_and_told(video, spikes, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "spikevrt.align.exposure.estimate_exposure", lambda recording: ExposureEstimate(17.2, 0.6, 0.0, 0.1)
-    )
+    monkeypatch.setattr("spikevrt.align.exposure.estimate_exposure", lambda recording: ExposureEstimate(17.2, 0.6))
     stated = Stated(spike_width=40, spike_height=32, period_ticks=23, by_counting=True)
     opened = open_upload(video, [spikes], stated, tmp_path / "unpacked", MOST)
     assert {one.num_ticks for one in opened.exposures} == {17}

@@ -188,6 +188,7 @@ RIGS = (
     ("1 px beside", "one", RigConfig(margin_ticks=MARGIN_TICKS, shift_x_px=1.0)),
     ("turned by 1.2 degrees, 2 % larger, shifted: 2.2 px", "rot",
      RigConfig(margin_ticks=MARGIN_TICKS, rotate_deg=-1.2, scale=1.02, shift_x_px=1.5, shift_y_px=-1.0)),
+    ("drawn: up to 20 px, 2 degrees, 5 %, tilts, an exposure late", "random", RigConfig(margin_ticks=160, random=True)),
 )  # fmt: skip
 
 

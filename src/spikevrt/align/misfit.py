@@ -311,11 +311,11 @@ def _surface(
     if not {-1, 0, 1} <= set(shifts):
         return None
     edges = range(first + shifts[0] * step, first + (shifts[-1] + length) * step + 1, step)
-    slices = recording.spikes.count(edges).astype(np.float32)
+    slices = np.stack([_compared(one) for one in registered(recording, recording.spikes.count(edges))])
     sums = np.concatenate([np.zeros_like(slices[:1]), slices.cumsum(axis=0)])
-    fixed = _centred(light)
+    fixed = _centred(_compared(light))
     surface = np.full((2 * REACH + 1, 2 * REACH_PX + 1, 2 * REACH_PX + 1), np.nan)
-    for k, one in zip(shifts, registered(recording, sums[length:] - sums[:-length]), strict=True):
+    for k, one in zip(shifts, sums[length:] - sums[:-length], strict=True):
         moving = _centred(one)
         size = np.sqrt((fixed**2).sum() * (moving**2).sum())
         if not size > 0:
@@ -362,6 +362,10 @@ def _peak(scores: Float[np.ndarray, " S"]) -> float | None:
     return best - REACH + _vertex(around) if np.isfinite(around).all() else None
 
 
-def _centred(picture: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "h w"]:
-    fine = detail(_reduced(picture, -(-max(picture.shape) // COMPARED_PX)))
+def _compared(picture: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "h w"]:
+    return _reduced(picture, -(-max(picture.shape) // COMPARED_PX))
+
+
+def _centred(picture: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    fine = detail(picture)
     return fine - fine.mean()

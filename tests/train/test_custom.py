@@ -17,7 +17,7 @@ from spikevrt.model import build_network
 from spikevrt.restore.restorer import RestoreOptions, Restorer
 from spikevrt.train.loop import train
 from tests.train.conftest import REAL_BINS, assert_resumed_equals_whole, unet_config
-from tests.train.test_torchrun import ALONE, TORCHRUN, losses, run
+from tests.train.test_torchrun import losses, run_two_ranks
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CUSTOM = "other_network:build"
@@ -123,8 +123,8 @@ def test_two_ranks_take_the_steps_of_one_with_a_custom_network(dataset: Path, tm
     def config(batch: int) -> Config:
         return custom_config(dataset, data__batch=batch, data__spike_dropout=0.5, train__accumulate=2)
 
-    run(ALONE, config(2), tmp_path / "one")
-    run(TORCHRUN, config(1), tmp_path / "two")
+    train(config(2), tmp_path / "one")
+    run_two_ranks(config(1), tmp_path / "two")
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)  # sums in another order
 
 

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from spikevrt.checkpoint import digest, load_state
 from spikevrt.config import Config
 from spikevrt.train.journal import read_journal
+from spikevrt.train.loop import train
 from tests.train.conftest import unet_config
 
 pytestmark = pytest.mark.slow
@@ -88,8 +89,7 @@ def rows_without_timings(out: Path) -> list[dict[str, Any]]:
 def test_a_run_killed_twice_at_random_equals_one_that_never_stopped(dataset: Path, tmp_path: Path):
     config = busy_config(dataset)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = start(config, whole)
-    assert process.wait(DEADLINE_S) == 0, process.communicate()[1]
+    train(config, whole)
     rng = random.Random(7)
     for least in (12, 33):
         process = start(config, killed, "--resume", "auto")
@@ -136,8 +136,7 @@ def test_a_full_disk_costs_no_state_that_was_there(dataset: Path, tmp_path: Path
     """The limit on the size of a file stands for the full disk: the state does not fit, the journal does."""
     out = tmp_path / "run"
     config = unet_config(dataset, optim__steps=2, train__validate_every=5)
-    process = start(config, out)
-    assert process.wait(DEADLINE_S) == 0, process.communicate()[1]
+    train(config, out)
     before = digest(load_state(out / "last.state"))
     size = (out / "last.state").stat().st_size
     longer = unet_config(dataset, optim__steps=5, train__validate_every=5)
@@ -151,19 +150,18 @@ def test_a_full_disk_costs_no_state_that_was_there(dataset: Path, tmp_path: Path
     assert not [path for path in out.iterdir() if "partial" in path.name or path.suffix == ".new"]
 
 
-def test_a_damaged_newest_state_costs_the_steps_since_the_one_before(dataset: Path, tmp_path: Path):
+def test_a_damaged_newest_state_costs_the_steps_since_the_one_before(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     out = tmp_path / "run"
-    process = start(unet_config(dataset), out)
-    assert process.wait(DEADLINE_S) == 0
+    train(unet_config(dataset), out)
     content = bytearray((out / "last.state").read_bytes())
     tensors = [t for t in tree_leaves(load_state(out / "last.state")) if isinstance(t, torch.Tensor)]
     largest = max(tensors, key=lambda tensor: tensor.numel())
     content[content.index(largest.contiguous().numpy().tobytes()) + 5] ^= 1  # one bit of it
     (out / "last.state").write_bytes(content)
     expected = json.loads(json.dumps(rows_without_timings(out)))
-    process = start(unet_config(dataset), out, "--resume")
-    _, told = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 0, told
-    assert f"going on from {out / 'previous.state'}" in told
+    train(unet_config(dataset), out, resume=True)
+    assert f"going on from {out / 'previous.state'}" in capsys.readouterr().err
     assert rows_without_timings(out) == expected
     assert load_state(out / "last.state")["step"] == 3

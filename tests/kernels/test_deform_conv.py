@@ -20,7 +20,8 @@ CASES = {
 }
 
 
-def case(name: str, height: int = 5, width: int = 7, device: str = "cpu") -> list[torch.Tensor]:
+def case(name: str, height: int = 3, width: int = 5, device: str = "cpu") -> list[torch.Tensor]:
+    """Two pictures, which are a part of a kernel's block of 64 pixels where they are no larger."""
     conv_groups, groups, inputs, outputs = CASES[name]
     generator = torch.Generator().manual_seed(13)
     x = torch.randn(2, conv_groups * inputs, height, width, generator=generator)
@@ -42,9 +43,9 @@ def value_and_gradients(function, tensors):
     return dict(zip(("out", "x", "offset", "mask", "weight", "bias"), (out, *(t.grad for t in leaves)), strict=True))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if name != "one group"])  # which is compiled below
 def test_kernel_and_plain_twin_agree_in_value_and_gradient(device, name):
-    tensors = case(name, device=device)
+    tensors = case(name, width=13 if name == "two neighbours" else 5, device=device)  # 13: more than a block of pixels
     before = [t.clone() for t in tensors]
     expected = value_and_gradients(plain, tensors)
     for key, value in value_and_gradients(deform_triton, tensors).items():

@@ -47,7 +47,7 @@ def said(outcomes: list[Outcome]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.slow
-def test_all_are_restored_by_two_workers_as_each_would_be_alone(
+def test_all_are_restored_by_two_workers_as_each_would_be_alone_and_what_stands_is_kept(
     folder: Path, micro_weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     out = tmp_path / "out"
@@ -61,6 +61,14 @@ def test_all_are_restored_by_two_workers_as_each_would_be_alone(
     assert cli.main(alone) == 0
     assert {k: v for k, v in pictures(out).items() if k[0] == "a"} == pictures(tmp_path / "alone")
     assert len(list_images(out / "c")) == 3
+
+    made = (out / "a" / "restored.json").stat().st_mtime_ns
+    shutil.rmtree(out / "b")
+    capfd.readouterr()
+    assert cli.main([*arguments, "--out", str(out)]) == 0
+    rows = [line.split()[:2] + line.split()[3:] for line in capfd.readouterr().out.splitlines()[1:4]]
+    assert rows == [["a", "3", "kept"], ["b", "3", "restored"], ["c", "3", "kept"]]
+    assert (out / "a" / "restored.json").stat().st_mtime_ns == made
 
 
 @pytest.mark.slow
@@ -83,41 +91,35 @@ def test_a_bad_recording_stops_no_other_and_is_told_with_status_1(
 
 
 @pytest.mark.slow
-def test_what_stands_is_kept_and_only_what_is_missing_is_restored(folder: Path, micro_weights: Path, tmp_path: Path):
-    out = tmp_path / "out"
-    restore_many(micro_weights, folder, out, CPU)
-    made = (out / "a" / "restored.json").stat().st_mtime_ns
-    shutil.rmtree(out / "b")
-    outcomes = restore_many(micro_weights, folder, out, CPU)
-    assert said(outcomes) == [("a", "kept"), ("b", "restored"), ("c", "kept")]
-    assert (out / "a" / "restored.json").stat().st_mtime_ns == made
-    assert outcomes[0].num_frames == 3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("what", ["options", "weights", "recording"])
 def test_what_was_restored_otherwise_is_refused_or_on_demand_replaced(
-    folder: Path, micro_weights: Path, tmp_path: Path, what: str
+    folder: Path, micro_weights: Path, tmp_path: Path
 ):
-    out, options = tmp_path / "out", CPU
+    out, others = tmp_path / "out", RestoreOptions(device="cpu", clip_frames=2)
     for name in "bc":
         shutil.rmtree(folder / name)
     restore_many(micro_weights, folder, out, CPU)
-    if what == "options":
-        options = RestoreOptions(device="cpu", clip_frames=2)
-    elif what == "weights":
-        tensors, info = load_weights(micro_weights)
-        name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
-        save_weights(micro_weights, tensors | {name: tensors[name] * 1.01}, info)
-    else:
-        sidecar = folder / "a" / "recording.json"
-        sidecar.write_text(sidecar.read_text() + "\n")
-    (refused,) = restore_many(micro_weights, folder, out, options)
-    assert refused.status == "failed" and refused.error is not None
-    assert refused.error.endswith("a: exists, restored otherwise; choose another --out or pass --overwrite")
-    (replaced,) = restore_many(micro_weights, folder, out, options, JobOptions(overwrite=True))
-    assert (replaced.status, replaced.error) == ("restored", None)
-    assert said(restore_many(micro_weights, folder, out, options, JobOptions(overwrite=True))) == [("a", "kept")]
+
+    def refused(options: RestoreOptions = CPU) -> None:
+        (outcome,) = restore_many(micro_weights, folder, out, options)
+        assert outcome.status == "failed" and outcome.error is not None
+        assert outcome.error.endswith("a: exists, restored otherwise; choose another --out or pass --overwrite")
+
+    refused(others)
+    weights = micro_weights.read_bytes()
+    tensors, info = load_weights(micro_weights)
+    name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
+    save_weights(micro_weights, tensors | {name: tensors[name] * 1.01}, info)
+    refused()
+    changed = micro_weights.read_bytes()
+    micro_weights.write_bytes(weights)
+    assert said(restore_many(micro_weights, folder, out, CPU)) == [("a", "kept")]
+    sidecar = folder / "a" / "recording.json"
+    sidecar.write_text(sidecar.read_text() + "\n")
+    refused()
+    micro_weights.write_bytes(changed)
+    replace = JobOptions(overwrite=True)
+    assert said(restore_many(micro_weights, folder, out, others, replace)) == [("a", "restored")]
+    assert said(restore_many(micro_weights, folder, out, others, replace)) == [("a", "kept")]
 
 
 @pytest.mark.slow
@@ -143,9 +145,9 @@ def test_a_batch_that_was_killed_goes_on_where_it_was(folder: Path, micro_weight
     assert cli.main(arguments) == 0
     after = {path.parent.name: path.stat().st_mtime_ns for path in out.glob("*/restored.json")}
     assert sorted(after) == ["a", "b", "c"] and all(after[name] == made for name, made in before.items())
-    whole = tmp_path / "whole"
-    restore_many(micro_weights, folder, whole, CPU)
-    assert pictures(out) == pictures(whole)
+    assert cli.main(["restore", str(folder / "a"), *arguments[2:-1], str(tmp_path / "whole" / "a")]) == 0
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole" / "a").glob("*.png")}
+    assert pictures(out) == {f"{name}/{file}": content for name in "abc" for file, content in whole.items()}
     assert sorted(path.name for path in out.iterdir()) == ["a", "b", "c", "summary.json"]
 
 

@@ -22,9 +22,9 @@ from spikevrt.config import Config
 from spikevrt.train.journal import read_journal
 from spikevrt.train.loop import train
 from tests.conftest import ROOT
-from tests.train.conftest import real_config
+from tests.train.conftest import unet_config
 
-STEPS, STEPS_BEFORE = 10, 3
+STEPS, STEPS_BEFORE = 40, 3
 DEADLINE_S = 400.0  # on two idle cores the whole test takes a tenth of it
 RENDEZVOUS = "is_host=0,last_call_timeout=3,keep_alive_interval=1,keep_alive_max_attempt=5"  # docs/scaling.md
 
@@ -99,7 +99,7 @@ def wait_until(condition: Callable[[], bool], agents: list[subprocess.Popen[str]
 def test_when_one_of_two_machines_dies_the_other_takes_every_step_that_is_left(
     dataset: Path, tmp_path: Path, store: TCPStore
 ):
-    config = real_config(dataset, optim__steps=STEPS, train__validate_every=STEPS, train__keep_every=1)
+    config = unet_config(dataset, optim__steps=STEPS, train__validate_every=STEPS, train__keep_every=1)
     path, out = tmp_path / "config.yaml", tmp_path / "run"
     path.write_text(yaml.safe_dump(config.to_dict()))
     agents = [agent(store.port, path, out) for _ in range(2)]

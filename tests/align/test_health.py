@@ -305,6 +305,7 @@ def test_another_scene_is_refused_and_no_turned_one(clean: dict[str, Path], tmp_
     spikes = other.spikes.read(0, other.num_ticks)
     finding = check_health(_broken(clean, tmp_path, lambda _: spikes)).finding("orientation")
     assert finding.verdict == "bad" and "none of the eight orientations" in finding.sentence
+    assert "far apart, run `spikevrt align " in finding.sentence  # an exposure late and 20 px aside looks the same
 
 
 @pytest.mark.parametrize(("value", "words"), [(0, "no spike in 224 ticks"), (1, "so the light is not known")])

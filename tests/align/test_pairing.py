@@ -113,7 +113,7 @@ def test_real_pairs_are_upright_and_never_told_to_be_bgr(shared: Path) -> None:
         pairs = Pairs((0,), (rate / rate.max())[None], light[None], np.zeros_like(rate)[None])
         beside = displacement(pairs, np.ones(rate.shape, dtype=bool), frame_px=2.0)
         assert beside is not None and beside.correlation > 0.9
-        assert judge_orientation(scores[None], 0.9, beside, None).verdict == "ok", file.name
+        assert judge_orientation(scores[None], 0.9, beside, None, "").verdict == "ok", file.name
         assert beside.px < 6 and (judge_registration(beside, "align").verdict != "bad" or beside.px > 2), file.name
 
 

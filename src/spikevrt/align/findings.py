@@ -133,9 +133,11 @@ def judge_orientation(
     steadiness: float,
     found: Displacement | None,
     other_size: tuple[str, float] | None,
+    mend: str,
 ) -> Finding:
     """`steadiness`: how well the spikes' picture resembles itself, one half of the exposure against the other;
-    `other_size`: another reading of the spikes and how well it fits the frames."""
+    `other_size`: another reading of the spikes and how well it fits the frames; `mend`: what brings cameras and clocks
+    together that are far apart, in words."""
     name = "orientation"
     is_known = np.isfinite(scores).all(axis=1)
     if not is_known.any():
@@ -162,7 +164,8 @@ def judge_orientation(
         if other_size is not None:
             alone += f"; read as {other_size[0]} pixels they fit ({other_size[1]:.2f}): state that width and height"
         else:
-            alone += "; pair the files that belong together, or look at the sizes that fit with `spikevrt inspect`"
+            alone += "; pair the files that belong together, look at the sizes that fit with `spikevrt inspect`, or, "
+            alone += f"where only the cameras or clocks are far apart, {mend}"
         return Finding(name, "bad", alone, numbers)
     if best == 0 and upright >= FIT:
         return Finding(name, "ok", told, numbers)

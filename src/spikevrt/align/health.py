@@ -203,7 +203,7 @@ def check_health(recording: Recording) -> HealthReport:
         judge_pixels("stuck pixels", int(stuck.sum()), num_pixels, "pixels fire on whatever happens around them"),
         judge_gain(gain),
         judge_density(gain, frames),
-        judge_orientation(scores, steadiness(*halves), beside, other_size),
+        judge_orientation(scores, steadiness(*halves), beside, other_size, mend),
         registration,
         judge_colours(colour_evidence(pairs), upright),
         judge_empty_ticks(found),

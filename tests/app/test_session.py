@@ -312,12 +312,12 @@ def test_footage_that_does_not_tell_is_refused_in_a_line_and_leaves_nothing(foot
 @pytest.mark.slow
 def test_a_rig_that_is_off_is_aligned_as_by_the_command_and_restored_better(place, tmp_path, monkeypatch):
     """5 frame pixels and 9 ticks of 40 off, known to nobody."""
-    asked, made = [], []
+    asked, estimates = [], []
 
     def once(recording, options, **more):
         asked.append((recording.exposures, recording.alignment, dataclasses.replace(options, preview=None)))
-        made.extend([] if made else [estimate_alignment(recording, options, **more)])
-        return made[0]
+        estimates.extend([] if estimates else [estimate_alignment(recording, options, **more)])
+        return estimates[0]
 
     monkeypatch.setattr(session, "estimate_alignment", once)
     monkeypatch.setattr("spikevrt.align.estimate.estimate_alignment", once)

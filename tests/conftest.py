@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from tests import checked_shapes
+
+if TYPE_CHECKING:
+    from spikevrt.model.vrt import VRT
 
 checked_shapes.install()
 
@@ -36,6 +39,17 @@ MICRO_SPIKES: dict[str, Any] = {
     "attention_heads": 2,
     "fusion_heads": 2,
 }
+
+
+def empty_twin_stages(vrt: VRT) -> None:
+    """Stages 2, 3, 5 and 6 of a VRT shall change the resolution and no more, in place: what they hold besides is of the
+    same classes as in stages 1, 4 and 7, and takes long to trace with free sizes."""
+    from torch import nn
+
+    for number in (2, 3, 5, 6):
+        stage = vrt.stage(number)
+        stage.residual_group1 = stage.residual_group2 = nn.Identity()
+        stage.pa_frames = 0
 
 
 def pytest_configure() -> None:

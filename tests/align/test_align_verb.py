@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,13 +11,13 @@ import numpy as np
 import pytest
 
 from spikevrt.align.drift import _line
-from spikevrt.align.estimate import FLOW_FILE, estimate_alignment
+from spikevrt.align.estimate import FLOW_FILE, Estimate, estimate_alignment
 from spikevrt.align.registration import Cameras
 from spikevrt.align.settings import AlignOptions
 from spikevrt.cli import main
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import image_size, read_image, write_image
-from spikevrt.recording.recording import open_recording
+from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.simulate.setup import RigConfig, SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording
 
@@ -54,8 +55,16 @@ def _corner_error_px(root: Path, alignment: Alignment) -> float:
 
 @pytest.mark.slow
 def test_the_rig_is_found_written_applied_found_again_and_taken_out(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked, made = [], []
+
+    def once(recording: Recording, options: AlignOptions) -> Estimate:
+        asked.append((recording.exposures, recording.alignment, dataclasses.replace(options, preview=None)))
+        made.extend([] if made else [estimate_alignment(recording, options)])
+        return made[0]
+
+    monkeypatch.setattr("spikevrt.align.estimate.estimate_alignment", once)
     before = _sidecar(root)
     preview = tmp_path / "aligned.png"
     assert main(["align", str(root), "--preview", str(preview)]) == 0
@@ -77,7 +86,7 @@ def test_the_rig_is_found_written_applied_found_again_and_taken_out(
 
     first = _sidecar(root)
     assert main(["align", str(root)]) == 0  # begins where the first began: not on top of it
-    assert _sidecar(root) == first
+    assert asked[1] == asked[0] and _sidecar(root) == first
 
     capsys.readouterr()
     assert main(["align", str(root), "--reset"]) == 0
@@ -143,8 +152,6 @@ def test_frames_of_another_scene_are_refused_and_nothing_is_written(
 
 
 def test_a_recording_without_spikes_is_refused(root: Path) -> None:
-    import dataclasses
-
     blind = dataclasses.replace(open_recording(root), spikes=None)
     with pytest.raises(ValueError, match=r"street: no spikes in this recording$"):
         estimate_alignment(blind, AlignOptions())

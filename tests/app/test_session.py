@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from spikevrt import cli, shipped
-from spikevrt.align.estimate import Estimate
+from spikevrt.align.estimate import Estimate, estimate_alignment
 from spikevrt.align.health import admit
 from spikevrt.align.settings import AlignOptions
 from spikevrt.app import page, session
@@ -310,8 +310,17 @@ def test_footage_that_does_not_tell_is_refused_in_a_line_and_leaves_nothing(foot
 
 
 @pytest.mark.slow
-def test_a_rig_that_is_off_is_aligned_as_by_the_command_and_restored_better(place, tmp_path):
+def test_a_rig_that_is_off_is_aligned_as_by_the_command_and_restored_better(place, tmp_path, monkeypatch):
     """5 frame pixels and 9 ticks of 40 off, known to nobody."""
+    asked, estimates = [], []
+
+    def once(recording, options, **more):
+        asked.append((recording.exposures, recording.alignment, dataclasses.replace(options, preview=None)))
+        estimates.extend([] if estimates else [estimate_alignment(recording, options, **more)])
+        return estimates[0]
+
+    monkeypatch.setattr(session, "estimate_alignment", once)
+    monkeypatch.setattr("spikevrt.align.estimate.estimate_alignment", once)
     rig = RigConfig(margin_ticks=40, shift_x_px=5.0, offset_ticks=9)
     options = SimulateOptions(
         frames=3, width=128, height=96, exposure_ticks=40, period_ticks=48, motion_px=8.0, rig=rig
@@ -332,7 +341,7 @@ def test_a_rig_that_is_off_is_aligned_as_by_the_command_and_restored_better(plac
         errors = [np.mean((a.astype(float) - b.astype(float)) ** 2) for a, b in pairs]
         scores[name] = float(np.mean([10 * np.log10(255**2 / error) for error in errors]))
     assert scores["aligned"] > scores["as it was"] + 2, scores
-    assert cli.main(["align", str(root)]) == 0
+    assert cli.main(["align", str(root)]) == 0 and asked[1] == asked[0]
     assert open_recording(root, keep_outside=True).exposures == aligned.recording.exposures
 
 

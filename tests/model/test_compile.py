@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.conftest import empty_twin_stages
 from tests.model.test_fast_paths import noise, small
 
 pytestmark = pytest.mark.slow
@@ -38,6 +39,7 @@ def test_the_network_is_one_graph_with_the_same_result_and_gradients():
 
 def test_one_graph_serves_clips_of_any_length():
     network = small(2, depths=DEPTHS).requires_grad_(False)
+    empty_twin_stages(network.vrt)
     graphs = []
 
     def count(graph, _inputs):
@@ -45,7 +47,7 @@ def test_one_graph_serves_clips_of_any_length():
         return graph.forward
 
     compiled = torch.compile(network, backend=count, fullgraph=True, dynamic=False)
-    for num_frames in (4, 5, 7):
+    for num_frames in (4, 7):
         inputs = clip(num_frames)
         for tensor in inputs:
             torch._dynamo.maybe_mark_dynamic(tensor, 1)

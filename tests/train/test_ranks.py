@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from spikevrt.checkpoint import load_state, load_weights
+from spikevrt.config import Config
 from spikevrt.train import distributed as ranks_module
 from spikevrt.train import loop
 from spikevrt.train.distributed import Ranks, join_ranks
@@ -109,24 +111,35 @@ def _environment(rank: int, port: int) -> dict[str, str]:
     return {"MASTER_ADDR": "127.0.0.1"} | {name: str(value) for name, value in numbers.items()}
 
 
-def _second_rank(port: int, out: Path) -> None:
+def _second_rank(port: int, second: Callable[[Config, Path], object], config: Config, out: Path) -> None:
     os.environ.update(_environment(1, port))
+    second(config, out)
+
+
+def train_on_two_ranks(
+    config: Config, out: Path, monkeypatch: pytest.MonkeyPatch, second: Callable[[Config, Path], object] = train
+) -> None:
+    """This process is the first; `second` is called in another one."""
+    port = free_port()
+    other = mp.get_context("spawn").Process(target=_second_rank, args=(port, second, config, out))
+    other.start()
+    with monkeypatch.context() as patch:
+        for name, value in _environment(0, port).items():
+            patch.setenv(name, value)
+        train(config, out)
+    other.join()
+    assert other.exitcode == 0
+
+
+def _train_fakes(config: Config, out: Path) -> None:
     loop.ClipDataset, loop.build_network = FakeClips, FakeNetwork  # type: ignore[misc,assignment]
-    train(TWO_RANKS, out)
+    train(config, out)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("fakes")
 def test_two_ranks_take_the_steps_of_one_and_share_the_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    port = free_port()
-    other = mp.get_context("spawn").Process(target=_second_rank, args=(port, tmp_path / "two"))
-    other.start()
-    for name, value in _environment(0, port).items():
-        monkeypatch.setenv(name, value)
-    train(TWO_RANKS, tmp_path / "two")
-    other.join()
-    assert other.exitcode == 0
-    monkeypatch.delenv("WORLD_SIZE")
+    train_on_two_ranks(TWO_RANKS, tmp_path / "two", monkeypatch, _train_fakes)
     train(ONE_RANK, tmp_path / "one")
     one, two = (load_weights(tmp_path / name / "last.safetensors")[0] for name in ("one", "two"))
     for name in one:

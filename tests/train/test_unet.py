@@ -24,7 +24,8 @@ from spikevrt.train.runs import summarise
 from spikevrt.train.start import check_scoring
 from tests.evaluate.conftest import evaluate
 from tests.train.conftest import MICRO_UNET, REAL_BINS, assert_resumed_equals_whole, unet_config
-from tests.train.test_torchrun import losses, run_two_ranks
+from tests.train.test_ranks import train_on_two_ranks
+from tests.train.test_torchrun import losses
 
 
 @pytest.mark.parametrize("spikes", [{"num_bins": REAL_BINS, "normalize": "density"}, None], ids=["spikes", "rgb"])
@@ -141,10 +142,10 @@ def test_a_unet_cannot_be_scored_on_clips_without_sharp_frames_along_a_flow_of_i
 
 
 @pytest.mark.slow
-def test_two_ranks_take_the_steps_of_one(dataset: Path, tmp_path: Path):
+def test_two_ranks_take_the_steps_of_one(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def config(batch: int) -> Config:
         return unet_config(dataset, data__batch=batch, data__spike_dropout=0.5, optim__steps=3, train__accumulate=2)
 
     train(config(2), tmp_path / "one")
-    run_two_ranks(config(1), tmp_path / "two")
+    train_on_two_ranks(config(1), tmp_path / "two", monkeypatch)
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)  # sums in another order

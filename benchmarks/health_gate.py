@@ -1,8 +1,9 @@
 """How often does the health gate cry wolf, and what does it miss? `python benchmarks/health_gate.py PHOTOS`
 
 PHOTOS is a folder of photographs. Each becomes a recording of five 128 x 96 frames and 64 x 48 spikes, 64 ticks an
-exposure, under every condition of CLEAN: nothing is wrong with those, so every refusal is a false alarm. Then each
-fault of FAULTS is put into each of them. Prints two tables in Markdown: false alarms, and faults that were found.
+exposure, under every condition of CLEAN: nothing is wrong with those, so every refusal is a false alarm, but of the
+ones that are not registered. Then each fault of FAULTS is put into each of them. Prints two tables in Markdown: false
+alarms, and faults that were found.
 
 `--rigs SENSOR` prints instead how rigs are judged (RIGS; 128 ticks an exposure): registered ones, shifted and turned
 ones, late and drifting clocks, other scenes, transposed streams. `--tolerance` prints what shifts and offsets cost the

@@ -23,6 +23,7 @@ from spikevrt.progress import progress_bar
 from spikevrt.recording.alignment import Alignment, write_alignment
 from spikevrt.recording.frames import WRITE_SUFFIXES
 from spikevrt.recording.recording import Recording, with_alignment
+from spikevrt.typed import amount
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -118,7 +119,7 @@ def estimate_alignment(
     light = frames_light(recording, chosen, cameras)
     root = rates.mean_count >= FEW_SPIKES
     quality: dict[str, Any] = {"frames": num_used}
-    lines = [f"{recording.root}: {num_used} of {recording.num_frames} frames, {exposure_ticks} ticks each"]
+    lines = [f"{recording.root}: {num_used} of {amount(recording.num_frames, 'frame')}, {exposure_ticks} ticks each"]
     offset, drift_ppm, p = 0.0, 0.0, None
     if options.time:
         with progress_bar(f"{recording.name}: fits") as tell:
@@ -195,7 +196,7 @@ def estimate_alignment(
     kept = with_alignment(recording, alignment)  # refuses what would leave no frame
     if kept.dropped:
         lines.append(
-            f"{len(kept.dropped)} of {recording.num_frames} frames then lie outside the stream and are dropped"
+            f"then outside the stream, and dropped: {len(kept.dropped)} of {amount(recording.num_frames, 'frame')}"
         )
     if preview is not None:
         middle = num_used // 2

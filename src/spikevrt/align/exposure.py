@@ -27,7 +27,7 @@ from spikevrt.progress import progress_bar
 from spikevrt.recording.alignment import apply_homography, read_at
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.sidecar import Exposure
-from spikevrt.recording.timing import stream_note
+from spikevrt.recording.timing import named_stream, stream_note
 from spikevrt.represent.counts import repair
 
 if TYPE_CHECKING:
@@ -231,7 +231,9 @@ def with_exposure(recording: Recording, *, unchecked: bool = False) -> Recording
     )
     told = f"estimated from the footage: {_words(found, rate)}; `exposure` states it"
     notes = {about: note for about, note in recording.notes.items() if about != "stream"} | {"exposure": told}
-    note = stream_note(exposures, rate, recording.num_ticks, str(recording.spikes.files[0]))
+    readout = recording.readout_ticks
+    name = named_stream(recording.spikes.files[0], recording.num_ticks + readout, readout)
+    note = stream_note(exposures, rate, recording.num_ticks, name)
     if note is not None:
         notes["stream"] = note
     return dataclasses.replace(recording, exposures=exposures, notes=notes)

@@ -51,6 +51,7 @@ from spikevrt.recording.spike_file import sha256_file
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.restorer import Gate, admitted
 from spikevrt.shipped import find
+from spikevrt.typed import amount
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -289,8 +290,8 @@ def score(
                 keep(frame, index, subject)
             advance()
         if num_frames != total:
-            came = "more" if num_frames > total else str(num_frames)
-            raise ValueError(f"{method.name}: {subject.name}: {came} frames came out; allowed: {total}")
+            came = "more frames" if num_frames > total else amount(num_frames, "frame")
+            raise ValueError(f"{method.name}: {subject.name}: {came} came out; allowed: {total}")
         peak_bytes, of_sequence = runtime.peak_memory_bytes(restorer.device), dict[str, float]()
         if whole:
             frames, of_sequence = _scored(whole, 0, subject, measure)

@@ -17,7 +17,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikevrt.atomic import complete_or_absent
+from spikevrt.atomic import complete_or_absent, named
 from spikevrt.mux.encode import MAX_TIMESCALE, VideoTags, rate, tags_of, write_segment
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.video import VideoFormat, check_container, main_video, open_media, probe_video
@@ -64,15 +64,15 @@ def join_segments(
         raise ValueError(f"{out}: no segments to join")
     from av.error import FFmpegError
 
-    paths = [Path(segment) for segment in segments]
+    paths, shown = [Path(segment) for segment in segments], named(out)
     with complete_or_absent(out) as partial:
         try:
-            return _join(paths, out, partial, rate(fps), format, tags, source, COPIED_TYPES)
+            return _join(paths, shown, partial, rate(fps), format, tags, source, COPIED_TYPES)
         except FFmpegError as error:
             if source is None or not isinstance(error, ValueError):  # the others are the system's: a full disk
                 raise
-            why = f"{out.name}: sound and subtitles are not carried over: they cannot be written ({error.strerror})"
-        return why, *_join(paths, out, partial, rate(fps), format, tags, source, ())
+            why = f"{shown.name}: sound and subtitles are not carried over: they cannot be written ({error.strerror})"
+        return why, *_join(paths, shown, partial, rate(fps), format, tags, source, ())
 
 
 def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: float, crf: int = 16) -> None:

@@ -229,9 +229,16 @@ def _lengths(times: FrameTimes, stated: Stated, rate_hz: Fraction, most: int, no
         ticks = most  # a shutter that never closes, and starts that are rounded
     if not 1 <= ticks <= most:
         told = "" if stated.exposure is None else f" ({ticks} ticks)"
-        why = f"1 to {most} ticks, the least from frame to frame" if num > 1 else f"1 to {most} ticks"
-        raise ValueError(f"{name}: {getattr(stated, name)}{told}; allowed: {why}")
+        why = f"; the frames are at least {most} ticks apart" if num > 1 else ""
+        if "period" in times.notes:
+            why = f"; images without `fps`: the stream split equally gives {most} ticks from frame to frame"
+        raise ValueError(f"{name}: {getattr(stated, name)}{told}; allowed: 1 to {most} ticks{why}")
     return [ticks] * num
+
+
+def named_stream(path: Path, num_ticks: int, readout_ticks: int) -> str:
+    """A spike file as `stream_note` names it: what a rolling shutter takes of its ticks is not missing in the file."""
+    return f"{path}, without {readout_ticks} of {num_ticks} ticks for `readout`," if readout_ticks else str(path)
 
 
 def stream_note(exposures: Sequence[Exposure], rate_hz: float, stream_ticks: int, name: str) -> str | None:
@@ -242,18 +249,19 @@ def stream_note(exposures: Sequence[Exposure], rate_hz: float, stream_ticks: int
     """
     first, last = exposures[0], exposures[-1]
     outside = [one.frame_idx for one in exposures if not one.is_inside(stream_ticks)]
+    lie = f"{len(outside)} of {len(exposures)} frames {'lies' if len(outside) == 1 else 'lie'} outside"
     told = (
         f"{name} has {stream_ticks} ticks ({stream_ticks / rate_hz:.4g} s at {rate_hz:g} a second), the frames lie at "
         f"ticks {first.start_tick} to {last.stop_tick} ({(last.stop_tick - first.start_tick) / rate_hz:.4g} s)"
     )
     if len(outside) > MOST_OUTSIDE * len(exposures):
         raise ValueError(
-            f"{told}: {len(outside)} of {len(exposures)} frames lie outside; allowed: the times of the same footage "
+            f"{told}: {lie}; allowed: the times of the same footage "
             "(`tick_rate_hz`, `first_tick`; or `fps` with `by_counting`, where a video plays slower than it was filmed)"
         )
     step = exposures[1].start_tick - first.start_tick if len(exposures) > 1 else first.num_ticks
     if outside:
-        return f"{told}: {len(outside)} of {len(exposures)} frames lie outside and have no spikes"
+        return f"{told}: {lie}, without spikes"
     if stream_ticks - last.stop_tick > step:
         return f"{told}: {stream_ticks - last.stop_tick} ticks behind the last frame are not used"
     return None

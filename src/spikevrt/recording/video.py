@@ -226,7 +226,7 @@ class VideoReader:
             while self._next <= index:
                 frame = next(self._frames, None)
                 if frame is None:
-                    raise ValueError(f"{self.path}: frame {index} asked for; the video ends after {self._next} frames")
+                    raise ValueError(f"{self.path}: frame {index} asked for; the last is {self._next - 1}")
                 self._kept[self._next] = frame
                 self._next += 1
                 while len(self._kept) > KEPT_FRAMES:

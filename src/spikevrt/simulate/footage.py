@@ -79,7 +79,9 @@ class VideoScene:
                 f"allowed: a view no larger than the frames, which are never enlarged"
             )
         if not 0 <= options.start_frame <= num_frames - 2:
-            raise ValueError(f"start_frame: {options.start_frame}; {source} has {num_frames} frames, two must be left")
+            raise ValueError(
+                f"start_frame: {options.start_frame}; two must be left of the frames of {source}: {num_frames}"
+            )
         self.num_source_frames = num_frames - options.start_frame
         self._start_frame, self._interpolate = options.start_frame, options.interpolate
         assert options.interpolate >= 1 and options.source_fps != FROM_FILE, "left to the video; see `with_own_rate`"
@@ -110,7 +112,7 @@ class VideoScene:
         while True:
             image = next(self._reader, None)
             if image is None:
-                raise ValueError(f"{self._source}: ends after {self._next} frames of {self._num_frames}")
+                raise ValueError(f"{self._source}: ends after {self._next} of {self._num_frames} frames")
             self._next += 1
             if self._next > index:
                 break

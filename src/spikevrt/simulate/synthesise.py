@@ -112,7 +112,7 @@ def _open_scene(
     filmed = VideoScene(source, options)
     if filmed.num_ticks < options.num_ticks:
         raise ValueError(
-            f"{source}: {filmed.num_source_frames} frames from start_frame {options.start_frame} on; "
+            f"{source}: frames from start_frame {options.start_frame} on: {filmed.num_source_frames}; "
             f"{options.source_frames_needed} needed for {options.num_ticks} ticks at {ticks_in_words(options)}"
         )
     return filmed, origin | {"scene": "video", "source_motion_px": source_motion_px(source, options)}

@@ -21,6 +21,7 @@ from spikevrt.evaluate.scores import Measure
 from spikevrt.formats.dataset_trees import NO_OPTIONS, LayoutOptions
 from spikevrt.recording.sidecar import Stated
 from spikevrt.restore.options import RestoreOptions
+from spikevrt.typed import amount
 from spikevrt.verbs import (
     DATASET_GROUP,
     HELP_LAYOUT,
@@ -91,7 +92,7 @@ def _prepare(parsed: argparse.Namespace) -> None:
     dropped = f", {info.num_dropped} dropped (each sequence's dropped.log says why)" if info.num_dropped else ""
     lacking = [split for split in get_args(Split) if any(not s.has_sharp for s in info.sequences(split))]
     without = f", without sharp frames: {' and '.join(lacking)}" if lacking else ""
-    say_made(f"{info.num_frames} frames{without}{dropped}", root, start_s)
+    say_made(f"{amount(info.num_frames, 'frame')}{without}{dropped}", root, start_s)
 
 
 def _add_import(actions: Any) -> None:

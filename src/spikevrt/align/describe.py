@@ -166,11 +166,8 @@ def draw_preview(
     half_window: int,
     recording: Recording | None,
 ) -> None:
-    """Write the picture; `read(start, stop)` gives upright ticks.
-
-    Raises:
-        ValueError: the window around `centre` leaves the stream.
-    """
+    """Write the picture; `read(start, stop)` gives upright ticks. Raises ValueError: the window around `centre` leaves
+    the stream."""
     height, width = mean_rate.shape
     start, stop = centre - half_window, centre + half_window + 1
     if half_window < 0 or start < 0 or stop > num_ticks:

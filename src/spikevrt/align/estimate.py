@@ -73,10 +73,7 @@ def estimate_registration(
     frames: Float[np.ndarray, "N H W"], brightness: Float[np.ndarray, "N h w"], *, flow: bool = False
 ) -> Registration:
     """One registration for N pairs of pictures: linear luminance of frames, and what the spikes say, in any unit.
-
-    Raises:
-        ValueError: the evidence is too weak, or the pictures cannot be paired.
-    """
+    Raises ValueError: the evidence is too weak, or the pictures cannot be paired."""
     _need_libraries()
     if frames.ndim != 3 or brightness.ndim != 3 or len(frames) != len(brightness) or not len(frames):
         raise ValueError(f"frames {frames.shape}, brightness {brightness.shape}; allowed: (N, H, W) and (N, h, w)")
@@ -93,9 +90,7 @@ def estimate_alignment(
 
     Nothing is written but the preview. An offset that the footage does not tell (no motion, too few frames) stays 0.
     `progress` is called with (fits done, fits in all) and may raise to stop; without it they are shown on stderr.
-
-    Raises:
-        ValueError: no spikes, an alignment applied already, or evidence too weak to register by.
+    Raises ValueError: no spikes, an alignment applied already, or evidence too weak to register by.
     """
     preview = options.preview
     if preview is not None and preview.suffix.lower() not in WRITE_SUFFIXES:

@@ -106,10 +106,8 @@ def admit(recording: Recording, *, ignore: Collection[str] = (), strict: bool = 
     """The health gate: the recording with its broken pixels marked, to be filled from their neighbours; or a refusal.
 
     `ignore` names findings (NAMES) that shall not refuse. With `strict` what cannot be told refuses too, where it
-    matters. On stderr one line for the pixels that were marked now, and one for each such finding.
-
-    Raises:
-        ValueError: a finding refuses (the line names it and the remedy), an unknown name in `ignore`, or no spikes.
+    matters. On stderr one line for the pixels that were marked now, and one for each such finding. Raises ValueError: a
+    finding refuses (the line names it and the remedy), an unknown name in `ignore`, or no spikes.
     """
     check_names(ignore)
     report = check_health(recording)
@@ -165,11 +163,8 @@ def check_names(ignore: Collection[str]) -> None:
 
 
 def check_health(recording: Recording) -> HealthReport:
-    """Look at pixels, ticks, and whether the spikes show what the frames show; on stderr how far that is.
-
-    Raises:
-        ValueError: the recording has no spikes, or a file of it is damaged.
-    """
+    """Look at pixels, ticks, and whether the spikes show what the frames show; on stderr how far that is. Raises
+    ValueError: the recording has no spikes, or a file of it is damaged."""
     if recording.spikes is None:
         raise ValueError(f"{recording.root}: no spikes in this recording; allowed: a recording with spikes")
     frames = sampled_frames(recording.num_frames)

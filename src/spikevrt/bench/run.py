@@ -71,11 +71,8 @@ def run_benchmark(
 
     The methods are `evaluate.runner.all_methods`. A method without spikes runs where frames differ; without spikes run
     those that may. Recordings pass the health gate as `restore` has it, which finds broken pixels, but it refuses none:
-    what is wrong is the condition.
-
-    Raises:
-        FileNotFoundError, ValueError, FileExistsError: as `prepare_benchmark` and `all_methods`; `out` is
-            a folder with something else in it.
+    what is wrong is the condition. Raises FileNotFoundError, ValueError, FileExistsError: as `prepare_benchmark` and
+    `all_methods`; `out` is a folder with something else in it.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / METHODS).is_dir())):

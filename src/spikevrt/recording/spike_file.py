@@ -61,11 +61,8 @@ class SpikeGeometry:
 
 
 def pack(spikes: UInt8[np.ndarray, "T H W"] | Bool[np.ndarray, "T H W"], geometry: SpikeGeometry) -> bytes:
-    """Upright 0/1 spikes to the bytes on disk.
-
-    Raises:
-        ValueError: the spikes have another size than the geometry, or values other than 0 and 1.
-    """
+    """Upright 0/1 spikes to the bytes on disk. Raises ValueError: the spikes have another size than the geometry, or
+    values other than 0 and 1."""
     if spikes.ndim != 3 or spikes.shape[1:] != (geometry.height, geometry.width):
         raise ValueError(f"spikes: shape {tuple(spikes.shape)}; allowed: (ticks, {geometry.height}, {geometry.width})")
     if spikes.dtype not in (np.uint8, np.bool_) or (spikes.size and spikes.max() > 1):
@@ -80,10 +77,7 @@ def pack(spikes: UInt8[np.ndarray, "T H W"] | Bool[np.ndarray, "T H W"], geometr
 
 def unpack(data: UInt8[np.ndarray, " N"] | bytes, geometry: SpikeGeometry) -> UInt8[np.ndarray, "T H W"]:
     """The bytes on disk to upright spikes, uint8 0 or 1. Rows of whole bytes are put in order before they are unpacked.
-
-    Raises:
-        ValueError: the bytes are no whole number of ticks.
-    """
+    Raises ValueError: the bytes are no whole number of ticks."""
     flat = np.frombuffer(data, dtype=np.uint8)
     num_ticks = whole_ticks("spikes", flat.size, geometry, geometry.bytes_per_tick)
     height, width = geometry.height, geometry.width

@@ -58,11 +58,8 @@ def rational(value: float | Fraction) -> Fraction:
 
 
 def read_time(name: str, text: str, rate_hz: Fraction, period: Fraction | None) -> Fraction:
-    """Ticks of a time such as "6.4ms", "1/125s", "180deg" (of the period from frame to frame) or "128ticks".
-
-    Raises:
-        ValueError: another text, a time that is not above 0, or a share of a period that nobody knows.
-    """
+    """Ticks of a time such as "6.4ms", "1/125s", "180deg" (of the period from frame to frame) or "128ticks". Raises
+    ValueError: another text, a time that is not above 0, or a share of a period that nobody knows."""
     match = re.fullmatch(r"\s*([0-9.]+(?:/[0-9.]+)?)\s*([a-zµ°%]*)\s*", text.lower())
     try:
         number = Fraction(0) if match is None else _quotient(match[1])
@@ -88,11 +85,8 @@ def _quotient(text: str) -> Fraction:
 
 
 def video_times(path: Path, info: VideoInfo, rate_hz: Fraction, stated: Stated) -> FrameTimes:
-    """By the timestamps of a video, or by counting; a stated period or rate must be that of the timestamps.
-
-    Raises:
-        ValueError: a period or rate that the timestamps contradict; counting without either.
-    """
+    """By the timestamps of a video, or by counting; a stated period or rate must be that of the timestamps. Raises
+    ValueError: a period or rate that the timestamps contradict; counting without either."""
     numbers = tuple(range(info.num_frames))
     stated_period = _stated_period(stated, rate_hz)
     if stated.by_counting:
@@ -164,10 +158,8 @@ def expose(
 ) -> tuple[tuple[Exposure, ...], dict[str, str]]:
     """The exposures, each of whole ticks, and what was assumed or is worth knowing, by what it is about.
 
-    Exposures that the stream does not cover are among them, as long as they are the fewer.
-
-    Raises:
-        ValueError: times that contradict each other, the stream or what is stated.
+    Exposures that the stream does not cover are among them, as long as they are the fewer. Raises ValueError: times
+    that contradict each other, the stream or what is stated.
     """
     notes = dict(times.notes)
     first = stated.first_tick or 0
@@ -242,11 +234,8 @@ def named_stream(path: Path, num_ticks: int, readout_ticks: int) -> str:
 
 
 def stream_note(exposures: Sequence[Exposure], rate_hz: float, stream_ticks: int, name: str) -> str | None:
-    """What the stream does not cover of the frames, or has besides; None: nothing to speak of.
-
-    Raises:
-        ValueError: most frames lie outside.
-    """
+    """What the stream does not cover of the frames, or has besides; None: nothing to speak of. Raises ValueError: most
+    frames lie outside."""
     first, last = exposures[0], exposures[-1]
     outside = [one.frame_idx for one in exposures if not one.is_inside(stream_ticks)]
     lie = f"{len(outside)} of {len(exposures)} frames {'lies' if len(outside) == 1 else 'lie'} outside"

@@ -39,10 +39,7 @@ MAX_CRF = {"h264": 51, "hevc": 51, "av1": 63}
 @dataclass(frozen=True)
 class VideoFormat:
     """How video is encoded. `crf` (quality, lower is better) is of lossy video; ffv1 is lossless whatever is said.
-
-    Raises:
-        ValueError: a value or a combination that no encoder here has, with what is allowed.
-    """
+    Raises ValueError: a value or a combination that no encoder here has, with what is allowed."""
 
     codec: Annotated[str, "of video: h264, hevc, av1, or ffv1, which needs .mkv"] = "h264"
     lossless: Annotated[bool, "video whose pixels are those restored"] = False

@@ -355,11 +355,8 @@ def _frames_chart(results: Results, entry: ScoredRecording, metric: str) -> Char
 
 
 def write_videos(folder: Path, recordings: Sequence[Recording]) -> None:
-    """From results.json and the kept frames of the networks: one video a network and recording, and one of all.
-
-    Raises:
-        FileNotFoundError: a frame is not there.
-    """
+    """From results.json and the kept frames of the networks: one video a network and recording, and one of all. Raises
+    FileNotFoundError: a frame is not there."""
     methods = [method.name for method in read_results(folder).methods if method.is_network]
     (folder / "videos").mkdir()
     for recording in recordings:

@@ -54,10 +54,7 @@ def find_clips(root: Path) -> FootageFolder | None:
     recording or a prepared dataset.
 
     Where some clips have a folder `sharp` (or SPLIT_sharp, `gt`), these alone are taken; of others, those whose names
-    do not say that they are blurry.
-
-    Raises:
-        ValueError: there is no sharp footage, or two clips would have one name.
+    do not say that they are blurry. Raises ValueError: there is no sharp footage, or two clips would have one name.
     """
     if not root.is_dir() or (root / SIDECAR).is_file() or (root / PREPARED).is_file():
         return None

@@ -51,8 +51,8 @@ def table_times(path: Path, numbers: Sequence[int], rate_hz: Fraction) -> FrameT
         told[number] = opened, length
     has_numbers = "frame" in header
     if not has_numbers and len(told) != len(numbers):
-        rows, frames = amount(len(told), "row"), amount(len(numbers), "frame")
-        raise ValueError(f"{path}: {rows} for {frames}; allowed: a row each, or a column frame")
+        lines, frames = amount(len(told), "row"), amount(len(numbers), "frame")
+        raise ValueError(f"{path}: {lines} for {frames}; allowed: a row each, or a column frame")
     if has_numbers and (absent := [number for number in numbers if number not in told]):
         raise ValueError(f"{path}: no row for frame {absent[0]}; allowed: a row for each frame")
     chosen = [told[number if has_numbers else at] for at, number in enumerate(numbers)]

@@ -10,7 +10,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 # .NAME.partial-PID, and what is kept beside it: the suffix that tells FFmpeg the container, an .npy on its way into
@@ -41,6 +41,19 @@ def refuse_existing_file(out: Path, *, overwrite: bool, other: str = "--out") ->
     if out.exists() and not (overwrite and out.is_file()):
         hint = " or pass --overwrite" if out.is_file() else ""
         raise FileExistsError(f"{out}: exists; choose another {other}{hint}")
+
+
+def refuse_own_input(out: Path, inputs: Iterable[Path]) -> None:
+    """Refuse an `out` that is one of the files or folders which are read, or holds one of them.
+
+    Raises:
+        FileExistsError: one line.
+    """
+    place = out.resolve()
+    for path in inputs:
+        if place in (path.resolve(), *path.resolve().parents):
+            what = "is what is read" if path.resolve() == place else f"holds what is read ({path})"
+            raise FileExistsError(f"{out}: {what}, and would be lost; choose another --out")
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 # .NAME.partial-PID, and what is kept beside it: the suffix that tells FFmpeg the container, an .npy on its way into
@@ -56,6 +56,19 @@ def named(path: Path) -> Path:
     """The path under the name that it will have, where it is unfinished itself."""
     left = _UNFINISHED.fullmatch(path.name)
     return path if left is None else path.with_name(left["name"])
+
+
+def refuse_own_input(out: Path, inputs: Iterable[Path]) -> None:
+    """Refuse an `out` that is one of the files or folders which are read, or holds one of them.
+
+    Raises:
+        FileExistsError: one line.
+    """
+    place = out.resolve()
+    for path in inputs:
+        if place in (path.resolve(), *path.resolve().parents):
+            what = "is what is read" if path.resolve() == place else f"holds what is read ({path})"
+            raise FileExistsError(f"{out}: {what}, and would be lost; choose another --out")
 
 
 @contextlib.contextmanager

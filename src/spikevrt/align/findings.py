@@ -43,6 +43,8 @@ TOLERATED_PX, HARMFUL_PX = (
 )  # of displacement: bad is surely more than the first, ok surely less than the second
 TOLERATED_SHARE, HARMFUL_SHARE = 1 / 32, 1 / 16  # of an exposure: the same of a time offset
 TOLERATED_TICKS, HARMFUL_TICKS = 1, 3  # of a short exposure: fewer ticks are not measured so well
+LIKELIER = 0.15  # of what correlation lacks to 1 (and at least LEAST_LIKELIER): frames that each fit so much better at
+LEAST_LIKELIER = 0.005  # a time of their own are timed wrongly
 SURE = 2.6  # standard errors: one-sided, 1 in 100 (Student's t of 15 parts)
 AGREEMENT = {
     2: 63.66,
@@ -293,6 +295,15 @@ def judge_offset(found: TimeOffset | None, mend: str) -> Finding:
     if abs(offset) + SURE * error < harmful:
         sentence = f"the spikes fit the frames where they are, to {abs(offset):.1f} +- {error:.1f} ticks"
         return Finding(name, "ok", sentence, numbers)
+    gain = found.correlation - found.correlation_at_0
+    if gain >= max(LEAST_LIKELIER, LIKELIER * (1 - found.correlation)) and np.ptp(found.ticks) >= 2 * harmful:
+        first, last = int(found.ticks.argmin()), int(found.ticks.argmax())
+        sentence = (
+            f"frame {found.frames[first]} fits best {_later(found.ticks[first])}, frame {found.frames[last]} "
+            f"{_later(found.ticks[last])} (correlation {found.correlation:.3f}, not {found.correlation_at_0:.3f}): "
+            "frames are missing, doubled or timed wrongly; state when each was exposed (timestamps or triggers)"
+        )
+        return Finding(name, "bad", sentence, numbers)
     sentence = f"the frames do not agree: {_later(offset, error)}, where {harmful:g} ticks do harm"
     return Finding(name, "cannot tell", f"{sentence}; more or other motion, or more light, would tell", numbers)
 

@@ -17,7 +17,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from spikevrt.atomic import complete_or_absent, refuse_existing
+from spikevrt.atomic import complete_or_absent, refuse_existing, refuse_own_input
 from spikevrt.recording.arrays import ArrayStream
 from spikevrt.recording.frames import check_size, image_size, list_images
 from spikevrt.recording.recording import Recording, with_readout
@@ -141,9 +141,9 @@ def loose_recording(frames: Path, spikes: SpikeStream | None, stated: Stated = N
         provenance={"frames": str(frames), "spikes": None if spikes is None else [str(p) for p in spikes.files]},
     )
     if spikes is None:
-        exposures = _without_ticks(len(images), stated, info)
+        exposures, notes = _without_ticks(images, stated, info)
         fps = recording.fps if stated.fps is None or info is not None else float(stated.fps)
-        return replace(recording, exposures=exposures, fps=fps)
+        return replace(recording, exposures=exposures, fps=fps, notes=notes)
     if not 0 < recording.tick_rate_hz < math.inf:
         raise ValueError(f"tick_rate_hz: {recording.tick_rate_hz}; allowed: above 0")
     if not 0 <= (stated.first_tick or 0) < spikes.num_ticks:
@@ -190,15 +190,18 @@ def _times(
     return image_times(images, rate_hz, stated, num_ticks)
 
 
-def _without_ticks(num_images: int, stated: Stated, info: VideoInfo | None) -> tuple[Exposure, ...]:
-    """Exposures of frames alone: evenly spaced, or as the timestamps say; each lasts until the next."""
+def _without_ticks(
+    images: list[Path], stated: Stated, info: VideoInfo | None
+) -> tuple[tuple[Exposure, ...], dict[str, str]]:
+    """Exposures of frames alone, and what there is to say: evenly spaced by their numbers, or as the timestamps say;
+    each lasts until the next."""
     if info is None or not info.is_variable:
         fps = info.fps if info is not None else float(stated.fps or ASSUMED_FPS)
-        num_frames = num_images if info is None else info.num_frames
-        return tuple(Exposure(i, 0, 0, i / fps, (i + 1) / fps) for i in range(num_frames))
+        numbers, notes = frame_numbers(images) if info is None else (range(info.num_frames), {})
+        return tuple(Exposure(i, 0, 0, i / fps, (i + 1) / fps) for i in numbers), notes
     starts_s = [time_s - info.times_s[0] for time_s in info.times_s]
     starts_s.append(2 * starts_s[-1] - starts_s[-2])
-    return tuple(Exposure(i, 0, 0, t0_s, t1_s) for i, (t0_s, t1_s) in enumerate(itertools.pairwise(starts_s)))
+    return tuple(Exposure(i, 0, 0, t0_s, t1_s) for i, (t0_s, t1_s) in enumerate(itertools.pairwise(starts_s))), {}
 
 
 def with_sharp(recording: Recording, folder: Path) -> Recording:
@@ -234,6 +237,7 @@ def keep_recording(
         ValueError: no spikes, or spikes in several files.
     """
     refuse_existing(out, marker=SIDECAR, overwrite=overwrite)
+    refuse_own_input(out, recording.files)
     if recording.spikes is None or len(recording.spikes.files) != 1:
         raise ValueError(f"{recording.root}: a recording needs spikes, in one file")
     images = () if isinstance(recording.blur, Path) else recording.blur

@@ -95,6 +95,12 @@ class Recording:
         return 0 if self.spikes is None else self.spikes.num_ticks
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """What is read: frames, sharp ones and spikes; of images the first stands for their folder."""
+        blur = (self.blur,) if isinstance(self.blur, Path) else self.blur[:1]
+        return (*blur, *self.sharp[:1], *(self.spikes.files if self.spikes is not None else ()))
+
+    @property
     def readout_ticks(self) -> int:
         """Of a rolling shutter, from the start of the first row to that of the last; 0: all rows at once."""
         return self.spikes.readout_ticks if isinstance(self.spikes, RolledStream) else 0
@@ -111,6 +117,10 @@ class Recording:
             blur=self.blur if isinstance(self.blur, Path) else tuple(self.blur[index] for index in indices),
             sharp=tuple(self.sharp[index] for index in indices) if self.sharp else (),
         )
+
+    def noting(self, **notes: str) -> Recording:
+        """The recording with these notes, by their subjects."""
+        return dataclasses.replace(self, notes={**self.notes, **notes})
 
     def inside_stream(self) -> Recording:
         """The recording of those frames alone whose exposures lie inside the stream; the others are in `dropped`.

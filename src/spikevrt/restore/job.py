@@ -12,6 +12,7 @@ import errno
 import fcntl
 import functools
 import hashlib
+import itertools
 import json
 import shutil
 import sys
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from spikevrt import runtime
-from spikevrt.atomic import complete_or_absent, make_folder, put_in_place, write_text
+from spikevrt.atomic import complete_or_absent, make_folder, put_in_place, refuse_own_input, write_text
 from spikevrt.progress import Progress, clock
 from spikevrt.recording.alignment import Alignment, alignment_values
 from spikevrt.recording.recording import Recording
@@ -75,10 +76,11 @@ def restore_recording(
     out, path = Path(out), find(weights)
     job.check(out)
     check_out(out, overwrite=job.overwrite)
+    refuse_own_input(out, recording.files)
     start_s = time.perf_counter()
     restorer = Restorer(path, options, gate=gate)
     runtime.reset_peak_memory(restorer.device)
-    for line in _dropped_lines(recording):
+    for line in _told_of_frames(recording, out):
         print(line, file=sys.stderr)
     if not restorer.reads_spikes:
         print(_frames_alone(restorer, path, recording), file=sys.stderr)
@@ -246,11 +248,17 @@ def _keep_fitted(job: Path, options: RestoreOptions, plan: Restoration) -> None:
     write_text(job / "plan.json", json.dumps(values) + "\n")
 
 
-def _dropped_lines(recording: Recording) -> Iterator[str]:
+def _told_of_frames(recording: Recording, out: Path) -> Iterator[str]:
+    """Which are left out or missing."""
     if recording.dropped:
         frame_idx, why = recording.dropped[0]
         more = f", and {len(recording.dropped) - 1} more" if len(recording.dropped) > 1 else ""
         yield f"spikevrt: {recording.root}: frame {frame_idx} left out: {why}{more}"
+    numbers = [one.frame_idx for one in recording.exposures]
+    if numbers[-1] - numbers[0] >= len(numbers) and not is_video(out):
+        after = next(before for before, number in itertools.pairwise(numbers) if number > before + 1)
+        told = f"behind frame {after} a frame is missing; files are numbered on without a gap, a video keeps the times"
+        yield f"spikevrt: {recording.root}: {told}"
 
 
 def _frames_alone(restorer: Restorer, path: Path, recording: Recording) -> str:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from spikevrt.atomic import refuse_existing_file
+from spikevrt.atomic import refuse_existing_file, refuse_own_input
 from spikevrt.config import PrepareOptions, Split, TrainConfig
 from spikevrt.evaluate.scores import Measure
 from spikevrt.formats.dataset_trees import NO_OPTIONS, LayoutOptions
@@ -112,9 +112,8 @@ def _import(parsed: argparse.Namespace) -> None:
     out: Path | None = parsed.out
     if out is None:
         refuse(parsed, ("overwrite", "partial", "checkpoint"), "only with --out")
-    elif out.exists() and parsed.old.exists() and out.samefile(parsed.old):
-        raise ValueError(f"{out}: is the old config itself; choose another --out")
     else:
+        refuse_own_input(out, [parsed.old])
         refuse_existing_file(out, overwrite=parsed.overwrite)
     old = read_old_config(parsed.old)
     imported = import_config(old, with_checkpoint=parsed.checkpoint is not None)

@@ -585,7 +585,8 @@ def test_a_truncated_stream_is_refused(
     spikes.write_bytes(spikes.read_bytes()[:-lost])
     for verb in ("restore", "evaluate", "inspect", "prepare"):
         weights = ["--weights", micro_weights] if verb in ("restore", "evaluate") else []
-        message = refused(capsys, tmp_path, verb, recording_folder, *weights, "--out", tmp_path / "out.png")
+        out = tmp_path / ("out.png" if verb == "inspect" else "out")
+        message = refused(capsys, tmp_path, verb, recording_folder, *weights, "--out", out)
         assert message.startswith(f"{spikes}: ")
 
 

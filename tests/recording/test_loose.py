@@ -77,7 +77,7 @@ def test_what_is_stated_is_no_note(root: Path) -> None:
         ({"period_ticks": 30}, r"lie at ticks 0 to 90 \(0.0045 s\): 2 of 3 frames lie outside; allowed: the times of"),
         (
             {"period_ticks": 10, "exposure_ticks": 11},
-            "exposure_ticks: 11; allowed: 1 to 10 ticks, the least",
+            "exposure_ticks: 11; allowed: 1 to 10 ticks, the shortest time",
         ),
         ({"period_ticks": 10, "exposure": "0.55ms"}, r"exposure: 0.55ms \(11 ticks\); allowed: 1 to 10 ticks"),
         ({"exposure_ticks": 3, "exposure": "3ticks"}, "exposure: 3ticks, but it is told elsewhere, too; allowed: once"),
@@ -206,7 +206,7 @@ def test_uneven_video_without_spikes_has_its_own_times(tmp_path: Path) -> None:
     [
         (UNEVEN, {"first_tick": 25}, r"37 ticks .* lie at ticks 25 to 58 .* 3 of 4 frames lie outside; "),
         (UNEVEN, {"first_tick": 40}, "first_tick: 40; allowed: 0 to 36"),
-        (UNEVEN, {"exposure_ticks": 5}, "exposure_ticks: 5; allowed: 1 to 4 ticks, the least from frame to frame"),
+        (UNEVEN, {"exposure_ticks": 5}, "exposure_ticks: 5; allowed: 1 to 4 ticks, the shortest time between frames"),
         (UNEVEN, {"tick_rate_hz": 50.0}, "tick_rate_hz: 50; frames 0 and 1 would start at the same tick"),
         (UNEVEN, {"linear": True}, r"linear: .*a\.mp4 is a video, of display values; allowed: a folder of images"),
     ],

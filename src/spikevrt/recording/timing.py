@@ -229,7 +229,7 @@ def _lengths(times: FrameTimes, stated: Stated, rate_hz: Fraction, most: int, no
         ticks = most  # a shutter that never closes, and starts that are rounded
     if not 1 <= ticks <= most:
         told = "" if stated.exposure is None else f" ({ticks} ticks)"
-        why = f"1 to {most} ticks, the least from frame to frame" if num > 1 else f"1 to {most} ticks"
+        why = f"1 to {most} ticks, the shortest time between frames" if num > 1 else f"1 to {most} ticks"
         raise ValueError(f"{name}: {getattr(stated, name)}{told}; allowed: {why}")
     return [ticks] * num
 

@@ -196,7 +196,10 @@ RIGS = (
 def delayed(recording: Recording, first: float, last: float) -> Recording:
     """The exposures told to begin so many ticks too early: the first frame by `first`, the last by `last`."""
     num = recording.num_frames
-    ticks = [round(first + (last - first) * index / (num - 1)) for index in range(num)]
+    return told_earlier(recording, [round(first + (last - first) * index / (num - 1)) for index in range(num)])
+
+
+def told_earlier(recording: Recording, ticks: Sequence[int]) -> Recording:
     exposures = [
         dataclasses.replace(one, start_tick=one.start_tick - by, stop_tick=one.stop_tick - by)
         for one, by in zip(recording.exposures, ticks, strict=True)
@@ -213,6 +216,8 @@ def rig_cases(recording: Recording, other: np.ndarray | None) -> Iterator[tuple[
     for ticks in (8, 37):
         yield f"clock {ticks} ticks late", "time offset", delayed(recording, ticks, ticks)
     yield "offset grows by 32 ticks", "time offset", delayed(recording, -16, 16)
+    yield "from the third frame on 48 ticks late", "time offset", told_earlier(recording, (0, 0, 48, 48, 48))
+    yield "every other frame 40 ticks late", "time offset", told_earlier(recording, (0, 40, 0, 40, 0))
     yield "transposed", "orientation", altered(recording, spikes.transpose(0, 2, 1), colour)
     size = (len(spikes), spikes.shape[2], spikes.shape[1])
     yield "width and height exchanged", "orientation", altered(recording, spikes.reshape(size), colour)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spikevrt.atomic import complete_or_absent, refuse_existing, refuse_existing_file
+from spikevrt.atomic import complete_or_absent, named, refuse_existing, refuse_existing_file
 
 
 def test_a_folder_appears_when_the_block_ends_and_not_before(tmp_path: Path) -> None:
@@ -98,3 +98,21 @@ def test_what_killed_processes_left_goes_and_nothing_else(tmp_path: Path) -> Non
     with complete_or_absent(tmp_path / "out") as partial:
         partial.touch()
     assert {path.name for path in tmp_path.iterdir()} == {"out", *kept}
+
+
+def test_a_folder_that_cannot_be_written_is_named_and_no_hidden_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    for out in (tmp_path / "out", tmp_path / "new" / "out"):
+        with pytest.raises(PermissionError) as refusal, complete_or_absent(out):
+            pass
+        assert refusal.value.filename == str(tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_is_unfinished_is_known_by_its_name_to_be(tmp_path: Path) -> None:
+    for out in (tmp_path / "a.b.mkv", tmp_path / "out"):
+        with complete_or_absent(out) as partial:
+            assert named(partial) == named(out) == out
+            partial.touch()

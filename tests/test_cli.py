@@ -676,7 +676,7 @@ def test_convert_says_what_of_a_raw_file_it_left_out(capsys: pytest.CaptureFixtu
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{tmp_path / 'a.dat'}: the first 448 bytes are the end of a tick, left out"
     assert lines[1] == f"{tmp_path / 'a.dat'}: the last 496 bytes are the beginning of a tick, left out"
-    assert lines[2].startswith(f"1 ticks (packed, 1000 x 4, rows bottom-up) -> {tmp_path / 'b.dat'} (")
+    assert lines[2].startswith(f"1 tick (packed, 1000 x 4, rows bottom-up) -> {tmp_path / 'b.dat'} (")
 
 
 @pytest.mark.parametrize(

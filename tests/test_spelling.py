@@ -111,9 +111,11 @@ def files(tmp_path: Path) -> Path:
     two = {name: np.zeros((4, 16, 20), np.uint8) for name in ("left", "right")}
     np.savez(tmp_path / "two.npz", **two)
     np.savez(tmp_path / "axes.npz", other=two["left"])
+    np.save(tmp_path / "hwt.npy", np.zeros((16, 20, 48), np.uint8))
     return tmp_path
 
 
+BESIDE = "restore frames --spikes bare.dat --spike-width 20 --spike-height 16 --out out"
 SIMULATE = "simulate bare.dat --out made"
 
 
@@ -125,6 +127,29 @@ SIMULATE = "simulate bare.dat --out made"
         ("convert two.npz out.dat", "holds left, right; state which one is meant with --key"),
         ("convert axes.npz out.dat", "does not tell its axes; state --axes: THW"),
         ("inspect frames --width 20 --height 16", "--width, --height, --rows and the like are for spike files"),
+        ("inspect frames --spikes bare.dat", "state --spike-width and --spike-height, or see"),
+        (
+            "inspect frames --spikes bare.dat --width 20 --height 16",
+            "--width, --height: of a spike file alone; allowed with --spikes: --spike-width, --spike-height",
+        ),
+        (
+            f"{BESIDE} --exposure 7ticks",
+            "1 to 6 ticks; images without --fps: the stream split equally gives 6 ticks from",
+        ),
+        (f"{BESIDE} --exposure 7ticks --period-ticks 5", "1 to 5 ticks; the frames are at least 5 ticks apart"),
+        (
+            "restore frames --spikes hwt.npy --period-ticks 20 --out out",
+            "or --spike-axes HWT, which makes it 48 ticks of 20x16",
+        ),
+        (
+            "convert bare.dat out.npy --width 20 --height 17",
+            "if it was cut short, head -c 473 keeps its 11 whole ticks",
+        ),
+        (
+            "restore frames --out out.avi",
+            "--out: out.avi, a file that cannot be written; allowed: a video (.mp4, .mov, .mkv), or a folder, in which",
+        ),
+        ("restore frames --out o.gif --video", "--out: o.gif, a file that cannot be written"),
         ("inspect frames --out a.png", "--out is for spikes"),
         ("inspect frames --confirm 1", "--confirm is for spike files"),
         ("inspect bare.dat --overwrite", "--overwrite: is for the preview; allowed: only with --out, --report or"),

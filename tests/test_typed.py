@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from spikevrt.typed import convert, load_json, naming, parse_yaml, require_file_name
+from spikevrt.typed import amount, convert, load_json, naming, parse_yaml, require_file_name
 
 
 @dataclass(frozen=True)
@@ -83,3 +83,7 @@ def test_a_file_is_named_once():
 def test_a_file_name_leads_nowhere_else(name: str):
     with pytest.raises(ValueError, match="^file: .*; allowed: the name of a file beside it$"):
         require_file_name("file", name)
+
+
+def test_one_is_no_plural() -> None:
+    assert [amount(number, "whole tick") for number in (0, 1, 2)] == ["0 whole ticks", "1 whole tick", "2 whole ticks"]

@@ -6,11 +6,12 @@ The one place for this: whatever is written gets its name by `complete_or_absent
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 # .NAME.partial-PID, and what is kept beside it: the suffix that tells FFmpeg the container, an .npy on its way into
@@ -43,6 +44,33 @@ def refuse_existing_file(out: Path, *, overwrite: bool, other: str = "--out") ->
         raise FileExistsError(f"{out}: exists; choose another {other}{hint}")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it. Raises OSError, which names the one in which nothing can be written."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "nothing can be written in this folder", str(there))
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def named(path: Path) -> Path:
+    """The path under the name that it will have, where it is unfinished itself."""
+    left = _UNFINISHED.fullmatch(path.name)
+    return path if left is None else path.with_name(left["name"])
+
+
+def refuse_own_input(out: Path, inputs: Iterable[Path]) -> None:
+    """Refuse an `out` that is one of the files or folders which are read, or holds one of them.
+
+    Raises:
+        FileExistsError: one line.
+    """
+    place = out.resolve()
+    for path in inputs:
+        if place in (path.resolve(), *path.resolve().parents):
+            what = "is what is read" if path.resolve() == place else f"holds what is read ({path})"
+            raise FileExistsError(f"{out}: {what}, and would be lost; choose another --out")
+
+
 @contextlib.contextmanager
 def complete_or_absent(out: Path) -> Iterator[Path]:
     """A hidden sibling path for a file or folder; it takes the name `out` when the block ends well, else it goes.
@@ -51,8 +79,8 @@ def complete_or_absent(out: Path) -> Iterator[Path]:
     this machine left of the same output is removed. The bytes are on the disk before the name is; of a file inside a
     folder that is unfinished itself, that is left to the folder.
     """
+    make_folder(out.parent)
     out = out.absolute()
-    out.parent.mkdir(parents=True, exist_ok=True)
     suffix = out.suffix if out.suffix.lower() in (".mp4", ".mov", ".mkv") else ""
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}{suffix}")
     is_inside_another = any(f".partial-{os.getpid()}" in folder for folder in out.parts[:-1])
@@ -121,7 +149,7 @@ def alone_in(folder: Path, work: str) -> Iterator[None]:
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder}: is a file; allowed for many recordings: a folder")
     is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:

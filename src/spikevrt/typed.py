@@ -128,6 +128,11 @@ def shown(value: Any) -> str:
     return " ".join(text[: MAX_SHOWN + 1].split()) if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
+def amount(number: int, noun: str) -> str:
+    """1 frame, 2 frames."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 

@@ -65,7 +65,13 @@ def test_the_exposure_is_found_beside_a_rig_that_is_off_and_a_contradiction_is_r
 @pytest.mark.slow
 def test_a_still_scene_tells_no_exposure(tmp_path: Path) -> None:
     assumed = filmed(tmp_path, motion_px=0.0, num_layers=0)
-    assert with_exposure(assumed) is assumed
+    settled = with_exposure(assumed)
+    assert settled.exposures == assumed.exposures
+    assert settled.notes["exposure"].startswith("assumed; the footage does not tell (too little motion")
+    stated = dataclasses.replace(assumed, notes={})
+    compared = with_exposure(stated)
+    assert compared.exposures == stated.exposures and list(compared.notes) == ["comparison"]
+    assert compared.notes["comparison"].startswith("the exposure is taken as it is stated: the footage does not tell")
 
 
 def test_the_length_is_where_the_difference_is_least() -> None:

@@ -117,7 +117,7 @@ def test_a_size_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 def test_a_recording_whose_spikes_fit_its_frames_has_no_warning(tmp_path: Path) -> None:
     lines = _look(_recording(tmp_path / "a"))
-    assert _has(lines, "recording, 1 frames of 120 x 80, 100 fps, without sharp frames")
+    assert _has(lines, "recording, 1 frame of 120 x 80, 100 fps, without sharp frames")
     assert _has(lines, "exposures of 61 ticks")
     assert _has(lines, "gain about 1.0")
     assert not _has(lines, "warning")
@@ -147,7 +147,7 @@ def test_footage_is_measured(tmp_path: Path) -> None:
         write_image(tmp_path / "images" / f"{index}.png", frame)
     lines = _look(tmp_path / "images")
     assert _has(lines, "4 images, 32 x 16") and _has(lines, "first 0.png, last 3.png")
-    assert _has(lines, "warning: 1 images have another size than the first")
+    assert _has(lines, "warning: images of another size than the first: 1")
 
 
 @pytest.mark.parametrize("option", [{"centre": 3}, {"half_window": 3}])
@@ -160,7 +160,7 @@ def test_an_option_of_the_preview_without_a_preview_is_refused(tmp_path: Path, o
 def test_a_folder_of_recordings_is_told_in_one_line_each(tmp_path: Path) -> None:
     for name in ("b", "a", ".c.partial-17"):
         _recording(tmp_path / "many" / name)
-    what = "1 frames of 120 x 80, without sharp frames, exposures of 61 ticks, 61 ticks of 60 x 40 spikes"
+    what = "1 frame of 120 x 80, without sharp frames, exposures of 61 ticks, 61 ticks of 60 x 40 spikes"
     assert _look(tmp_path / "many") == [f"{tmp_path / 'many' / name}: {what}" for name in "ab"]
     with pytest.raises(ValueError, match="many: `out` is for spikes; this is a folder of recordings; name one of them"):
         _look(tmp_path / "many", out=tmp_path / "a.png")

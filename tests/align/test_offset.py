@@ -77,19 +77,27 @@ def test_cameras_that_are_two_pixels_apart_do_not_hide_an_offset(recording: Reco
     assert finding.verdict == "bad" and abs(finding.numbers["offset_ticks"] - 16) < 3
 
 
+def told_earlier(recording: Recording, ticks: Sequence[int]) -> Recording:
+    """Each exposure is said to begin so many ticks too early."""
+    moved = tuple(
+        dataclasses.replace(one, start_tick=one.start_tick - by, stop_tick=one.stop_tick - by)
+        for one, by in zip(recording.exposures, ticks, strict=True)
+    )
+    return dataclasses.replace(recording, exposures=moved)
+
+
 @pytest.mark.parametrize("growth", [-48, 32])
 def test_an_offset_that_grows_is_told_though_its_mean_is_zero(recording: Recording, growth: int):
-    shifts = [round(growth * (index / 4 - 0.5)) for index in range(5)]
-    wrong = dataclasses.replace(
-        recording,
-        exposures=tuple(
-            dataclasses.replace(one, start_tick=one.start_tick - shift, stop_tick=one.stop_tick - shift)
-            for one, shift in zip(recording.exposures, shifts, strict=True)
-        ),
-    )
+    wrong = told_earlier(recording, [round(growth * (index / 4 - 0.5)) for index in range(5)])
     finding = check_health(wrong).finding("time offset")
     assert finding.verdict == "bad" and "the offset grows by" in finding.sentence
     assert abs(finding.numbers["growth_ticks"] - growth) < 4 and abs(finding.numbers["offset_ticks"]) < 3
+
+
+@pytest.mark.parametrize("ticks", [(0, 0, 48, 48, 48), (0, 40, 0, 40, 0), (0, 0, 0, -50, 0)])
+def test_single_frames_at_wrong_times_are_refused(recording: Recording, ticks: tuple[int, ...]):
+    finding = check_health(told_earlier(recording, ticks)).finding("time offset")
+    assert finding.verdict == "bad" and "missing, doubled or timed wrongly" in finding.sentence, finding
 
 
 def test_without_ticks_beyond_the_exposures_a_recording_tells_by_shorter_windows(recording: Recording):
@@ -114,15 +122,17 @@ def test_one_frame_cannot_tell_an_offset_and_says_what_could(recording: Recordin
     )
 
 
-def judged(*ticks: float) -> Finding:
+def judged(*ticks: float, correlation_at_0: float = 0.89) -> Finding:
     frames = tuple(range(len(ticks)))
-    return judge_offset(TimeOffset(np.array(ticks, float), frames, np.array(frames) * 160.0, 128, 0.9, 0.89), "align")
+    found = TimeOffset(np.array(ticks, float), frames, np.array(frames) * 160.0, 128, 0.9, correlation_at_0)
+    return judge_offset(found, "align")
 
 
 def test_frames_that_do_not_agree_tell_no_offset():
     assert judged(8, 9, 8, 7, 8).verdict == "bad"
     scattered = judged(40, -20, 10, -5, 15)
     assert scattered.verdict == "cannot tell" and "8.0 +- 10.1 ticks later" in scattered.sentence
+    assert judged(40, -20, 10, -5, 15, correlation_at_0=0.87).verdict == "bad"  # 0.03 of the 0.1 that 0.9 lacks
 
 
 def test_the_fewer_frames_the_better_they_must_agree():

@@ -13,6 +13,7 @@ from spikevrt.align.misfit import displacement
 from spikevrt.align.pairing import (
     LUMINANCE_3,
     ORIENTATIONS,
+    TURNS,
     Pairs,
     colour_evidence,
     gains,
@@ -42,6 +43,13 @@ def test_the_eight_orientations_differ_and_the_first_changes_nothing() -> None:
     square = np.arange(25).reshape(5, 5)
     turned = [tuple(one.ravel()) for one in orientations(square)]
     assert len(set(turned)) == len(ORIENTATIONS) == 8 and turned[0] == tuple(range(25))
+
+
+def test_a_turn_in_numpy_s_words_is_that_turn_of_every_tick() -> None:
+    spikes = np.arange(2 * 3 * 3).reshape(2, 3, 3)
+    for index, words in enumerate(TURNS):
+        wanted = [orientations(tick)[index] for tick in spikes]
+        np.testing.assert_array_equal(eval(words, {"np": np, "spikes": spikes}), wanted, err_msg=words)
 
 
 @pytest.mark.parametrize("index", range(8))

@@ -62,9 +62,13 @@ def test_the_page_has_a_field_for_whatever_can_be_stated():
         ("beside; run `spikevrt record`, then `spikevrt align`", 'beside; press "Align the cameras"'),
         ("they fit later; run `spikevrt align a/street`", 'they fit later; press "Align the cameras"'),
         ("`first_tick` states it, `spikevrt align` finds it", '"First tick" states it, "Align the cameras" finds it'),
-        ("turn the spikes (`spikevrt convert`); so", "turn the spikes; so"),
+        ("write them as .npy (`spikevrt convert`); so", "write them as .npy; so"),
         ("--max-offset-ticks: 0; allowed", '"Search the time offset so far (ticks)": 0; allowed'),
-        ("passes, or to ignore 'gaps' 'gain'", "passes, or \"Restore in spite of these findings\": 'gaps' 'gain'"),
+        ("passes, or `ignore_health` gaps gain", 'passes, or "Restore in spite of these findings": gaps gain'),
+        (
+            "of rows: with --top-down, or without it",
+            'of rows: with "The first stored row is the top one", or without it',
+        ),
         ("a_b.mp4: no such x_y", "a_b.mp4: no such x_y"),
     ],
 )

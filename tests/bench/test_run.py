@@ -106,7 +106,7 @@ def test_a_network_is_scored_once_by_its_weights_options_and_metrics_and_others_
     again = results()
     assert scored == ["copied"] and again[:4] == first[:4]
     told = capsys.readouterr().out
-    assert "spikebench-v1: 1 recordings, sha256 " in told and "spikefold_tiny: scored before, at commit " in told
+    assert "spikebench-v1: 1 recording, sha256 " in told and "spikefold_tiny: scored before, at commit " in told
     results(RestoreOptions(device="cpu", tile_px=128))
     assert "spikefold_tiny" in scored
     results(measure=Measure(("psnr_rgb", "tof")))

@@ -213,7 +213,7 @@ def test_a_dead_pixel_is_filled_in_the_voxels_as_the_restorer_fills_it(
     with SpikeWriter(whole.spikes.path, whole.spikes.geometry) as writer:
         writer.append(spikes)
     root = prepare([recording_folder], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
-    told = f"spikevrt: {recording_folder}: 1 bad spike pixels, filled from their neighbours (see `inspect`)\n"
+    told = f"spikevrt: {recording_folder}: 1 bad spike pixel, filled from the neighbours (see `inspect`)\n"
     assert capsys.readouterr().err == told
     assert json.loads((root / "train/waves/sequence.json").read_text())["spikes"]["bad_pixels"] == [[13, 17]]
     admitted = admit(open_recording(recording_folder))
@@ -242,7 +242,7 @@ def flipped(tmp_path: Path) -> Path:
 
 
 def test_a_flipped_recording_is_refused_by_name_unless_the_finding_is_ignored(flipped: Path, tmp_path: Path):
-    with pytest.raises(ValueError, match=r"cat: orientation: .*; allowed: .* or to ignore 'orientation'"):
+    with pytest.raises(ValueError, match=r"cat: orientation: .*; allowed: .* or `ignore_health` orientation"):
         prepare([flipped], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
     assert not (tmp_path / "set").exists()
     root = prepare(

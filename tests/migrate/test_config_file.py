@@ -452,7 +452,7 @@ def test_an_existing_file_is_replaced_only_when_told(tmp_path: Path, capsys: pyt
 def test_the_old_config_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     old = write(tmp_path, "DATA: {K: 16}\n")
     assert run(old, "--out", old, "--overwrite") == 2
-    assert capsys.readouterr().err == f"spikevrt: {old}: is the old config itself; choose another --out\n"
+    assert capsys.readouterr().err == f"spikevrt: {old}: is what is read, and would be lost; choose another --out\n"
     assert old.read_text() == "DATA: {K: 16}\n"
 
 

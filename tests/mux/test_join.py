@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from spikevrt.atomic import complete_or_absent
 from spikevrt.mux.encode import VideoTags, tags_of, write_segment
 from spikevrt.mux.join import join_segments
 from spikevrt.recording.video import CONTAINERS, VideoFormat, iter_video, probe_video
@@ -300,7 +301,8 @@ def test_a_turned_source_gives_an_upright_result_of_turned_pixel_aspect(tmp_path
 def test_pixel_aspect_that_mkv_would_lose_is_told(tmp_path: Path) -> None:
     tags, format = VideoTags(Fraction(4, 3)), VideoFormat("av1")
     segments = _segments(tmp_path, format, tags, pts=range(0, 700, 100), time_base=Fraction(1, 1000))
-    notes = join_segments(segments, tmp_path / "out.mkv", fps=10, format=format, tags=tags)
+    with complete_or_absent(tmp_path / "out.mkv") as partial:  # as `restore` does
+        notes = join_segments(segments, partial, fps=10, format=format, tags=tags)
     assert notes == ("out.mkv: pixel aspect 4/3 is not stored with av1 in .mkv",)
     assert join_segments(segments, tmp_path / "out.mp4", fps=10, format=format, tags=tags) == ()
     assert tags_of(probe_video(tmp_path / "out.mp4")) == tags

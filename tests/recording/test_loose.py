@@ -77,7 +77,7 @@ def test_what_is_stated_is_no_note(root: Path) -> None:
         ({"period_ticks": 30}, r"lie at ticks 0 to 90 \(0.0045 s\): 2 of 3 frames lie outside; allowed: the times of"),
         (
             {"period_ticks": 10, "exposure_ticks": 11},
-            "exposure_ticks: 11; allowed: 1 to 10 ticks, the shortest time",
+            "exposure_ticks: 11; allowed: 1 to 10 ticks; the frames are at least 10 ticks apart$",
         ),
         ({"period_ticks": 10, "exposure": "0.55ms"}, r"exposure: 0.55ms \(11 ticks\); allowed: 1 to 10 ticks"),
         ({"exposure_ticks": 3, "exposure": "3ticks"}, "exposure: 3ticks, but it is told elsewhere, too; allowed: once"),
@@ -105,7 +105,14 @@ def test_a_missing_image_leaves_the_others_where_they_were(root: Path) -> None:
 def test_a_stream_that_ends_early_is_told_and_its_frames_stay(root: Path) -> None:
     recording = loose_recording(root / "blur", packed(root), Stated(period_ticks=Fraction(14)))
     assert [recording.is_inside(index) for index in range(3)] == [True, True, False]
-    assert "the frames lie at ticks 0 to 42 (0.0021 s): 1 of 3 frames lie outside" in recording.notes["stream"]
+    assert "the frames lie at ticks 0 to 42 (0.0021 s): 1 of 3 frames lies outside" in recording.notes["stream"]
+
+
+def test_ticks_that_a_rolling_shutter_takes_are_told_and_not_missing_in_the_file(root: Path) -> None:
+    stated = Stated(period_ticks=Fraction(13), exposure_ticks=7, readout="9ticks")
+    told = loose_recording(root / "blur", packed(root), stated).notes["stream"]
+    assert "dat, without 9 of 37 ticks for `readout`, has 28 ticks (0.0014 s at 20000 a second), the frames lie" in told
+    assert told.endswith("1 of 3 frames lies outside, without spikes")
 
 
 def test_a_stream_that_goes_on_for_longer_is_told(root: Path) -> None:
@@ -206,7 +213,11 @@ def test_uneven_video_without_spikes_has_its_own_times(tmp_path: Path) -> None:
     [
         (UNEVEN, {"first_tick": 25}, r"37 ticks .* lie at ticks 25 to 58 .* 3 of 4 frames lie outside; "),
         (UNEVEN, {"first_tick": 40}, "first_tick: 40; allowed: 0 to 36"),
-        (UNEVEN, {"exposure_ticks": 5}, "exposure_ticks: 5; allowed: 1 to 4 ticks, the shortest time between frames"),
+        (
+            UNEVEN,
+            {"exposure_ticks": 5},
+            "exposure_ticks: 5; allowed: 1 to 4 ticks; the frames are at least 4 ticks apart",
+        ),
         (UNEVEN, {"tick_rate_hz": 50.0}, "tick_rate_hz: 50; frames 0 and 1 would start at the same tick"),
         (UNEVEN, {"linear": True}, r"linear: .*a\.mp4 is a video, of display values; allowed: a folder of images"),
     ],

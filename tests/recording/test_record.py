@@ -105,8 +105,9 @@ def test_record_tells_what_it_assumes_and_writes_nothing_where_it_fails(
     told = capsys.readouterr()
     assert "spikevrt: first tick: the first exposure is taken to start with the stream; --first-tick states" in told.err
     assert "--fps or --period-ticks states another" in told.err
+    assert "spikevrt: comparison: the exposure is taken as it is stated: the footage does not tell (" in told.err
     assert told.out.startswith("3 frames of 14 x 10, without sharp frames, exposures of 11 ticks, 37 ticks of 7 x 5")
-    assert set(open_recording(out).notes) == {"first tick", "period", "tick rate"}
+    assert set(open_recording(out).notes) == {"first tick", "period", "tick rate", "comparison"}
     assert cli.main([*arguments, "--exposure", "11ticks"]) == 2
     assert "exists; choose another --out or pass --overwrite" in capsys.readouterr().err
     assert cli.main([*arguments, "--exposure", "9ticks", "--overwrite"]) == 0

@@ -19,10 +19,12 @@ import pytest
 
 from spikevrt.align.health import NAMES
 from spikevrt.mux import join
+from spikevrt.mux.join import write_video
 from spikevrt.recording.alignment import Alignment, write_alignment
-from spikevrt.recording.frames import list_images, read_image
+from spikevrt.recording.frames import list_images, read_image, write_image
 from spikevrt.recording.loose import loose_recording
 from spikevrt.recording.recording import open_recording
+from spikevrt.recording.sidecar import Stated
 from spikevrt.recording.video import VideoFormat, iter_video, probe_video
 from spikevrt.restore import job as job_module
 from spikevrt.restore import writer
@@ -340,6 +342,43 @@ def test_uneven_times_and_slow_motion_between_them_are_kept(fake_network, tmp_pa
     footage = loose_recording(uneven_video, None)
     restore(Path("w"), footage, tmp_path / "out.mkv", SMALL, format=LOSSLESS)
     assert probe_video(tmp_path / "out.mkv").times_s == pytest.approx([0, 0.03, 0.04, 0.09], abs=5e-4)
+
+
+def test_where_a_frame_is_missing_the_others_keep_their_times(fake_network, tmp_path, capsys):
+    """Numbers 0, 1, 2, 4 and 5 at 25 frames a second."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in (0, 1, 2, 4, 5):
+        write_image(folder / f"{number:06d}.png", np.full((22, 34, 3), 20 * number, np.uint8))
+    footage = loose_recording(folder, None, Stated(fps=25.0))
+    restore(Path("w"), footage, tmp_path / "out.mkv", SMALL, format=LOSSLESS)
+    assert probe_video(tmp_path / "out.mkv").times_s == pytest.approx([0, 0.04, 0.08, 0.16, 0.2], abs=5e-4)
+    assert "a frame is missing" not in capsys.readouterr().err
+    restore(Path("w"), footage, tmp_path / "out", SMALL)
+    assert "behind frame 2 a frame is missing; files are numbered on" in capsys.readouterr().err
+
+
+def test_uneven_times_of_images_are_kept(fake_network, make_recording, tmp_path):
+    """Frame 2 of 4 is exposed half a step late."""
+    recording = make_recording(4)
+    starts_s = [one.t0_s for one in recording.exposures]
+    late_s = (starts_s[1] - starts_s[0]) / 2
+    moved = [
+        dataclasses.replace(one, t0_s=one.t0_s + late_s * (index == 2)) for index, one in enumerate(recording.exposures)
+    ]
+    uneven = dataclasses.replace(recording, exposures=tuple(moved))
+    restore(Path("w"), uneven, tmp_path / "out.mp4", SMALL)
+    assert probe_video(tmp_path / "out.mp4").times_s == pytest.approx([0, 0.04, 0.1, 0.12], abs=1e-4)
+
+
+@pytest.mark.parametrize("out", ["own.mp4", "frames"])
+def test_what_is_read_is_never_overwritten(fake_network, tmp_path, out):
+    write_video(tmp_path / "own.mp4", [np.full((22, 34, 3), 90, np.uint8)] * 2, 25.0)
+    restore(Path("w"), loose_recording(tmp_path / "own.mp4", None), tmp_path / "frames", SMALL)  # an earlier result
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(FileExistsError, match=f"{out}: .* what is read.*would be lost; choose another --out"):
+        restore(Path("w"), loose_recording(tmp_path / out, None), tmp_path / out, SMALL, overwrite=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_frames_outside_the_stream_come_out_too_restored_from_the_frames_alone(make_recording, tmp_path, monkeypatch):

@@ -87,7 +87,7 @@ def plain(root: Path) -> Path:
           "{root}/train/train_sharp_bicubic/X4/000: left out: others here have a folder sharp"]),
         (reds_flat, ["train/000", "val/000"], []),
         (vimeo, ["train/00001_0001", "train/00001_0002", "test/00007_0001"],
-         ["{root}: 1 clips left out: they stand in no list (*_trainlist.txt, *_testlist.txt)"]),
+         ["{root}: 1 clip left out, in no list (*_trainlist.txt, *_testlist.txt)"]),
         (plain, ["park", "street_left", "street_right"], []),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -176,7 +176,7 @@ def test_a_clip_that_cannot_be_filmed_is_told_by_name_and_stops_no_other(tmp_pat
     assert main(["simulate", str(root), "--out", str(out), *SIZE]) == 1
     told = capsys.readouterr()
     for line in (
-        f"spikevrt: short: {root}/train/short/sharp: 2 frames from start_frame 0 on; 5 needed for 30 ticks at "
+        f"spikevrt: short: {root}/train/short/sharp: frames from start_frame 0 on: 2; 5 needed for 30 ticks at "
         "ticks_per_frame 8; left out",
         f"spikevrt: mixed: {mixed}/000003.png: size differs from 000000.png; frames of one video must be of one size",
         "000004.png: the frame before it is 000002.png, so 1 of them missing; allowed: numbers that rise by 1",

@@ -145,7 +145,7 @@ def test_start_frame_skips_frames(footage: Path):
 
 
 def test_a_start_frame_behind_the_end_is_refused(footage: Path):
-    with pytest.raises(ValueError, match=r"^start_frame: 12; .*footage has 13 frames, two must be left$"):
+    with pytest.raises(ValueError, match=r"^start_frame: 12; two must be left of the frames of .*footage: 13$"):
         video_of(footage, ticks_per_frame=4, start_frame=12)
 
 

@@ -93,7 +93,7 @@ def test_a_folder_of_frames_and_a_video_file_are_filmed_as_they_are(footage: Pat
 
 def test_a_video_that_is_too_short_is_refused_with_the_number_that_is_needed(footage: Path, tmp_path: Path):
     options = dataclasses.replace(OPTIONS, ticks_per_frame=2)
-    with pytest.raises(ValueError, match=r"footage: 13 frames from start_frame 0 on; 43 needed for 84 ticks at"):
+    with pytest.raises(ValueError, match=r"footage: frames from start_frame 0 on: 13; 43 needed for 84 ticks at"):
         simulate_recording(footage, tmp_path / "out", options)
     assert not list(tmp_path.glob("*out*"))
 

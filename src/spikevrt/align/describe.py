@@ -29,6 +29,7 @@ from spikevrt.recording.stream import PackedStream, SpikeStream
 from spikevrt.recording.video import probe_video
 from spikevrt.represent.interval import tfi, tfp
 from spikevrt.simulate.folders import SPLITS, FootageFolder, find_clips
+from spikevrt.typed import amount
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -92,13 +93,13 @@ def footage_lines(path: Path) -> list[str]:
             f"first {images[0].name}, last {images[-1].name}",
         ]
         num_others = sum(size != sizes[0] for size in sizes)
-        return lines + ([f"warning: {num_others} images have another size than the first"] if num_others else [])
+        return lines + ([f"warning: images of another size than the first: {num_others}"] if num_others else [])
     if path.suffix.lower() in IMAGE_SUFFIXES:
         height, width = image_size(path)
         return [f"{path}: image, {width} x {height}"]
     info = probe_video(path)
-    seconds = info.num_frames / info.fps
-    return [f"{path}: video, {info.width} x {info.height}, {info.num_frames} frames, {info.fps:g} fps, {seconds:.3f} s"]
+    seconds, frames = info.num_frames / info.fps, amount(info.num_frames, "frame")
+    return [f"{path}: video, {info.width} x {info.height}, {frames}, {info.fps:g} fps, {seconds:.3f} s"]
 
 
 def summary_line(recording: Recording) -> str:
@@ -106,7 +107,7 @@ def summary_line(recording: Recording) -> str:
     spikes = recording.spikes
     told = "no spikes" if spikes is None else f"{recording.num_ticks} ticks of {spikes.width} x {spikes.height} spikes"
     return (
-        f"{recording.root}: {recording.num_frames} frames of {recording.width} x {recording.height}, "
+        f"{recording.root}: {amount(recording.num_frames, 'frame')} of {recording.width} x {recording.height}, "
         f"{sharp_words(recording)}, exposures of {exposure_words(recording)} ticks, {told}"
     )
 
@@ -165,11 +166,8 @@ def draw_preview(
     half_window: int,
     recording: Recording | None,
 ) -> None:
-    """Write the picture; `read(start, stop)` gives upright ticks.
-
-    Raises:
-        ValueError: the window around `centre` leaves the stream.
-    """
+    """Write the picture; `read(start, stop)` gives upright ticks. Raises ValueError: the window around `centre` leaves
+    the stream."""
     height, width = mean_rate.shape
     start, stop = centre - half_window, centre + half_window + 1
     if half_window < 0 or start < 0 or stop > num_ticks:

@@ -23,6 +23,7 @@ from spikevrt.progress import progress_bar
 from spikevrt.recording.alignment import Alignment, write_alignment
 from spikevrt.recording.frames import WRITE_SUFFIXES
 from spikevrt.recording.recording import Recording, with_alignment
+from spikevrt.typed import amount
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -72,10 +73,7 @@ def estimate_registration(
     frames: Float[np.ndarray, "N H W"], brightness: Float[np.ndarray, "N h w"], *, flow: bool = False
 ) -> Registration:
     """One registration for N pairs of pictures: linear luminance of frames, and what the spikes say, in any unit.
-
-    Raises:
-        ValueError: the evidence is too weak, or the pictures cannot be paired.
-    """
+    Raises ValueError: the evidence is too weak, or the pictures cannot be paired."""
     _need_libraries()
     if frames.ndim != 3 or brightness.ndim != 3 or len(frames) != len(brightness) or not len(frames):
         raise ValueError(f"frames {frames.shape}, brightness {brightness.shape}; allowed: (N, H, W) and (N, h, w)")
@@ -92,9 +90,7 @@ def estimate_alignment(
 
     Nothing is written but the preview. An offset that the footage does not tell (no motion, too few frames) stays 0.
     `progress` is called with (fits done, fits in all) and may raise to stop; without it they are shown on stderr.
-
-    Raises:
-        ValueError: no spikes, an alignment applied already, or evidence too weak to register by.
+    Raises ValueError: no spikes, an alignment applied already, or evidence too weak to register by.
     """
     preview = options.preview
     if preview is not None and preview.suffix.lower() not in WRITE_SUFFIXES:
@@ -118,7 +114,7 @@ def estimate_alignment(
     light = frames_light(recording, chosen, cameras)
     root = rates.mean_count >= FEW_SPIKES
     quality: dict[str, Any] = {"frames": num_used}
-    lines = [f"{recording.root}: {num_used} of {recording.num_frames} frames, {exposure_ticks} ticks each"]
+    lines = [f"{recording.root}: {num_used} of {amount(recording.num_frames, 'frame')}, {exposure_ticks} ticks each"]
     offset, drift_ppm, p = 0.0, 0.0, None
     if options.time:
         with progress_bar(f"{recording.name}: fits") as tell:
@@ -195,7 +191,7 @@ def estimate_alignment(
     kept = with_alignment(recording, alignment)  # refuses what would leave no frame
     if kept.dropped:
         lines.append(
-            f"{len(kept.dropped)} of {recording.num_frames} frames then lie outside the stream and are dropped"
+            f"then outside the stream, and dropped: {len(kept.dropped)} of {amount(recording.num_frames, 'frame')}"
         )
     if preview is not None:
         middle = num_used // 2

@@ -27,7 +27,7 @@ from spikevrt.progress import progress_bar
 from spikevrt.recording.alignment import apply_homography, read_at
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.sidecar import Exposure
-from spikevrt.recording.timing import stream_note
+from spikevrt.recording.timing import named_stream, stream_note
 from spikevrt.represent.counts import repair
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ OWN_ERROR = 0.03  # of the length, whatever the frames say: reading between pixe
 MAX_SIGMA_SHARE = 0.2  # of the length; less certain is not told
 MAX_DIFFERENCE = 0.5  # 1 - squared correlation: with more, it is another scene
 FEWEST_TICKS = 2
+SILENT = "too little motion, structure or light, fewer than two frames, or spikes and frames that do not fit"
 MIN_SENSOR_PX = 32  # of the shorter side: with less there is no structure to compare
 CONTRADICTION_SIGMAS, CONTRADICTION_SHARE = 4.0, 0.25  # of what was stated, both: a stated exposure is refused
 
@@ -219,7 +220,10 @@ def with_exposure(recording: Recording, *, unchecked: bool = False) -> Recording
         return recording
     found = estimate_exposure(recording)
     if found is None:
-        return recording
+        silent = f"the footage does not tell ({SILENT})"
+        if is_assumed:
+            return recording.noting(exposure=f"{recording.notes['exposure']}; {silent}")
+        return recording.noting(comparison=f"the exposure is taken as it is stated: {silent}")
     if not is_assumed:
         _refuse_contradiction(recording, found)
         return recording
@@ -231,7 +235,9 @@ def with_exposure(recording: Recording, *, unchecked: bool = False) -> Recording
     )
     told = f"estimated from the footage: {_words(found, rate)}; `exposure` states it"
     notes = {about: note for about, note in recording.notes.items() if about != "stream"} | {"exposure": told}
-    note = stream_note(exposures, rate, recording.num_ticks, str(recording.spikes.files[0]))
+    readout = recording.readout_ticks
+    name = named_stream(recording.spikes.files[0], recording.num_ticks + readout, readout)
+    note = stream_note(exposures, rate, recording.num_ticks, name)
     if note is not None:
         notes["stream"] = note
     return dataclasses.replace(recording, exposures=exposures, notes=notes)

@@ -17,8 +17,9 @@ import numpy as np
 
 from spikevrt.align.defects import Scan
 from spikevrt.align.misfit import LEAST_FRAMES, Displacement, TimeOffset
-from spikevrt.align.pairing import MATCHED, ORIENTATIONS, ColourEvidence
+from spikevrt.align.pairing import MATCHED, ORIENTATIONS, TURNS, ColourEvidence
 from spikevrt.recording.sidecar import Exposure
+from spikevrt.typed import amount
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -42,6 +43,8 @@ TOLERATED_PX, HARMFUL_PX = (
 )  # of displacement: bad is surely more than the first, ok surely less than the second
 TOLERATED_SHARE, HARMFUL_SHARE = 1 / 32, 1 / 16  # of an exposure: the same of a time offset
 TOLERATED_TICKS, HARMFUL_TICKS = 1, 3  # of a short exposure: fewer ticks are not measured so well
+LIKELIER = 0.15  # of what correlation lacks to 1 (and at least LEAST_LIKELIER): frames that each fit so much better at
+LEAST_LIKELIER = 0.005  # a time of their own are timed wrongly
 SURE = 2.6  # standard errors: one-sided, 1 in 100 (Student's t of 15 parts)
 AGREEMENT = {
     2: 63.66,
@@ -134,10 +137,11 @@ def judge_orientation(
     found: Displacement | None,
     other_size: tuple[str, float] | None,
     mend: str,
+    rows: str = "",
 ) -> Finding:
     """`steadiness`: how well the spikes' picture resembles itself, one half of the exposure against the other;
     `other_size`: another reading of the spikes and how well it fits the frames; `mend`: what brings cameras and clocks
-    together that are far apart, in words."""
+    together that are far apart, in words; `rows`: what states the order of the spikes' rows, "" where nothing does."""
     name = "orientation"
     is_known = np.isfinite(scores).all(axis=1)
     if not is_known.any():
@@ -156,7 +160,9 @@ def judge_orientation(
     lead = float(mean[best] - mean[order[1]])
     is_certain = (lead >= MARGIN and mean[best] >= FIT) or mean[best] >= 2 * FIT
     if best != 0 and is_certain and mean[best] - upright >= 2 * MARGIN and (known[:, best] > known[:, 0]).all():
-        sentence += "; state the order of rows, or turn the spikes (`spikevrt convert`)"
+        array = f"turn the spikes: write them as .npy (`spikevrt convert`), and give {TURNS[best]} of that array"
+        is_stated = rows and turned == "rows flipped"
+        sentence += f"; state the other order of rows: {rows}" if is_stated else f"; {array}"
         return Finding(name, "bad", sentence, numbers)
     if mean[best] < min(FIT, SAME * steadiness):
         alone = f"the spikes resemble the frames in none of the eight orientations (best correlation {mean[best]:.2f}"
@@ -215,7 +221,7 @@ def judge_empty_ticks(scan: Scan) -> Finding:
         return Finding("empty ticks", "ok", f"none of {scan.num_ticks}", numbers)
     per_tick = scan.counts.sum() / max(scan.num_ticks - num_empty, 1)
     first = int(scan.ticks[np.flatnonzero(scan.spikes_per_tick == 0)[0]])
-    where = f"{num_empty} of {scan.num_ticks} ticks hold no spike, the first is tick {first}"
+    where = f"without a spike: {num_empty} of {scan.num_ticks} ticks, the first is tick {first}"
     if per_tick < LEAST_PER_TICK:
         sentence = f"{where}, but so few fire that this may be chance; more light would tell"
         return Finding("empty ticks", "cannot tell", sentence, numbers, matters=False)
@@ -247,7 +253,7 @@ def judge_exposure_times(exposures: Sequence[Exposure], tick_rate_hz: float) -> 
     if not num_off:
         return Finding("exposure times", "ok", f"seconds and ticks agree at {tick_rate_hz:g} Hz", numbers)
     sentence = (
-        f"{num_off} of {len(exposures)} exposures last other than their ticks do at {tick_rate_hz:g} Hz (by up to "
+        f"not as long as its ticks at {tick_rate_hz:g} Hz: {num_off} of {amount(len(exposures), 'exposure')} (by up to "
         f"{max(off):.0f} ticks): a wrong tick rate, or lost ticks; the cameras' settings would tell"
     )
     return Finding("exposure times", "cannot tell", sentence, numbers)
@@ -283,12 +289,21 @@ def judge_offset(found: TimeOffset | None, mend: str) -> Finding:
     if error is not None and abs(offset) >= max(tolerated, AGREEMENT[num] * error):
         return Finding(name, "bad", f"the spikes fit the frames {_later(offset, error)}; {mend}", numbers)
     if error is None or num < LEAST_FRAMES:
-        frames = "1 frame alone fits" if num == 1 else f"{num} frames alone fit"
-        sentence = f"{frames} best {_later(offset)}; three or more, each with another motion, would tell"
+        frames = f"{amount(num, 'frame')} alone {'fits' if num == 1 else 'fit'} best {_later(offset)}"
+        sentence = f"{frames}; three or more, each with another motion, would tell"
         return Finding(name, "cannot tell", sentence, numbers)
     if abs(offset) + SURE * error < harmful:
         sentence = f"the spikes fit the frames where they are, to {abs(offset):.1f} +- {error:.1f} ticks"
         return Finding(name, "ok", sentence, numbers)
+    gain = found.correlation - found.correlation_at_0
+    if gain >= max(LEAST_LIKELIER, LIKELIER * (1 - found.correlation)) and np.ptp(found.ticks) >= 2 * harmful:
+        first, last = int(found.ticks.argmin()), int(found.ticks.argmax())
+        sentence = (
+            f"frame {found.frames[first]} fits best {_later(found.ticks[first])}, frame {found.frames[last]} "
+            f"{_later(found.ticks[last])} (correlation {found.correlation:.3f}, not {found.correlation_at_0:.3f}): "
+            "frames are missing, doubled or timed wrongly; state when each was exposed (timestamps or triggers)"
+        )
+        return Finding(name, "bad", sentence, numbers)
     sentence = f"the frames do not agree: {_later(offset, error)}, where {harmful:g} ticks do harm"
     return Finding(name, "cannot tell", f"{sentence}; more or other motion, or more light, would tell", numbers)
 

@@ -9,6 +9,7 @@ Dimension key: F sampled frames, h sensor rows, w sensor columns, S slices of ti
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ from spikevrt.align.pairing import (
 from spikevrt.progress import progress_bar
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.sidecar import SIDECAR
+from spikevrt.recording.stream import PackedStream, RolledStream, Sps100Stream
+from spikevrt.typed import amount
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, UInt16
@@ -103,10 +106,8 @@ def admit(recording: Recording, *, ignore: Collection[str] = (), strict: bool = 
     """The health gate: the recording with its broken pixels marked, to be filled from their neighbours; or a refusal.
 
     `ignore` names findings (NAMES) that shall not refuse. With `strict` what cannot be told refuses too, where it
-    matters. On stderr one line for the pixels that were marked now, and one for each such finding.
-
-    Raises:
-        ValueError: a finding refuses (the line names it and the remedy), an unknown name in `ignore`, or no spikes.
+    matters. On stderr one line for the pixels that were marked now, and one for each such finding. Raises ValueError: a
+    finding refuses (the line names it and the remedy), an unknown name in `ignore`, or no spikes.
     """
     check_names(ignore)
     report = check_health(recording)
@@ -114,21 +115,25 @@ def admit(recording: Recording, *, ignore: Collection[str] = (), strict: bool = 
     refusing = [finding for finding in told if finding.verdict == "bad"]
     if refusing:
         named = "; ".join(f"{finding.name}: {finding.sentence}" for finding in refusing)
-        names = " ".join(repr(finding.name) for finding in refusing)
-        raise ValueError(f"{recording.root}: {named}; allowed: a recording that passes, or to ignore {names}")
+        raise ValueError(f"{recording.root}: {named}; allowed: a recording that passes, or {_ignoring(refusing)}")
     unknown = [finding for finding in told if finding.verdict == "cannot tell"]
     if strict and unknown:
         named = "; ".join(f"{finding.name} ({finding.sentence})" for finding in unknown)
         raise ValueError(
-            f"{recording.root}: strict: cannot tell: {named}; allowed: a recording that tells, or to ignore these by "
-            f"name; to look: spikevrt inspect {recording.root} --report health.html"
+            f"{recording.root}: strict: cannot tell: {named}; allowed: a recording that tells, or {_ignoring(unknown)}"
+            f"; to look: spikevrt inspect {recording.root} --report health.html"
         )
     num_new = len(report.bad_pixels) - len(recording.bad_pixels)
-    lines = [f"{num_new} bad spike pixels, filled from their neighbours (see `inspect`)"] if num_new else []
+    lines = [f"{amount(num_new, 'bad spike pixel')}, filled from the neighbours (see `inspect`)"] if num_new else []
     lines += [f"cannot tell: {finding.name}: {finding.sentence}" for finding in unknown]
     for line in lines:
         print(f"spikevrt: {recording.root}: {line}", file=sys.stderr)
     return dataclasses.replace(recording, bad_pixels=report.bad_pixels) if num_new else recording
+
+
+def _ignoring(findings: Collection[Finding]) -> str:
+    """The option that ignores these, as it is typed into a shell."""
+    return f"`ignore_health` {' '.join(shlex.quote(finding.name) for finding in findings)}"
 
 
 def admit_readable(recording: Recording, *, ignore: Collection[str] = (), strict: bool = False) -> Recording:
@@ -158,11 +163,8 @@ def check_names(ignore: Collection[str]) -> None:
 
 
 def check_health(recording: Recording) -> HealthReport:
-    """Look at pixels, ticks, and whether the spikes show what the frames show; on stderr how far that is.
-
-    Raises:
-        ValueError: the recording has no spikes, or a file of it is damaged.
-    """
+    """Look at pixels, ticks, and whether the spikes show what the frames show; on stderr how far that is. Raises
+    ValueError: the recording has no spikes, or a file of it is damaged."""
     if recording.spikes is None:
         raise ValueError(f"{recording.root}: no spikes in this recording; allowed: a recording with spikes")
     frames = sampled_frames(recording.num_frames)
@@ -203,7 +205,7 @@ def check_health(recording: Recording) -> HealthReport:
         judge_pixels("stuck pixels", int(stuck.sum()), num_pixels, "pixels fire on whatever happens around them"),
         judge_gain(gain),
         judge_density(gain, frames),
-        judge_orientation(scores, steadiness(*halves), beside, other_size, mend),
+        judge_orientation(scores, steadiness(*halves), beside, other_size, mend, _rows_words(recording)),
         registration,
         judge_colours(colour_evidence(pairs), upright),
         judge_empty_ticks(found),
@@ -215,6 +217,15 @@ def check_health(recording: Recording) -> HealthReport:
     rows, columns = np.nonzero(dead | hot | stuck)
     bad = recording.bad_pixels + tuple(zip(rows.tolist(), columns.tolist(), strict=True))
     return HealthReport(findings, bad, Evidence(found, pairs, scores, gain, dead, hot, stuck))
+
+
+def _rows_words(recording: Recording) -> str:
+    """What states the order of the spikes' rows; "" where nothing does."""
+    stream = recording.spikes.stream if isinstance(recording.spikes, RolledStream) else recording.spikes
+    if (recording.root / SIDECAR).is_file():
+        return "" if isinstance(stream, Sps100Stream) else f"spikes.rows in {recording.root / SIDECAR}"
+    beside = "with --top-down, or without it" if isinstance(stream, PackedStream) else ""
+    return "--spike-rows" if "layout" in recording.provenance else beside
 
 
 def sampled_frames(num_frames: int) -> tuple[int, ...]:

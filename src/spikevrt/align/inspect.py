@@ -47,6 +47,7 @@ from spikevrt.recording.spike_formats import (
 )
 from spikevrt.recording.stream import PackedStream, SpikeStream, Sps100Stream
 from spikevrt.recording.video import VIDEO_SUFFIXES
+from spikevrt.typed import amount
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -231,7 +232,7 @@ def _tick_lines(health: Scan) -> list[str]:
         return ["warning: no spike at all"]
     lines = []
     if health.num_empty:
-        lines.append(f"warning: {health.num_empty} ticks without any spike")
+        lines.append(f"warning: {amount(health.num_empty, 'tick')} without any spike")
     if health.breaks:
         ticks = ", ".join(map(str, health.breaks[:5]))
         why = "ticks are missing, or the light changed at once"
@@ -266,8 +267,8 @@ def _tell_recording(recording: Recording, options: InspectOptions) -> Inspection
     if isinstance(stream, PackedStream):
         words = packed_words(stream).partition(", ")[2]
     lines = [
-        f"{recording.root}: recording, {recording.num_frames} frames of {recording.width} x {recording.height}, "
-        f"{recording.fps:g} fps, {sharp_words(recording)}",
+        f"{recording.root}: recording, {amount(recording.num_frames, 'frame')} of {recording.width} x "
+        f"{recording.height}, {recording.fps:g} fps, {sharp_words(recording)}",
         f"spikes {words}",
         f"exposures of {exposure_words(recording)} ticks, the first from tick {first.start_tick}, "
         f"{first.t0_s:.6f} s to {first.t1_s:.6f} s",

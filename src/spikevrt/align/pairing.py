@@ -39,6 +39,10 @@ ORIENTATIONS = (
     *(UPRIGHT, "rows flipped", "columns flipped", "turned by 180 degrees"),
     *("transposed", "turned by 90 degrees", "turned by 270 degrees", "transposed along the other diagonal"),
 )
+TURNS = (  # the same of an array (T, h, w), in NumPy's words
+    *("spikes", "spikes[:, ::-1]", "spikes[:, :, ::-1]", "spikes[:, ::-1, ::-1]", "spikes.transpose(0, 2, 1)"),
+    *("np.rot90(spikes, 1, (1, 2))", "np.rot90(spikes, 3, (1, 2))", "spikes[:, ::-1, ::-1].transpose(0, 2, 1)"),
+)
 
 
 @dataclass(frozen=True)

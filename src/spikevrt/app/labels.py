@@ -37,7 +37,8 @@ TIME_FIELDS = {
     "linear": ("Images of more than 8 bits hold linear light", ""),
 }
 REACH = ("Search the time offset so far (ticks)", "either way; empty: one exposure")
-OTHERS = {"exposure_ticks": "exposure", "period_ticks": "fps", "triggers": "timestamps", "rows": "top_down"}
+OTHERS = {"exposure_ticks": "exposure", "period_ticks": "fps", "triggers": "timestamps"}
+OTHERS |= dict.fromkeys(("rows", "spike_rows"), "top_down")
 LABELS = {name: label for name, (label, _) in (SIZE_FIELDS | TIME_FIELDS | {"max_offset_ticks": REACH}).items()}
 QUOTED = {name: f'"{LABELS[OTHERS.get(name, name)]}"' for name in (*LABELS, *OTHERS)}
 COMMANDS = (  # and what does the same on the page
@@ -45,7 +46,7 @@ COMMANDS = (  # and what does the same on the page
     (r"run `spikevrt align[^`]*`", f'press "{ALIGN}"'),
     (r"`spikevrt align[^`]*`", f'"{ALIGN}"'),
     (r"`spikevrt inspect[^`]*`", f"{QUOTED['spike_width']} left empty"),
-    (r"to ignore (?=')", f'"{IGNORE}": '),
+    (r"`ignore_health` ", f'"{IGNORE}": '),
 )
 KINDS = {int: "a whole number", float: "a number", Fraction: "a number or a fraction such as 30000/1001"}
 

@@ -28,6 +28,7 @@ from spikevrt.bench.demo import SCENES, VIDEO
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.sidecar import ROWS, Stated, StreamFormat
 from spikevrt.report.recording_pages import findings_table, network_of, restored_words
+from spikevrt.typed import amount
 
 POLL_S = 0.2  # between two looks at a job
 
@@ -331,7 +332,7 @@ def _error(error: Exception, place: Place) -> str:
 
 def _about(taken: Footage) -> str:
     recording = taken.recording
-    text = f"{recording.name}: {recording.num_frames} frames of {recording.width} x {recording.height}"
+    text = f"{recording.name}: {amount(recording.num_frames, 'frame')} of {recording.width} x {recording.height}"
     if recording.spikes is None:
         return _told("note", f"{text}; no spikes: restored from the frames alone, by a network that reads none.")
     assert taken.report is not None

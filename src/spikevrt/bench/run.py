@@ -42,7 +42,7 @@ from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.restorer import admitted
 from spikevrt.runtime import environment, pick_device
 from spikevrt.shipped import find
-from spikevrt.typed import load_mapping
+from spikevrt.typed import amount, load_mapping
 
 METHODS, RECORDINGS = "methods", "recordings"  # folders beside results.json
 SCORING = 2  # to be raised when the same method would score otherwise
@@ -71,11 +71,8 @@ def run_benchmark(
 
     The methods are `evaluate.runner.all_methods`. A method without spikes runs where frames differ; without spikes run
     those that may. Recordings pass the health gate as `restore` has it, which finds broken pixels, but it refuses none:
-    what is wrong is the condition.
-
-    Raises:
-        FileNotFoundError, ValueError, FileExistsError: as `prepare_benchmark` and `all_methods`; `out` is
-            a folder with something else in it.
+    what is wrong is the condition. Raises FileNotFoundError, ValueError, FileExistsError: as `prepare_benchmark` and
+    `all_methods`; `out` is a folder with something else in it.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / METHODS).is_dir())):
@@ -85,7 +82,7 @@ def run_benchmark(
     root = recordings or out / RECORDINGS
     with progress_bar(f"making {NAME}") as progress:
         found = prepare_benchmark(root, conditions, progress=progress)
-    print(f"{NAME}: {len(found)} recordings, sha256 {total_digest(found)} (checked)")
+    print(f"{NAME}: {amount(len(found), 'recording')}, sha256 {total_digest(found)} (checked)")
     subjects = [_subject(root, condition, scene.name, found) for condition in conditions for scene in SCENES]
     results = new_results(subjects, options, measure, out)
     results["benchmark"] = {"name": NAME, "sha256": total_digest(found)}

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from spikevrt.atomic import complete_or_absent, refuse_existing
+from spikevrt.atomic import complete_or_absent, refuse_existing, refuse_own_input
 from spikevrt.config import VAL_FRACTION, VAL_SEED, FrameKind, PrepareOptions, Split
 from spikevrt.data.dataset import DATASET_FILE, DATASET_FORMAT, DATASET_VERSION, is_sequence_name
 from spikevrt.data.sample import COUNT_TYPES
@@ -112,6 +112,7 @@ def prepare(
     spec = VoxelSpec(options.num_bins, options.binning)
     refuse_existing(out, marker=DATASET_FILE, overwrite=overwrite)
     assigned = _split(sources, options)
+    refuse_own_input(out, [path for recording, _ in assigned for path in recording.files])
     _check_sharp(assigned, options.without_sharp)
     _check_names([recording for recording, _ in assigned])
 

@@ -51,6 +51,7 @@ from spikevrt.recording.spike_file import sha256_file
 from spikevrt.restore.options import RestoreOptions
 from spikevrt.restore.restorer import Gate, admitted
 from spikevrt.shipped import find
+from spikevrt.typed import amount
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -96,10 +97,8 @@ def write_results(
     `folder` holds.
 
     `folder` exists. It also gets one picture (blurry | restored | sharp) per method and recording, and with
-    `keep_frames` the frames that networks and `others` restored.
-
-    Raises:
-        FileNotFoundError, ValueError: an input that is missing, damaged, or has no sharp frames.
+    `keep_frames` the frames that networks and `others` restored. Raises FileNotFoundError, ValueError: an input that is
+    missing, damaged, or has no sharp frames.
     """
     methods = all_methods([find(path) for path in weights], others, options, gate)
     admitted = _admitted(recordings, options, gate)
@@ -149,11 +148,8 @@ def all_methods(
     weights: Sequence[Path], others: Sequence[str], options: RestoreOptions, gate: Gate | None
 ) -> list[Method]:
     """What is scored, in the order of the table: the blurry input, the two baselines without a network, the network of
-    each of `weights`, and `others`, as `other_method` reads them.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load_weights` and `other_method`; two of one name.
-    """
+    each of `weights`, and `others`, as `other_method` reads them. Raises FileNotFoundError, ValueError: as
+    `load_weights` and `other_method`; two of one name."""
     methods = [blur_method(), spike_ratio_method(), interval_ratio_method()]
     for name, path in zip(method_names(weights), weights, strict=True):
         methods.append(network_method(name, path, options, gate))
@@ -166,11 +162,8 @@ def all_methods(
 
 
 def method_names(weights: Sequence[Path]) -> list[str]:
-    """A file's stem names its method; where stems meet, the folder's name goes before it.
-
-    Raises:
-        ValueError: two methods would still have the same name.
-    """
+    """A file's stem names its method; where stems meet, the folder's name goes before it. Raises ValueError: two
+    methods would still have the same name."""
     stems = [path.stem for path in weights]
     names = [
         stem if stems.count(stem) == 1 and stem not in PLAIN else f"{path.resolve().parent.name}_{stem}"
@@ -186,10 +179,8 @@ def method_names(weights: Sequence[Path]) -> list[str]:
 def results_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
     """A temporary sibling folder that takes the name `out` when the block ends well, and vanishes otherwise.
 
-    Only what holds a results.json, or nothing, is ever replaced.
-
-    Raises:
-        FileExistsError: `out` exists and `overwrite` is not set, or it is something else than a results folder.
+    Only what holds a results.json, or nothing, is ever replaced. Raises FileExistsError: `out` exists and `overwrite`
+    is not set, or it is something else than a results folder.
     """
     out = Path(out)
     refuse_existing(out, marker=RESULTS, overwrite=overwrite)
@@ -262,10 +253,8 @@ def score(
 ) -> dict[str, Any]:
     """Restore and score every recording by one method: its entry in the results.
 
-    `keep` is given every frame with its index and recording, `advance` is called for each.
-
-    Raises:
-        ValueError: a frame that is not finite or of another size, or another number of frames.
+    `keep` is given every frame with its index and recording, `advance` is called for each. Raises ValueError: a frame
+    that is not finite or of another size, or another number of frames.
     """
     restorer = method.ready()
     sequences: list[dict[str, Any]] = []
@@ -289,8 +278,8 @@ def score(
                 keep(frame, index, subject)
             advance()
         if num_frames != total:
-            came = "more" if num_frames > total else str(num_frames)
-            raise ValueError(f"{method.name}: {subject.name}: {came} frames came out; allowed: {total}")
+            came = "more frames" if num_frames > total else amount(num_frames, "frame")
+            raise ValueError(f"{method.name}: {subject.name}: {came} came out; allowed: {total}")
         peak_bytes, of_sequence = runtime.peak_memory_bytes(restorer.device), dict[str, float]()
         if whole:
             frames, of_sequence = _scored(whole, 0, subject, measure)

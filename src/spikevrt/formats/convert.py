@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikevrt.atomic import complete_or_absent, refuse_existing_file
+from spikevrt.atomic import complete_or_absent, refuse_existing_file, refuse_own_input
 from spikevrt.recording.arrays import load_h5py
 from spikevrt.recording.sidecar import (
     KEY_AXES,
@@ -99,6 +99,7 @@ def write_stream(
     if format.kind == "sps100":
         check_sps100_size(*size)
     refuse_existing_file(path, overwrite=overwrite, other="name")
+    refuse_own_input(path, stream.files)
     refuse_named_by_recording(path)
     known = _complete(replace(format, width=size[0], height=size[1], rows=ROWS[format.is_bottom_up]))
     num_ticks = stop_tick - start_tick

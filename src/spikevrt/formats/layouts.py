@@ -64,9 +64,7 @@ def layout_recordings(root: str | Path, options: LayoutOptions = NO_OPTIONS) -> 
     """Every clip of a dataset folder by the split that it came with ("val" is what most call test).
 
     A frame that lacks a file, or whose spike file has another size than it should, is in its recording's `dropped`.
-
-    Raises:
-        ValueError: no known layout, an option that it cannot obey, or a clip of which no frame can be used.
+    Raises ValueError: no known layout, an option that it cannot obey, or a clip of which no frame can be used.
     """
     root = Path(root)
     layout = find_layout(root, options)
@@ -123,11 +121,8 @@ def _opened(path: Path, options: LayoutOptions, *, keep_outside: bool = False) -
 
 
 def open_clip(root: Path, name: str | None = None, options: LayoutOptions = NO_OPTIONS) -> Recording:
-    """A clip of a dataset folder, by its name; without one, the only clip.
-
-    Raises:
-        ValueError: as `open_recordings`; or several clips and no name, or no clip of that name.
-    """
+    """A clip of a dataset folder, by its name; without one, the only clip. Raises ValueError: as `open_recordings`; or
+    several clips and no name, or no clip of that name."""
     clips = {clip.name: clip for clip in open_recordings([root], options)}
     if name is None and len(clips) == 1:
         return next(iter(clips.values()))

@@ -10,14 +10,15 @@ from __future__ import annotations
 import heapq
 import io
 import math
+import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikevrt.atomic import complete_or_absent
+from spikevrt.atomic import complete_or_absent, named
 from spikevrt.mux.encode import MAX_TIMESCALE, VideoTags, rate, tags_of, write_segment
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.video import VideoFormat, check_container, main_video, open_media, probe_video
@@ -64,15 +65,15 @@ def join_segments(
         raise ValueError(f"{out}: no segments to join")
     from av.error import FFmpegError
 
-    paths = [Path(segment) for segment in segments]
+    paths, shown = [Path(segment) for segment in segments], named(out)
     with complete_or_absent(out) as partial:
         try:
-            return _join(paths, out, partial, rate(fps), format, tags, source, COPIED_TYPES)
+            return _join(paths, shown, partial, rate(fps), format, tags, source, COPIED_TYPES)
         except FFmpegError as error:
             if source is None or not isinstance(error, ValueError):  # the others are the system's: a full disk
                 raise
-            why = f"{out.name}: sound and subtitles are not carried over: they cannot be written ({error.strerror})"
-        return why, *_join(paths, out, partial, rate(fps), format, tags, source, ())
+            why = f"{shown.name}: sound and subtitles are not carried over: they cannot be written ({error.strerror})"
+        return why, *_join(paths, shown, partial, rate(fps), format, tags, source, ())
 
 
 def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: float, crf: int = 16) -> None:
@@ -337,13 +338,26 @@ class VideoPieces:
 def video_pieces(folder: Path, format: VideoFormat, recording: Recording, fps_factor: int) -> VideoPieces:
     """The video of a restored recording, in pieces in `folder`, which is made.
 
-    The times of the frames are those of the recording's own video; else they are evenly spread.
+    The times of the frames are those of the recording's own video; of images those at which they were exposed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(recording.blur, Path):
         info = probe_video(recording.blur)
         pts, time_base, tags = [info.pts[one.frame_idx] for one in recording.exposures], info.time_base, tags_of(info)
     else:
-        pts, time_base, tags = list(range(recording.num_frames)), 1 / rate(recording.fps), VideoTags()
+        (pts, time_base), tags = image_times(recording), VideoTags()
     fps = recording.fps * fps_factor
     return VideoPieces(folder, format, tags, pts, time_base / fps_factor, fps, fps_factor)
+
+
+def image_times(recording: Recording) -> tuple[list[int], Fraction]:
+    """When each frame is shown, from 0, and the unit in seconds: whole frames of the recording's rate where the
+    exposures are as evenly spaced as whole ticks can be (a missing frame leaves its time free), else ticks, of which
+    the median step lasts a frame."""
+    first, last = recording.exposures[0], recording.exposures[-1]
+    numbers = [one.frame_idx - first.frame_idx for one in recording.exposures]
+    ticks = [round((one.t0_s - first.t0_s) * recording.tick_rate_hz) for one in recording.exposures]
+    period = Fraction(ticks[-1], max(1, last.frame_idx - first.frame_idx))
+    if all(abs(at - number * period) <= 2 for at, number in zip(ticks, numbers, strict=True)):
+        return numbers, 1 / rate(recording.fps)
+    return ticks, 1 / (rate(recording.fps) * statistics.median_high(b - a for a, b in pairwise(ticks)))

@@ -109,10 +109,8 @@ def placed(alignment: Alignment, folder: Path) -> Alignment:
 def write_alignment(root: Path, alignment: Alignment | None) -> None:
     """Put an alignment into root/recording.json, or take it out (None); all other values stay as they are.
 
-    The displacement's file, if there is one, must already lie beside it.
-
-    Raises:
-        FileNotFoundError, ValueError: no recording there.
+    The displacement's file, if there is one, must already lie beside it. Raises FileNotFoundError, ValueError: no
+    recording there.
     """
     sidecar = Path(root) / SIDECAR
     values = load_json(sidecar, FORMAT, VERSION)
@@ -309,11 +307,7 @@ CHANNELS_AT_ONCE = 4  # what lies between stays in a core's cache
 def read_at(values: Float[Tensor, "... C h w"], positions: Float[Tensor, "*n 2"]) -> Float[Tensor, " ..."]:
     """The values (..., C, *n) at `positions`, each (x, y) in pixels with pixel centres at +0.5: between four pixels a
     weighted mean, beyond the outermost centres the nearest pixel of the border. Positions at centres return the pixel
-    itself, bit for bit.
-
-    Raises:
-        ValueError: a position is not a number.
-    """
+    itself, bit for bit. Raises ValueError: a position is not a number."""
     assert values.ndim >= 3 and values.is_floating_point() and positions.shape[-1] == 2, (
         values.dtype,
         tuple(values.shape),

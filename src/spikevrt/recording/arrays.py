@@ -226,12 +226,9 @@ def npz_keys(path: Path) -> list[str]:
 
 
 def open_npz(path: Path, key: str) -> MappedArray | InflatedArray:
-    """One array of an .npz file: mapped where it is stored as it is, else unpacked at the first read.
-
-    Raises:
-        ValueError: a damaged or encrypted archive, one that declares more than it can hold, or other than three axes of
-            uint8 or bool.
-    """
+    """One array of an .npz file: mapped where it is stored as it is, else unpacked at the first read. Raises
+    ValueError: a damaged or encrypted archive, one that declares more than it can hold, or other than three axes of
+    uint8 or bool."""
     with _one_line(path, _DAMAGED_ZIP), zipfile.ZipFile(path) as archive:
         info = _member(archive, f"{key}.npy")
         with archive.open(info) as file:
@@ -283,12 +280,8 @@ def h5_keys(path: Path) -> list[str]:
 
 
 def open_h5(path: Path, key: str) -> H5Array:
-    """One dataset of an HDF5 file.
-
-    Raises:
-        ValueError: no such dataset, other than three axes of uint8 or bool, data in other files (external, virtual, or
-            behind links), or fewer bytes in the file than the shape declares.
-    """
+    """One dataset of an HDF5 file. Raises ValueError: no such dataset, other than three axes of uint8 or bool, data in
+    other files (external, virtual, or behind links), or fewer bytes in the file than the shape declares."""
     h5py = load_h5py(path)
     with _one_line(path, _DAMAGED_H5), _open_h5(path) as file:
         parts = [part for part in key.split("/") if part]

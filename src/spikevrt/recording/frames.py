@@ -145,10 +145,8 @@ def check_size(path: Path, size: tuple[int, int], expected: tuple[int, int]) -> 
 
 def write_pixels(path: Path, image: Shaped[np.ndarray, "H W 3"]) -> None:
     """Write an image at its own depth (`DEPTHS`) under its final name only when it is complete; float without loss.
-
-    Raises:
-        ValueError: a suffix or depth that is not written, or a package that is not installed (extras `exr`, `tiff`).
-    """
+    Raises ValueError: a suffix or depth that is not written, or a package that is not installed (extras `exr`,
+    `tiff`)."""
     path = Path(path)
     suffix, depth = path.suffix.lower(), str(image.dtype)
     if suffix not in DEPTHS:
@@ -168,11 +166,8 @@ def write_pixels(path: Path, image: Shaped[np.ndarray, "H W 3"]) -> None:
 
 
 def write_image(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
-    """Write a PNG or JPEG (quality 95) under its final name only when it is complete.
-
-    Raises:
-        ValueError: the suffix is neither .png nor .jpg/.jpeg.
-    """
+    """Write a PNG or JPEG (quality 95) under its final name only when it is complete. Raises ValueError: the suffix is
+    neither .png nor .jpg/.jpeg."""
     from PIL import Image
 
     path = Path(path)
@@ -200,11 +195,8 @@ def to_float(images: Shaped[np.ndarray, "... H W 3"]) -> Float[Tensor, "... 3 H 
 
 
 def to_uint8(frames: Float[Tensor, "... 3 H W"]) -> UInt8[np.ndarray, "... H W 3"]:
-    """Float frames to uint8 images: clamp to [0, 1], times 255, round to nearest.
-
-    Raises:
-        ValueError: a value is NaN or infinite; it is never replaced by a colour.
-    """
+    """Float frames to uint8 images: clamp to [0, 1], times 255, round to nearest. Raises ValueError: a value is NaN or
+    infinite; it is never replaced by a colour."""
     levels = (_finite(frames).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
     return levels.movedim(-3, -1).contiguous().numpy()
 

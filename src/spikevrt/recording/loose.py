@@ -6,6 +6,7 @@ Nothing is copied: what the files do not tell, the caller states (`timing`), and
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
@@ -16,16 +17,19 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from spikevrt.atomic import complete_or_absent, refuse_existing
+from spikevrt.atomic import complete_or_absent, refuse_existing, refuse_own_input
+from spikevrt.recording.arrays import ArrayStream
 from spikevrt.recording.frames import check_size, image_size, list_images
 from spikevrt.recording.recording import Recording, with_readout
 from spikevrt.recording.sidecar import (
+    AXES,
     BLUR_FOLDER,
     NOTHING_STATED,
     ROWS,
     SHARP_FOLDER,
     SIDECAR,
     TICK_RATE_HZ,
+    WITH_AXES,
     Exposure,
     Stated,
     StreamFormat,
@@ -41,6 +45,7 @@ from spikevrt.recording.timing import (
     expose,
     frame_numbers,
     image_times,
+    named_stream,
     rational,
     read_time,
     video_times,
@@ -65,7 +70,24 @@ def open_beside(frames: Path, spikes: Path, stated: Stated = NOTHING_STATED) -> 
     elif rate_hz is not None and rate_hz != stated.tick_rate_hz:
         told = f"{stated.tick_rate_hz:g}, but beside {spikes} stands {rate_hz:g}"
         raise ValueError(f"tick_rate_hz: {told}; allowed: the same, or delete the one that is wrong")
-    return loose_recording(frames, open_stream(spikes, form), stated)
+    stream = open_stream(spikes, form)
+    try:
+        return loose_recording(frames, stream, stated)
+    except ValueError as error:
+        raise ValueError(f"{error}{_other_axes(frames, stream, stated)}") from None
+
+
+def _other_axes(frames: Path, stream: SpikeStream, stated: Stated) -> str:
+    """The other order of an array's axes, where the times fit it, and the frames' shape fits it better."""
+    if not isinstance(stream, ArrayStream) or kind_of(stream.files[0].suffix) not in WITH_AXES:
+        return ""
+    other = replace(stream, axes=AXES[1 - AXES.index(stream.axes)])
+    with contextlib.suppress(ValueError):
+        shape = loose_recording(frames, other, stated)
+        off = [abs(one.width / one.height - shape.width / shape.height) for one in (other, stream)]
+        size = f"{other.num_ticks} ticks of {other.width}x{other.height}"
+        return f"; or `spike_axes` {other.axes}, which makes it {size}" if off[0] < off[1] else ""
+    return ""
 
 
 def stream_format(spikes: Path, stated: Stated) -> tuple[StreamFormat | None, float | None]:
@@ -73,7 +95,7 @@ def stream_format(spikes: Path, stated: Stated) -> tuple[StreamFormat | None, fl
     is told there. Raises as `find_format`."""
     given = [name for name in FORMAT_FIELDS if getattr(stated, name) not in (None, False)]
     if not given:
-        return None, find_format(spikes).tick_rate_hz
+        return None, find_format(spikes, prefix="spike_").tick_rate_hz
     kind, width, height = stated.spike_kind or kind_of(spikes.suffix), stated.spike_width, stated.spike_height
     if kind in ("packed", "bytes") and (width is None or height is None):
         raise UnknownGeometry(f"{given[0]}: only with both spike_width and spike_height")
@@ -119,9 +141,9 @@ def loose_recording(frames: Path, spikes: SpikeStream | None, stated: Stated = N
         provenance={"frames": str(frames), "spikes": None if spikes is None else [str(p) for p in spikes.files]},
     )
     if spikes is None:
-        exposures = _without_ticks(len(images), stated, info)
+        exposures, notes = _without_ticks(images, stated, info)
         fps = recording.fps if stated.fps is None or info is not None else float(stated.fps)
-        return replace(recording, exposures=exposures, fps=fps)
+        return replace(recording, exposures=exposures, fps=fps, notes=notes)
     if not 0 < recording.tick_rate_hz < math.inf:
         raise ValueError(f"tick_rate_hz: {recording.tick_rate_hz}; allowed: above 0")
     if not 0 <= (stated.first_tick or 0) < spikes.num_ticks:
@@ -136,7 +158,8 @@ def loose_recording(frames: Path, spikes: SpikeStream | None, stated: Stated = N
             raise ValueError(
                 f"readout: {stated.readout}; allowed: less than the {spikes.num_ticks} ticks of the stream"
             )
-    exposures, notes = expose(times, stated, rate_hz, spikes.num_ticks - delay, str(spikes.files[0]))
+    name = named_stream(spikes.files[0], spikes.num_ticks, delay)
+    exposures, notes = expose(times, stated, rate_hz, spikes.num_ticks - delay, name)
     if stated.tick_rate_hz is None:
         notes["tick rate"] = f"{TICK_RATE_HZ:g} read-outs a second are assumed; `tick_rate_hz` states another"
     fps = recording.fps
@@ -167,15 +190,18 @@ def _times(
     return image_times(images, rate_hz, stated, num_ticks)
 
 
-def _without_ticks(num_images: int, stated: Stated, info: VideoInfo | None) -> tuple[Exposure, ...]:
-    """Exposures of frames alone: evenly spaced, or as the timestamps say; each lasts until the next."""
+def _without_ticks(
+    images: list[Path], stated: Stated, info: VideoInfo | None
+) -> tuple[tuple[Exposure, ...], dict[str, str]]:
+    """Exposures of frames alone, and what there is to say: evenly spaced by their numbers, or as the timestamps say;
+    each lasts until the next."""
     if info is None or not info.is_variable:
         fps = info.fps if info is not None else float(stated.fps or ASSUMED_FPS)
-        num_frames = num_images if info is None else info.num_frames
-        return tuple(Exposure(i, 0, 0, i / fps, (i + 1) / fps) for i in range(num_frames))
+        numbers, notes = frame_numbers(images) if info is None else (range(info.num_frames), {})
+        return tuple(Exposure(i, 0, 0, i / fps, (i + 1) / fps) for i in numbers), notes
     starts_s = [time_s - info.times_s[0] for time_s in info.times_s]
     starts_s.append(2 * starts_s[-1] - starts_s[-2])
-    return tuple(Exposure(i, 0, 0, t0_s, t1_s) for i, (t0_s, t1_s) in enumerate(itertools.pairwise(starts_s)))
+    return tuple(Exposure(i, 0, 0, t0_s, t1_s) for i, (t0_s, t1_s) in enumerate(itertools.pairwise(starts_s))), {}
 
 
 def with_sharp(recording: Recording, folder: Path) -> Recording:
@@ -186,7 +212,7 @@ def with_sharp(recording: Recording, folder: Path) -> Recording:
     """
     images = list_images(folder)
     if len(images) != recording.num_frames:
-        raise ValueError(f"sharp: {folder} holds {len(images)} images; allowed: {recording.num_frames}, one a frame")
+        raise ValueError(f"sharp: images in {folder}: {len(images)}; allowed: {recording.num_frames}, one a frame")
     for image in images:
         check_size(image, image_size(image), (recording.height, recording.width))
     return replace(recording, sharp=tuple(images))
@@ -211,6 +237,7 @@ def keep_recording(
         ValueError: no spikes, or spikes in several files.
     """
     refuse_existing(out, marker=SIDECAR, overwrite=overwrite)
+    refuse_own_input(out, recording.files)
     if recording.spikes is None or len(recording.spikes.files) != 1:
         raise ValueError(f"{recording.root}: a recording needs spikes, in one file")
     images = () if isinstance(recording.blur, Path) else recording.blur

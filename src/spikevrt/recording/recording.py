@@ -44,7 +44,7 @@ from spikevrt.recording.spike_formats import find_format, open_stream
 from spikevrt.recording.stored import StoredRecording
 from spikevrt.recording.stream import RolledStream, SpikeStream
 from spikevrt.recording.video import VIDEO_SUFFIXES, VideoReader
-from spikevrt.typed import convert, load_json, naming
+from spikevrt.typed import amount, convert, load_json, naming
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, UInt, UInt8
@@ -95,6 +95,12 @@ class Recording:
         return 0 if self.spikes is None else self.spikes.num_ticks
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """What is read: frames, sharp ones and spikes; of images the first stands for their folder."""
+        blur = (self.blur,) if isinstance(self.blur, Path) else self.blur[:1]
+        return (*blur, *self.sharp[:1], *(self.spikes.files if self.spikes is not None else ()))
+
+    @property
     def readout_ticks(self) -> int:
         """Of a rolling shutter, from the start of the first row to that of the last; 0: all rows at once."""
         return self.spikes.readout_ticks if isinstance(self.spikes, RolledStream) else 0
@@ -111,6 +117,10 @@ class Recording:
             blur=self.blur if isinstance(self.blur, Path) else tuple(self.blur[index] for index in indices),
             sharp=tuple(self.sharp[index] for index in indices) if self.sharp else (),
         )
+
+    def noting(self, **notes: str) -> Recording:
+        """The recording with these notes, by their subjects."""
+        return dataclasses.replace(self, notes={**self.notes, **notes})
 
     def inside_stream(self) -> Recording:
         """The recording of those frames alone whose exposures lie inside the stream; the others are in `dropped`.
@@ -265,7 +275,7 @@ def open_recording(path: Path, *, apply_alignment: bool = True, keep_outside: bo
         check_bad_pixels(found.bad_pixels, stream.height, stream.width)
         alignment = placed(read.alignment, root) if read.alignment is not None else None
     if len(exposures) != frames.count:
-        raise ValueError(f"{sidecar}: {frames.count} frames, but {len(exposures)} exposures")
+        raise ValueError(f"{sidecar}: {amount(frames.count, 'frame')}, but {amount(len(exposures), 'exposure')}")
     size = (frames.height, frames.width)
     blur: tuple[Path, ...] | Path
     if frames.file is None:
@@ -374,7 +384,7 @@ def recordings_in(folder: Path) -> list[Path]:
 def _checked_images(folder: Path, num_frames: int, size: tuple[int, int]) -> tuple[Path, ...]:
     images = list_images(folder)
     if len(images) != num_frames:
-        raise ValueError(f"{folder}: {len(images)} images for {num_frames} exposures")
+        raise ValueError(f"{folder}: {amount(len(images), 'image')} for {amount(num_frames, 'exposure')}")
     for image in images:
         check_size(image, image_size(image), size)
     return tuple(images)

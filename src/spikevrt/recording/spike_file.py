@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 import numpy as np
 
 from spikevrt.atomic import complete_or_absent
+from spikevrt.typed import amount
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, UInt, UInt8
@@ -60,11 +61,8 @@ class SpikeGeometry:
 
 
 def pack(spikes: UInt8[np.ndarray, "T H W"] | Bool[np.ndarray, "T H W"], geometry: SpikeGeometry) -> bytes:
-    """Upright 0/1 spikes to the bytes on disk.
-
-    Raises:
-        ValueError: the spikes have another size than the geometry, or values other than 0 and 1.
-    """
+    """Upright 0/1 spikes to the bytes on disk. Raises ValueError: the spikes have another size than the geometry, or
+    values other than 0 and 1."""
     if spikes.ndim != 3 or spikes.shape[1:] != (geometry.height, geometry.width):
         raise ValueError(f"spikes: shape {tuple(spikes.shape)}; allowed: (ticks, {geometry.height}, {geometry.width})")
     if spikes.dtype not in (np.uint8, np.bool_) or (spikes.size and spikes.max() > 1):
@@ -79,12 +77,9 @@ def pack(spikes: UInt8[np.ndarray, "T H W"] | Bool[np.ndarray, "T H W"], geometr
 
 def unpack(data: UInt8[np.ndarray, " N"] | bytes, geometry: SpikeGeometry) -> UInt8[np.ndarray, "T H W"]:
     """The bytes on disk to upright spikes, uint8 0 or 1. Rows of whole bytes are put in order before they are unpacked.
-
-    Raises:
-        ValueError: the bytes are no whole number of ticks.
-    """
+    Raises ValueError: the bytes are no whole number of ticks."""
     flat = np.frombuffer(data, dtype=np.uint8)
-    num_ticks = _whole_ticks("spikes", flat.size, geometry)
+    num_ticks = whole_ticks("spikes", flat.size, geometry, geometry.bytes_per_tick)
     height, width = geometry.height, geometry.width
     if width % 8 == 0 and geometry.row_bits % 8 == 0:
         rows = flat.reshape(num_ticks, height, geometry.row_bits // 8)[:, :, : width // 8]
@@ -210,7 +205,7 @@ def count_ticks(path: Path, geometry: SpikeGeometry) -> int:
     num_bytes = path.stat().st_size
     if num_bytes == 0:
         raise ValueError(f"{path}: an empty spike file")
-    return _whole_ticks(str(path), num_bytes, geometry)
+    return whole_ticks(str(path), num_bytes, geometry, geometry.bytes_per_tick)
 
 
 def read_spikes(
@@ -300,11 +295,11 @@ def sha256_files(paths: Iterable[Path], tell: Callable[[int], None] | None = Non
     return digest.hexdigest()
 
 
-def _whole_ticks(name: str, num_bytes: int, geometry: SpikeGeometry) -> int:
-    num_ticks, remainder = divmod(num_bytes, geometry.bytes_per_tick)
+def whole_ticks(name: str, num_bytes: int, geometry: SpikeGeometry, tick_bytes: int) -> int:
+    """How many ticks these bytes are. Raises ValueError where the last one is not whole, with what keeps the others."""
+    num_ticks, remainder = divmod(num_bytes, tick_bytes)
     if remainder:
-        raise ValueError(
-            f"{name}: {num_bytes} bytes are no whole number of ticks of {geometry} "
-            f"({geometry.bytes_per_tick} bytes each): {remainder} bytes remain"
-        )
+        told = f"{num_bytes} bytes are no whole number of ticks of {geometry} ({tick_bytes} bytes each)"
+        kept = f"; if it was cut short, head -c {num_bytes - remainder} keeps its {amount(num_ticks, 'whole tick')}"
+        raise ValueError(f"{name}: {told}: {amount(remainder, 'byte')} too many{kept if num_ticks else ''}")
     return num_ticks

@@ -47,7 +47,7 @@ from spikevrt.recording.sidecar import (
     read_spikecv_config,
     write_json,
 )
-from spikevrt.recording.spike_file import SpikeGeometry
+from spikevrt.recording.spike_file import SpikeGeometry, whole_ticks
 from spikevrt.recording.stream import (
     PackedStream,
     SpikeStream,
@@ -136,8 +136,9 @@ def stream_sidecar_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def find_format(path: Path) -> Found:
-    """What is known of a spike file, from its sidecar, its recording.json, SpikeCV's config.yaml or itself.
+def find_format(path: Path, prefix: str = "") -> Found:
+    """What is known of a spike file, from its sidecar, its recording.json, SpikeCV's config.yaml or itself. `prefix`:
+    of the names by which the caller states width and height.
 
     Raises:
         FileNotFoundError: no such file.
@@ -150,8 +151,8 @@ def find_format(path: Path) -> Found:
     tellers = _tellers(path)
     if not tellers:
         raise UnknownGeometry(
-            f"{path}: a spike file without a header does not tell its geometry; state `width` and `height`, or see "
-            f"what fits with: spikevrt inspect {path}"
+            f"{path}: a spike file without a header does not tell its geometry; state `{prefix}width` and "
+            f"`{prefix}height`, or see what fits with: spikevrt inspect {path}"
         )
     for other in tellers[1:]:
         _refuse_contradiction(path, _said(tellers[0]), tellers[0].source, _said(other), other.source)
@@ -297,12 +298,10 @@ def _open(path: Path, format: StreamFormat) -> SpikeStream:
 
 
 def _raw_bytes(path: Path, geometry: SpikeGeometry, tick: int) -> MappedArray:
-    num_bytes = path.stat().st_size
-    if num_bytes == 0 or num_bytes % tick:
-        raise ValueError(
-            f"{path}: {num_bytes} bytes are no whole number of ticks of {geometry} ({tick} bytes each, one a pixel)"
-        )
-    return MappedArray(path, (num_bytes // tick, geometry.height, geometry.width))
+    num_ticks = whole_ticks(str(path), path.stat().st_size, geometry, tick)
+    if num_ticks == 0:
+        raise ValueError(f"{path}: an empty spike file")
+    return MappedArray(path, (num_ticks, geometry.height, geometry.width))
 
 
 def _known_key(path: Path, format: StreamFormat) -> str:

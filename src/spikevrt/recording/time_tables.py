@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from spikevrt.recording.timing import UNITS_S, FrameTimes, median_step
-from spikevrt.typed import naming
+from spikevrt.typed import amount, naming
 
 MAX_TABLE_BYTES = 1 << 26
 TABLE_WORDS = (
@@ -51,7 +51,8 @@ def table_times(path: Path, numbers: Sequence[int], rate_hz: Fraction) -> FrameT
         told[number] = opened, length
     has_numbers = "frame" in header
     if not has_numbers and len(told) != len(numbers):
-        raise ValueError(f"{path}: {len(told)} rows for {len(numbers)} frames; allowed: a row each, or a column frame")
+        lines, frames = amount(len(told), "row"), amount(len(numbers), "frame")
+        raise ValueError(f"{path}: {lines} for {frames}; allowed: a row each, or a column frame")
     if has_numbers and (absent := [number for number in numbers if number not in told]):
         raise ValueError(f"{path}: no row for frame {absent[0]}; allowed: a row for each frame")
     chosen = [told[number if has_numbers else at] for at, number in enumerate(numbers)]
@@ -121,9 +122,9 @@ def trigger_times(path: Path, numbers: Sequence[int], stream_ticks: int) -> Fram
     else:
         starts, stops = values, []
     if len(starts) != numbers[-1] + 1:
-        what = "pulses" if is_channel else "ticks"
+        what, frames = "pulses" if is_channel else "ticks", amount(numbers[-1] + 1, "frame")
         channel = f"; or a channel of {stream_ticks} values of 0 and 1"
-        raise ValueError(f"{path}: {len(starts)} {what} for {numbers[-1] + 1} frames; allowed: one each{channel}")
+        raise ValueError(f"{path}: {len(starts)} {what} for {frames}; allowed: one each{channel}")
     if any(after <= before for before, after in itertools.pairwise(starts)):
         raise ValueError(f"{path}: ticks that do not rise; allowed: rising ones")
     chosen = tuple(Fraction(starts[number]) for number in numbers)

@@ -58,11 +58,8 @@ def rational(value: float | Fraction) -> Fraction:
 
 
 def read_time(name: str, text: str, rate_hz: Fraction, period: Fraction | None) -> Fraction:
-    """Ticks of a time such as "6.4ms", "1/125s", "180deg" (of the period from frame to frame) or "128ticks".
-
-    Raises:
-        ValueError: another text, a time that is not above 0, or a share of a period that nobody knows.
-    """
+    """Ticks of a time such as "6.4ms", "1/125s", "180deg" (of the period from frame to frame) or "128ticks". Raises
+    ValueError: another text, a time that is not above 0, or a share of a period that nobody knows."""
     match = re.fullmatch(r"\s*([0-9.]+(?:/[0-9.]+)?)\s*([a-zµ°%]*)\s*", text.lower())
     try:
         number = Fraction(0) if match is None else _quotient(match[1])
@@ -88,11 +85,8 @@ def _quotient(text: str) -> Fraction:
 
 
 def video_times(path: Path, info: VideoInfo, rate_hz: Fraction, stated: Stated) -> FrameTimes:
-    """By the timestamps of a video, or by counting; a stated period or rate must be that of the timestamps.
-
-    Raises:
-        ValueError: a period or rate that the timestamps contradict; counting without either.
-    """
+    """By the timestamps of a video, or by counting; a stated period or rate must be that of the timestamps. Raises
+    ValueError: a period or rate that the timestamps contradict; counting without either."""
     numbers = tuple(range(info.num_frames))
     stated_period = _stated_period(stated, rate_hz)
     if stated.by_counting:
@@ -164,10 +158,8 @@ def expose(
 ) -> tuple[tuple[Exposure, ...], dict[str, str]]:
     """The exposures, each of whole ticks, and what was assumed or is worth knowing, by what it is about.
 
-    Exposures that the stream does not cover are among them, as long as they are the fewer.
-
-    Raises:
-        ValueError: times that contradict each other, the stream or what is stated.
+    Exposures that the stream does not cover are among them, as long as they are the fewer. Raises ValueError: times
+    that contradict each other, the stream or what is stated.
     """
     notes = dict(times.notes)
     first = stated.first_tick or 0
@@ -229,31 +221,36 @@ def _lengths(times: FrameTimes, stated: Stated, rate_hz: Fraction, most: int, no
         ticks = most  # a shutter that never closes, and starts that are rounded
     if not 1 <= ticks <= most:
         told = "" if stated.exposure is None else f" ({ticks} ticks)"
-        why = f"1 to {most} ticks, the shortest time between frames" if num > 1 else f"1 to {most} ticks"
-        raise ValueError(f"{name}: {getattr(stated, name)}{told}; allowed: {why}")
+        why = f"; the frames are at least {most} ticks apart" if num > 1 else ""
+        if "period" in times.notes:
+            why = f"; images without `fps`: the stream split equally gives {most} ticks from frame to frame"
+        raise ValueError(f"{name}: {getattr(stated, name)}{told}; allowed: 1 to {most} ticks{why}")
     return [ticks] * num
 
 
-def stream_note(exposures: Sequence[Exposure], rate_hz: float, stream_ticks: int, name: str) -> str | None:
-    """What the stream does not cover of the frames, or has besides; None: nothing to speak of.
+def named_stream(path: Path, num_ticks: int, readout_ticks: int) -> str:
+    """A spike file as `stream_note` names it: what a rolling shutter takes of its ticks is not missing in the file."""
+    return f"{path}, without {readout_ticks} of {num_ticks} ticks for `readout`," if readout_ticks else str(path)
 
-    Raises:
-        ValueError: most frames lie outside.
-    """
+
+def stream_note(exposures: Sequence[Exposure], rate_hz: float, stream_ticks: int, name: str) -> str | None:
+    """What the stream does not cover of the frames, or has besides; None: nothing to speak of. Raises ValueError: most
+    frames lie outside."""
     first, last = exposures[0], exposures[-1]
     outside = [one.frame_idx for one in exposures if not one.is_inside(stream_ticks)]
+    lie = f"{len(outside)} of {len(exposures)} frames {'lies' if len(outside) == 1 else 'lie'} outside"
     told = (
         f"{name} has {stream_ticks} ticks ({stream_ticks / rate_hz:.4g} s at {rate_hz:g} a second), the frames lie at "
         f"ticks {first.start_tick} to {last.stop_tick} ({(last.stop_tick - first.start_tick) / rate_hz:.4g} s)"
     )
     if len(outside) > MOST_OUTSIDE * len(exposures):
         raise ValueError(
-            f"{told}: {len(outside)} of {len(exposures)} frames lie outside; allowed: the times of the same footage "
+            f"{told}: {lie}; allowed: the times of the same footage "
             "(`tick_rate_hz`, `first_tick`; or `fps` with `by_counting`, where a video plays slower than it was filmed)"
         )
     step = exposures[1].start_tick - first.start_tick if len(exposures) > 1 else first.num_ticks
     if outside:
-        return f"{told}: {len(outside)} of {len(exposures)} frames lie outside and have no spikes"
+        return f"{told}: {lie}, without spikes"
     if stream_ticks - last.stop_tick > step:
         return f"{told}: {stream_ticks - last.stop_tick} ticks behind the last frame are not used"
     return None

@@ -39,10 +39,7 @@ MAX_CRF = {"h264": 51, "hevc": 51, "av1": 63}
 @dataclass(frozen=True)
 class VideoFormat:
     """How video is encoded. `crf` (quality, lower is better) is of lossy video; ffv1 is lossless whatever is said.
-
-    Raises:
-        ValueError: a value or a combination that no encoder here has, with what is allowed.
-    """
+    Raises ValueError: a value or a combination that no encoder here has, with what is allowed."""
 
     codec: Annotated[str, "of video: h264, hevc, av1, or ffv1, which needs .mkv"] = "h264"
     lossless: Annotated[bool, "video whose pixels are those restored"] = False
@@ -226,7 +223,7 @@ class VideoReader:
             while self._next <= index:
                 frame = next(self._frames, None)
                 if frame is None:
-                    raise ValueError(f"{self.path}: frame {index} asked for; the video ends after {self._next} frames")
+                    raise ValueError(f"{self.path}: frame {index} asked for; the last is {self._next - 1}")
                 self._kept[self._next] = frame
                 self._next += 1
                 while len(self._kept) > KEPT_FRAMES:

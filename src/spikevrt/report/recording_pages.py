@@ -22,6 +22,7 @@ from spikevrt.recording.frames import read_image, to_float
 from spikevrt.recording.recording import Recording
 from spikevrt.report import data_of, data_uri, render
 from spikevrt.report.charts import HEIGHT_PT, Chart, colour_of, new_figure, svg
+from spikevrt.typed import amount
 
 MARKED = {"dead": (66, 165, 245), "hot": (255, 167, 38), "stuck": (239, 83, 80)}
 PICTURE_PX = 480
@@ -91,7 +92,7 @@ def network_of(summary: dict[str, Any]) -> str:
 
 def restored_words(summary: dict[str, Any]) -> str:
     """One sentence: how many frames, by which weights and network, how long it took, what is missing."""
-    frames = "1 frame" if summary["num_frames"] == 1 else f"{summary['num_frames']} frames"
+    frames = amount(summary["num_frames"], "frame")
     alone = f", {len(summary['without_spikes'])} without spikes" if summary["without_spikes"] else ""
     dropped = f", {len(summary['dropped'])} left out" if summary["dropped"] else ""
     by = f"{network_of(summary)} ({summary['network']})"
@@ -131,9 +132,9 @@ def _health_summary(recording: Recording, report: HealthReport) -> str:
     found = report.evidence.scan
     frames = ", ".join(map(str, report.evidence.pairs.frames))
     return (
-        f"{recording.num_frames} frames of {recording.width} x {recording.height}, {recording.spikes.width} x "
-        f"{recording.spikes.height} spikes at {recording.tick_rate_hz:g} Hz. Looked at {found.num_ticks} of "
-        f"{recording.num_ticks} ticks and at frames {frames}. In all: {report.verdict}."
+        f"{amount(recording.num_frames, 'frame')} of {recording.width} x {recording.height}, "
+        f"{recording.spikes.width} x {recording.spikes.height} spikes at {recording.tick_rate_hz:g} Hz. "
+        f"Looked at {found.num_ticks} of {recording.num_ticks} ticks and at frames {frames}. In all: {report.verdict}."
     )
 
 

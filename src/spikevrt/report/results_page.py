@@ -36,7 +36,7 @@ from spikevrt.recording.recording import Recording
 from spikevrt.report import render
 from spikevrt.report.charts import Chart, Curve, dot_chart, line_chart
 from spikevrt.report.crops import gallery
-from spikevrt.typed import convert
+from spikevrt.typed import amount, convert
 
 if TYPE_CHECKING:
     import numpy as np
@@ -166,7 +166,7 @@ def _about(
     num_frames = sum(recording.num_frames for recording in results.recordings)
     return [
         ("best method", f"{best.name}, {metric} {shown(mean, metric)} {_unit(metric)}".rstrip()),
-        ("recordings", f"{len(results.recordings)}, with {num_frames} frames"),
+        ("recordings", f"{len(results.recordings)}, with {amount(num_frames, 'frame')}"),
         *([("benchmark", f"{benchmark[0]}, sha256 {benchmark[1]}")] if benchmark else []),
         ("data", f"sha256 {results.data_sha256}"),
     ]
@@ -355,11 +355,8 @@ def _frames_chart(results: Results, entry: ScoredRecording, metric: str) -> Char
 
 
 def write_videos(folder: Path, recordings: Sequence[Recording]) -> None:
-    """From results.json and the kept frames of the networks: one video a network and recording, and one of all.
-
-    Raises:
-        FileNotFoundError: a frame is not there.
-    """
+    """From results.json and the kept frames of the networks: one video a network and recording, and one of all. Raises
+    FileNotFoundError: a frame is not there."""
     methods = [method.name for method in read_results(folder).methods if method.is_network]
     (folder / "videos").mkdir()
     for recording in recordings:

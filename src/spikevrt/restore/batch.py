@@ -33,7 +33,7 @@ from spikevrt.restore.restorer import Gate
 from spikevrt.restore.writer import SUMMARY_FILE
 from spikevrt.runtime import pick_device
 from spikevrt.shipped import find
-from spikevrt.typed import load_mapping
+from spikevrt.typed import amount, load_mapping
 
 BATCH_FILE = "summary.json"
 Status = Literal["restored", "kept", "failed"]
@@ -126,7 +126,7 @@ def told(outcomes: Sequence[Outcome], out: Path, seconds: float) -> list[str]:
         rows.append([one.name, frames, f"{one.seconds:.1f}", one.status])
     counts = Counter(one.status for one in outcomes)
     parts = ", ".join(f"{counts[status]} {status}" for status in get_args(Status) if counts[status])
-    last = f"{len(outcomes)} recordings: {parts} -> {out} ({seconds:.1f} s)"
+    last = f"{amount(len(outcomes), 'recording')}: {parts} -> {out} ({seconds:.1f} s)"
     if failed := [one for one in outcomes if one.error is not None]:
         more = f"; and {len(failed) - 1} more in {out / BATCH_FILE}" if len(failed) > 1 else ""
         last += f"; {failed[0].name}: {failed[0].error}{more}"

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import functools
 import hashlib
+import itertools
 import json
 import shutil
 import sys
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from spikevrt import runtime
-from spikevrt.atomic import complete_or_absent, put_in_place, write_text
+from spikevrt.atomic import complete_or_absent, make_folder, put_in_place, refuse_own_input, write_text
 from spikevrt.progress import Progress, clock
 from spikevrt.recording.alignment import Alignment, alignment_values
 from spikevrt.recording.recording import Recording
@@ -33,7 +34,7 @@ from spikevrt.restore.prefetch import in_background
 from spikevrt.restore.restorer import Gate, Restoration, Restored, Restorer
 from spikevrt.restore.writer import FrameFiles, JoinedPieces, Pieces, check_out, summary_path
 from spikevrt.shipped import DEFAULT, GAIN_DB, TWIN, find
-from spikevrt.typed import load_mapping
+from spikevrt.typed import amount, load_mapping
 
 JOB_FILE, JOB_FORMAT, JOB_VERSION = "job.json", "spikevrt-restore-job", 1
 LONG_S = 20.0  # what takes longer is told before the first frames are there
@@ -75,10 +76,11 @@ def restore_recording(
     out, path = Path(out), find(weights)
     job.check(out)
     check_out(out, overwrite=job.overwrite)
+    refuse_own_input(out, recording.files)
     start_s = time.perf_counter()
     restorer = Restorer(path, options, gate=gate)
     runtime.reset_peak_memory(restorer.device)
-    for line in _dropped_lines(recording):
+    for line in _told_of_frames(recording, out):
         print(line, file=sys.stderr)
     if not restorer.reads_spikes:
         print(_frames_alone(restorer, path, recording), file=sys.stderr)
@@ -98,7 +100,7 @@ def restore_recording(
         pieces = _open_pieces(folder / "pieces", out, job, plan)
         first = pieces.num_done()
         if first:
-            print(f"spikevrt: {out}: goes on after {first} finished frames", file=sys.stderr)
+            print(f"spikevrt: {out}: goes on after {amount(first, 'finished frame')}", file=sys.stderr)
         with contextlib.ExitStack() as stack:
             expect = None
             if progress is None:
@@ -170,6 +172,7 @@ def _finish(
 def _job_folder(out: Path, begun: dict[str, Any], *, restart: bool, keep: bool) -> Iterator[Path]:
     """The folder of the job that makes `out`, this process's own; gone when the block ends well, or nothing is in it,
     or without `keep`."""
+    make_folder(out.parent)
     out = out.absolute()
     job = out.with_name(f".{out.name}.job")
     with _locked(out, job):
@@ -188,7 +191,7 @@ def _job_folder(out: Path, begun: dict[str, Any], *, restart: bool, keep: bool) 
             if not kept or not keep:
                 shutil.rmtree(job, ignore_errors=True)
                 raise
-            what = f"what is finished ({kept} files) is kept in {job}; the same command goes on from there"
+            what = f"what is finished ({amount(kept, 'file')}) is kept in {job}; the same command goes on from there"
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise OSError(f"{out}: no space is left on the device; {what}") from error
             print(f"spikevrt: {out}: {what}", file=sys.stderr)
@@ -199,7 +202,6 @@ def _job_folder(out: Path, begun: dict[str, Any], *, restart: bool, keep: bool) 
 @contextlib.contextmanager
 def _locked(out: Path, job: Path) -> Iterator[None]:
     """One process at a time. The lock goes with the process, however it ends."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     lock = job.with_name(f"{job.name}-lock")
     with open(lock, "w") as file:
         try:
@@ -246,11 +248,17 @@ def _keep_fitted(job: Path, options: RestoreOptions, plan: Restoration) -> None:
     write_text(job / "plan.json", json.dumps(values) + "\n")
 
 
-def _dropped_lines(recording: Recording) -> Iterator[str]:
+def _told_of_frames(recording: Recording, out: Path) -> Iterator[str]:
+    """Which are left out or missing."""
     if recording.dropped:
         frame_idx, why = recording.dropped[0]
         more = f", and {len(recording.dropped) - 1} more" if len(recording.dropped) > 1 else ""
         yield f"spikevrt: {recording.root}: frame {frame_idx} left out: {why}{more}"
+    numbers = [one.frame_idx for one in recording.exposures]
+    if numbers[-1] - numbers[0] >= len(numbers) and not is_video(out):
+        after = next(before for before, number in itertools.pairwise(numbers) if number > before + 1)
+        told = f"behind frame {after} a frame is missing; files are numbered on without a gap, a video keeps the times"
+        yield f"spikevrt: {recording.root}: {told}"
 
 
 def _frames_alone(restorer: Restorer, path: Path, recording: Recording) -> str:

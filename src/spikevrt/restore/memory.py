@@ -141,10 +141,8 @@ def choose(
     """The options with the largest tile that fits the budget, and the predicted peak in bytes.
 
     Tried in this order, until tiles of `LEAST_TILE_PX` (or the whole picture) fit: the clip as asked for, in each of
-    the `precisions`; then clips of 3 and of 2 frames; then the smallest tiles that there are.
-
-    Raises:
-        ValueError: nothing fits.
+    the `precisions`; then clips of 3 and of 2 frames; then the smallest tiles that there are. Raises ValueError:
+    nothing fits.
     """
     multiple = network.pad_multiple * size.ratio
     clip = min(options.clip_frames or size.num_frames, size.num_frames)
@@ -182,11 +180,8 @@ def fit_into_memory(
     network: Network, info: WeightsInfo, recording: Recording, options: RestoreOptions, memory: str | None
 ) -> tuple[RestoreOptions, int | None]:
     """`choose` for a recording, and the predicted peak; None where all surely fits into what is free, or nothing tells
-    that. `memory`: the budget of the process, as `parse_bytes` reads it.
-
-    Raises:
-        ValueError: nothing fits, or a `memory` that is none.
-    """
+    that. `memory`: the budget of the process, as `parse_bytes` reads it. Raises ValueError: nothing fits, or a `memory`
+    that is none."""
     device = runtime.pick_device(options.device)
     budget = memory_budget(memory, device)
     if budget is None:
@@ -217,11 +212,7 @@ def most_bytes(network: Network, num_frames: int, tile_px: int) -> int:
 
 def memory_budget(text: str | None, device: torch.device) -> int | None:
     """Bytes that the process may hold: as said (`parse_bytes`), else what it holds and most of what is free; None where
-    the system does not tell.
-
-    Raises:
-        ValueError: as `parse_bytes`.
-    """
+    the system does not tell. Raises ValueError: as `parse_bytes`."""
     if text is not None:
         return parse_bytes(text)
     free = runtime.free_bytes(device)
@@ -229,11 +220,7 @@ def memory_budget(text: str | None, device: torch.device) -> int | None:
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes of "6GiB", "800 MB", "6e9": powers of 1024 with an i, of 1000 without.
-
-    Raises:
-        ValueError: anything else.
-    """
+    """Bytes of "6GiB", "800 MB", "6e9": powers of 1024 with an i, of 1000 without. Raises ValueError: anything else."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?(?:e[0-9]+)?)\s*([kmg]i?b)?", text.strip().lower())
     num_bytes = 0 if match is None else round(float(match[1]) * SUFFIXES[match[2] or ""])
     if num_bytes < 1:

@@ -8,13 +8,14 @@ Dimension key: T frames, H W frame rows and columns.
 from __future__ import annotations
 
 import math
+import mimetypes
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from spikevrt.config import TRUST_CUSTOM, Device, Precision
-from spikevrt.recording.video import CONTAINERS, VideoFormat, check_container
+from spikevrt.recording.video import CONTAINERS, VIDEO_SUFFIXES, VideoFormat, check_container
 
 FRAME_KINDS = {"png": ".png", "png16": ".png", "tiff16": ".tiff", "exr": ".exr"}
 
@@ -86,7 +87,12 @@ class Output:
             if self.video:
                 raise ValueError(f"video: {out} is the video already; allowed: false, or a folder for frames")
             check_container(out, self.format)
-        elif self.video:
+            return
+        media = (mimetypes.MimeTypes().guess_type(out.name)[0] or "").startswith(("video/", "image/"))
+        if media or out.suffix.lower() in (*VIDEO_SUFFIXES, *FRAME_KINDS.values()):
+            allowed = f"a video ({', '.join(CONTAINERS)}), or a folder, in which frames are {', '.join(FRAME_KINDS)}"
+            raise ValueError(f"out: {out}, a file that cannot be written; allowed: {allowed}")
+        if self.video:
             check_container(Path("restored.mp4"), self.format)
 
 

@@ -81,9 +81,7 @@ def load_network(
     """The network of a weights file, loaded strictly, in evaluation mode, on `device`.
 
     For a CPU this also tunes the allocator of the whole process (`runtime.tune_allocator`): faster, and more memory.
-
-    Raises:
-        FileNotFoundError, ValueError: as `model.network_of_weights`.
+    Raises FileNotFoundError, ValueError: as `model.network_of_weights`.
     """
     from spikevrt.model import network_of_weights
 
@@ -176,11 +174,9 @@ class Restorer:
         """Everything that is settled before the first frame: what refuses, what is told, what fits into memory.
 
         `memory`: what the process may hold, as "6GiB"; None: what is free; tile, clip and precision are lowered until
-        they fit. `fitted`: options and predicted peak of an earlier plan, to be taken as they are.
-
-        Raises:
-            ValueError: the recording has no spikes or too few ticks for a network that needs them; the health gate
-                refuses; nothing fits into the memory; slow motion that the network or the recording cannot do.
+        they fit. `fitted`: options and predicted peak of an earlier plan, to be taken as they are. Raises ValueError:
+        the recording has no spikes or too few ticks for a network that needs them; the health gate refuses; nothing
+        fits into the memory; slow motion that the network or the recording cannot do.
         """
         if self.reads_spikes and recording.spikes is None:
             raise ValueError(NO_SPIKES.format(recording.root))
@@ -234,11 +230,9 @@ class Restoration:
         """Every sharp frame from number `first` on, in order; a frame does not depend on `first`.
 
         Where clips overlap, their results are blended; none reaches across a scene cut. Frames without usable spikes
-        are restored from the frames alone. `progress(done, most_frames)` is called with each frame,
-        `expect` with the seconds that all will take about, when the first tile is done.
-
-        Raises:
-            FileNotFoundError, ValueError: a frame or spikes that cannot be read; an input or output that is not finite.
+        are restored from the frames alone. `progress(done, most_frames)` is called with each frame, `expect` with the
+        seconds that all will take about, when the first tile is done. Raises FileNotFoundError, ValueError: a frame or
+        spikes that cannot be read; an input or output that is not finite.
         """
         restorer, options, total = self.restorer, self.options, self.most_frames
         info = restorer.info
@@ -305,11 +299,8 @@ def _stacked(clip: Collection[Tensor | None]) -> Tensor | None:
 
 def admitted(recording: Recording, options: RestoreOptions, gate: Gate | None) -> Recording:
     """The recording behind the health gate, its bad pixels marked; as it is where it has passed already, has no spikes,
-    or there is no gate. Frames outside the stream are not looked at, and stay.
-
-    Raises:
-        ValueError: the gate refuses, or no frame lies inside the stream.
-    """
+    or there is no gate. Frames outside the stream are not looked at, and stay. Raises ValueError: the gate refuses, or
+    no frame lies inside the stream."""
     if gate is None or recording.is_checked or recording.spikes is None:
         return recording
     sound = gate(recording.inside_stream(), ignore=options.ignore_health, strict=options.strict)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from spikevrt.recording.frames import IMAGE_SUFFIXES
 from spikevrt.recording.sidecar import SIDECAR
 from spikevrt.recording.video import VIDEO_SUFFIXES
+from spikevrt.typed import amount
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 SHARP = re.compile(r"(?:([a-z]+)_)?(?:sharp|gt)", re.IGNORECASE)  # GoPro: sharp; REDS: train_sharp
@@ -45,7 +46,7 @@ class FootageFolder:
         """How many clips there are of each split."""
         counts = Counter(clip.name.rpartition("/")[0] for clip in self.clips)
         parts = [f"{num} {split}" for split, num in counts.items() if split]
-        return f"{len(self.clips)} clip{'s' * (len(self.clips) > 1)}" + (f" ({', '.join(parts)})" if parts else "")
+        return amount(len(self.clips), "clip") + (f" ({', '.join(parts)})" if parts else "")
 
 
 def find_clips(root: Path) -> FootageFolder | None:
@@ -53,10 +54,7 @@ def find_clips(root: Path) -> FootageFolder | None:
     recording or a prepared dataset.
 
     Where some clips have a folder `sharp` (or SPLIT_sharp, `gt`), these alone are taken; of others, those whose names
-    do not say that they are blurry.
-
-    Raises:
-        ValueError: there is no sharp footage, or two clips would have one name.
+    do not say that they are blurry. Raises ValueError: there is no sharp footage, or two clips would have one name.
     """
     if not root.is_dir() or (root / SIDECAR).is_file() or (root / PREPARED).is_file():
         return None
@@ -87,7 +85,8 @@ def find_clips(root: Path) -> FootageFolder | None:
         clips[clip.name] = clip
     notes += _left_out(root, found, taken)
     if num_unlisted:
-        notes.append(f"{root}: {num_unlisted} clips left out: they stand in no list (*_trainlist.txt, *_testlist.txt)")
+        left_out = amount(num_unlisted, "clip")
+        notes.append(f"{root}: {left_out} left out, in no list (*_trainlist.txt, *_testlist.txt)")
     if not clips:
         what = "blurry frames alone" if found else "recordings alone" if have_recordings else "no frames, no videos"
         raise ValueError(f"{root}: {what}; allowed: folders of sharp frames (sharp/ beside blur/), or videos")

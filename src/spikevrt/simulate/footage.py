@@ -79,7 +79,9 @@ class VideoScene:
                 f"allowed: a view no larger than the frames, which are never enlarged"
             )
         if not 0 <= options.start_frame <= num_frames - 2:
-            raise ValueError(f"start_frame: {options.start_frame}; {source} has {num_frames} frames, two must be left")
+            raise ValueError(
+                f"start_frame: {options.start_frame}; two must be left of the frames of {source}: {num_frames}"
+            )
         self.num_source_frames = num_frames - options.start_frame
         self._start_frame, self._interpolate = options.start_frame, options.interpolate
         assert options.interpolate >= 1 and options.source_fps != FROM_FILE, "left to the video; see `with_own_rate`"
@@ -110,7 +112,7 @@ class VideoScene:
         while True:
             image = next(self._reader, None)
             if image is None:
-                raise ValueError(f"{self._source}: ends after {self._next} frames of {self._num_frames}")
+                raise ValueError(f"{self._source}: ends after {self._next} of {self._num_frames} frames")
             self._next += 1
             if self._next > index:
                 break
@@ -128,11 +130,8 @@ class VideoScene:
 
 
 def with_own_rate(source: Path, options: SimulateOptions) -> SimulateOptions:
-    """The options with the rate that the video file says, where `source_fps` is file.
-
-    Raises:
-        ValueError: a folder of frames, which says none; frames of uneven spacing.
-    """
+    """The options with the rate that the video file says, where `source_fps` is file. Raises ValueError: a folder of
+    frames, which says none; frames of uneven spacing."""
     if options.source_fps != FROM_FILE:
         return options
     if source.is_dir():
@@ -155,10 +154,7 @@ def with_own_interpolation(source: Path, options: SimulateOptions) -> SimulateOp
 def source_motion_px(source: Path, options: SimulateOptions) -> float:
     """How far footage moves from one of its own frames to the next, in pixels of the view: the length of the optical
     flow (OpenCV's DIS) that 95 % of the pixels stay below, the median of up to three pairs of frames that are filmed.
-
-    Raises:
-        ValueError: fewer than two frames, or frames that cannot be read.
-    """
+    Raises ValueError: fewer than two frames, or frames that cannot be read."""
     import cv2
 
     images = list_images(source) if source.is_dir() else []
@@ -283,11 +279,7 @@ def _warped(frame_B3HW: Tensor, flow_B2HW: Tensor) -> Float[Tensor, "B 3 H W"]:
 
 
 def find_weights() -> Path:
-    """The weight file of the installed extra.
-
-    Raises:
-        ValueError: the extra is not installed, or holds no such file.
-    """
+    """The weight file of the installed extra. Raises ValueError: the extra is not installed, or holds no such file."""
     try:
         files = metadata.files(PACKAGE) or []
     except metadata.PackageNotFoundError:
@@ -300,11 +292,8 @@ def find_weights() -> Path:
 
 @functools.lru_cache(maxsize=1)
 def load_network(path: Path) -> MiddleFrame:
-    """The network with the weights of a file; loading executes nothing, and every name and shape must fit.
-
-    Raises:
-        ValueError: the file is damaged, or its weights are not this network's.
-    """
+    """The network with the weights of a file; loading executes nothing, and every name and shape must fit. Raises
+    ValueError: the file is damaged, or its weights are not this network's."""
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
         weights = {name.removeprefix("module."): value for name, value in stored.items()}

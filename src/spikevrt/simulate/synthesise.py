@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from spikevrt.atomic import complete_or_absent, refuse_existing
+from spikevrt.atomic import complete_or_absent, refuse_existing, refuse_own_input
 from spikevrt.recording.frames import IMAGE_SUFFIXES, list_images, write_image
 from spikevrt.recording.recording import SIDECAR, Recording, open_recording
 from spikevrt.recording.sidecar import Exposure
@@ -73,6 +73,7 @@ def simulate_recording(
     """
     source, out = Path(source), Path(out)
     refuse_existing(out, marker=SIDECAR, overwrite=overwrite)
+    refuse_own_input(out, [source])
     if not is_photo(source):
         options = with_own_interpolation(source, with_own_rate(source, options))
     rig, view = options.true_rig, None
@@ -112,7 +113,7 @@ def _open_scene(
     filmed = VideoScene(source, options)
     if filmed.num_ticks < options.num_ticks:
         raise ValueError(
-            f"{source}: {filmed.num_source_frames} frames from start_frame {options.start_frame} on; "
+            f"{source}: frames from start_frame {options.start_frame} on: {filmed.num_source_frames}; "
             f"{options.source_frames_needed} needed for {options.num_ticks} ticks at {ticks_in_words(options)}"
         )
     return filmed, origin | {"scene": "video", "source_motion_px": source_motion_px(source, options)}

@@ -25,6 +25,7 @@ from spikevrt.simulate.setup import (
     SimulateOptions,
     sensor_preset,
 )
+from spikevrt.typed import amount
 from spikevrt.verbs import (
     DATASET_GROUP,
     OF_DATASETS,
@@ -34,6 +35,7 @@ from spikevrt.verbs import (
     add_sharp,
     add_verb,
     chosen,
+    dashed,
     open_loose,
     options_of,
     refuse,
@@ -103,7 +105,7 @@ def _simulate(parsed: argparse.Namespace) -> int:
             layer_photos=parsed.layer_photos or (), progress=progress,
         )  # fmt: skip
     _say(parsed, _rate_in_words(parsed, options), motion_in_words([made]))
-    say_made(f"{made.num_frames} frames, {made.num_ticks} ticks", parsed.out, start_s)
+    say_made(f"{amount(made.num_frames, 'frame')}, {amount(made.num_ticks, 'tick')}", parsed.out, start_s)
     return 0
 
 
@@ -142,7 +144,7 @@ def _simulate_many(
     _say(parsed, _rate_in_words(parsed, options), motion_in_words([open_recording(path) for path in paths]))
     _say(parsed, *(f"{why}; left out" for why in failed))
     left_out = f", {len(failed)} could not be made" if failed else ""
-    say_made(f"{len(paths)} recordings{left_out}", parsed.out, start_s)
+    say_made(f"{amount(len(paths), 'recording')}{left_out}", parsed.out, start_s)
     return 1 if failed else 0
 
 
@@ -243,6 +245,9 @@ def _inspect(parsed: argparse.Namespace) -> None:
     recording = None
     if parsed.spikes is not None:
         refuse(parsed, OF_DATASETS, "not with --spikes")
+        if given := [name for name in chosen(StreamFormat, parsed) if name != "rows"]:
+            beside = ", ".join(dashed(f"spike_{name}") for name in given)
+            raise ValueError(f"{', '.join(map(dashed, given))}: of a spike file alone; allowed with --spikes: {beside}")
         parsed.top_down, parsed.rows = parsed.rows == ROWS[False], None
         recording = settled(open_loose(parsed.path, parsed), parsed)
         parsed.tick_rate_hz = None  # which is of --confirm otherwise
@@ -350,4 +355,4 @@ def _convert(parsed: argparse.Namespace) -> None:
         )  # fmt: skip
     for note in stream.notes if isinstance(stream, Sps100Stream) else ():
         print(f"{parsed.source}: {note}")
-    say_made(f"{written.num_ticks} ticks ({written.format.describe()})", parsed.out, start_s)
+    say_made(f"{amount(written.num_ticks, 'tick')} ({written.format.describe()})", parsed.out, start_s)

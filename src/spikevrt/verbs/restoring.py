@@ -16,6 +16,7 @@ from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.recording.sidecar import Stated
 from spikevrt.recording.video import CONTAINERS, VideoFormat
 from spikevrt.restore.options import JobOptions, Output, RestoreOptions, is_video
+from spikevrt.typed import amount
 from spikevrt.verbs import (
     OF_DATASETS,
     add_fields,
@@ -29,6 +30,7 @@ from spikevrt.verbs import (
     restore_options,
     say_made,
     settled,
+    spelled,
 )
 
 if TYPE_CHECKING:
@@ -86,8 +88,8 @@ def _restore(parsed: argparse.Namespace) -> int:
     if options.skip_sharp is not None:
         more.append(f"{summary['tiles']['skipped']} of {summary['tiles']['num']} tiles skipped")
     if summary["without_spikes"]:
-        more.append(f"{len(summary['without_spikes'])} frames without spikes")
-    print(f"{summary['num_frames']} frames -> {parsed.out} ({summary['seconds']:.1f} s, {', '.join(more)})")
+        more.append(f"{amount(len(summary['without_spikes']), 'frame')} without spikes")
+    print(f"{amount(summary['num_frames'], 'frame')} -> {parsed.out} ({summary['seconds']:.1f} s, {', '.join(more)})")
     return 0
 
 
@@ -103,7 +105,9 @@ def _output(parsed: argparse.Namespace) -> Output:
         refuse(parsed, ("video", "frames"), f"not with --out {parsed.out}, which is a video")
     elif not parsed.video:
         refuse(parsed, chosen(VideoFormat, parsed), "of a video; allowed with --video, or an --out that is one")
-    return options_of(Output, parsed, format=options_of(VideoFormat, parsed))
+    output = options_of(Output, parsed, format=options_of(VideoFormat, parsed))
+    output.check(parsed.out)
+    return output
 
 
 def _restore_many(parsed: argparse.Namespace, output: Output) -> int:
@@ -129,14 +133,15 @@ def _restore_many(parsed: argparse.Namespace, output: Output) -> int:
         def tell(outcome: Outcome, done: int, total: int) -> None:
             sys.stderr.write(outcome.told)
             if outcome.error is not None:
-                print(f"spikevrt: {outcome.name}: {outcome.error}", file=sys.stderr)
+                print(f"spikevrt: {outcome.name}: {spelled(outcome.error, parsed.parser, ())}", file=sys.stderr)
             progress(done, total)
 
         outcomes = restore_many(
             weights, parsed.recording, parsed.out, options, _job(parsed, output), engine=options_of(Engine, parsed),
             gate=admit, tell=tell,
         )  # fmt: skip
-    print("\n".join(told(outcomes, parsed.out, time.perf_counter() - start_s)))
+    lines = told(outcomes, parsed.out, time.perf_counter() - start_s)
+    print("\n".join(spelled(line, parsed.parser, ()) for line in lines))
     return 1 if any(one.error is not None for one in outcomes) else 0
 
 

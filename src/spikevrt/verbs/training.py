@@ -15,12 +15,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from spikevrt.atomic import refuse_existing_file
+from spikevrt.atomic import refuse_existing_file, refuse_own_input
 from spikevrt.config import PrepareOptions, Split, TrainConfig
 from spikevrt.evaluate.scores import Measure
 from spikevrt.formats.dataset_trees import NO_OPTIONS, LayoutOptions
 from spikevrt.recording.sidecar import Stated
 from spikevrt.restore.options import RestoreOptions
+from spikevrt.typed import amount
 from spikevrt.verbs import (
     DATASET_GROUP,
     HELP_LAYOUT,
@@ -91,7 +92,7 @@ def _prepare(parsed: argparse.Namespace) -> None:
     dropped = f", {info.num_dropped} dropped (each sequence's dropped.log says why)" if info.num_dropped else ""
     lacking = [split for split in get_args(Split) if any(not s.has_sharp for s in info.sequences(split))]
     without = f", without sharp frames: {' and '.join(lacking)}" if lacking else ""
-    say_made(f"{info.num_frames} frames{without}{dropped}", root, start_s)
+    say_made(f"{amount(info.num_frames, 'frame')}{without}{dropped}", root, start_s)
 
 
 def _add_import(actions: Any) -> None:
@@ -111,9 +112,8 @@ def _import(parsed: argparse.Namespace) -> None:
     out: Path | None = parsed.out
     if out is None:
         refuse(parsed, ("overwrite", "partial", "checkpoint"), "only with --out")
-    elif out.exists() and parsed.old.exists() and out.samefile(parsed.old):
-        raise ValueError(f"{out}: is the old config itself; choose another --out")
     else:
+        refuse_own_input(out, [parsed.old])
         refuse_existing_file(out, overwrite=parsed.overwrite)
     old = read_old_config(parsed.old)
     imported = import_config(old, with_checkpoint=parsed.checkpoint is not None)

@@ -32,7 +32,7 @@ def main(rig: Path, every: int) -> None:
     seen = (x >= 0) & (y >= 0) & (x <= width) & (y <= height)
     print(f"the sensor sees {float(seen.float().mean()):.3f} of the frame")
     timed = replace(found, exposures=perfect.exposures)
-    placed = replace(timed, alignment=replace(timed.alignment, homography=rows))
+    placed = replace(timed, alignment=replace(timed.alignment, homography=rows))  # type: ignore[arg-type]
     cases = {
         "as found": found,
         "and the true times and exposure": timed,

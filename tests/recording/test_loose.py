@@ -14,7 +14,7 @@ import pytest
 from spikevrt.mux.encode import VideoTags, write_segment
 from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import write_image
-from spikevrt.recording.loose import loose_recording
+from spikevrt.recording.loose import loose_recording, open_beside
 from spikevrt.recording.sidecar import Stated
 from spikevrt.recording.spike_file import SpikeGeometry
 from spikevrt.recording.stream import PackedStream
@@ -113,6 +113,15 @@ def test_ticks_that_a_rolling_shutter_takes_are_told_and_not_missing_in_the_file
     told = loose_recording(root / "blur", packed(root), stated).notes["stream"]
     assert "dat, without 9 of 37 ticks for `readout`, has 28 ticks (0.0014 s at 20000 a second), the frames lie" in told
     assert told.endswith("1 of 3 frames lies outside, without spikes")
+
+
+def test_axes_that_may_be_exchanged_are_told_where_no_time_contradicts_them(root: Path) -> None:
+    np.save(root / "HWT.npy", np.zeros((5, 7, 60), np.uint8))
+    np.save(root / "THW.npy", np.zeros((60, 5, 7), np.uint8))
+    told = open_beside(root / "blur", root / "HWT.npy").notes["axes"]
+    assert told == "5 ticks of 60x7; or `spike_axes` HWT, which makes it 60 ticks of 7x5"
+    assert "axes" not in open_beside(root / "blur", root / "THW.npy").notes
+    assert "axes" not in open_beside(root / "blur", root / "HWT.npy", Stated(spike_axes="HWT")).notes
 
 
 def test_a_stream_that_goes_on_for_longer_is_told(root: Path) -> None:

@@ -72,9 +72,12 @@ def open_beside(frames: Path, spikes: Path, stated: Stated = NOTHING_STATED) -> 
         raise ValueError(f"tick_rate_hz: {told}; allowed: the same, or delete the one that is wrong")
     stream = open_stream(spikes, form)
     try:
-        return loose_recording(frames, stream, stated)
+        recording = loose_recording(frames, stream, stated)
     except ValueError as error:
         raise ValueError(f"{error}{_other_axes(frames, stream, stated)}") from None
+    if "period" in recording.notes and (other := _other_axes(frames, stream, stated)):  # any number of ticks fits
+        recording = recording.noting(axes=f"{stream.num_ticks} ticks of {stream.width}x{stream.height}{other}")
+    return recording
 
 
 def _other_axes(frames: Path, stream: SpikeStream, stated: Stated) -> str:

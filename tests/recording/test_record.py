@@ -13,6 +13,7 @@ import pytest
 
 from spikevrt import cli
 from spikevrt.mux.join import write_video
+from spikevrt.recording.alignment import Alignment, write_alignment
 from spikevrt.recording.loose import keep_recording, open_beside, with_sharp
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.sidecar import Stated
@@ -111,6 +112,11 @@ def test_record_tells_what_it_assumes_and_writes_nothing_where_it_fails(
     assert "exists; choose another --out or pass --overwrite" in capsys.readouterr().err
     assert cli.main([*arguments, "--exposure", "9ticks", "--overwrite"]) == 0
     assert {one.num_ticks for one in open_recording(out).exposures} == {9}
+    assert "alignment" not in capsys.readouterr().err  # there was none
+    write_alignment(out, Alignment(offset_ticks=1.0))
+    assert cli.main([*arguments, "--exposure", "9ticks", "--overwrite"]) == 0
+    assert f"this one, whose files may be others, has none; run `spikevrt align {out}`" in capsys.readouterr().err
+    assert open_recording(out).alignment == Alignment()
     assert (lab / "raw" / "car.dat").is_file() and len(os.listdir(lab / "blur")) == 3  # what was linked is untouched
 
 

@@ -123,7 +123,7 @@ def exposure_words(recording: Recording) -> str:
 
 def alignment_words(alignment: Alignment) -> str:
     """What an alignment moves."""
-    drift = f", drift {alignment.drift_ppm:g} millionths" if alignment.drift_ppm else ""
+    drift = f", drift {alignment.drift_ppm:g} ppm" if alignment.drift_ppm else ""
     where = "registered" if alignment.is_spatial else "not registered"
     return f"offset {alignment.offset_ticks:g} ticks{drift}, {where}"
 

@@ -148,7 +148,7 @@ def estimate_alignment(
             if line is not None:
                 ppm, sigma_ppm = 1e6 * line.per_tick, 1e6 * line.sigma_per_tick
                 told = "" if line.is_significant else "; too little to be told from none, left out"
-                lines.append(f"drift: {ppm:.1f} +- {sigma_ppm:.1f} millionths over {line.ticks} ticks{told}")
+                lines.append(f"drift: {ppm:.1f} +- {sigma_ppm:.1f} ppm over {line.ticks} ticks{told}")
                 quality |= {"drift_sigma_ppm": round(sigma_ppm, 2)}
                 if line.is_significant:
                     offset, drift_ppm = round(line.offset_ticks, 3), round(ppm, 3)

@@ -16,6 +16,7 @@ the registered grid, a sensor-sized picture that lies on the frame; `...` any le
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -117,6 +118,13 @@ def write_alignment(root: Path, alignment: Alignment | None) -> None:
     if alignment is not None:
         values["alignment"] = alignment_values(alignment)
     write_json(sidecar, values)
+
+
+def has_alignment(root: Path) -> bool:
+    """Whether root/recording.json, where there is one that can be read, holds an alignment."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return load_json(Path(root) / SIDECAR, FORMAT, VERSION).get("alignment") is not None
+    return False
 
 
 def same_field(width: int, height: int, sensor_width: int, sensor_height: int) -> Float[np.ndarray, "3 3"]:

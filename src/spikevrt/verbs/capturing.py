@@ -199,6 +199,7 @@ def _record(parsed: argparse.Namespace) -> None:
     """Make a recording of a video or images, a spike file beside them, and what is known of their times."""
     from spikevrt.align.describe import summary_line
     from spikevrt.progress import progress_bar
+    from spikevrt.recording.alignment import has_alignment
     from spikevrt.recording.loose import keep_recording, with_sharp
     from spikevrt.recording.recording import open_recording
 
@@ -210,11 +211,15 @@ def _record(parsed: argparse.Namespace) -> None:
     if parsed.sharp is not None:
         recording = with_sharp(recording, parsed.sharp)
     recording = settled(recording, parsed)
+    was_aligned = has_alignment(parsed.out)
     with progress_bar("bytes") as progress:
         keep_recording(
             recording, parsed.out, options_of(Stated, parsed), copy=parsed.copy, overwrite=parsed.overwrite,
             tell=progress,
         )  # fmt: skip
+    if was_aligned:
+        gone = "the recording that was replaced had one; this one, whose files may be others, has none"
+        print(f"spikevrt: alignment: {gone}; run `spikevrt align {parsed.out}`", file=sys.stderr)
     made = open_recording(parsed.out, keep_outside=True)
     say_made(summary_line(made).partition(": ")[2], parsed.out, start_s)
 

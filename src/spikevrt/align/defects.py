@@ -120,8 +120,10 @@ def _around(values: np.ndarray, radius: int, rank: int, *, every: int = 1) -> np
     padded = np.pad(values, radius, mode="symmetric")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size))[..., ::every, ::every]
     blocks = [windows[row : row + 64] for row in range(0, len(values), 64)]
-    flat = [block.reshape(-1, values.shape[1], block.shape[2] * block.shape[3]) for block in blocks]
-    return np.concatenate([np.partition(one, rank, axis=-1)[..., rank] for one in flat])
+    flat = [block.reshape(-1, values.shape[1], block.shape[2] * block.shape[3]) for block in blocks]  # copies
+    for one in flat:
+        one.partition(rank, axis=-1)
+    return np.concatenate([one[..., rank] for one in flat])
 
 
 CHUNK_BITS = 1 << 25  # pixels times ticks that are unpacked at once

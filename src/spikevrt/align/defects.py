@@ -119,8 +119,8 @@ def _around(values: np.ndarray, radius: int, rank: int, *, every: int = 1) -> np
     size = 2 * radius + 1
     padded = np.pad(values, radius, mode="symmetric")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size))[..., ::every, ::every]
-    blocks = [windows[row : row + 64] for row in range(0, len(values), 64)]
-    flat = [block.reshape(-1, values.shape[1], block.shape[2] * block.shape[3]) for block in blocks]  # copies
+    blocks = [windows[row : row + 64].copy() for row in range(0, len(values), 64)]
+    flat = [block.reshape(-1, values.shape[1], block.shape[2] * block.shape[3]) for block in blocks]
     for one in flat:
         one.partition(rank, axis=-1)
     return np.concatenate([one[..., rank] for one in flat])

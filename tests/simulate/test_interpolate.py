@@ -97,7 +97,9 @@ def test_a_recording_of_an_interpolated_video_needs_fewer_of_its_frames(footage:
     made = simulate_recording(footage, tmp_path / "out", doubled)
     assert made.provenance["options"]["interpolate"] == 2
     longer = dataclasses.replace(doubled, frames=5)
-    with pytest.raises(ValueError, match=r"13 frames .* 20 needed for 146 ticks at ticks_per_frame 4, interpolate 2$"):
+    with pytest.raises(
+        ValueError, match=r"from start_frame 0 on: 13; 20 needed for 146 ticks at ticks_per_frame 4, interpolate 2$"
+    ):
         simulate_recording(footage, tmp_path / "more", longer)
 
 

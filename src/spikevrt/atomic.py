@@ -58,17 +58,18 @@ def named(path: Path) -> Path:
     return path if left is None else path.with_name(left["name"])
 
 
-def refuse_own_input(out: Path, inputs: Iterable[Path]) -> None:
-    """Refuse an `out` that is one of the files or folders which are read, or holds one of them.
+def refuse_own_input(out: Path, inputs: Iterable[Path], *, other: str = "--out") -> None:
+    """Refuse an `out` that is one of the files or folders which are read, or holds one of them. `other`: as above.
 
     Raises:
         FileExistsError: one line.
     """
     place = out.resolve()
     for path in inputs:
-        if place in (path.resolve(), *path.resolve().parents):
-            what = "is what is read" if path.resolve() == place else f"holds what is read ({path})"
-            raise FileExistsError(f"{out}: {what}, and would be lost; choose another --out")
+        read = path.resolve()
+        if place in (read, *read.parents):
+            what = "is what is read" if read == place else f"holds what is read ({path})"
+            raise FileExistsError(f"{out}: {what}, and would be lost; choose another {other}")
 
 
 @contextlib.contextmanager

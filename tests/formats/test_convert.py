@@ -111,6 +111,9 @@ def test_a_file_is_replaced_only_when_told_and_its_sidecar_with_it(tmp_path: Pat
     (tmp_path / "folder").mkdir()
     with pytest.raises(FileExistsError, match="folder: exists; choose another name$"):
         write_stream(tmp_path / "folder", source, StreamFormat(), overwrite=True)
+    with pytest.raises(FileExistsError, match=r"source\.npy: is what is read, .* choose another name$"):
+        write_stream(tmp_path / "source.npy", source, FORMATS["a.npy"], ticks=(0, 5), overwrite=True)
+    assert open_stream(tmp_path / "source.npy").num_ticks == 37
 
 
 @pytest.mark.usefixtures("small_pieces")

@@ -68,6 +68,15 @@ def test_links_hold_where_folder_and_files_move_together_and_one_that_leads_nowh
         open_recording(moved)
 
 
+def test_a_recording_is_not_replaced_by_one_that_is_made_of_its_frames(lab: Path, tmp_path: Path) -> None:
+    recording, stated = loose(lab)
+    keep_recording(recording, tmp_path / "kept", stated, copy=True)
+    inner, _ = loose(lab, tmp_path / "kept" / "blur")
+    with pytest.raises(FileExistsError, match=r"kept: holds what is read \(.*\), and would be lost"):
+        keep_recording(inner, tmp_path / "kept", stated, overwrite=True)
+    assert open_recording(tmp_path / "kept").num_frames == 3
+
+
 def test_a_video_is_linked_and_another_in_its_place_is_refused(lab: Path, tmp_path: Path) -> None:
     video = tmp_path / "a film.mp4"
     write_video(video, [np.full((16, 16, 3), 50 * i, dtype=np.uint8) for i in range(3)], fps=100)

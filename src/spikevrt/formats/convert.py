@@ -99,7 +99,7 @@ def write_stream(
     if format.kind == "sps100":
         check_sps100_size(*size)
     refuse_existing_file(path, overwrite=overwrite, other="name")
-    refuse_own_input(path, stream.files)
+    refuse_own_input(path, stream.files, other="name")
     refuse_named_by_recording(path)
     known = _complete(replace(format, width=size[0], height=size[1], rows=ROWS[format.is_bottom_up]))
     num_ticks = stop_tick - start_tick

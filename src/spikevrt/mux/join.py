@@ -345,12 +345,12 @@ def video_pieces(folder: Path, format: VideoFormat, recording: Recording, fps_fa
         info = probe_video(recording.blur)
         pts, time_base, tags = [info.pts[one.frame_idx] for one in recording.exposures], info.time_base, tags_of(info)
     else:
-        (pts, time_base), tags = image_times(recording), VideoTags()
+        (pts, time_base), tags = shown_times(recording), VideoTags()
     fps = recording.fps * fps_factor
     return VideoPieces(folder, format, tags, pts, time_base / fps_factor, fps, fps_factor)
 
 
-def image_times(recording: Recording) -> tuple[list[int], Fraction]:
+def shown_times(recording: Recording) -> tuple[list[int], Fraction]:
     """When each frame is shown, from 0, and the unit in seconds: whole frames of the recording's rate where the
     exposures are as evenly spaced as whole ticks can be (a missing frame leaves its time free), else ticks, of which
     the median step lasts a frame."""

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikevrt.config import ModelConfig, SpikeConfig
+from spikevrt.light import LUMINANCE
 from spikevrt.model.flow import Flows
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
+
+COLOUR_PX = 4  # so far around a pixel are the colours looked for that it may have
 
 
 class Network(nn.Module):
@@ -32,6 +37,11 @@ class Network(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+
+    @property
+    def reads_relit(self) -> bool:
+        """Whether frames enter relit, with their colours in place (`within_colours`)."""
+        return self.config.spikes is not None and self.config.spikes.relight
 
     def forward(
         self,
@@ -85,3 +95,28 @@ def check_voxels(spikes: SpikeConfig | None, blur: Tensor, spike_vox: Tensor) ->
             f"({blur.shape[0]}, {blur.shape[1]}, {spikes.num_bins}, rows, columns)"
         )
     return spikes
+
+
+def within_colours(restored: Float[Tensor, "B T 3 H W"], frames: Float[Tensor, "B T 3 H W"]) -> Tensor:
+    """The restored clip with no colour (R - Y, B - Y) that the frames do not hold within `COLOUR_PX`, at the same Y.
+
+    What enters relit has its colours near where they belong, and grey spikes tell of no other: what a network adds to
+    them there is what it has learnt by chance, and shows where little else is: in the dark. A pixel that keeps to them
+    keeps its bits.
+
+    Source: the clamping to a neighbourhood's colours that temporal antialiasing does (Karis, SIGGRAPH 2014).
+    """
+
+    def colours(clip: Tensor) -> Float[Tensor, "N 2 H W"]:
+        rgb = clip.flatten(0, 1)
+        return rgb[:, ::2] - sum(weight * rgb[:, i : i + 1] for i, weight in enumerate(LUMINANCE))
+
+    held, found = colours(frames), colours(restored)
+    around = F.pad(torch.cat((held, -held), 1), (COLOUR_PX,) * 4, mode="replicate")
+    for px in (1, 2, 4, 1):  # the maximum of 2, 4, 8, 9 pixels a side: far faster than `max_pool2d` on a CPU
+        around = torch.maximum(around[..., px:, :], around[..., :-px, :])
+        around = torch.maximum(around[..., px:], around[..., :-px])
+    most, least = around[:, :2], -around[:, 2:]
+    red, blue = (torch.minimum(torch.maximum(found, least), most) - found).split(1, 1)
+    green = (LUMINANCE[0] * red + LUMINANCE[2] * blue) / -LUMINANCE[1]
+    return restored + torch.cat((red, green, blue), 1).unflatten(0, restored.shape[:2])

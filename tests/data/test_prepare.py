@@ -440,9 +440,7 @@ def test_a_recording_given_twice_is_told_so(make_recording: MakeRecording, tmp_p
     alias.parent.mkdir()
     alias.symlink_to(path)
     for val in (path, alias):
-        with pytest.raises(
-            ValueError, match=r"/b: given for training and for validation \(`val`\); name the recordings"
-        ):
+        with pytest.raises(ValueError, match=r"/b: given for training and for validation \(`val`\); name"):
             prepare([path.parent], tmp_path / "set", num_bins=NUM_BINS, val=[val])
     with pytest.raises(ValueError, match="rec/b: given twice; name the recordings one by one, each once"):
         prepare([path.parent, path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
@@ -456,9 +454,7 @@ def test_a_dataset_is_never_written_over_what_it_is_made_of(make_recording: Make
     before = contents(path.parent)
     (tmp_path / "alias").symlink_to(path.parent)
     for out in (path, path.parent, tmp_path / "alias"):
-        with pytest.raises(
-            FileExistsError, match=r"(is|holds) what is read( \(.*\))?, and would be lost; choose another"
-        ):
+        with pytest.raises(FileExistsError, match=r"(is|holds) what is read( \(.*\))?, and would be lost"):
             prepare([path], out, num_bins=NUM_BINS, val_fraction=0, overwrite=True)
     assert contents(path.parent) == before
 

@@ -18,7 +18,7 @@ from spikevrt.recording.loose import loose_recording, open_beside
 from spikevrt.recording.sidecar import Stated
 from spikevrt.recording.spike_file import SpikeGeometry
 from spikevrt.recording.stream import PackedStream
-from spikevrt.recording.video import VideoFormat
+from spikevrt.restore.options import VideoFormat
 from tests.recording.conftest import SPIKES
 
 

@@ -25,10 +25,10 @@ from spikevrt.recording.frames import list_images, read_image, write_image
 from spikevrt.recording.loose import loose_recording
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.sidecar import Stated
-from spikevrt.recording.video import VideoFormat, iter_video, probe_video
+from spikevrt.recording.video import iter_video, probe_video
 from spikevrt.restore import job as job_module
 from spikevrt.restore import writer
-from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.options import RestoreOptions, VideoFormat
 from tests.restore.conftest import RGB, SPIKES, FakeNetwork, identity, info, restore, stand_in
 
 SMALL = RestoreOptions(tile_px=32, overlap_px=8, clip_frames=3, device="cpu")

@@ -155,7 +155,8 @@ class Recording:
         return self._checked(read_image(path), path)
 
     def read_blur_deep(self, index: int) -> Float[Tensor, "3 H W"]:
-        """Blurry frame `index` in display (sRGB) values in [0, 1], at the depth that is stored; brighter is clipped.
+        """Blurry frame `index` in display (sRGB) values, at the depth that is stored: in [0, 1], of images brighter is
+        clipped; of HDR video (PQ, where 1 is `light.HDR_WHITE_NITS`) it is above 1.
 
         Of 8 bits it is exactly `to_float(read_blur(index))`. Raises ValueError where a value is not finite.
         """

@@ -26,8 +26,10 @@ from spikevrt import runtime
 from spikevrt.atomic import complete_or_absent, make_folder, put_in_place, refuse_own_input, write_text
 from spikevrt.progress import Progress, clock
 from spikevrt.recording.alignment import Alignment, alignment_values
+from spikevrt.recording.deep_images import is_deep
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_file import sha256_file
+from spikevrt.recording.video import probe_video
 from spikevrt.restore.clip import tiles_in_all
 from spikevrt.restore.options import JobOptions, RestoreOptions, is_video
 from spikevrt.restore.prefetch import in_background
@@ -124,7 +126,7 @@ def restore_recording(
             "without_spikes": plan.seen.without_spikes,
             "fps": recording.fps * job.fps_factor,
             "alignment": None if recording.alignment == Alignment() else alignment_values(recording.alignment),
-            "notes": [],
+            "notes": _source_notes(recording, job, out),
             "recording": recording.name,
             "weights": path.name,
             "network": restorer.info.model.name,
@@ -154,7 +156,7 @@ def _finish(
     source = plan.recording.blur if isinstance(plan.recording.blur, Path) else None
     if not isinstance(pieces, FrameFiles):
         with complete_or_absent(out) as partial:
-            summary["notes"] = list(cast("JoinedPieces", pieces).join(partial, source))
+            summary["notes"] += cast("JoinedPieces", pieces).join(partial, source)
             write_text(summary_path(out, partial), json.dumps(summary, indent=2) + "\n")
         return
     if job.output.video:
@@ -163,7 +165,7 @@ def _finish(
         video.consume(
             Restored(index, pieces.read(index), *places[index]) for index in range(video.num_done(), len(places))
         )
-        summary["notes"] = list(video.join(pieces.folder / "restored.mp4", source))
+        summary["notes"] += video.join(pieces.folder / "restored.mp4", source)
     write_text(summary_path(out, pieces.folder), json.dumps(summary, indent=2) + "\n")
     put_in_place(pieces.folder, out.absolute())
 
@@ -259,6 +261,20 @@ def _told_of_frames(recording: Recording, out: Path) -> Iterator[str]:
         after = next(before for before, number in itertools.pairwise(numbers) if number > before + 1)
         told = f"behind frame {after} a frame is missing; files are numbered on without a gap, a video keeps the times"
         yield f"spikevrt: {recording.root}: {told}"
+
+
+def _source_notes(recording: Recording, job: JobOptions, out: Path) -> list[str]:
+    """What of the frames does not come through."""
+    if not isinstance(recording.blur, Path):
+        bits, lost, name = 16 if is_deep(recording.blur[0]) else 8, "", recording.blur[0].name
+    else:
+        found, name = probe_video(recording.blur), recording.blur.name
+        bits, total = found.bits, found.num_frames + found.num_lost
+        lost = f"{name}: {found.num_lost} of {total} pictures cannot be decoded" if found.num_lost else ""
+    notes = [lost] if lost else []
+    if bits > 8 and not is_video(out) and job.output.frames == "png":
+        notes.append(f"{out.name}: 8 bits a colour, of {bits} in {name}; `frames` png16 keeps them")
+    return notes
 
 
 def _frames_alone(restorer: Restorer, path: Path, recording: Recording) -> str:

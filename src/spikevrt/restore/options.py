@@ -10,13 +10,73 @@ from __future__ import annotations
 import math
 import mimetypes
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from spikevrt.config import TRUST_CUSTOM, Device, Precision
 from spikevrt.recording.sidecar import SUFFIX_KINDS
-from spikevrt.recording.video import CONTAINERS, VIDEO_SUFFIXES, VideoFormat, check_container
+from spikevrt.recording.video import VIDEO_SUFFIXES
+
+CODECS = ("h264", "hevc", "av1", "ffv1")
+CONTAINERS = {".mp4": ("h264", "hevc", "av1"), ".mov": ("h264", "hevc"), ".mkv": CODECS}
+DEFAULT_CRF = {"h264": 16, "hevc": 16, "av1": 18}
+CRF_WORDS = ", ".join(f"{codec} {crf}" for codec, crf in DEFAULT_CRF.items())
+MAX_CRF = {"h264": 51, "hevc": 51, "av1": 63}
+MIN_SIDE = 64  # pixels, of HEVC and AV1: x265 writes outside its memory below 50 columns; SVT-AV1 fails
+
+
+@dataclass(frozen=True)
+class VideoFormat:
+    """How video is encoded. `crf` (quality, lower is better) is of lossy video; ffv1 is lossless whatever is said.
+    Raises ValueError: a value or a combination that no encoder here has, with what is allowed."""
+
+    codec: Annotated[
+        str | None, "of video: h264, hevc, av1, or ffv1, which needs .mkv (h264; hevc where it has 10 bits)"
+    ] = None
+    lossless: Annotated[bool, "video whose pixels are those restored"] = False
+    bits: Annotated[int | None, "of video: 8 or 10 (10 where the source has more than 8)"] = None
+    crf: Annotated[int | None, f"quality of lossy video, lower is better ({CRF_WORDS})"] = None
+
+    def __post_init__(self) -> None:
+        if self.codec not in (None, *CODECS):
+            raise ValueError(f"codec: {self.codec!r}; allowed: {', '.join(CODECS)}")
+        if self.bits not in (None, 8, 10):
+            raise ValueError(f"bits: {self.bits}; allowed: 8, 10")
+        if self.lossless and self.codec == "av1":
+            raise ValueError("lossless: not with `codec` av1, whose encoder has no RGB; allowed: h264, hevc, ffv1")
+        if self.lossless and self.codec == "h264" and self.bits == 10:
+            raise ValueError("bits: 10 with `lossless` h264, whose encoder has RGB of 8 bits only; allowed: hevc, ffv1")
+        if self.crf is not None and self.is_lossless:
+            raise ValueError(f"crf: {self.crf} with `lossless`; allowed: none")
+        codec = self.codec or "h264"
+        if self.crf is not None and not 0 < self.crf <= MAX_CRF[codec]:
+            raise ValueError(f"crf: {self.crf}; allowed with {codec}: 1 to {MAX_CRF[codec]}")
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether RGB of `bits` bits comes back as it went in."""
+        return self.lossless or self.codec == "ffv1"
+
+    def settled(self, source_bits: int = 8, side: int = MIN_SIDE) -> VideoFormat:
+        """With codec and bits chosen, for a source of so many bits and pictures whose shorter side is `side` pixels:
+        H.264, and HEVC where there are more than 8 bits, which hardly any player shows in H.264."""
+        bits = self.bits or (10 if source_bits > 8 else 8)
+        codec = self.codec or ("hevc" if bits == 10 and side >= MIN_SIDE else "h264")
+        if self.bits is None and self.lossless and codec == "h264":
+            bits = 8  # whose encoder has RGB of 8 bits only
+        return replace(self, codec=codec, bits=bits)
+
+
+def check_container(path: Path, format: VideoFormat) -> None:
+    """Raises ValueError unless the suffix of `path` is a container that can hold the format."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in CONTAINERS:
+        raise ValueError(f"{path}: cannot write {suffix or 'a video without suffix'}; allowed: {', '.join(CONTAINERS)}")
+    if format.codec not in (None, *CONTAINERS[suffix]):
+        fitting = [name for name, codecs in CONTAINERS.items() if format.codec in codecs]
+        raise ValueError(f"{path}: {suffix} does not hold {format.codec}; allowed: {', '.join(fitting)}")
+
 
 FILE_SUFFIXES = (".dat", ".json", ".yaml", ".yml", ".html", ".csv", ".zip", ".safetensors", ".pt2", ".onnx")
 FRAME_KINDS = {"png": ".png", "png16": ".png", "tiff16": ".tiff", "exr": ".exr"}

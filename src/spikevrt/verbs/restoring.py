@@ -14,8 +14,7 @@ from spikevrt.config import ExportOptions
 from spikevrt.engine import Engine
 from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.recording.sidecar import Stated
-from spikevrt.recording.video import CONTAINERS, VideoFormat
-from spikevrt.restore.options import JobOptions, Output, RestoreOptions, is_video
+from spikevrt.restore.options import CONTAINERS, JobOptions, Output, RestoreOptions, VideoFormat, is_video
 from spikevrt.typed import amount
 from spikevrt.verbs import (
     OF_DATASETS,

@@ -14,6 +14,7 @@ import torch
 from spikevrt.config import ModelConfig, SpikeConfig
 from spikevrt.mux.encode import VideoTags, write_segment
 from spikevrt.mux.join import join_segments
+from spikevrt.recording.frames import read_pixels
 from spikevrt.recording.loose import loose_recording
 from spikevrt.recording.sidecar import Stated, StreamFormat
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
@@ -267,7 +268,23 @@ def test_fewer_bits_than_the_source_has_are_told(tmp_path: Path, unchanged: None
         in _restored(tmp_path / "a.mkv", tmp_path / "o.mp4", format=format)["notes"]
     )
     told = _restored(tmp_path / "a.mkv", tmp_path / "frames")["notes"]
-    assert any("frames: 8 bits a colour, of 10 in a.mkv; `frames` png16" in note for note in told)
+    assert "frames: 8 bits a colour, of 10 in a.mkv; frames as png16 keep them" in told
+    assert "frames: frames are of sRGB (EXR: linear light), in which 1 is 1000 nits" in told
+    _restored(tmp_path / "a.mkv", tmp_path / "deep", frames="exr")
+    light = read_pixels(tmp_path / "deep" / "000001.exr")[32, 8::16, 0]
+    np.testing.assert_allclose(light, [_pq_nits((code - 64) / 876) / 1000 for code in PATCHES], rtol=2e-3, atol=1e-5)
+
+
+def test_light_levels_that_are_not_carried_over_are_told(tmp_path: Path, unchanged: None) -> None:
+    levels = (
+        "hdr10=1:max-cll=1000,400:master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
+    )
+    luma = np.full((96, 64), 512, np.uint16)
+    tags = {"color_range": 1, "colorspace": 9, "color_trc": 16, "color_primaries": 9}
+    options = {"x265-params": f"log-level=none:{levels}"}
+    _encode(tmp_path / "a.mp4", [luma] * 3, codec="libx265", pixels="yuv420p10le", tags=tags, **options)
+    told = _restored(tmp_path / "a.mp4", tmp_path / "o.mp4")["notes"]
+    assert told == ["o.mp4: the mastering display and light levels of a.mp4 are not carried over"]
 
 
 @pytest.mark.parametrize(("transfer", "code", "ratio"), [(16, 518, 2.0), (16, 600, 0.5), (18, 500, 2.0)])

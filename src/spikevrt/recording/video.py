@@ -73,6 +73,7 @@ KEPT_FRAMES = 8  # decoded frames that a reader remembers, so that overlapping c
 PICTURE_PACKETS = ("h264", "hevc", "av1", "vp9", "mjpeg", "png", "ffv1", "prores", "dnxhd")
 # whose grey pictures are of limited range where nothing is said
 LIMITED_BY_DEFAULT = ("h264", "hevc", "av1", "vp9", "mpeg1video", "mpeg2video", "mpeg4")
+LIGHT_LEVELS = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
 JUMP_S = 10  # a clock that goes on by more, or back at all, was set anew: what FFmpeg takes, too
 
 
@@ -84,6 +85,7 @@ class VideoInfo:
     (or of luma and chroma) in the file. `sample_aspect` is width / height of an upright pixel; `primaries` and
     `transfer` are FFmpeg's codes of the colours (`UNSPECIFIED` where the file says nothing). `num_lost` pictures are
     stored and cannot be decoded. `shift` seconds were added to the times of the file, and are missing in its sound's.
+    `has_light_levels`: it states HDR's mastering display or light levels.
     """
 
     width: int
@@ -98,6 +100,7 @@ class VideoInfo:
     transfer: int
     num_lost: int
     shift: Fraction
+    has_light_levels: bool
 
     @property
     def is_variable(self) -> bool:
@@ -146,13 +149,16 @@ def _probe(path: Path, _size: int, _mtime_ns: int) -> VideoInfo:
         bits = max(component.bits for component in first.format.components)
         colours = int(first.color_primaries) or UNSPECIFIED, int(first.color_trc) or UNSPECIFIED
         shift = -min(0, first.pts or 0)
+        stated_levels = any(data.type.name in LIGHT_LEVELS for data in first.side_data)
     pts = _rising(path, found, shift, time_base, stated)
     fps = _frame_rate(pts, time_base, stated)
     if fps <= 0:
         raise ValueError(f"{path}: a video without a frame rate")
     num_lost = max(0, len(packets) - len(pts)) if is_counted else 0
     aspect = 1 / aspect if turned else aspect
-    return VideoInfo(width, height, fps, len(pts), pts, time_base, bits, aspect, *colours, num_lost, shift * time_base)
+    return VideoInfo(
+        width, height, fps, len(pts), pts, time_base, bits, aspect, *colours, num_lost, shift * time_base, stated_levels
+    )
 
 
 def iter_video(

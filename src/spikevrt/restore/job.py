@@ -24,6 +24,7 @@ from typing import Any, cast
 
 from spikevrt import runtime
 from spikevrt.atomic import complete_or_absent, make_folder, put_in_place, refuse_own_input, write_text
+from spikevrt.light import HDR_TRANSFERS, HDR_WHITE_NITS, PQ
 from spikevrt.progress import Progress, clock
 from spikevrt.recording.alignment import Alignment, alignment_values
 from spikevrt.recording.deep_images import is_deep
@@ -264,16 +265,24 @@ def _told_of_frames(recording: Recording, out: Path) -> Iterator[str]:
 
 
 def _source_notes(recording: Recording, job: JobOptions, out: Path) -> list[str]:
-    """What of the frames does not come through."""
-    if not isinstance(recording.blur, Path):
-        bits, lost, name = 16 if is_deep(recording.blur[0]) else 8, "", recording.blur[0].name
-    else:
-        found, name = probe_video(recording.blur), recording.blur.name
-        bits, total = found.bits, found.num_frames + found.num_lost
-        lost = f"{name}: {found.num_lost} of {total} pictures cannot be decoded" if found.num_lost else ""
-    notes = [lost] if lost else []
+    """What of the frames does not come through, or is meant otherwise."""
+    notes, bits, shown = [], 8, recording.blur if isinstance(recording.blur, Path) else recording.blur[0]
+    if isinstance(recording.blur, Path):
+        found = probe_video(shown)
+        bits = found.bits
+        if found.num_lost:
+            notes.append(
+                f"{shown.name}: {found.num_lost} of {found.num_frames + found.num_lost} pictures cannot be decoded"
+            )
+        if found.has_light_levels and is_video(out):
+            notes.append(f"{out.name}: the mastering display and light levels of {shown.name} are not carried over")
+        if found.transfer in HDR_TRANSFERS and not is_video(out):
+            white = f"{HDR_WHITE_NITS} nits" if found.transfer == PQ else "the brightest light that HLG codes"
+            notes.append(f"{out.name}: frames are of sRGB (EXR: linear light), in which 1 is {white}")
+    elif is_deep(shown):
+        bits = 16
     if bits > 8 and not is_video(out) and job.output.frames == "png":
-        notes.append(f"{out.name}: 8 bits a colour, of {bits} in {name}; `frames` png16 keeps them")
+        notes.append(f"{out.name}: 8 bits a colour, of {bits} in {shown.name}; frames as png16 keep them")
     return notes
 
 

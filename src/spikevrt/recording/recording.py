@@ -270,7 +270,7 @@ def open_recording(path: Path, *, apply_alignment: bool = True, keep_outside: bo
     find_format(root / found.file)  # refuses what contradicts recording.json
     stream = open_stream(root / found.file, found.format)
     if stream.num_ticks != found.num_ticks:
-        raise ValueError(f"{stream.files[0]}: {stream.num_ticks} ticks, but {SIDECAR} says {found.num_ticks}")
+        raise ValueError(f"{stream.files[0]}: {amount(stream.num_ticks, 'tick')}, but {SIDECAR} says {found.num_ticks}")
     with naming(sidecar):
         check_exposures(sidecar, exposures)
         check_bad_pixels(found.bad_pixels, stream.height, stream.width)

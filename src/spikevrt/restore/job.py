@@ -182,7 +182,7 @@ def _job_folder(out: Path, begun: dict[str, Any], *, restart: bool, keep: bool) 
         if restart and job.exists():
             shutil.rmtree(job)
         if (job / JOB_FILE).is_file():
-            _check_same(job, begun)
+            _check_same(out, job, begun)
         else:
             shutil.rmtree(job, ignore_errors=True)
             (job / "pieces").mkdir(parents=True)
@@ -194,7 +194,7 @@ def _job_folder(out: Path, begun: dict[str, Any], *, restart: bool, keep: bool) 
             if not kept or not keep:
                 shutil.rmtree(job, ignore_errors=True)
                 raise
-            what = f"what is finished ({amount(kept, 'file')}) is kept in {job}; the same command goes on from there"
+            what = f"what is finished ({amount(kept, 'file')}) is kept beside it; the same command goes on from there"
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise OSError(f"{out}: no space is left on the device; {what}") from error
             print(f"spikevrt: {out}: {what}", file=sys.stderr)
@@ -217,7 +217,7 @@ def _locked(out: Path, job: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def _check_same(job: Path, begun: dict[str, Any]) -> None:
+def _check_same(out: Path, job: Path, begun: dict[str, Any]) -> None:
     try:
         before = load_mapping(job / JOB_FILE)
     except ValueError:
@@ -226,8 +226,8 @@ def _check_same(job: Path, begun: dict[str, Any]) -> None:
     different = [key for key in now if before.get(key) != now[key]]
     if different:
         raise FileExistsError(
-            f"{job}: an unfinished job with other {', '.join(different)}; finish it with the command that began it, or "
-            "pass --restart to throw away what it has"
+            f"{out}: an unfinished job with other {', '.join(different)} is kept beside it; finish it with the command "
+            "that began it, or pass --restart to throw away what it has"
         )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from spikevrt.config import TRUST_CUSTOM, Device, Precision
+from spikevrt.recording.sidecar import SUFFIX_KINDS
 from spikevrt.recording.video import VIDEO_SUFFIXES
 
 CODECS = ("h264", "hevc", "av1", "ffv1")
@@ -77,6 +78,7 @@ def check_container(path: Path, format: VideoFormat) -> None:
         raise ValueError(f"{path}: {suffix} does not hold {format.codec}; allowed: {', '.join(fitting)}")
 
 
+FILE_SUFFIXES = (".dat", ".json", ".yaml", ".yml", ".html", ".csv", ".zip", ".safetensors", ".pt2", ".onnx")
 FRAME_KINDS = {"png": ".png", "png16": ".png", "tiff16": ".tiff", "exr": ".exr"}
 
 
@@ -121,7 +123,7 @@ class RestoreOptions:
         if self.skip_sharp is not None and not 0 < self.skip_sharp < math.inf:
             raise ValueError(f"skip_sharp: {self.skip_sharp}; allowed: above 0 (a still scene reads about 1)")
         if self.strict and self.without_spikes:
-            raise ValueError("strict: true; allowed with without_spikes: false (the spikes are not looked at)")
+            raise ValueError("strict: not with `without_spikes`, which does not look at the spikes")
         if self.skip_sharp is not None and self.without_spikes:
             raise ValueError(
                 f"skip_sharp: {self.skip_sharp}; allowed with without_spikes: none (spikes tell what moves)"
@@ -148,12 +150,17 @@ class Output:
                 raise ValueError(f"video: {out} is the video already; allowed: false, or a folder for frames")
             check_container(out, self.format)
             return
-        media = (mimetypes.MimeTypes().guess_type(out.name)[0] or "").startswith(("video/", "image/"))
-        if media or out.suffix.lower() in (*VIDEO_SUFFIXES, *FRAME_KINDS.values()):
+        if names_a_file(out):
             allowed = f"a video ({', '.join(CONTAINERS)}), or a folder, in which frames are {', '.join(FRAME_KINDS)}"
             raise ValueError(f"out: {out}, a file that cannot be written; allowed: {allowed}")
         if self.video:
             check_container(Path("restored.mp4"), self.format)
+
+
+def names_a_file(path: Path) -> bool:
+    """Whether that is no name for a folder: its suffix is of media, or of files that are read or written here."""
+    media = (mimetypes.MimeTypes().guess_type(path.name)[0] or "").startswith(("video/", "image/", "audio/"))
+    return media or path.suffix.lower() in (*VIDEO_SUFFIXES, *FRAME_KINDS.values(), *SUFFIX_KINDS, *FILE_SUFFIXES)
 
 
 def is_video(out: Path) -> bool:

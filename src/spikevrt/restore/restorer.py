@@ -124,7 +124,7 @@ class Restorer:
         self.network, self.info, self.name = weights.network, weights.info, weights.name
         self.options, self.gate = options, gate
         if options.strict and not self.reads_spikes:
-            raise ValueError(f"strict: true; allowed for {self.name}, a network without spikes: false")
+            raise ValueError(f"strict: not with {self.name}, a network without spikes")
         check_skip(self.info, options.skip_sharp)
         if options.without_spikes:
             self._warn_without_spikes()

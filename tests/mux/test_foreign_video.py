@@ -406,7 +406,7 @@ def test_pictures_that_cannot_be_decoded_are_left_out_and_told(
     assert found.fps == pytest.approx(25)
     summary = _restored(tmp_path / name, tmp_path / "o.mp4")
     assert summary["num_frames"] == decoded == probe_video(tmp_path / "o.mp4").num_frames
-    told = [f"{name}: {found.num_lost} of 40 pictures cannot be decoded"] if found.num_lost else []
+    told = [f"pictures: {found.num_lost} of 40 in {name} cannot be decoded"] if found.num_lost else []
     assert [note for note in summary["notes"] if "decoded" in note] == told
 
 

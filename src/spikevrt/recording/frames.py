@@ -19,6 +19,7 @@ from torch import Tensor
 
 from spikevrt.atomic import complete_or_absent
 from spikevrt.recording import deep_images as deep
+from spikevrt.recording.arrays import load_npy
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float32, Shaped, UInt8, UInt16
@@ -91,6 +92,7 @@ def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
         return _read_npy(path)
     if path.suffix.lower() == ".exr" and path.is_file():
         raise ValueError(f"{path}: an EXR; allowed: 8 or 16 bits a colour")
+    deep.check_png(path)
     with _opened(path) as image:
         image.load()
         upright = ImageOps.exif_transpose(image)
@@ -103,10 +105,7 @@ def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _read_npy(path: Path) -> UInt8[np.ndarray, "H W 3"]:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except Exception as error:  # whatever NumPy raises for a damaged header
-        raise ValueError(f"{path}: damaged array ({' '.join(str(error).split()) or type(error).__name__})") from None
+    array = np.array(load_npy(path))
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise ValueError(f"{path}: {array.dtype} of shape {array.shape}; allowed: uint8 (H, W, 3)")
     return array
@@ -132,6 +131,7 @@ def read_pixels(
         return deep.read_exr(path)
     if path.suffix.lower() in deep.TIFF_SUFFIXES:
         return deep.read_tiff(path)
+    deep.check_png(path)
     with _opened(path) as image:
         orientation = _orientation_in(image)
     return _upright(deep.read_png16(path), orientation)
@@ -212,7 +212,9 @@ def _finite(frames: Tensor) -> Tensor:
     values = frames.detach().to("cpu", torch.float32)
     if not torch.isfinite(values).all():
         num_bad = int((~torch.isfinite(values)).sum())
-        raise ValueError(f"frames: {num_bad} of {values.numel()} values NaN or infinite; no image can be made of them")
+        raise ValueError(
+            f"frames: {num_bad} of {values.numel()} values are NaN or infinite; no image can be made of them"
+        )
     return values
 
 

@@ -2,7 +2,7 @@
 
 Colour: a file's own matrix is obeyed; an untagged file of 720 rows or more is taken as BT.709, a smaller one as BT.601.
 PQ and HLG are read by their curves (`light`), other curves of displays as sRGB. Time: a clock that may begin anywhere
-and start again (MPEG streams) is made to begin with the first picture and to go on evenly, for sound alike.
+and start again (MPEG streams) is made to begin at zero and to go on evenly, for sound alike.
 Importing it loads neither torch nor NumPy.
 
 Dimension key: H rows, W columns, 3 colours (RGB).
@@ -68,12 +68,12 @@ def main_video(container: Any) -> Any:
 
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".m4v", ".ts", ".mts", ".m2ts", ".wmv")
-KEPT_FRAMES = 8  # decoded frames that a reader remembers, so that overlapping clips do not decode twice
+KEPT_FRAMES = 8  # that a reader remembers, so that overlapping clips do not decode twice
 # codecs whose packets are one picture each, so that those without one can be told
 PICTURE_PACKETS = ("h264", "hevc", "av1", "vp9", "mjpeg", "png", "ffv1", "prores", "dnxhd")
-# whose grey pictures are of limited range where nothing is said
-LIMITED_BY_DEFAULT = ("h264", "hevc", "av1", "vp9", "mpeg1video", "mpeg2video", "mpeg4")
+LIMITED_BY_DEFAULT = ("h264", "hevc", "av1", "vp9", "mpeg1video", "mpeg2video", "mpeg4")  # grey of no stated range
 LIGHT_LEVELS = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
+RUN_UP_S = Fraction(1, 20)  # sound that begins no earlier before the pictures is what its decoder starts from
 JUMP_S = 10  # a clock that goes on by more, or back at all, was set anew: what FFmpeg takes, too
 
 
@@ -212,8 +212,8 @@ class VideoReader:
 def timed_packets(container: Any, streams: Collection[Any]) -> Iterator[Any]:
     """The packets of these streams (and an empty one at the end of each), on one clock that does not jump.
 
-    Where the format's clock may begin anywhere and start again, the first picture is at zero, and after a jump the
-    pictures go on evenly; sound is moved with them.
+    Where the format's clock may begin anywhere and start again, the first picture is at zero (or the sound, where it
+    begins well before), and after a jump the pictures go on evenly; sound is moved with them.
     """
     from av.format import Flags
 
@@ -247,15 +247,15 @@ def _jumps(container: Any) -> dict[int, Fraction]:
     media = [stream for stream in container.streams if stream.type in ("video", "audio")]
     parts: list[dict[int, list[Fraction]]] = [{}]  # between two jumps: of each stream, times in decoding order
     starts, number, latest = [0], 0, Fraction(0)
-    origin: Fraction | None = None  # when the first picture is shown
+    begins: dict[int, Fraction] = {}  # when each stream's first picture or sound is
     for packet in container.demux(*media):
         if not packet.size:
             continue
         stamp = packet.dts if packet.dts is not None else packet.pts
         if stamp is not None:
             time = stamp * packet.time_base
-            if origin is None and packet.stream.index == pictures:
-                origin = (stamp if packet.pts is None else packet.pts) * packet.time_base
+            if len(parts) == 1:
+                begins.setdefault(packet.stream.index, (stamp if packet.pts is None else packet.pts) * packet.time_base)
             before = parts[-1].get(packet.stream.index)
             if before is not None and (time < before[-1] or time > latest + JUMP_S):
                 parts.append({})
@@ -269,7 +269,9 @@ def _jumps(container: Any) -> dict[int, Fraction]:
         if index is None:
             continue
         times = part[index]
-        shift = -(times[0] if origin is None else origin) if end is None else end - times[0]
+        first = begins.get(pictures, times[0])
+        heard = [time for time in begins.values() if first - JUMP_S < time < first - RUN_UP_S]
+        shift = -min([first, *heard]) if end is None else end - times[0]
         steps = [after - before for before, after in itertools.pairwise(times)]
         end = times[-1] + shift + (statistics.median_low(steps) if steps else Fraction(1, 25))
         found[start] = shift

@@ -25,7 +25,6 @@ import random
 import re
 import resource
 import shutil
-import sys
 import tempfile
 import time
 import traceback
@@ -306,7 +305,7 @@ def fuzz(
 def main() -> int:
     for threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # before they are loaded: children are forked
         os.environ.setdefault(threads, "1")
-    from benchmarks.fuzz_readers import READERS, make
+    from fuzz_readers import READERS, make
 
     parser = argparse.ArgumentParser(description="Damage files and read them.")
     parser.add_argument("--each", type=int, default=10_000, metavar="N", help="damaged files a reader (%(default)s)")
@@ -335,7 +334,7 @@ def main() -> int:
 
 
 def again(which: str, seed: int, keep: Path) -> int:
-    from benchmarks.fuzz_readers import make
+    from fuzz_readers import make
 
     name, _, number = which.partition(":")
     case, files = damaged_files(make(name), seed, int(number))
@@ -347,5 +346,4 @@ def again(which: str, seed: int, keep: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     raise SystemExit(main())

@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 import OpenEXR  # noqa: F401
 import torch
-from benchmarks.fuzz import Case
+from fuzz import Case
 from PIL import Image
 
 from spikevrt import __file__ as PACKAGE

@@ -8,6 +8,7 @@ import os
 import random
 import re
 import signal
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -18,8 +19,9 @@ import torch
 
 pytest.importorskip("OpenEXR")
 pytest.importorskip("h5py")
-from benchmarks.fuzz import Case, fuzz, mutate
-from benchmarks.fuzz_readers import READERS, make
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+from fuzz import Case, fuzz, mutate
+from fuzz_readers import READERS, make
 
 from spikevrt.app.uploads import unpack
 from spikevrt.checkpoint import load_state, save_state
@@ -80,7 +82,7 @@ def sleep(folder: Path) -> None:
 
 
 def test_a_hang_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.fuzz.HANG_S", 0.3)
+    monkeypatch.setattr("fuzz.HANG_S", 0.3)
     told = fuzz([Case("a", {"a": b"whole"}, "a", sleep)], 3, seed=1)
     assert list(told.faults) == ["hang of more than 0.3 s"]
 

@@ -76,11 +76,7 @@ class MappedArray:
     @cached_property
     def is_whole(self) -> bool:
         """True, or ValueError where the checksum of a member does not hold, for which it is read once."""
-        with (
-            _one_line(self.path),
-            zipfile.ZipFile(self.path) as archive,
-            archive.open(self.member) as file,
-        ):
+        with _one_line(self.path), zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
             while file.read(1 << 20):
                 pass
         return True

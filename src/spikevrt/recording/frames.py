@@ -212,9 +212,7 @@ def _finite(frames: Tensor) -> Tensor:
     values = frames.detach().to("cpu", torch.float32)
     if not torch.isfinite(values).all():
         num_bad = int((~torch.isfinite(values)).sum())
-        raise ValueError(
-            f"frames: {num_bad} of {values.numel()} values are NaN or infinite; no image can be made of them"
-        )
+        raise ValueError(f"frames: {num_bad} of {values.numel()} values NaN or infinite; no image can be made of them")
     return values
 
 

@@ -123,7 +123,7 @@ def trigger_times(path: Path, numbers: Sequence[int], stream_ticks: int) -> Fram
         starts, stops = values, []
     if len(starts) != numbers[-1] + 1:
         what, frames = "pulses" if is_channel else "ticks", amount(numbers[-1] + 1, "frame")
-        channel = f"; or a channel of {stream_ticks} values of 0 and 1"
+        channel = f"; or a channel of {amount(stream_ticks, 'value')} of 0 and 1"
         raise ValueError(f"{path}: {len(starts)} {what} for {frames}; allowed: one each{channel}")
     if any(after <= before for before, after in itertools.pairwise(starts)):
         raise ValueError(f"{path}: ticks that do not rise; allowed: rising ones")

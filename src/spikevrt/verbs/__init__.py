@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from spikevrt import shipped
+from spikevrt.atomic import UNFINISHED
 from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.recording.sidecar import NOTHING_STATED, Stated
-from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.options import RestoreOptions, names_a_file
 from spikevrt.typed import renamed
 
 if TYPE_CHECKING:
@@ -121,9 +122,9 @@ def dashed(name: str) -> str:
 
 def spelled(message: str, parser: argparse.ArgumentParser, typed: Sequence[str]) -> str:
     """The message of an error with the names of fields as the options that the user knows (`renamed`). What the user
-    `typed` (a folder called frames) is no field."""
+    `typed` (a folder called frames) is no field. A file that is unfinished goes by the name that it will have."""
     options = {action.dest: action.option_strings[0] for action in reversed(parser._actions) if action.option_strings}
-    return renamed(message, options, typed)
+    return renamed(UNFINISHED.sub(r"\g<name>", message), options, typed)
 
 
 def say_made(what: str, where: Path, start_s: float) -> None:
@@ -133,8 +134,15 @@ def say_made(what: str, where: Path, start_s: float) -> None:
 # --- options that several verbs share ---
 
 
-def add_out(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help=what)
+def folder(text: str) -> Path:
+    """The value of an option that names a folder to be made."""
+    if names_a_file(Path(text)):
+        raise argparse.ArgumentTypeError(f"{text}, the name of a file; allowed: the name of a folder")
+    return Path(text)
+
+
+def add_out(parser: argparse.ArgumentParser, what: str, kind: Callable[[str], Path] = folder) -> None:
+    parser.add_argument("--out", type=kind, required=True, metavar="PATH", help=what)
     parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
 
 

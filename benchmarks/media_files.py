@@ -32,7 +32,7 @@ PATCHES = {  # display values of 255, 24 x 16 pixels each, from the upper left c
     "white": (255, 255, 255), "grey": (128, 128, 128), "near black": (16, 16, 16), "red": (190, 50, 40),
     "green": (50, 170, 70), "blue": (45, 60, 190), "yellow": (215, 200, 70), "skin": (205, 150, 120),
 }  # fmt: skip
-EDGE = (180, 90, 100), (90, 115, 165)  # of its two sides, between which it takes RAMP_PX
+EDGE = (200, 100, 60), (60, 115, 200)  # of its two sides, between which it takes RAMP_PX
 RAMP_PX = 6
 
 DIMENSIONS: dict[str, tuple[Any, ...]] = {
@@ -158,7 +158,7 @@ def why_not(case: Case) -> str | None:
 
 
 def _no_signal(case: Case) -> str | None:
-    at, codec = case.container, case.codec
+    at, codec, is_grey = case.container, case.codec, case.chroma == "grey"
     if codec not in HELD_VIDEO[at].split():
         return "the container does not hold the codec"
     if codec == "prores" and case.bits != (12 if case.chroma == "444" else 10):
@@ -167,8 +167,10 @@ def _no_signal(case: Case) -> str | None:
         return "the encoder here has no such pixels"
     if codec in ("vp9", "hevc") and case.alpha:
         return "no alpha of this codec is written or read here"
-    if case.range == "full" and (codec in ("mpeg2", "prores") or (codec == "ffv1" and at != "mkv")):
+    if case.range == "full" and (codec in ("mpeg2", "prores") or (codec == "ffv1" and at != "mkv" and not is_grey)):
         return "nothing in the file can tell full range"
+    if case.range == "limited" and codec == "ffv1" and at != "mkv" and is_grey:
+        return "nothing in the file can tell limited range, and grey FFV1 is taken as full"
     if codec == "mjpeg" and case.matrix != "bt601":
         return "Motion JPEG is always BT.601"
     if at == "avi" and codec == "ffv1" and case.matrix != "untagged":

@@ -199,6 +199,31 @@ def test_streams_one_after_the_other_are_one_video_with_its_sound(
     assert _beeps(tmp_path / "o.mp4") == pytest.approx([0.48, 1.48, 2.48], abs=2e-3 if sound == "aac" else 1e-3)
 
 
+def test_sound_that_pauses_is_no_jump_of_the_clock(tmp_path: Path) -> None:
+    import av
+
+    with av.open(str(tmp_path / "a.ts"), "w") as container:
+        video: Any = container.add_stream("libx264", rate=5)
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        audio: Any = container.add_stream("mp2", rate=RATE)
+        audio.codec_context.layout, audio.codec_context.format = "mono", "s16"
+        for index in range(80):
+            frame = av.VideoFrame.from_ndarray(_grey(3 * index), format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, 5)
+            container.mux(video.encode(frame))
+            if index in (5, 75):
+                samples: Any = av.AudioFrame.from_ndarray(np.zeros((1, 1152), np.int16), format="s16", layout="mono")
+                samples.sample_rate, samples.pts, samples.time_base = RATE, index * RATE // 5, Fraction(1, RATE)
+                container.mux(audio.encode(samples))
+        container.mux(video.encode())
+        container.mux(audio.encode())
+    with open_media(tmp_path / "a.ts") as container:
+        packets = timed_packets(container, [container.streams.audio[0]])
+        times = [float(packet.pts * packet.time_base) for packet in packets if packet.size]
+    assert times[-1] - times[0] == pytest.approx(14, abs=0.03)
+    assert probe_video(tmp_path / "a.ts").times_s == pytest.approx([index / 5 for index in range(80)])
+
+
 # 4, 5: curves of HDR, and depth
 
 
@@ -381,7 +406,7 @@ def test_pictures_that_cannot_be_decoded_are_left_out_and_told(
     assert found.fps == pytest.approx(25)
     summary = _restored(tmp_path / name, tmp_path / "o.mp4")
     assert summary["num_frames"] == decoded == probe_video(tmp_path / "o.mp4").num_frames
-    told = [f"{name}: {found.num_lost} of 40 pictures cannot be decoded"] if found.num_lost else []
+    told = [f"pictures: {found.num_lost} of 40 in {name} cannot be decoded"] if found.num_lost else []
     assert [note for note in summary["notes"] if "decoded" in note] == told
 
 

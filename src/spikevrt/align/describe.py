@@ -99,7 +99,8 @@ def footage_lines(path: Path) -> list[str]:
         return [f"{path}: image, {width} x {height}"]
     info = probe_video(path)
     seconds, frames = info.num_frames / info.fps, amount(info.num_frames, "frame")
-    return [f"{path}: video, {info.width} x {info.height}, {frames}, {info.fps:g} fps, {seconds:.3f} s"]
+    lost = [f"warning: pictures that cannot be decoded: {info.num_lost}"] if info.num_lost else []
+    return [f"{path}: video, {info.width} x {info.height}, {frames}, {info.fps:g} fps, {seconds:.3f} s", *lost]
 
 
 def summary_line(recording: Recording) -> str:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikevrt.atomic import complete_or_absent
+from spikevrt.light import HLG, PQ
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.video import BT709, BT2020, EXACT_COLOUR_WORDS, FULL_RANGE, LIMITED_RANGE, RGB, VideoInfo
 from spikevrt.restore.options import DEFAULT_CRF, MIN_SIDE, VideoFormat
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 NUM_THREADS = 4  # of an encoder, on every machine: H.264's bytes depend on it
 GOP_FRAMES = 250
+LOWER_CRF = {PQ: 6, HLG: 2}  # for files as large as those of sRGB: benchmarks/hdr_crf.py
 MAX_TIMESCALE = 2**31 - 1
 
 
@@ -165,7 +167,7 @@ def _add_stream(
     container: Any, size: tuple[int, int], frame_rate: Fraction, format: VideoFormat, tags: VideoTags
 ) -> Any:
     height, width = size if format.is_lossless else (size[0] + size[0] % 2, size[1] + size[1] % 2)
-    name, pixels, options = _encoder(format)
+    name, pixels, options = _encoder(format, tags)
     options = {
         **options,
         "threads": str(NUM_THREADS),
@@ -182,9 +184,10 @@ def _add_stream(
     return stream
 
 
-def _encoder(format: VideoFormat) -> tuple[str, str, dict[str, str]]:
+def _encoder(format: VideoFormat, tags: VideoTags) -> tuple[str, str, dict[str, str]]:
     """FFmpeg's name of the encoder, its pixels, its options."""
-    crf = {"crf": str(format.crf or DEFAULT_CRF.get(format.codec or "", 0))}
+    usual = DEFAULT_CRF.get(format.codec or "", 0) - LOWER_CRF.get(tags.transfer, 0)
+    crf = {"crf": str(format.crf or usual)}
     yuv = "yuv420p10le" if format.bits == 10 else "yuv420p"
     rgb = "gbrp10le" if format.bits == 10 else "gbrp"
     if format.codec == "h264":
@@ -208,7 +211,7 @@ def _converter(first: np.ndarray, format: VideoFormat, tags: VideoTags) -> Calla
     """What makes frames for the encoder of images of the size and depth of `first`."""
     import av
 
-    _, pixels, _ = _encoder(format)
+    _, pixels, _ = _encoder(format, tags)
     if format.is_lossless:
         return lambda image: _lossless_frame(image, format, pixels)
     source = "rgb48le" if format.bits == 10 else "rgb24"

@@ -257,7 +257,7 @@ def _jumps(container: Any) -> dict[int, Fraction]:
             if origin is None and packet.stream.index == pictures:
                 origin = (stamp if packet.pts is None else packet.pts) * packet.time_base
             before = parts[-1].get(packet.stream.index)
-            if parts[-1] and ((before is not None and time < before[-1]) or time > latest + JUMP_S):
+            if before is not None and (time < before[-1] or time > latest + JUMP_S):
                 parts.append({})
                 starts.append(number)
             parts[-1].setdefault(packet.stream.index, []).append(time)

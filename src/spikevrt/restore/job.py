@@ -270,10 +270,8 @@ def _source_notes(recording: Recording, job: JobOptions, out: Path) -> list[str]
     if isinstance(recording.blur, Path):
         found = probe_video(shown)
         bits = found.bits
-        if found.num_lost:
-            notes.append(
-                f"{shown.name}: {found.num_lost} of {found.num_frames + found.num_lost} pictures cannot be decoded"
-            )
+        if "pictures" in recording.notes:
+            notes.append(f"pictures: {recording.notes['pictures']}")
         if found.has_light_levels and is_video(out):
             notes.append(f"{out.name}: the mastering display and light levels of {shown.name} are not carried over")
         if found.transfer in HDR_TRANSFERS and not is_video(out):

@@ -36,7 +36,7 @@ class VideoFormat:
     ] = None
     lossless: Annotated[bool, "video whose pixels are those restored"] = False
     bits: Annotated[int | None, "of video: 8 or 10 (10 where the source has more than 8)"] = None
-    crf: Annotated[int | None, f"quality of lossy video, lower is better ({CRF_WORDS})"] = None
+    crf: Annotated[int | None, f"quality of lossy video, lower is better ({CRF_WORDS}; of HDR less)"] = None
 
     def __post_init__(self) -> None:
         if self.codec not in (None, *CODECS):

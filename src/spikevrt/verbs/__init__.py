@@ -172,10 +172,15 @@ def add_sharp(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sharp", type=Path, metavar="FOLDER", help="sharp images, one a frame, to score against")
 
 
+LARGE_VIDEO_BYTES = 50_000_000  # some seconds
+
+
 def open_loose(frames: Path, parsed: argparse.Namespace) -> Recording:
     """Frames, and the spike file beside them where one is given, as a recording; `settled` is to follow."""
     from spikevrt.recording.loose import loose_recording, open_beside
 
+    if frames.is_file() and frames.stat().st_size > LARGE_VIDEO_BYTES:
+        print(f"spikevrt: {frames}: its frames are counted, each is decoded for it", file=sys.stderr)
     if parsed.spikes is None:
         refuse(parsed, chosen(Stated, parsed).keys() - {"linear", "fps"}, "only with --spikes")
         return loose_recording(frames, None, options_of(Stated, parsed))

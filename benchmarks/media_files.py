@@ -53,17 +53,8 @@ DIMENSIONS: dict[str, tuple[Any, ...]] = {
     "offset": ("0", "1/4", "-1/10"),
     "clock": ("from 0", "wraps"),
 }
-SIGNAL = (
-    "container",
-    "codec",
-    "bits",
-    "range",
-    "matrix",
-    "chroma",
-    "alpha",
-    "transfer",
-    "size",
-)  # the others depend on these
+# what of the other dimensions can be had depends on some of these
+SIGNAL = ("container", "codec", "bits", "range", "matrix", "chroma", "alpha", "transfer", "size")
 VIDEO_ENCODERS = {
     "h264": "libx264", "hevc": "libx265", "av1": "libsvtav1", "vp9": "libvpx-vp9", "ffv1": "ffv1",
     "prores": "prores_ks", "mjpeg": "mjpeg", "mpeg2": "mpeg2video",

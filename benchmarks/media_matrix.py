@@ -43,8 +43,22 @@ from typing import Any
 
 import av
 import numpy as np
-from media_files import BEEP_S, DIMENSIONS, HEIGHT, LUMA, NUM_FRAMES, PATCHES, SIGNAL, TAGS, TRANSFERS, WIDTH, Case
-from media_files import covering, make_file, scene, valued  # fmt: skip
+from media_files import (  # fmt: skip
+    BEEP_S,
+    DIMENSIONS,
+    HEIGHT,
+    LUMA,
+    NUM_FRAMES,
+    PATCHES,
+    SIGNAL,
+    TAGS,
+    TRANSFERS,
+    WIDTH,
+    Case,
+    covering,
+    make_file,
+    valued,
+)
 from torch import Tensor
 
 from spikevrt.checkpoint import WeightsInfo, save_weights
@@ -89,7 +103,7 @@ class Seen:
     """What a file holds, decoded by PyAV: frames as RGB, not clamped, float64 (H, W, 3), as they are stored."""
 
     frames: list[np.ndarray]
-    times: list[Fraction | None]
+    times: list[Fraction]
     bits: int
     alpha: bool
     matrix: int
@@ -116,7 +130,7 @@ def look(path: Path) -> Seen:
         components = first.format.components
         is_interlaced = any(frame.interlaced_frame for frame in decoded) or int(stream.codec_context.field_order) > 1
         aspect, num_sounds = stream.sample_aspect_ratio or Fraction(1), len(container.streams.audio)
-        times = [None if frame.pts is None else frame.pts * stream.time_base for frame in decoded]
+        times = [frame.pts * stream.time_base for frame in decoded]  # TypeError: one has none
     beep = beep_time(path) if num_sounds else None
     return Seen(
         [as_rgb(frame, is_centred=codec == "mjpeg") for frame in decoded], times, max(one.bits for one in components),

@@ -73,6 +73,8 @@ KEPT_FRAMES = 8  # decoded frames that a reader remembers, so that overlapping c
 PICTURE_PACKETS = ("h264", "hevc", "av1", "vp9", "mjpeg", "png", "ffv1", "prores", "dnxhd")
 # whose grey pictures are of limited range where nothing is said
 LIMITED_BY_DEFAULT = ("h264", "hevc", "av1", "vp9", "mpeg1video", "mpeg2video", "mpeg4")
+# whose pictures tell themselves whether they are interlaced; of others the container does
+TELL_INTERLACED = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vc1", "prores", "dnxhd", "dvvideo")
 LIGHT_LEVELS = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
 JUMP_S = 10  # a clock that goes on by more, or back at all, was set anew: what FFmpeg takes, too
 
@@ -85,7 +87,7 @@ class VideoInfo:
     (or of luma and chroma) in the file. `sample_aspect` is width / height of an upright pixel; `primaries` and
     `transfer` are FFmpeg's codes of the colours (`UNSPECIFIED` where the file says nothing). `num_lost` pictures are
     stored and cannot be decoded. `shift` seconds were added to the times of the file, and are missing in its sound's.
-    `has_light_levels`: it states HDR's mastering display or light levels.
+    `has_light_levels`: it states HDR's mastering display or light levels; `has_alpha`: and how transparent pixels are.
     """
 
     width: int
@@ -101,6 +103,7 @@ class VideoInfo:
     num_lost: int
     shift: Fraction
     has_light_levels: bool
+    has_alpha: bool
 
     @property
     def is_variable(self) -> bool:
@@ -150,6 +153,7 @@ def _probe(path: Path, _size: int, _mtime_ns: int) -> VideoInfo:
         colours = int(first.color_primaries) or UNSPECIFIED, int(first.color_trc) or UNSPECIFIED
         shift = -min(0, first.pts or 0)
         stated_levels = any(data.type.name in LIGHT_LEVELS for data in first.side_data)
+        has_alpha = any(component.is_alpha for component in first.format.components)
     pts = _rising(path, found, shift, time_base, stated)
     fps = _frame_rate(pts, time_base, stated)
     if fps <= 0:
@@ -157,8 +161,9 @@ def _probe(path: Path, _size: int, _mtime_ns: int) -> VideoInfo:
     num_lost = max(0, len(packets) - len(pts)) if is_counted else 0
     aspect = 1 / aspect if turned else aspect
     return VideoInfo(
-        width, height, fps, len(pts), pts, time_base, bits, aspect, *colours, num_lost, shift * time_base, stated_levels
-    )
+        width, height, fps, len(pts), pts, time_base, bits, aspect, *colours, num_lost, shift * time_base,
+        stated_levels, has_alpha,
+    )  # fmt: skip
 
 
 def iter_video(
@@ -283,7 +288,11 @@ def _decoded(path: Path, tell: Callable[[int], None] = lambda _: None) -> Genera
     with open_media(path) as container:
         stream = main_video(container)
         stream.thread_type = "AUTO"
+        # where neither file nor codec say otherwise; the scaler would take it as centred
+        stream.codec_context.options = {"chroma_sample_location": "left"}
         codec = stream.codec_context.codec.canonical_name
+        is_marked = codec not in TELL_INTERLACED and int(stream.codec_context.field_order) > 1
+        at_left: Callable[[Any], Any] | None = None
         damage: FFmpegError | None = None
         any_frame = False
         packets = timed_packets(container, [stream])
@@ -303,7 +312,10 @@ def _decoded(path: Path, tell: Callable[[int], None] = lambda _: None) -> Genera
                 continue
             for frame in frames:
                 any_frame = True
-                _check_frame(path, frame)
+                if codec == "hevc" and "422" in frame.format.name:  # of which FFmpeg's decoder says nothing
+                    at_left = at_left or _chroma_at_left(stream)
+                    frame = at_left(frame)
+                _check_frame(path, frame, is_marked)
                 if not int(frame.color_range) and codec in LIMITED_BY_DEFAULT:
                     frame.color_range = LIMITED_RANGE
                 yield frame
@@ -311,8 +323,23 @@ def _decoded(path: Path, tell: Callable[[int], None] = lambda _: None) -> Genera
             raise ValueError(f"{path}: damaged video ({damage.strerror})")
 
 
-def _check_frame(path: Path, frame: Any) -> None:
-    if frame.interlaced_frame:
+def _chroma_at_left(stream: Any) -> Callable[[Any], Any]:
+    """What states of a frame where its chroma lies."""
+    import av
+
+    graph = av.filter.Graph()
+    chain = graph.add_buffer(template=stream), graph.add("setparams", "chroma_location=left"), graph.add("buffersink")
+    graph.link_nodes(*chain).configure()
+
+    def stated(frame: Any) -> Any:
+        graph.vpush(frame)
+        return graph.vpull()
+
+    return stated
+
+
+def _check_frame(path: Path, frame: Any, is_marked: bool) -> None:
+    if frame.interlaced_frame or is_marked:
         raise ValueError(
             f"{path}: interlaced, so that its rows are of two times; allowed: progressive video, as ffmpeg makes it "
             f"(-vf bwdif, or -vf setfield=prog where a progressive one is only marked so)"
@@ -381,8 +408,9 @@ def _colours(frame: Any, bits: int, *, deep: bool) -> np.ndarray:
     image = frame.to_ndarray(format="rgb48le", src_colorspace=source, interpolation=EXACT_COLOURS)
     if frame.format.is_rgb:
         return image
-    # white of the scaler's 16 bits is 255 * 256 where it comes from YUV
-    return np.minimum((image.astype(np.uint32) * 257 + 128) >> 8, 65535).astype(np.uint16)
+    # white of the scaler's 16 bits where it comes from YUV
+    top = ((1 << bits) - 1) << (16 - bits) if int(frame.color_range) == FULL_RANGE else 255 << 8
+    return np.minimum((image.astype(np.uint32) * 65535 + top // 2) // top, 65535).astype(np.uint16)
 
 
 def _grey(frame: Any, bits: int, *, deep: bool) -> np.ndarray:

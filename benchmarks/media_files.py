@@ -454,9 +454,9 @@ def _fill(plane: Any, values: np.ndarray, bits: int) -> None:
 
 
 def _beep(case: Case) -> Any:
-    sound = np.zeros(int(SOUND_S * SOUND_HZ))
-    start = int(BEEP_S * SOUND_HZ)
-    sound[start : start + 2400] = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(2400) / SOUND_HZ)
+    """The whole sound: 50 ms of 1 kHz after 0.1 s of silence."""
+    sound, first = np.zeros(int(SOUND_S * SOUND_HZ)), int(BEEP_S * SOUND_HZ)
+    sound[first : first + 2400] = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(2400) / SOUND_HZ)
     frame = av.AudioFrame.from_ndarray((sound * 32767).astype(np.int16)[None], format="s16", layout="mono")
     frame.rate, frame.time_base = SOUND_HZ, Fraction(1, SOUND_HZ)
     # an encoder's first packets lie before the sound, which in AVI would move the video by a part of a frame

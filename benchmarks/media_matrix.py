@@ -121,7 +121,7 @@ def look(path: Path) -> Seen:
     """What PyAV does not tell is as everywhere: chroma in the middle of its pixels in Motion JPEG, else at the left;
     grey FFV1 of no stated range is full."""
     with av.open(str(path)) as container:
-        stream = container.streams.video[0]
+        stream: Any = container.streams.video[0]
         decoded, codec = list(container.decode(stream)), stream.codec_context.codec.canonical_name
         first = decoded[0]
         for frame in decoded:
@@ -130,7 +130,7 @@ def look(path: Path) -> Seen:
         components = first.format.components
         is_interlaced = any(frame.interlaced_frame for frame in decoded) or int(stream.codec_context.field_order) > 1
         aspect, num_sounds = stream.sample_aspect_ratio or Fraction(1), len(container.streams.audio)
-        times = [frame.pts * stream.time_base for frame in decoded]  # TypeError: one has none
+        times = [frame.pts * stream.time_base for frame in decoded]
     beep = beep_time(path) if num_sounds else None
     return Seen(
         [as_rgb(frame, is_centred=codec == "mjpeg") for frame in decoded], times, max(one.bits for one in components),
@@ -142,11 +142,11 @@ def look(path: Path) -> Seen:
 
 def beep_time(path: Path) -> Fraction | None:
     """When the sound is first loud, in seconds."""
+    loudest = {"s16": 2**15, "s16p": 2**15, "s32": 2**31, "s32p": 2**31}
+    frame: Any
     with av.open(str(path)) as container:
         for frame in container.decode(container.streams.audio[0]):
-            values = frame.to_ndarray().astype(float)
-            loud = np.flatnonzero(np.abs(values).reshape(-1) > 0.2 * {"s16": 2**15, "s32": 2**31}.get(
-                frame.format.name.rstrip("p"), 1))  # fmt: skip
+            loud = np.flatnonzero(np.abs(frame.to_ndarray().reshape(-1) / loudest.get(frame.format.name, 1)) > 0.2)
             if len(loud):
                 return frame.pts * frame.time_base + Fraction(int(loud[0]), frame.sample_rate)
     return None
@@ -178,11 +178,13 @@ def as_rgb(frame: Any, *, is_centred: bool) -> np.ndarray:
 def upsampled(plane: np.ndarray, shape: tuple[int, ...], is_centred: bool) -> np.ndarray:
     """Bring chroma to every pixel, linearly. A sample lies between two rows; in columns at the left of two, or
     between them."""
-    for axis, shift in ((0, 0.5), (1, 0.5 if is_centred else 0.0)):
-        factor = round(shape[axis] / plane.shape[axis])
+    shifts = 0.5, 0.5 if is_centred else 0.0
+    for axis, shift in enumerate(shifts):
+        lines = np.moveaxis(plane, axis, -1)
+        factor = round(shape[axis] / lines.shape[-1])
         if factor > 1:
-            at = (np.arange(shape[axis]) - shift) / factor
-            plane = np.apply_along_axis(lambda line, at=at: np.interp(at, np.arange(len(line)), line), axis, plane)
+            at, places = (np.arange(shape[axis]) - shift) / factor, np.arange(lines.shape[-1])
+            plane = np.moveaxis(np.stack([np.interp(at, places, line) for line in lines]), -1, axis)
     return plane
 
 
@@ -219,19 +221,16 @@ def check_made(case: Case, seen: Seen) -> None:
     told = {"matrix": case.chroma == "grey" or MATRICES[seen.matrix] == MATRICES[TAGS[case.matrix][0]]}
     told["range"] = (seen.range == 2) == (case.range == "full")
     told["transfer"] = case.transfer == "sdr" or seen.transfer == TRANSFERS[case.transfer]
-    told["bits"], told["alpha"], told["rotation"] = (
-        seen.bits == case.bits, seen.alpha == case.alpha, seen.rotation == case.rotation
-    )  # fmt: skip
-    told["aspect"], told["scan"] = (
-        seen.aspect == Fraction(case.aspect), seen.is_interlaced == (case.scan == "interlaced")
-    )  # fmt: skip
+    for name in ("bits", "alpha", "rotation"):
+        told[name] = getattr(seen, name) == getattr(case, name)
+    told["aspect"] = seen.aspect == Fraction(case.aspect)
+    told["scan"] = seen.is_interlaced == (case.scan == "interlaced")
     told["sound"] = (seen.beep is not None) == (case.sound != "none")
     times, wanted = seen.times, case.times()
     told["times"] = len(times) == NUM_FRAMES and all(
-        one is not None and times[0] is not None and abs(one - times[0] - other + wanted[0]) <= Fraction(1, 1000)
-        for one, other in zip(times, wanted, strict=False)
+        abs(one - times[0] - other + wanted[0]) <= Fraction(1, 1000) for one, other in zip(times, wanted, strict=False)
     )
-    if seen.beep is not None and seen.times[FLASH] is not None:
+    if seen.beep is not None and told["times"]:
         asked = max(Fraction(0), Fraction(case.offset)) + BEEP_S - wanted[FLASH]
         told["beep"] = abs(seen.beep - seen.times[FLASH] - asked) < Fraction(6, 100)  # with a codec's run-up
     drawn, wanted_colours = patch_colours(seen.frames), np.array(list(PATCHES.values())) / 255
@@ -244,50 +243,52 @@ def check_made(case: Case, seen: Seen) -> None:
 
 def compare(case: Case, source: Seen, out: Seen, fps: float, told: str, suffix: str) -> list[tuple[str, str]]:
     """What is wrong with a result, as (check, figures)."""
-    wrong: list[tuple[str, str]] = []
-
-    def claim(check: str, holds: bool, figures: str) -> None:
-        if not holds:
-            wrong.append((check, figures))
-
-    quarters = case.rotation // 90
-    size = height, width = case.shape[::-1] if quarters % 2 else case.shape
-    grown = (height + height % 2, width + width % 2) if suffix == ".mp4" else size
-    claim("geometry", out.frames[0].shape[:2] == grown, f"{out.frames[0].shape[:2]}, not {grown}")
-    if not wrong:
-        frames, stored = [np.rot90(frame[:height, :width], -quarters) for frame in out.frames], source.frames
-        flat = patch_colours(frames), np.clip(patch_colours(stored), 0, 1)
-        errors = [np.abs(patch_colours([np.rot90(one, k) for one in frames]) - flat[1]).mean() for k in (0, 2)]
-        claim("geometry", errors[0] <= errors[1], "upside down")
-        numbers = [number_of(frame) for frame in frames]
-        claim("frames", numbers == list(range(NUM_FRAMES)), f"{numbers}")
-        off = np.abs(flat[0] - flat[1]).max(1) * 255
-        limit = COLOUR_LEVELS if suffix == ".mp4" else 0.55 * 255 / ((1 << out.bits) - 1)
-        worst = int(off.argmax())
-        claim("colour", off[worst] <= limit, f"{list(PATCHES)[worst]} off by {off[worst]:.2f} levels")
-        if case.chroma != "grey":
-            moved = np.subtract(edge_places(frames), edge_places(stored))
-            claim("chroma", np.abs(moved).max() <= EDGE_PX, f"edges moved by {moved[0]:+.2f}, {moved[1]:+.2f} px")
-    claim("times", *same_times(source.times, out.times, told, suffix))
-    if case.rate != "variable":
-        claim("rate", abs(fps / Fraction(case.rate) - 1) < 1e-3, f"{fps:.3f} frames a second")
-    claim("sound", *same_sound(source, out, told))
     tags = (out.primaries, out.transfer), (source.primaries, source.transfer)
-    claim("tags", tags[0] == tags[1], f"primaries, transfer {tags[0]}, not {tags[1]}")
-    stated = (out.matrix in (1, 9) and out.range in (1, 2)) if suffix == ".mp4" else out.matrix in (0, 2)
-    claim("tags", stated, f"matrix {out.matrix}, range {out.range}")
-    aspect = 1 / source.aspect if quarters % 2 else source.aspect
-    claim("aspect", out.aspect == aspect or "pixel aspect" in told, f"{out.aspect}, not {aspect}")
-    claim("depth", out.bits >= source.bits or (out.bits >= 10 and "bits" in told), f"{out.bits} of {source.bits} bits")
-    claim("alpha", not source.alpha or out.alpha or "alpha" in told, "not told that it is lost")
-    return wrong
+    is_stated = out.matrix in (1, 9) and out.range == 1 if suffix == ".mp4" else out.matrix in (0, 2)
+    aspect = 1 / source.aspect if case.rotation % 180 else source.aspect
+    claims = [
+        *same_pictures(case, source, out, suffix),
+        ("times", *same_times(source.times, out.times, told, suffix)),
+        ("rate", case.rate == "variable" or abs(fps / Fraction(case.rate) - 1) < 1e-3, f"{fps:.3f} frames a second"),
+        ("sound", *same_sound(source, out, told)),
+        ("tags", tags[0] == tags[1], f"primaries, transfer {tags[0]}, not {tags[1]}"),
+        ("tags", is_stated, f"matrix {out.matrix}, range {out.range}"),
+        ("aspect", out.aspect == aspect or "pixel aspect" in told, f"{out.aspect}, not {aspect}"),
+        ("depth", out.bits >= source.bits or (out.bits >= 10 and "bits" in told), f"{out.bits} of {source.bits} bits"),
+        ("alpha", not source.alpha or out.alpha or "alpha" in told, "not told that it is lost"),
+    ]
+    return [(check, figures) for check, holds, figures in claims if not holds]
 
 
-def same_times(source: list[Fraction | None], out: list[Fraction | None], told: str, suffix: str) -> tuple[bool, str]:
+def same_pictures(case: Case, source: Seen, out: Seen, suffix: str) -> list[tuple[str, bool, str]]:
+    """(check, whether it holds, figures) of what the pictures show."""
+    size = height, width = case.shape[::-1] if case.rotation % 180 else case.shape
+    grown = (height + height % 2, width + width % 2) if suffix == ".mp4" else size
+    if out.frames[0].shape[:2] != grown:
+        return [("geometry", False, f"{out.frames[0].shape[:2]}, not {grown}")]
+    frames = [np.rot90(frame[:height, :width], -case.rotation // 90) for frame in out.frames]
+    found, right = patch_colours(frames), np.clip(patch_colours(source.frames), 0, 1)
+    others = [patch_colours([frame[::-1, ::step] for frame in frames]) for step in (1, -1)]
+    if np.abs(found - right).sum() > min(np.abs(other - right).sum() for other in others):
+        return [("geometry", False, "upside down")]
+    numbers, off = [number_of(frame) for frame in frames], np.abs(found - right).max(1) * 255
+    limit, worst = COLOUR_LEVELS if suffix == ".mp4" else 0.55 * 255 / ((1 << out.bits) - 1), int(off.argmax())
+    claims = [
+        ("frames", numbers == list(range(NUM_FRAMES)), f"{numbers}"),
+        ("colour", bool(off[worst] <= limit), f"{list(PATCHES)[worst]} off by {off[worst]:.2f} levels"),
+    ]
+    if case.chroma != "grey":
+        across, down = np.subtract(edge_places(frames), edge_places(source.frames))
+        is_near = max(abs(across), abs(down)) <= EDGE_PX
+        claims.append(("chroma", bool(is_near), f"edges moved by {across:+.2f}, {down:+.2f} px"))
+    return claims
+
+
+def same_times(source: list[Fraction], out: list[Fraction], told: str, suffix: str) -> tuple[bool, str]:
     """Whether they agree from the first frame on, and what does not."""
-    if len(source) != len(out) or None in source or None in out:
+    if len(source) != len(out):
         return False, f"{len(out)} frames, not {len(source)}"
-    steps = [[one - times[0] for one in times] for times in (source, out)]  # type: ignore[operator]
+    steps = [[one - times[0] for one in times] for times in (source, out)]
     off = max(abs(one - other) for one, other in zip(*steps, strict=True))
     if suffix == ".mp4" or off == 0:
         return off == 0, f"off by {float(off) * 1e3:.3f} ms"
@@ -302,9 +303,9 @@ def same_sound(source: Seen, out: Seen, told: str) -> tuple[bool, str]:
         return "not carried over" in told, f"{out.num_sounds} streams, and not told"
     if source.beep is None:
         return True, ""
-    if out.beep is None or out.times[FLASH] is None or source.times[FLASH] is None:
+    if out.beep is None or len(out.times) <= FLASH:
         return False, "no beep"
-    off = (out.beep - out.times[FLASH]) - (source.beep - source.times[FLASH])  # type: ignore[operator]
+    off = (out.beep - out.times[FLASH]) - (source.beep - source.times[FLASH])
     return abs(off) <= SOUND_S, f"{float(off) * 1e3:+.2f} ms late"
 
 

@@ -119,9 +119,17 @@ def test_chroma_stays_where_it_is_however_often_a_video_is_written(tmp_path: Pat
 
 
 def _flash_and_beep(
-    path: Path, *, begin: float = 0, num: int = 75, flash: int = 50, codec: str = "libx264", sound: str = "mp2"
+    path: Path,
+    *,
+    begin: float = 0,
+    num: int = 75,
+    flash: int = 50,
+    codec: str = "libx264",
+    sound: str = "mp2",
+    lead: int = 0,
 ) -> None:
-    """Frame `flash` of `num` at 25 frames a second is white, and a tone of 0.1 s begins with it."""
+    """Frame `flash` of `num` at 25 frames a second is white, and a tone of 0.1 s begins with it. The sound begins
+    `lead` frames before the pictures."""
     import av
 
     with av.open(str(path), "w", options={"output_ts_offset": str(begin)}) as container:
@@ -131,14 +139,14 @@ def _flash_and_beep(
         audio.codec_context.layout = "mono"
         form, kind, scale = ("s16", np.int16, 20000) if sound == "mp2" else ("fltp", np.float32, 0.6)
         audio.codec_context.format = form
-        at = np.arange(num * RATE // 25)
-        tone = np.sin(at * 0.13) * ((at >= flash * RATE // 25) & (at < flash * RATE // 25 + RATE // 10)) * scale
+        at, loud = np.arange((num + lead) * RATE // 25), (flash + lead) * RATE // 25
+        tone = np.sin(at * 0.13) * ((at >= loud) & (at < loud + RATE // 10)) * scale
         step, done = audio.codec_context.frame_size or 1024, 0
         for index in range(num):
             frame = av.VideoFrame.from_ndarray(_grey(255 if index == flash else 20), format="rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, 25)
+            frame.pts, frame.time_base = index + lead, Fraction(1, 25)
             container.mux(video.encode(frame))
-            while done < len(tone) and done <= index * RATE // 25:
+            while done < len(tone) and done <= (index + lead) * RATE // 25:
                 samples: Any = av.AudioFrame.from_ndarray(
                     np.ascontiguousarray(tone[None, done : done + step].astype(kind)), format=form, layout="mono"
                 )
@@ -195,8 +203,21 @@ def test_streams_one_after_the_other_are_one_video_with_its_sound(
     assert found.times_s[-1] == pytest.approx(74 / 25)
     summary = _restored(tmp_path / "pq.ts", tmp_path / "o.mp4")
     assert summary["notes"] == [] and summary["fps"] == 25
-    assert _flashes(tmp_path / "o.mp4") == pytest.approx([0.48, 1.48, 2.48], abs=1e-3)
-    assert _beeps(tmp_path / "o.mp4") == pytest.approx([0.48, 1.48, 2.48], abs=2e-3 if sound == "aac" else 1e-3)
+    flashes = _flashes(tmp_path / "o.mp4")
+    assert flashes == pytest.approx([0.48, 1.48, 2.48], abs=1e-3)
+    assert _beeps(tmp_path / "o.mp4") == pytest.approx(flashes, abs=2e-3 if sound == "aac" else 1e-3)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("begin", [0, 95443.5])
+def test_sound_before_the_first_picture_is_kept(tmp_path: Path, unchanged: None, begin: float, suffix: str) -> None:
+    _flash_and_beep(tmp_path / "a.ts", num=50, flash=25, lead=10, begin=begin)
+    _restored(tmp_path / "a.ts", tmp_path / f"o{suffix}")
+    assert probe_video(tmp_path / f"o{suffix}").times_s[0] == pytest.approx(
+        0.4, abs=0.02
+    )  # less what the decoder of sound starts from
+    assert _flashes(tmp_path / f"o{suffix}") == pytest.approx([1.4], abs=0.02)
+    assert _beeps(tmp_path / f"o{suffix}") == pytest.approx(_flashes(tmp_path / f"o{suffix}"), abs=1e-3)
 
 
 def test_sound_that_pauses_is_no_jump_of_the_clock(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 Colour: a file's own matrix is obeyed; an untagged file of 720 rows or more is taken as BT.709, a smaller one as BT.601.
 PQ and HLG are read by their curves (`light`), other curves of displays as sRGB. Time: a clock that may begin anywhere
-and start again (MPEG streams) is made to begin with the first picture and to go on evenly, for sound alike.
+and start again (MPEG streams) is made to begin at zero and to go on evenly, for sound alike.
 Importing it loads neither torch nor NumPy.
 
 Dimension key: H rows, W columns, 3 colours (RGB).
@@ -68,14 +68,14 @@ def main_video(container: Any) -> Any:
 
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".m4v", ".ts", ".mts", ".m2ts", ".wmv")
-KEPT_FRAMES = 8  # decoded frames that a reader remembers, so that overlapping clips do not decode twice
+KEPT_FRAMES = 8  # that a reader remembers, so that overlapping clips do not decode twice
 # codecs whose packets are one picture each, so that those without one can be told
 PICTURE_PACKETS = ("h264", "hevc", "av1", "vp9", "mjpeg", "png", "ffv1", "prores", "dnxhd")
-# whose grey pictures are of limited range where nothing is said
-LIMITED_BY_DEFAULT = ("h264", "hevc", "av1", "vp9", "mpeg1video", "mpeg2video", "mpeg4")
+LIMITED_BY_DEFAULT = ("h264", "hevc", "av1", "vp9", "mpeg1video", "mpeg2video", "mpeg4")  # grey of no stated range
 # whose pictures tell themselves whether they are interlaced; of others the container does
 TELL_INTERLACED = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vc1", "prores", "dnxhd", "dvvideo")
 LIGHT_LEVELS = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
+RUN_UP_S = Fraction(1, 20)  # sound that begins no earlier before the pictures is what its decoder starts from
 JUMP_S = 10  # a clock that goes on by more, or back at all, was set anew: what FFmpeg takes, too
 
 
@@ -178,12 +178,14 @@ def iter_video(
         FileNotFoundError: no such file.
         ValueError: not a video, or damaged data.
     """
+    from spikevrt.recording.frames import video_pixels
+
     assert start >= 0, start
     for index, frame in enumerate(_decoded(Path(path))):
         if stop is not None and index >= stop:
             return
         if index >= start:
-            yield _to_rgb(frame, deep)
+            yield video_pixels(frame, _quarter_turns(frame), deep=deep)
 
 
 class VideoReader:
@@ -217,8 +219,8 @@ class VideoReader:
 def timed_packets(container: Any, streams: Collection[Any]) -> Iterator[Any]:
     """The packets of these streams (and an empty one at the end of each), on one clock that does not jump.
 
-    Where the format's clock may begin anywhere and start again, the first picture is at zero, and after a jump the
-    pictures go on evenly; sound is moved with them.
+    Where the format's clock may begin anywhere and start again, the first picture is at zero (or the sound, where it
+    begins well before), and after a jump the pictures go on evenly; sound is moved with them.
     """
     from av.format import Flags
 
@@ -252,15 +254,15 @@ def _jumps(container: Any) -> dict[int, Fraction]:
     media = [stream for stream in container.streams if stream.type in ("video", "audio")]
     parts: list[dict[int, list[Fraction]]] = [{}]  # between two jumps: of each stream, times in decoding order
     starts, number, latest = [0], 0, Fraction(0)
-    origin: Fraction | None = None  # when the first picture is shown
+    begins: dict[int, Fraction] = {}  # when each stream's first picture or sound is
     for packet in container.demux(*media):
         if not packet.size:
             continue
         stamp = packet.dts if packet.dts is not None else packet.pts
         if stamp is not None:
             time = stamp * packet.time_base
-            if origin is None and packet.stream.index == pictures:
-                origin = (stamp if packet.pts is None else packet.pts) * packet.time_base
+            if len(parts) == 1:
+                begins.setdefault(packet.stream.index, (stamp if packet.pts is None else packet.pts) * packet.time_base)
             before = parts[-1].get(packet.stream.index)
             if before is not None and (time < before[-1] or time > latest + JUMP_S):
                 parts.append({})
@@ -274,7 +276,9 @@ def _jumps(container: Any) -> dict[int, Fraction]:
         if index is None:
             continue
         times = part[index]
-        shift = -(times[0] if origin is None else origin) if end is None else end - times[0]
+        first = begins.get(pictures, times[0])
+        heard = [time for time in begins.values() if first - JUMP_S < time < first - RUN_UP_S]
+        shift = -min([first, *heard]) if end is None else end - times[0]
         steps = [after - before for before, after in itertools.pairwise(times)]
         end = times[-1] + shift + (statistics.median_low(steps) if steps else Fraction(1, 25))
         found[start] = shift
@@ -376,51 +380,3 @@ def _frame_rate(pts: Sequence[int], time_base: Fraction, stated: Fraction) -> fl
 
 def _quarter_turns(frame: Any) -> int:
     return round(frame.rotation / 90) % 4
-
-
-def _to_rgb(frame: Any, deep: bool) -> np.ndarray:
-    import numpy as np
-
-    from spikevrt.light import HDR_TRANSFERS, hdr_table
-
-    bits = max(component.bits for component in frame.format.components)
-    is_hdr = int(frame.color_trc) in HDR_TRANSFERS
-    if frame.format.name.startswith("gray"):
-        image = _grey(frame, bits, deep=is_hdr or (deep and bits > 8))
-    else:
-        image = _colours(frame, bits, deep=is_hdr or (deep and bits > 8))
-    if is_hdr:
-        image = hdr_table(int(frame.color_trc))[image]
-        image = image if deep else np.round(image.clip(0, 1) * 255).astype(np.uint8)
-    return np.ascontiguousarray(np.rot90(image, _quarter_turns(frame)))
-
-
-def _colours(frame: Any, bits: int, *, deep: bool) -> np.ndarray:
-    import numpy as np
-
-    untagged_hd = int(frame.colorspace) == UNSPECIFIED and frame.height >= 720
-    source = BT709 if untagged_hd else None
-    if not deep:
-        return frame.to_ndarray(format="rgb24", src_colorspace=source, interpolation=EXACT_COLOURS)
-    if frame.format.name in ("gbrp10le", "gbrp12le"):  # as they are: the scaler would round
-        top = (1 << bits) - 1
-        return ((frame.to_ndarray().astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
-    image = frame.to_ndarray(format="rgb48le", src_colorspace=source, interpolation=EXACT_COLOURS)
-    if frame.format.is_rgb:
-        return image
-    # white of the scaler's 16 bits where it comes from YUV
-    top = ((1 << bits) - 1) << (16 - bits) if int(frame.color_range) == FULL_RANGE else 255 << 8
-    return np.minimum((image.astype(np.uint32) * 65535 + top // 2) // top, 65535).astype(np.uint16)
-
-
-def _grey(frame: Any, bits: int, *, deep: bool) -> np.ndarray:
-    """A picture of luma alone, whose range FFmpeg's scaler does not obey."""
-    import numpy as np
-
-    levels = frame.to_ndarray().astype(np.float64)
-    black, white = 0.0, float((1 << bits) - 1)
-    if int(frame.color_range) == LIMITED_RANGE:
-        black, white = 16.0 * 2 ** (bits - 8), 235.0 * 2 ** (bits - 8)
-    top, kind = (65535, np.uint16) if deep else (255, np.uint8)
-    grey = np.round(((levels - black) / (white - black)).clip(0, 1) * top).astype(kind)
-    return np.repeat(grey[:, :, None], 3, axis=2)

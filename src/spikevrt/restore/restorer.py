@@ -277,7 +277,7 @@ class Restoration:
         work: list[ClipWork] = []
         frames, voxels, blur, activity, recorded = (_stacked(part) for part in zip(*clip.inputs, strict=True))
         assert frames is not None and blur is not None
-        seen = blur.clamp(max=1.0)
+        seen = blur.clamp(max=1.0) if bool(blur.amax() > 1) else blur
         try:
             restored = restore_clip(
                 self.restorer.network, frames, voxels, options,
@@ -291,7 +291,7 @@ class Restoration:
             assert view is not None
             changes = restored - seen
             restored = torch.stack([view.applied(*pair) for pair in zip(recorded, changes, strict=True)])
-        else:
+        elif seen is not blur:
             restored = restored + (blur - seen)  # what of HDR video is brighter than any network has seen
         return restored, work[0]
 

@@ -254,7 +254,7 @@ def _read_inputs(
     """What enters the network for one frame, of the frame alone where its spikes cannot be used (None: it is not
     `wanted`), and whether they can."""
     blur, recorded = frame
-    clipped = blur.clamp(max=1.0)
+    clipped = blur.clamp(max=1.0) if bool(blur.amax() > 1) else blur
     stream, alone, inputs = recording.spikes, FrameInputs(clipped, None, blur, recorded=recorded), spec.spikes
     if inputs is None or stream is None or not exposure.is_inside(recording.num_ticks):
         return alone, False

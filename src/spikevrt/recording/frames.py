@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 from spikevrt.atomic import complete_or_absent
-from spikevrt.light import HDR_TRANSFERS, hdr_table
+from spikevrt.light import BT709, EXACT_COLOURS, FULL_RANGE, HDR_TRANSFERS, LIMITED_RANGE, UNSPECIFIED, hdr_table
 from spikevrt.recording import deep_images
-from spikevrt.recording.video import BT709, EXACT_COLOURS, FULL_RANGE, LIMITED_RANGE, UNSPECIFIED
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float32, Shaped, UInt8, UInt16

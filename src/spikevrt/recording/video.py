@@ -21,19 +21,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spikevrt.light import LIMITED_RANGE, UNSPECIFIED
+
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float32, UInt8, UInt16
 
 
-# FFmpeg's codes of matrices; BT709, UNSPECIFIED, BT2020: of primaries, too; of transfers
-BT709, UNSPECIFIED, BT2020, RGB = 1, 2, 9, 0
+# FFmpeg's codes
 UNREAD_TRANSFERS = {8: "linear light", 9: "a logarithm", 10: "a logarithm", 17: "that of digital cinema (SMPTE 428)"}
-LIMITED_RANGE, FULL_RANGE = 1, 2
-# bicubic, accurate rounding, full chroma in and out (FFmpeg's SWS_ flags): without them a round trip darkens every
-# colour by one or two levels of 255 and costs 3 dB
-EXACT_COLOURS = 0x4 | 0x40000 | 0x2000 | 0x4000
-EXACT_COLOUR_WORDS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"  # the same for FFmpeg's filters
 
 
 def open_media(path: Path) -> Any:

@@ -21,8 +21,7 @@ from spikevrt import cli, verbs
 from spikevrt.align.settings import AlignOptions
 from spikevrt.config import ExportOptions
 from spikevrt.formats.dataset_trees import LayoutOptions
-from spikevrt.recording.video import VideoFormat
-from spikevrt.restore.options import Output, RestoreOptions
+from spikevrt.restore.options import Output, RestoreOptions, VideoFormat
 from spikevrt.simulate.setup import CameraConfig, RigConfig, SensorConfig, SimulateOptions
 from tests.formats.test_layouts import make_reference, make_s_vrt, make_spk_gopro
 
@@ -411,7 +410,7 @@ def test_a_video_is_restored_by_its_own_timestamps(
 
     from spikevrt.mux.encode import VideoTags, write_segment
     from spikevrt.recording.frames import list_images, read_image
-    from spikevrt.recording.video import VideoFormat
+    from spikevrt.restore.options import VideoFormat
 
     images = [read_image(path) for path in list_images(recording_folder / "blur")]
     video, out = tmp_path / "a.mkv", tmp_path / "out"

@@ -274,7 +274,7 @@ def test_a_folded_unet_becomes_a_program_of_any_size(fold_weights: Path, tmp_pat
     out = tmp_path / f"fold{suffix}"
     assert export_network(fold_weights, out, ExportOptions(check=True))["max_difference"] < 1e-6
     about = json.loads((tmp_path / f"fold{suffix}.json").read_text())
-    assert about["network"] == "U-Net, folded, relit"
+    assert about["network"] == "U-Net on blocks of 2x2 pixels, spike-corrected frames"
     assert about["free_sizes"]["height"] == {"min": 64, "max": 8192, "multiple": 4}
     blur, spikes = about["inputs"]
     assert blur["values"].startswith("the blurry frame relit by its spikes")

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from spikevrt import cli
+from spikevrt.app.labels import on_page
 from spikevrt.verbs import spelled
 
 SOURCE = Path(cli.__file__).parent
@@ -149,6 +150,17 @@ SIMULATE = "simulate bare.dat --out made"
             "restore frames --out out.avi",
             "--out: out.avi, a file that cannot be written; allowed: a video (.mp4, .mov, .mkv), or a folder, in which",
         ),
+        ("record frames --spikes bare.dat --out o.avi", "--out: o.avi, the name of a file; allowed: the name of a f"),
+        ("simulate frames --out o.mp4", "--out: o.mp4, the name of a file"),
+        ("prepare frames --out set.npz", "--out: set.npz, the name of a file"),
+        ("align frames --spikes bare.dat --out o.dat", "--out: o.dat, the name of a file"),
+        ("train frames --out best.safetensors", "--out: best.safetensors, the name of a file"),
+        ("evaluate frames --out report.html", "--out: report.html, the name of a file"),
+        ("bench --out results.json", "--out: results.json, the name of a file"),
+        ("demo --out o.png", "--out: o.png, the name of a file"),
+        ("app --folder o.zip", "--folder: o.zip, the name of a file"),
+        ("convert bare.dat o.avi --width 20 --height 16", "o.avi: not the name of a spike file"),
+        ("restore frames --out o.h5", "--out: o.h5, a file that cannot be written"),
         ("restore frames --out o.gif --video", "--out: o.gif, a file that cannot be written"),
         ("inspect frames --out a.png", "--out is for spikes"),
         ("inspect frames --confirm 1", "--confirm is for spike files"),
@@ -169,3 +181,22 @@ def test_a_mistake_names_the_options_of_its_verb(
     assert cli.main(command.split()) == 2
     told = capsys.readouterr().err
     assert message in told and told.count("\n") == 1 and "`" not in told
+
+
+@pytest.mark.parametrize("verb", ["inspect", "record", "restore", "align", "evaluate"])
+def test_the_order_of_rows_is_told_by_the_option_of_the_verb(verb: str) -> None:
+    sentence = "state the other order of rows: with `top_down`, or without it"
+    assert spelled(sentence, verbs()[verb], ()) == "state the other order of rows: with --top-down, or without it"
+
+
+@pytest.mark.parametrize("suffix", ["", ".mp4", ".mkv", ".mov", ".npy"])
+def test_what_is_unfinished_is_told_under_its_name(suffix: str) -> None:
+    def told(message: str) -> str:
+        shown = spelled(message, cli.build_parser(), ())
+        assert on_page(message) == shown
+        return shown
+
+    hidden = f"/a/b/.out.v1{suffix}.partial-24906{suffix}"
+    assert told(f"[Errno 28] full: '{hidden}'") == f"[Errno 28] full: '/a/b/out.v1{suffix}'"
+    assert told(f".o{suffix}.partial-1{suffix}: no sound") == f"o{suffix}: no sound"
+    assert told(f"a.partial-1 and .git/partial-2{suffix}") == f"a.partial-1 and .git/partial-2{suffix}"

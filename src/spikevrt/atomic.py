@@ -16,7 +16,9 @@ from pathlib import Path
 
 # .NAME.partial-PID, and what is kept beside it: the suffix that tells FFmpeg the container, an .npy on its way into
 # an .npz; .NAME.old-PID is a folder that is moved aside
-_UNFINISHED = re.compile(r"\.(?P<name>.+)\.(?P<kind>partial|old)-(?P<process>[0-9]{1,9})(\.mp4|\.mov|\.mkv|\.npy)?")
+UNFINISHED = re.compile(
+    r"(?<![^\s/'\"])\.(?P<name>[^/]+?)\.(?P<kind>partial|old)-(?P<process>[0-9]{1,9})(\.mp4|\.mov|\.mkv|\.npy)?"
+)
 
 
 def refuse_existing(out: Path, *, marker: str, overwrite: bool) -> None:
@@ -54,7 +56,7 @@ def make_folder(folder: Path) -> None:
 
 def named(path: Path) -> Path:
     """The path under the name that it will have, where it is unfinished itself."""
-    left = _UNFINISHED.fullmatch(path.name)
+    left = UNFINISHED.fullmatch(path.name)
     return path if left is None else path.with_name(left["name"])
 
 
@@ -125,7 +127,7 @@ def put_in_place(partial: Path, out: Path) -> None:
 
 def is_unfinished(path: Path) -> bool:
     """Whether it has the name of what was not finished, or of what was stepping aside."""
-    return _UNFINISHED.fullmatch(path.name) is not None
+    return UNFINISHED.fullmatch(path.name) is not None
 
 
 def remove_unfinished(folder: Path, names: Collection[str] | None = None) -> None:
@@ -134,7 +136,7 @@ def remove_unfinished(folder: Path, names: Collection[str] | None = None) -> Non
     For a folder of which this process is the only owner: also what living processes write goes.
     """
     for path in list(folder.iterdir()):
-        left = _UNFINISHED.fullmatch(path.name)
+        left = UNFINISHED.fullmatch(path.name)
         if left is not None and (names is None or left["name"] in names):
             with contextlib.suppress(OSError):  # it only takes space
                 _remove(path)
@@ -191,7 +193,7 @@ def _fsync(path: Path) -> None:
 
 def _remove_of_dead_processes(out: Path) -> None:
     for path in out.parent.iterdir():
-        left = _UNFINISHED.fullmatch(path.name)
+        left = UNFINISHED.fullmatch(path.name)
         if left is None or (left["name"], left["kind"]) != (out.name, "partial") or _is_alive(int(left["process"])):
             continue
         with contextlib.suppress(OSError):  # it only takes space

@@ -151,9 +151,9 @@ class ModelConfig:
     def name(self) -> str:
         """The network in words, for tables and captions: SpikeVRT, VRT, U-Net; then what is special about it."""
         name = self.custom or ("U-Net" if self.unet else "VRT" if self.spikes is None else "SpikeVRT")
-        name += ", folded" if self.unet is not None and self.unet.unshuffle > 1 else ""
+        name += " on blocks of 2x2 pixels" if self.unet is not None and self.unet.unshuffle > 1 else ""
         name += ", without spikes" if not self.is_vrt and self.spikes is None else ""
-        return name + (", relit" if self.spikes is not None and self.spikes.relight else "")
+        return name + (", spike-corrected frames" if self.spikes is not None and self.spikes.relight else "")
 
     @property
     def is_vrt(self) -> bool:

@@ -10,7 +10,7 @@ REFERENCE = "spikevrt_tiny"
 ROBUST = "spikevrt_tiny_robust"
 TWIN = "vrt_tiny"
 ABOUT = {  # the network (`ModelConfig.name`), then what sets these weights apart
-    DEFAULT: "U-Net, folded, relit; the default, the best that ships",
+    DEFAULT: "U-Net on blocks of 2x2 pixels, spike-corrected frames; the default, the best that ships",
     REFERENCE: "SpikeVRT; the reference design",
     ROBUST: "SpikeVRT; trained on worse spikes too",
     TWIN: "VRT; reads no spikes",

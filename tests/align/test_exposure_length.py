@@ -52,7 +52,7 @@ def test_the_exposure_is_found_beside_a_rig_that_is_off_and_a_contradiction_is_r
     assert {one.num_ticks for one in settled.exposures} == {round(found.ticks)}
     assert [one.start_tick for one in settled.exposures] == [one.start_tick for one in assumed.exposures]
     assert settled.notes["exposure"].startswith(f"estimated from the footage: {found.ticks:.0f} +- ")
-    assert settled.notes["stream"].endswith("ticks behind the last frame are not used")  # now all fit
+    assert settled.notes["stream"].endswith("ticks behind the last frame")  # now all fit
     stated = dataclasses.replace(assumed, notes={})
     with pytest.raises(ValueError, match=r"exposure: 160 ticks, but the footage of .* says \d+ \+- \d ticks"):
         with_exposure(stated)

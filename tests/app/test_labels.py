@@ -66,7 +66,7 @@ def test_the_page_has_a_field_for_whatever_can_be_stated():
         ("--max-offset-ticks: 0; allowed", '"Search the time offset so far (ticks)": 0; allowed'),
         ("passes, or `ignore_health` gaps gain", 'passes, or "Restore in spite of these findings": gaps gain'),
         (
-            "of rows: with --top-down, or without it",
+            "of rows: with `top_down`, or without it",
             'of rows: with "The first stored row is the top one", or without it',
         ),
         ("a_b.mp4: no such x_y", "a_b.mp4: no such x_y"),

@@ -195,7 +195,8 @@ def test_a_recording_is_uploaded_looked_at_restored_compared_and_taken_away(visi
                          ("#restored", "Download what spikefold_tiny restored")):  # fmt: skip
         assert words in page.locator(where).inner_text(), where
     assert re.fullmatch(
-        r"3 frames restored by spikefold_tiny \(U-Net, folded, relit\) in [\d.]+ s\.", told(page, "#running")
+        r"3 frames restored by spikefold_tiny \(U-Net on blocks of 2x2 pixels, spike-corrected frames\) in [\d.]+ s\.",
+        told(page, "#running"),
     )
     page.wait_for_function("document.querySelectorAll('#slider img').length == 2")
     assert shown_frames(page) == ["000000.png"] * 2

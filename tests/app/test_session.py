@@ -206,7 +206,7 @@ def test_the_report_needs_nothing_and_tells_scores_health_and_source(made):
     text = made.downloads[2].read_text(encoding="utf-8")
     assert not re.findall(r'(?:src|href)="(?!data:)', text)
     for words in (
-        "restored by spikefold_tiny (U-Net, folded, relit)",
+        "restored by spikefold_tiny (U-Net on blocks of 2x2 pixels, spike-corrected frames)",
         "PSNR (RGB), dB",
         "orientation",
         "Sander Klootwijk",

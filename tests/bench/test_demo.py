@@ -77,9 +77,8 @@ def test_the_demo_writes_frames_videos_pictures_and_a_page(demo):
     assert "Sander Klootwijk" in page
     assert all(source.startswith("data:") for source in re.findall(r'src="([^"]*)"', page))
     assert page.count('class="compare"') == page.count("data:video/mp4") == 4
-    assert (
-        f"<dt>{shipped.DEFAULT}</dt><dd>U-Net, folded, relit, reads the spikes (profile, frames relit by them)" in page
-    )
+    network = "U-Net on blocks of 2x2 pixels, spike-corrected frames, reads the spikes (profile)"
+    assert f"<dt>{shipped.DEFAULT}</dt><dd>{network}" in page
 
 
 @pytest.mark.slow

@@ -435,6 +435,30 @@ def test_two_recordings_of_one_name_are_refused(make_recording: MakeRecording, t
         prepare(paths, tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
 
 
+def test_a_recording_given_twice_is_told_so(make_recording: MakeRecording, tmp_path: Path):
+    path, alias = make_recording("rec/b", num_frames=1), tmp_path / "other" / "b"
+    alias.parent.mkdir()
+    alias.symlink_to(path)
+    for val in (path, alias):
+        with pytest.raises(ValueError, match=r"/b: given for training and for validation \(`val`\); name"):
+            prepare([path.parent], tmp_path / "set", num_bins=NUM_BINS, val=[val])
+    with pytest.raises(ValueError, match="rec/b: given twice; name the recordings one by one, each once"):
+        prepare([path.parent, path], tmp_path / "set", num_bins=NUM_BINS, val_fraction=0)
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_dataset_is_never_written_over_what_it_is_made_of(make_recording: MakeRecording, tmp_path: Path):
+    path = make_recording("rec/a", num_frames=1)
+    (path / "dataset.json").touch()  # as if each were an earlier dataset
+    (path.parent / "dataset.json").touch()
+    before = contents(path.parent)
+    (tmp_path / "alias").symlink_to(path.parent)
+    for out in (path, path.parent, tmp_path / "alias"):
+        with pytest.raises(FileExistsError, match=r"(is|holds) what is read( \(.*\))?, and would be lost"):
+            prepare([path], out, num_bins=NUM_BINS, val_fraction=0, overwrite=True)
+    assert contents(path.parent) == before
+
+
 def test_a_recording_whose_name_holds_control_characters_is_refused_before_anything_is_written(
     make_recording: MakeRecording, tmp_path: Path
 ):

@@ -298,10 +298,12 @@ def test_networks_are_told_apart_by_name():
     models = {
         "SpikeVRT": ModelConfig(),
         "VRT": ModelConfig(spikes=None),
-        "SpikeVRT, relit": ModelConfig(spikes=relit),
+        "SpikeVRT, spike-corrected frames": ModelConfig(spikes=relit),
         "U-Net": ModelConfig(unet=UnetConfig()),
         "U-Net, without spikes": ModelConfig(unet=UnetConfig(), spikes=None),
-        "U-Net, folded, relit": ModelConfig(unet=UnetConfig(unshuffle=2), spikes=relit),
+        "U-Net on blocks of 2x2 pixels, spike-corrected frames": ModelConfig(
+            unet=UnetConfig(unshuffle=2), spikes=relit
+        ),
     }
     assert {name: model.name for name, model in models.items()} == {name: name for name in models}
 

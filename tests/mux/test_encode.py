@@ -14,23 +14,15 @@ import numpy as np
 import pytest
 
 from spikevrt.mux.encode import VideoTags, rate, tags_of, write_segment
-from spikevrt.recording.video import (
-    CODECS,
-    CONTAINERS,
-    VideoFormat,
-    check_container,
-    iter_video,
-    main_video,
-    open_media,
-    probe_video,
-)
+from spikevrt.recording.video import iter_video, main_video, open_media, probe_video
+from spikevrt.restore.options import CODECS, CONTAINERS, VideoFormat, check_container
 
 LOSSY = [VideoFormat(codec, bits=bits) for codec in CODECS[:3] for bits in (8, 10)]
 LOSSLESS = [
-    VideoFormat("h264", lossless=True),
-    VideoFormat("hevc", lossless=True),
+    VideoFormat("h264", lossless=True, bits=8),
+    VideoFormat("hevc", lossless=True, bits=8),
     VideoFormat("hevc", lossless=True, bits=10),
-    VideoFormat("ffv1"),
+    VideoFormat("ffv1", bits=8),
     VideoFormat("ffv1", bits=10),
 ]
 UNEVEN = (100, 3103, 6106, 9886, 12000)  # of 1/90000 s
@@ -130,7 +122,7 @@ from fractions import Fraction
 import numpy as np
 from pathlib import Path
 from spikevrt.mux.encode import VideoTags, write_segment
-from spikevrt.recording.video import VideoFormat
+from spikevrt.restore.options import VideoFormat
 rows, columns = np.mgrid[0:64, 0:101]
 wide = np.stack([columns * 600, rows * 900, (rows + columns) * 400], axis=-1).astype(np.uint16)
 frames = ((pts, wide[:, i : i + 96]) for i, pts in enumerate((100, 3103, 6106, 9886, 12000)))
@@ -162,7 +154,7 @@ def test_pixel_aspect_and_colour_codes_are_in_the_segment(tmp_path: Path, format
 
 def test_wide_colours_use_their_own_matrix_and_come_back(tmp_path: Path) -> None:
     frames = _ramps(64, 96)
-    _write(tmp_path / "a", frames, VideoFormat(bits=10, crf=1), VideoTags(primaries=9, transfer=16))
+    _write(tmp_path / "a", frames, VideoFormat(bits=10, crf=1), VideoTags(primaries=9, transfer=14))
     with open_media(tmp_path / "a") as container:
         first = next(container.decode(main_video(container)))
         assert (int(first.colorspace), int(first.color_range)) == (9, 1)
@@ -215,7 +207,7 @@ def test_a_time_base_too_fine_for_mp4_is_refused(tmp_path: Path) -> None:
         ({"codec": "vp9"}, "codec: 'vp9'; allowed: h264, hevc, av1, ffv1"),
         ({"bits": 12}, "bits: 12; allowed: 8, 10"),
         ({"codec": "av1", "lossless": True}, "lossless: not with `codec` av1"),
-        ({"lossless": True, "bits": 10}, "bits: 10 with `lossless` h264"),
+        ({"codec": "h264", "lossless": True, "bits": 10}, "bits: 10 with `lossless` h264"),
         ({"lossless": True, "crf": 3}, "crf: 3 with `lossless`; allowed: none"),
         ({"codec": "ffv1", "crf": 3}, "crf: 3 with `lossless`; allowed: none"),
         ({"crf": 52}, "crf: 52; allowed with h264: 1 to 51"),

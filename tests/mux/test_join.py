@@ -13,7 +13,8 @@ import pytest
 from spikevrt.atomic import complete_or_absent
 from spikevrt.mux.encode import VideoTags, tags_of, write_segment
 from spikevrt.mux.join import join_segments
-from spikevrt.recording.video import CONTAINERS, VideoFormat, iter_video, probe_video
+from spikevrt.recording.video import iter_video, probe_video
+from spikevrt.restore.options import CONTAINERS, VideoFormat
 
 BASE = Fraction(1, 90000)
 UNEVEN = (100, 3103, 6106, 9886, 12000, 21000, 24000)  # of BASE

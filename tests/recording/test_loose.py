@@ -18,7 +18,7 @@ from spikevrt.recording.loose import loose_recording, open_beside
 from spikevrt.recording.sidecar import Stated
 from spikevrt.recording.spike_file import SpikeGeometry
 from spikevrt.recording.stream import PackedStream
-from spikevrt.recording.video import VideoFormat
+from spikevrt.restore.options import VideoFormat
 from tests.recording.conftest import SPIKES
 
 
@@ -57,7 +57,7 @@ def test_rows_stored_top_down_are_obeyed(root: Path) -> None:
 def test_a_stream_that_does_not_divide_is_split_by_a_rational_period_and_told(root: Path) -> None:
     recording = loose_recording(root / "blur", packed(root))
     assert [e.start_tick for e in recording.exposures] == [0, 12, 25]  # every 37/3 ticks
-    assert "37 ticks are split equally over 3 frames, one every 12.3333 ticks" in recording.notes["period"]
+    assert "37 ticks, split equally over 3 frames, one every 12.3333 ticks" in recording.notes["period"]
     assert set(recording.notes) == {"period", "first tick", "exposure", "tick rate"}
 
 
@@ -126,7 +126,7 @@ def test_axes_that_may_be_exchanged_are_told_where_no_time_contradicts_them(root
 
 def test_a_stream_that_goes_on_for_longer_is_told(root: Path) -> None:
     recording = loose_recording(root / "blur", packed(root), Stated(period_ticks=Fraction(7)))
-    assert recording.notes["stream"].endswith("16 ticks behind the last frame are not used")
+    assert recording.notes["stream"].endswith("not used: 16 ticks behind the last frame")
 
 
 def test_a_rolling_shutter_reads_every_row_at_its_own_time(root: Path) -> None:

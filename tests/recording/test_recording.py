@@ -23,7 +23,7 @@ from spikevrt.recording.sidecar import Exposure, Stated, StreamFormat
 from spikevrt.recording.spike_file import SpikeWriter
 from spikevrt.recording.spike_formats import open_stream
 from spikevrt.recording.stored import write_sidecar
-from spikevrt.recording.video import VideoFormat
+from spikevrt.restore.options import VideoFormat
 from tests.recording.conftest import (
     EXPOSURE_TICKS,
     GEOMETRY,

@@ -378,9 +378,10 @@ def test_values_other_than_zero_and_one_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (npy((2, 3), bytes(6)), r"shape \(2, 3\); allowed: three axes of uint8 or bool, none empty"),
+        (npy((2, 3), bytes(6)), r"shape \(2, 3\); allowed: three axes of numbers, none empty"),
         (npy((2, 0, 3), b""), r"shape \(2, 0, 3\); allowed: three axes"),
-        (npy((2, 3, 5), bytes(240), "<f8"), r"<f8 \(2, 3, 5\); allowed: three axes of uint8 or bool"),
+        (npy((2, 3, 5), bytes(240), "<c8"), r"<c8 \(2, 3, 5\); allowed: three axes of numbers"),
+        (npy((2, 3, 5), bytes(239), "<f8"), r"367 bytes, but an array \(2, 3, 5\) needs 368"),
         (npy((2, 3, 5), bytes(29)), r"157 bytes, but an array \(2, 3, 5\) needs 158"),
         (
             npy((2**59, 2, 2), bytes(29)),
@@ -390,7 +391,7 @@ def test_values_other_than_zero_and_one_are_refused(tmp_path: Path) -> None:
         (b"PK", "not an .npy array"),
         (b"\x93NUMPY\x01\x00\xff\xff{", "a header that describes no plain array"),
     ],
-    ids=["two axes", "empty", "float", "short", "huge", "objects", "no npy", "cut"],
+    ids=["two axes", "empty", "complex", "short floats", "short", "huge", "objects", "no npy", "cut"],
 )
 def test_an_npy_that_holds_no_spikes_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -438,7 +439,7 @@ def test_a_compressed_array_of_more_than_four_gigabytes_is_refused(tmp_path: Pat
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     data = io.BytesIO()
     np.save(data, np.array([[[print]]], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"a\.npz: spk: \|O \(1, 1, 1\); allowed: three axes of uint8 or bool"):
+    with pytest.raises(ValueError, match=r"a\.npz: spk: \|O \(1, 1, 1\); allowed: three axes of numbers"):
         open_stream(npz(tmp_path / "a.npz", spk=data.getvalue()))
 
 
@@ -452,7 +453,7 @@ def test_an_h5_that_points_elsewhere_or_declares_too_much_is_refused(tmp_path: P
         layout[:2] = h5py.VirtualSource("other.h5", "raw_spike", (2, 3, 5))
         file.create_virtual_dataset("virtual", layout)
         file.create_dataset("empty", (2**40, 250, 400), np.uint8, chunks=(1, 250, 400))
-        file.create_dataset("float", data=TICKS.astype(np.float32))
+        file.create_dataset("complex", data=TICKS.astype(np.complex64))
     for key, message in {
         "link": "no dataset 'link' in this file",
         "soft": "no dataset 'soft' in this file",
@@ -460,12 +461,44 @@ def test_an_h5_that_points_elsewhere_or_declares_too_much_is_refused(tmp_path: P
         "external": "'external' is no dataset of this file's own",
         "virtual": "'virtual' is no dataset of this file's own",
         "empty": "empty declares 109951162777600000 bytes, which 0 bytes on disk cannot hold",
-        "float": r"float: float32 \(2, 3, 5\); allowed: three axes of uint8 or bool",
+        "complex": r"complex: complex64 \(2, 3, 5\); allowed: three axes of numbers",
     }.items():
         with pytest.raises(ValueError, match=message):
             open_stream(tmp_path / "a.h5", StreamFormat("h5", key=key))
     with pytest.raises(ValueError, match=r"b\.h5: .*file signature not found"):
         open_stream(write(tmp_path / "b.h5", b"no HDF5"))
+
+
+@pytest.mark.parametrize("dtype", ["i1", "i2", ">u2", "i4", "u8", "f2", "f4", ">f8", "?"])
+def test_zeros_and_ones_of_any_type_are_spikes_and_other_values_are_told(tmp_path: Path, dtype: str) -> None:
+    h5py = pytest.importorskip("h5py")
+    for place, wrong in ((tmp_path / "a", None), (tmp_path / "b", np.array(-1).astype(dtype))):
+        values = TICKS.astype(dtype)
+        values[1, 2, 3] = values[1, 2, 3] if wrong is None else wrong
+        np.save(place.with_suffix(".npy"), values)
+        np.savez(place.with_suffix(".npz"), spk=values)
+        np.savez_compressed(place.with_suffix(".more.npz"), spk=values)
+        with h5py.File(place.with_suffix(".h5"), "w") as file:
+            file.create_dataset("raw_spike", data=values, chunks=(1, 3, 5), compression="gzip")
+        for path in tmp_path.glob(f"{place.name}.*"):
+            stream = open_stream(path)
+            assert np.array_equal(stream.read(0, 1), TICKS[:1])
+            if wrong is None or dtype == "?":
+                assert np.array_equal(stream.read(0, 2), TICKS)
+            else:
+                with pytest.raises(ValueError, match=rf"{path.name}: holds {wrong}; allowed: spikes, 0 or 1"):
+                    stream.read(1, 2)
+
+
+def test_an_h5_enumeration_of_two_values_is_spikes_and_one_without_spikes_says_what_it_needs(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("s", data=TICKS.astype("i2"), dtype=h5py.enum_dtype({"off": 0, "on": 1}, basetype="i2"))
+    assert np.array_equal(open_stream(tmp_path / "a.h5").read(0, 2), TICKS)
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["flat"], file["words"] = TICKS[0], np.full((2, 3, 5), b"x")
+    with pytest.raises(ValueError, match=r"b\.h5: holds no array of three axes of numbers; allowed: spikes of rows"):
+        open_stream(tmp_path / "b.h5")
 
 
 def test_h5_without_its_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from spikevrt.mux.encode import VideoTags, tags_of, write_segment
 from spikevrt.mux.join import write_video
-from spikevrt.recording.video import VideoFormat, VideoReader, iter_video, probe_video
+from spikevrt.recording.video import VideoReader, iter_video, probe_video
+from spikevrt.restore.options import VideoFormat
 
 
 def _grey_frame(level: int, height: int = 32, width: int = 48) -> np.ndarray:

@@ -48,6 +48,15 @@ def test_the_page_shows_every_finding_and_orientation_in_one_file(recording_fold
     assert [path.name for path in tmp_path.glob("*a.html*")] == ["a.html"]
 
 
+def test_a_page_that_goes_to_others_has_no_path_of_this_machine(recording_folder: Path, tmp_path: Path) -> None:
+    recording = open_recording(recording_folder)
+    report = check_health(recording)
+    finding = dataclasses.replace(report.findings[0], sentence=f"run `spikevrt align {recording_folder}`")
+    write_health_page(tmp_path / "a.html", recording, dataclasses.replace(report, findings=(finding,)))
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert f"`spikevrt align {recording.name}`" in page and str(tmp_path) not in page
+
+
 def test_a_name_cannot_become_markup(recording_folder: Path, tmp_path: Path) -> None:
     hostile = recording_folder.rename(tmp_path / "<b onclick=x>&")
     recording = open_recording(hostile)

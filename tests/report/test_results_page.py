@@ -99,7 +99,7 @@ def test_the_main_table_shows_methods_metrics_and_costs_with_the_best_in_bold(ma
     head, *rows = reader.tables[0]
     assert head == [
         "method", "psnr_rgb dB\xa0\u2191", "ssim_rgb\xa0\u2191", "lpips_alex\xa0\u2193",
-        "edge_rise_px px\xa0\u2193", "novel", "reads spikes", "parameters", "ms/frame", "peak MB",
+        "edge_rise_px\xa0\u2193", "novel", "reads spikes", "parameters", "ms/frame", "peak MB",
     ]  # fmt: skip
     blur, ours, twin = rows
     assert blur[0] == "blur" and blur[2:] == ["0.7000", "0.3000", "7.00", "1.0000", "no", "-", "-", "-"]

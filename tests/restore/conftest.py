@@ -23,10 +23,9 @@ from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, SpikeWriter
 from spikevrt.recording.stored import write_sidecar
-from spikevrt.recording.video import VideoFormat
 from spikevrt.restore import job as job_module
 from spikevrt.restore import restorer as restorer_module
-from spikevrt.restore.options import JobOptions, Output, RestoreOptions
+from spikevrt.restore.options import JobOptions, Output, RestoreOptions, VideoFormat
 from spikevrt.restore.restorer import LoadedNetwork, Restorer
 
 NUM_BINS = 3

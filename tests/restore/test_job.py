@@ -25,10 +25,10 @@ from spikevrt.recording.frames import list_images, read_image, write_image
 from spikevrt.recording.loose import loose_recording
 from spikevrt.recording.recording import open_recording
 from spikevrt.recording.sidecar import Stated
-from spikevrt.recording.video import VideoFormat, iter_video, probe_video
+from spikevrt.recording.video import iter_video, probe_video
 from spikevrt.restore import job as job_module
 from spikevrt.restore import writer
-from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.options import RestoreOptions, VideoFormat
 from tests.restore.conftest import RGB, SPIKES, FakeNetwork, identity, info, restore, stand_in
 
 SMALL = RestoreOptions(tile_px=32, overlap_px=8, clip_frames=3, device="cpu")
@@ -245,7 +245,9 @@ def test_a_job_goes_on_only_as_what_it_was_begun_as(fake_network, make_recording
     with pytest.raises(RuntimeError):
         restore(Path("w"), recording, tmp_path / "out", SMALL)
     other = dataclasses.replace(SMALL, overlap_px=16)
-    with pytest.raises(FileExistsError, match=r"\.out\.job: an unfinished job with other options; .* pass --restart"):
+    with pytest.raises(
+        FileExistsError, match=r"/out: an unfinished job with other options is kept beside it; .* pass --restart"
+    ):
         restore(Path("w"), recording, tmp_path / "out", other)
     go_on(fake_network)
     assert restore(Path("w"), recording, tmp_path / "out", other, restart=True)["resumed_at"] == 0
@@ -261,7 +263,9 @@ def test_a_full_disk_is_told_and_what_is_finished_stays(fake_network, make_recor
         write(path, image)
 
     monkeypatch.setattr(writer, "write_pixels", full)
-    with pytest.raises(OSError, match=r"out: no space is left on the device; what is finished \(5 files\) is kept in"):
+    with pytest.raises(
+        OSError, match=r"out: no space is left on the device; what is finished \(5 files\) is kept beside it"
+    ):
         restore(Path("w"), recording, tmp_path / "out", SMALL)
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr(writer, "write_pixels", write)
@@ -278,7 +282,7 @@ def test_a_disk_that_is_full_at_the_very_end_loses_no_frame(fake_network, make_r
         write(path, text)
 
     monkeypatch.setattr(job_module, "write_text", full)
-    with pytest.raises(OSError, match=r"what is finished \(5 files\) is kept in"):
+    with pytest.raises(OSError, match=r"what is finished \(5 files\) is kept beside it"):
         restore(Path("w"), recording, tmp_path / "out", SMALL)
     monkeypatch.setattr(job_module, "write_text", write)
     assert restore(Path("w"), recording, tmp_path / "out", SMALL)["resumed_at"] == 5

@@ -38,8 +38,7 @@ from spikevrt.recording.frames import list_images, read_image, to_float, to_uint
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.spike_file import sha256_file
 from spikevrt.recording.stream import PackedStream
-from spikevrt.recording.video import VideoFormat
-from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.options import RestoreOptions, VideoFormat
 from spikevrt.restore.restorer import Restorer
 from spikevrt.simulate.setup import SimulateOptions
 from spikevrt.simulate.synthesise import simulate_recording

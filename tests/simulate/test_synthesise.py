@@ -105,6 +105,16 @@ def test_layers_before_a_video_are_refused(photo: Path, footage: Path, tmp_path:
         simulate_recording(footage, tmp_path / "out", OPTIONS, layer_photos=[photo])
 
 
+def test_a_recording_is_never_written_over_what_it_is_made_of(photo: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    simulate_recording(photo, out, OPTIONS)
+    before, sharp = fingerprint(out), out / "sharp"
+    for source, layers in ((sharp, ()), (sharp / "000000.png", ()), (photo, [sharp / "000001.png"])):
+        with pytest.raises(FileExistsError, match=r"out: holds what is read \(.*sharp.*\), and would be lost"):
+            simulate_recording(source, out, OPTIONS, layer_photos=layers, overwrite=True)
+    assert fingerprint(out) == before
+
+
 def test_overwrite_never_replaces_what_is_no_recording(photo: Path, tmp_path: Path):
     precious = tmp_path / "out" / "thesis.tex"
     precious.parent.mkdir()

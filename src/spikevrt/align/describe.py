@@ -66,7 +66,7 @@ def _tell_clips(path: Path, found: FootageFolder) -> list[str]:
             clip.name + first.removeprefix(str(clip.source)),
             *(line for line in more if line.startswith("warning")),
         ]
-    lines += [f"and {len(found.clips) - MOST_CLIPS} clips more"] if len(found.clips) > MOST_CLIPS else []
+    lines += [f"and {amount(len(found.clips) - MOST_CLIPS, 'clip')} more"] if len(found.clips) > MOST_CLIPS else []
     return lines + list(found.notes)
 
 
@@ -78,7 +78,7 @@ def _tell_spikecv(path: Path) -> list[str]:
     lines = []
     for file in streams:
         stream, found = open_stream(file), find_format(file)
-        lines.append(f"{stream_line(file, stream, found)}, {stream.num_ticks} ticks")
+        lines.append(f"{stream_line(file, stream, found)}, {amount(stream.num_ticks, 'tick')}")
     return lines
 
 
@@ -89,7 +89,7 @@ def footage_lines(path: Path) -> list[str]:
         sizes = [image_size(image) for image in images]
         height, width = sizes[0]
         lines = [
-            f"{path}: {len(images)} images, {width} x {height}",
+            f"{path}: {amount(len(images), 'image')}, {width} x {height}",
             f"first {images[0].name}, last {images[-1].name}",
         ]
         num_others = sum(size != sizes[0] for size in sizes)
@@ -99,7 +99,8 @@ def footage_lines(path: Path) -> list[str]:
         return [f"{path}: image, {width} x {height}"]
     info = probe_video(path)
     seconds, frames = info.num_frames / info.fps, amount(info.num_frames, "frame")
-    return [f"{path}: video, {info.width} x {info.height}, {frames}, {info.fps:g} fps, {seconds:.3f} s"]
+    lost = [f"warning: pictures that cannot be decoded: {info.num_lost}"] if info.num_lost else []
+    return [f"{path}: video, {info.width} x {info.height}, {frames}, {info.fps:g} fps, {seconds:.3f} s", *lost]
 
 
 def summary_line(recording: Recording) -> str:

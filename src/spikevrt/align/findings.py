@@ -221,7 +221,7 @@ def judge_empty_ticks(scan: Scan) -> Finding:
         return Finding("empty ticks", "ok", f"none of {scan.num_ticks}", numbers)
     per_tick = scan.counts.sum() / max(scan.num_ticks - num_empty, 1)
     first = int(scan.ticks[np.flatnonzero(scan.spikes_per_tick == 0)[0]])
-    where = f"without a spike: {num_empty} of {scan.num_ticks} ticks, the first is tick {first}"
+    where = f"without a spike: {num_empty} of {amount(scan.num_ticks, 'tick')}, the first is tick {first}"
     if per_tick < LEAST_PER_TICK:
         sentence = f"{where}, but so few fire that this may be chance; more light would tell"
         return Finding("empty ticks", "cannot tell", sentence, numbers, matters=False)

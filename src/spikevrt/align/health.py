@@ -224,8 +224,8 @@ def _rows_words(recording: Recording) -> str:
     stream = recording.spikes.stream if isinstance(recording.spikes, RolledStream) else recording.spikes
     if (recording.root / SIDECAR).is_file():
         return "" if isinstance(stream, Sps100Stream) else f"spikes.rows in {recording.root / SIDECAR}"
-    beside = "with --top-down, or without it" if isinstance(stream, PackedStream) else ""
-    return "--spike-rows" if "layout" in recording.provenance else beside
+    beside = "with `top_down`, or without it" if isinstance(stream, PackedStream) else ""
+    return "`spike_rows`" if "layout" in recording.provenance else beside
 
 
 def sampled_frames(num_frames: int) -> tuple[int, ...]:

@@ -211,7 +211,7 @@ def _rate_lines(health: Scan, tick_rate_hz: float | None) -> list[str]:
     rate = health.counts / health.num_ticks
     low, high = np.percentile(rate, [1, 99])
     return [
-        f"{health.num_ticks} ticks, {health.num_ticks / hz:.6f} s at {hz:g} Hz{assumed}",
+        f"{amount(health.num_ticks, 'tick')}, {health.num_ticks / hz:.6f} s at {hz:g} Hz{assumed}",
         f"mean rate {rate.mean():.4f} spikes per tick, 1 % of pixels below {low:.4f}, 1 % above {high:.4f}",
     ]
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
+from spikevrt.atomic import UNFINISHED
 from spikevrt.recording.sidecar import TICK_RATE_HZ, Stated
 from spikevrt.typed import renamed
 
@@ -55,7 +56,7 @@ def on_page(message: str) -> str:
     """A message with the page's labels and buttons for names of fields, options and commands."""
     for pattern, words in COMMANDS:
         message = re.sub(pattern, words, message)
-    message = renamed(message, QUOTED)
+    message = renamed(UNFINISHED.sub(r"\g<name>", message), QUOTED)
     message = re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda match: QUOTED.get(match[1].replace("-", "_"), match[0]), message)
     return re.sub(r'("[^"]+")(,| or| and both| and) \1', r"\1", message)
 

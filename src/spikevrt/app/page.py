@@ -337,7 +337,7 @@ def _about(taken: Footage) -> str:
         return _told("note", f"{text}; no spikes: restored from the frames alone, by a network that reads none.")
     assert taken.report is not None
     text += (
-        f"; {recording.spikes.width} x {recording.spikes.height} spikes, {recording.num_ticks} ticks at "
+        f"; {recording.spikes.width} x {recording.spikes.height} spikes, {amount(recording.num_ticks, 'tick')} at "
         f"{recording.tick_rate_hz:g} Hz. "
     )
     if outside := sum(not recording.is_inside(index) for index in range(recording.num_frames)):

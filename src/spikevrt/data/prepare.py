@@ -36,6 +36,7 @@ from spikevrt.recording.sidecar import Exposure
 from spikevrt.recording.spike_file import SpikeGeometry, pack, sha256_file
 from spikevrt.represent.counts import frame_counts
 from spikevrt.represent.voxel import VoxelSpec, density
+from spikevrt.typed import amount
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Num, UInt8
@@ -57,7 +58,7 @@ def split_recordings(recordings: Sequence[Recording], *, val_fraction: float, se
         groups.setdefault(source_of(recording), []).append(index)
     if val_fraction > 0 and len(groups) == 1:
         raise ValueError(
-            f"val_fraction: {val_fraction}, but all {len(recordings)} recordings come from one source, "
+            f"val_fraction: {val_fraction}, but all {amount(len(recordings), 'recording')} come from one source, "
             f"which cannot be in both splits; allowed: 0, or name the recordings for validation"
         )
     order = sorted(groups)
@@ -114,7 +115,7 @@ def prepare(
     assigned = _split(sources, options)
     refuse_own_input(out, [path for recording, _ in assigned for path in recording.files])
     _check_sharp(assigned, options.without_sharp)
-    _check_names([recording for recording, _ in assigned])
+    _check_names(assigned)
 
     with complete_or_absent(out) as partial:
         num_kept, often = 0, Counter[float]()
@@ -293,14 +294,18 @@ def _check_sharp(opened: Sequence[tuple[Recording, Split]], without_sharp: bool)
             )
 
 
-def _check_names(recordings: Sequence[Recording]) -> None:
-    seen: dict[str, Path] = {}
-    for recording in recordings:
+def _check_names(assigned: Sequence[tuple[Recording, Split]]) -> None:
+    seen: dict[str, tuple[Path, Split]] = {}
+    for recording, split in assigned:
         if not is_sequence_name(recording.name):
             raise ValueError(f"{str(recording.root)!r}: cannot name a sequence; allowed: no control characters")
-        if recording.name in seen:
-            raise ValueError(f"{recording.root}: its name is taken by {seen[recording.name]}; rename one of the two")
-        seen[recording.name] = recording.root
+        other, their = seen.get(recording.name, (None, split))
+        if other is not None and other.resolve() != recording.root.resolve():
+            raise ValueError(f"{recording.root}: its name is taken by {other}; rename one of the two")
+        if other is not None:
+            both = "given twice" if split == their else "given for training and for validation (`val`)"
+            raise ValueError(f"{recording.root}: {both}; name the recordings one by one, each once")
+        seen[recording.name] = recording.root, split
 
 
 def _data_hash(root: Path) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spikevrt.evaluate.results import KNOWN, Results, ScoredMethod, ScoredRecording, read_results, shown
+from spikevrt.typed import amount
 
 MAX_PSNR_LOSS_DB = 0.05
 MAX_LPIPS_LOSS = 0.005
@@ -81,12 +82,13 @@ def accept(spike: str, twin: str) -> Acceptance:
 
 def told(acceptance: Acceptance) -> list[str]:
     """A line of what was compared, and one line a check."""
-    of = f"{acceptance.num_recordings} recording" + "s" * (acceptance.num_recordings != 1)
-    lines = [f"{acceptance.spike} against its twin {acceptance.twin}, {of}, data {acceptance.data_sha256[:12]}"]
+    num = acceptance.num_recordings
+    of = f"{amount(num, 'recording')}, data {acceptance.data_sha256[:12]}"
+    lines = [f"{acceptance.spike} against its twin {acceptance.twin}, {of}"]
     for check in acceptance.checks:
         unit = f" {KNOWN[check.metric][0]}".rstrip()
         values = f"{shown(check.spike, check.metric)}{unit}, twin {shown(check.twin, check.metric)}{unit}"
-        fewer = f" (of {check.num_recordings} recordings)" if check.num_recordings < acceptance.num_recordings else ""
+        fewer = f" (of {amount(check.num_recordings, 'recording')})" if check.num_recordings < num else ""
         verdict = "PASS" if check.is_met else "FAIL"
         lines.append(f"{verdict}  {check.metric:<12}  {values}{fewer}; needed: {RULES[check.metric]}")
     return lines

@@ -192,11 +192,16 @@ def clip_scores(
     return frames, {name: of_sequence[name] for name in ordered if name in of_sequence}
 
 
+def heading(metric: str, unit: str) -> str:
+    """A metric's name, and its unit where the name does not say it."""
+    return metric if unit in ("", *metric.split("_")) else f"{metric} {unit}"
+
+
 def score_table(results: dict[str, Any]) -> str:
     """The total means of a results.json as plain text, one method a line; a dash where there is no network."""
     taken = {name for method in results["methods"] for name in method["mean"]}
     known = [metric for metric in METRICS_ALL if metric.name in taken]
-    heads = [f"{metric.name} {metric.unit}".rstrip() for metric in known]
+    heads = [heading(metric.name, metric.unit) for metric in known]
     rows = [["method", *heads, "ms/frame", "peak MB", "parameters"]]
     for method in results["methods"]:
         mean, cost = method["mean"], ["-"] * 3

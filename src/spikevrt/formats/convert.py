@@ -44,6 +44,7 @@ from spikevrt.recording.spike_formats import (
     write_stream_sidecar,
 )
 from spikevrt.recording.stream import SpikeStream, pack_sps100
+from spikevrt.restore.options import names_a_file
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -144,10 +145,13 @@ def target_format(path: Path, width: int, target: str | None = None, rows: Rows 
     Raises:
         ValueError: a suffix that belongs to another kind, or spikes of a width that the target has not.
     """
-    kind, tag_bits, axes = TARGETS[target or kind_of(path.suffix)]
+    suffix = path.suffix.lower()
+    if suffix not in (".dat", *SUFFIX_KINDS) and names_a_file(path):
+        raise ValueError(f"{path}: not the name of a spike file; allowed: {', '.join(SUFFIX_KINDS)}, .dat, .bin, .raw")
+    kind, tag_bits, axes = TARGETS[target or kind_of(suffix)]
     if target == "packed-416" and width != 400:
         raise ValueError(f"--to: packed-416 for spikes {width} wide; allowed: 400 pixels and 16 tag bits a row")
-    suffixes, suffix = SPIKE_KINDS[kind].suffixes, path.suffix.lower()
+    suffixes = SPIKE_KINDS[kind].suffixes
     if (suffix not in suffixes) if suffixes else (suffix in SUFFIX_KINDS):
         raise ValueError(f"--to: {target} in a file {path.name}; allowed: the suffix that belongs to it")
     return StreamFormat(kind=kind, rows=rows, tag_bits=tag_bits, axes=axes)

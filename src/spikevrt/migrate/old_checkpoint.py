@@ -18,6 +18,7 @@ from spikevrt.checkpoint import WeightsInfo, save_weights
 from spikevrt.config import ModelConfig
 from spikevrt.model import build_network, read_vrt_checkpoint, some_keys
 from spikevrt.recording.spike_file import sha256_file
+from spikevrt.typed import amount
 
 WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 NORMED_FUSION = "cross_attn_fuse.fuse_blocks.0.attn.in_proj_weight"  # an earlier version's
@@ -45,7 +46,9 @@ def convert_checkpoint(
     if problems and partial:
         vrt = {name: value for name, value in old.items() if name.startswith("vrt.")}
         model, left = dataclasses.replace(model, spikes=None, checkpoint=_of_vrt(model.checkpoint)), len(old) - len(vrt)
-        lines = [f"{path}: VRT alone, {left} tensors of spike branch and fusion left out: {'; '.join(problems)}"]
+        lines = [
+            f"{path}: VRT alone, {amount(left, 'tensor')} of spike branch and fusion left out: {'; '.join(problems)}"
+        ]
         old, problems = vrt, _misfits(vrt, model)
     if problems:
         allowed = "a checkpoint of the network that the config describes" + (
@@ -71,7 +74,7 @@ def _misfits(old: Mapping[str, Tensor], model: ModelConfig) -> list[str]:
     ]
     problems = []
     if unknown_old:
-        problems.append(f"{len(unknown_old)} tensors without a counterpart ({some_keys(unknown_old)})")
+        problems.append(f"{amount(len(unknown_old), 'tensor')} without a counterpart ({some_keys(unknown_old)})")
     if NORMED_FUSION in old:
         problems.append("an earlier fusion, which added to the normalised RGB features and not to themselves")
     if missing:

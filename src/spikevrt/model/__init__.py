@@ -21,7 +21,7 @@ from spikevrt.model.network import Network
 from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.model.unet import Unet
 from spikevrt.runtime import named_function
-from spikevrt.typed import convert
+from spikevrt.typed import amount, convert
 
 SHOWN_KEYS = 5
 SIZES = ("pad_multiple", "min_size_px", "min_free_px", "min_frames")  # what every network says of itself
@@ -114,7 +114,7 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], source: str = "weig
     problems = []
     for word, keys in (("missing", own.keys() - state.keys()), ("unknown", state.keys() - own.keys())):
         if keys:
-            problems.append(f"{len(keys)} {word} keys ({some_keys(sorted(keys))})")
+            problems.append(f"{amount(len(keys), word + ' key')} ({some_keys(sorted(keys))})")
     both = sorted(own.keys() & state.keys())
     wrong = [k for k in both if own[k].shape != state[k].shape]
     if wrong:
@@ -122,7 +122,7 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], source: str = "weig
         problems.append(f"{len(wrong)} wrong shapes ({some_keys(named)})")
     broken = [k for k in both if state[k].is_floating_point() and not bool(state[k].isfinite().all())]
     if broken:
-        problems.append(f"{len(broken)} tensors with NaN or infinity ({some_keys(broken)})")
+        problems.append(f"{amount(len(broken), 'tensor')} with NaN or infinity ({some_keys(broken)})")
     if problems:
         raise ValueError(f"{source}: does not fit the network: {'; '.join(problems)}")
     module.load_state_dict(state, strict=True)

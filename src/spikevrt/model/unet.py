@@ -116,7 +116,7 @@ class Unet(Network):
             x = x + self._spike_features(folded, spike_vox, spikes_present)
         change = F.pixel_shuffle(self.last(self._body(x)), self.unshuffle)
         restored = blur + change.unflatten(0, blur.shape[:2])
-        return within_colours(restored, blur) if self.reads_relit else restored
+        return within_colours(restored, blur) if self.config.spikes and self.config.spikes.relight else restored
 
     def bytes_per_pixel(self) -> float:
         unet, spikes = self.config.unet, self.config.spikes

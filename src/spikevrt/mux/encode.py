@@ -3,8 +3,9 @@
 A segment is an MP4 whatever its name: it starts with a key frame, has no frames out of order, and states every
 timestamp exactly. Threads are set by number, not by the machine, so equal frames give equal bytes.
 
-What is written: lossy video is YUV 4:2:0 of limited range, with the matrix of BT.2020 where the primaries are BT.2020's
-and that of BT.709 otherwise; lossless video is RGB of full range. Primaries and transfer are tags and change no value.
+What is written: lossy video is YUV 4:2:0 of limited range, its chroma to the left as in MPEG-2 (which the file says),
+with the matrix of BT.2020 where the primaries are BT.2020's and that of BT.709 otherwise; lossless video is RGB of full
+range. Primaries and transfer are tags and change no value.
 
 Dimension key: H rows, W columns, 3 colours (RGB).
 """
@@ -13,33 +14,28 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spikevrt.atomic import complete_or_absent
-from spikevrt.recording.video import (
-    BT709,
-    BT2020,
-    DEFAULT_CRF,
-    EXACT_COLOURS,
-    FULL_RANGE,
-    LIMITED_RANGE,
-    RGB,
-    VideoFormat,
-    VideoInfo,
-)
+from spikevrt.light import BT709, BT2020, EXACT_COLOUR_WORDS, FULL_RANGE, HLG, LIMITED_RANGE, PQ, RGB
+from spikevrt.recording.recording import Recording
+from spikevrt.recording.video import VideoInfo
+from spikevrt.restore.options import DEFAULT_CRF, MIN_SIDE, VideoFormat
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8, UInt16
 
-MIN_SIDE_PX = {"hevc": 64, "av1": 64}  # x265 writes outside its memory for pictures below 50 columns; SVT-AV1 fails
 NUM_THREADS = 4  # of an encoder, on every machine: H.264's bytes depend on it
 GOP_FRAMES = 250
+LOWER_CRF = {PQ: 6, HLG: 2}  # for files as large as those of sRGB: benchmarks/hdr_crf.py
 MAX_TIMESCALE = 2**31 - 1
 
 
@@ -62,9 +58,9 @@ def tags_of(info: VideoInfo) -> VideoTags:
 
 def check_size(height: int, width: int, format: VideoFormat) -> None:
     """Raises ValueError where the encoder cannot take pictures so small."""
-    side = MIN_SIDE_PX.get(format.codec, 1)
-    if min(height, width) < side:
-        raise ValueError(f"codec: {format.codec} of {width}x{height} pixels; allowed: {side}x{side} or larger, or h264")
+    if format.codec in ("hevc", "av1") and min(height, width) < MIN_SIDE:
+        allowed = f"{MIN_SIDE}x{MIN_SIDE} or larger, or h264"
+        raise ValueError(f"codec: {format.codec} of {width}x{height} pixels; allowed: {allowed}")
 
 
 def write_segment(
@@ -122,13 +118,15 @@ def _encode(
         for pts, duration, image in _with_durations(path, frames, time_base, frame_rate):
             if size is None:
                 size = (image.shape[0], image.shape[1])
+                format = format.settled(side=min(size))
                 check_size(*size, format)
                 stream = _add_stream(container, size, frame_rate, format, tags)
+                to_frame = _converter(image, format, tags)
                 # numerators other than 1 (1001/30000) go into the timestamps: MP4 counts in whole fractions
                 stream.codec_context.time_base = Fraction(1, time_base.denominator)
             if image.shape[:2] != size:
                 raise ValueError(f"{path}: a frame of {image.shape[1]}x{image.shape[0]} after {size[1]}x{size[0]}")
-            frame = _to_frame(image, format, tags)
+            frame = to_frame(image)
             frame.pts, frame.time_base = pts * time_base.numerator, Fraction(1, time_base.denominator)
             durations[frame.pts] = duration * time_base.numerator
             num_frames += 1
@@ -169,8 +167,13 @@ def _add_stream(
     container: Any, size: tuple[int, int], frame_rate: Fraction, format: VideoFormat, tags: VideoTags
 ) -> Any:
     height, width = size if format.is_lossless else (size[0] + size[0] % 2, size[1] + size[1] % 2)
-    name, pixels, options = _encoder(format)
-    stream: Any = container.add_stream(name, rate=frame_rate, options={**options, "threads": str(NUM_THREADS)})
+    name, pixels, options = _encoder(format, tags)
+    options = {
+        **options,
+        "threads": str(NUM_THREADS),
+        **({} if format.is_lossless else {"chroma_sample_location": "left"}),
+    }
+    stream: Any = container.add_stream(name, rate=frame_rate, options=options)
     stream.height, stream.width, stream.pix_fmt = height, width, pixels
     context = stream.codec_context
     context.max_b_frames, context.gop_size = 0, 1 if format.codec == "ffv1" else GOP_FRAMES
@@ -181,9 +184,10 @@ def _add_stream(
     return stream
 
 
-def _encoder(format: VideoFormat) -> tuple[str, str, dict[str, str]]:
+def _encoder(format: VideoFormat, tags: VideoTags) -> tuple[str, str, dict[str, str]]:
     """FFmpeg's name of the encoder, its pixels, its options."""
-    crf = {"crf": str(format.crf or DEFAULT_CRF.get(format.codec, 0))}
+    usual = DEFAULT_CRF.get(format.codec or "", 0) - LOWER_CRF.get(tags.transfer, 0)
+    crf = {"crf": str(format.crf or usual)}
     yuv = "yuv420p10le" if format.bits == 10 else "yuv420p"
     rgb = "gbrp10le" if format.bits == 10 else "gbrp"
     if format.codec == "h264":
@@ -195,7 +199,8 @@ def _encoder(format: VideoFormat) -> tuple[str, str, dict[str, str]]:
             return "libx265", rgb, {"x265-params": f"{fixed_x265}:lossless=1"}
         return "libx265", yuv, {**crf, "x265-params": fixed_x265}
     if format.codec == "av1":
-        return "libsvtav1", yuv, {**crf, "svtav1-params": "lp=2"}
+        # presets from 8 on, the encoder's default, code big changes of 10 bits wrong (a third too small at crf 4)
+        return "libsvtav1", yuv, {**crf, "preset": "7", "svtav1-params": "lp=2"}
     return "ffv1", "gbrp10le" if format.bits == 10 else "bgr0", {"level": "3", "slices": "4", "slicecrc": "1"}
 
 
@@ -203,25 +208,74 @@ def _matrix(tags: VideoTags) -> int:
     return BT2020 if tags.primaries == BT2020 else BT709
 
 
-def _to_frame(image: np.ndarray, format: VideoFormat, tags: VideoTags) -> Any:
+def _converter(first: np.ndarray, format: VideoFormat, tags: VideoTags) -> Callable[[np.ndarray], Any]:
+    """What makes frames for the encoder of images of the size and depth of `first`."""
     import av
 
+    _, pixels, _ = _encoder(format, tags)
+    if format.is_lossless:
+        return lambda image: _lossless_frame(image, format, pixels)
+    source = "rgb48le" if format.bits == 10 else "rgb24"
+    height, width = (side + side % 2 for side in first.shape[:2])
+    matrix = "bt2020" if _matrix(tags) == BT2020 else "bt709"
+    scaled = f"out_chroma_loc=left:out_color_matrix={matrix}:out_range=limited:flags={EXACT_COLOUR_WORDS}"
+    graph = av.filter.Graph()
+    chain = [
+        graph.add("buffer", f"video_size={width}x{height}:pix_fmt={source}:time_base=1/1:pixel_aspect=1/1"),
+        graph.add("scale", scaled),
+        graph.add("format", f"pix_fmts={pixels}"),
+        graph.add("buffersink"),
+    ]
+    graph.link_nodes(*chain).configure()
+
+    def to_frame(image: np.ndarray) -> Any:
+        image = np.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)), mode="edge")
+        image = _of_depth(image, deep=format.bits == 10)
+        if format.bits == 10:  # white of the scaler's 16 bits is 255 * 256 where YUV is made of it
+            image = ((image.astype(np.uint32) * 256 + 128) // 257).astype(np.uint16)
+        graph.vpush(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), source))
+        return graph.vpull()
+
+    return to_frame
+
+
+def _of_depth(image: np.ndarray, *, deep: bool) -> np.ndarray:
     assert image.dtype in (np.uint8, np.uint16) and image.ndim == 3 and image.shape[2] == 3, (image.dtype, image.shape)
-    height, width = image.shape[:2]
-    if not format.is_lossless:
-        image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    _, pixels, _ = _encoder(format)
+    if deep:
+        return image if image.dtype == np.uint16 else image.astype(np.uint16) * 257
+    return image if image.dtype == np.uint8 else ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _lossless_frame(image: np.ndarray, format: VideoFormat, pixels: str) -> Any:
+    import av
+
+    levels = np.ascontiguousarray(_of_depth(image, deep=format.bits == 10))
     if format.bits == 10:
-        deep = image if image.dtype == np.uint16 else image.astype(np.uint16) * 257
-        if format.is_lossless:
-            ten = ((deep.astype(np.uint32) * 1023 + 32767) // 65535).astype(np.uint16)
-            return av.VideoFrame.from_ndarray(ten, format=pixels)
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(deep), format="rgb48le")
-    else:
-        eight = image if image.dtype == np.uint8 else ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(eight), format="rgb24")
-        if format.is_lossless:
-            return frame if pixels == "rgb24" else frame.reformat(format=pixels)
-    return cast(Any, frame).reformat(
-        format=pixels, dst_colorspace=_matrix(tags), dst_color_range=LIMITED_RANGE, interpolation=EXACT_COLOURS
-    )
+        ten = ((levels.astype(np.uint32) * 1023 + 32767) // 65535).astype(np.uint16)
+        return av.VideoFrame.from_ndarray(ten, format=pixels)
+    frame = av.VideoFrame.from_ndarray(levels, format="rgb24")
+    return frame if pixels == "rgb24" else frame.reformat(format=pixels)
+
+
+def shown_times(recording: Recording) -> tuple[list[int], Fraction]:
+    """When each frame is shown, from 0, and the unit in seconds: whole frames of the recording's rate where the
+    exposures are as evenly spaced as whole ticks can be (a missing frame leaves its time free), else ticks, of which
+    the median step lasts a frame."""
+    first, last = recording.exposures[0], recording.exposures[-1]
+    numbers = [one.frame_idx - first.frame_idx for one in recording.exposures]
+    ticks = [round((one.t0_s - first.t0_s) * recording.tick_rate_hz) for one in recording.exposures]
+    period = Fraction(ticks[-1], max(1, last.frame_idx - first.frame_idx))
+    if all(abs(at - number * period) <= 2 for at, number in zip(ticks, numbers, strict=True)):
+        return numbers, 1 / rate(recording.fps)
+    return ticks, 1 / (rate(recording.fps) * statistics.median_high(b - a for a, b in pairwise(ticks)))
+
+
+def fine_enough(pts: Sequence[int], time_base: Fraction, fps_factor: int) -> Fraction:
+    """By what to divide the unit of times so that all that are shown are whole numbers of it. Where an MP4 cannot state
+    one so fine, a coarser one that they allow, else the source's, to which they are then rounded (1)."""
+    between = [after - before for before, after in pairwise(pts)]
+    common = math.gcd(pts[0] * fps_factor, *between) or 1
+    for scale in (Fraction(fps_factor), Fraction(fps_factor, common)):
+        if (time_base / scale).denominator <= MAX_TIMESCALE:
+            return scale
+    return Fraction(1)

@@ -10,24 +10,28 @@ from __future__ import annotations
 import heapq
 import io
 import math
-import statistics
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, islice, pairwise
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikevrt.atomic import complete_or_absent, named
-from spikevrt.mux.encode import MAX_TIMESCALE, VideoTags, rate, tags_of, write_segment
+from spikevrt.light import HDR_TRANSFERS, linear_to_hdr, srgb_to_linear
+from spikevrt.mux.encode import MAX_TIMESCALE, VideoTags, fine_enough, rate, shown_times, tags_of, write_segment
 from spikevrt.recording.recording import Recording
-from spikevrt.recording.video import VideoFormat, check_container, main_video, open_media, probe_video
+from spikevrt.recording.video import main_video, open_media, probe_video, timed_packets
+from spikevrt.restore.options import VideoFormat, check_container
 from spikevrt.restore.restorer import Restored
 from spikevrt.restore.writer import as_pixels
 
 if TYPE_CHECKING:
     import numpy as np
-    from jaxtyping import UInt8
+    from jaxtyping import Float, UInt8
+    from torch import Tensor
 
 
 MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -68,12 +72,12 @@ def join_segments(
     paths, shown = [Path(segment) for segment in segments], named(out)
     with complete_or_absent(out) as partial:
         try:
-            return _join(paths, shown, partial, rate(fps), format, tags, source, COPIED_TYPES)
+            return _join(paths, shown, partial, rate(fps), tags, source, COPIED_TYPES)
         except FFmpegError as error:
             if source is None or not isinstance(error, ValueError):  # the others are the system's: a full disk
                 raise
             why = f"{shown.name}: sound and subtitles are not carried over: they cannot be written ({error.strerror})"
-        return why, *_join(paths, shown, partial, rate(fps), format, tags, source, ())
+        return why, *_join(paths, shown, partial, rate(fps), tags, source, ())
 
 
 def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: float, crf: int = 16) -> None:
@@ -100,7 +104,6 @@ def _join(
     out: Path,
     partial: Path,
     frame_rate: Fraction,
-    format: VideoFormat,
     tags: VideoTags,
     source: Path | None,
     copied_types: Sequence[str],
@@ -114,14 +117,16 @@ def _join(
         found = open_media(source) if source is not None else None
         try:
             copied = [] if found is None else _copied_streams(found, muxer, out, copied_types, notes)
-            options = {"fflags": "+bitexact"}
-            if muxer != "matroska":
+            options, place, kind = {"fflags": "+bitexact"}, str(partial), muxer
+            if any(not _is_listed(stream, muxer) for stream in copied):
+                options, place, kind = {}, _through_tee(str(partial)), "tee"
+            elif muxer != "matroska":
                 bases = [video_base, *(stream.time_base for stream in copied if stream.type == "audio")]
                 options["video_track_timescale"] = str(video_base.denominator)
                 options["movie_timescale"] = str(_movie_timescale(bases))
                 options["movflags"] = "+faststart"
-            with av.open(str(partial), "w", format=muxer, container_options=options) as container:
-                video = _add_video(container, first, muxer, frame_rate, format, tags)
+            with av.open(place, "w", format=kind, container_options=options) as container:
+                video = _add_video(container, first, muxer, frame_rate, tags)
                 if found is not None:
                     container.metadata.update(_words(found.metadata))
                     video.metadata.update(_words(main_video(found).metadata))
@@ -129,12 +134,14 @@ def _join(
                 outputs = {stream.index: _add_copy(container, stream) for stream in copied}
                 packets = [_video_packets(segments, out, muxer, notes)]
                 if found is not None and any(stream.type != "attachment" for stream in copied):
-                    packets.append(_copied_packets(found, copied, muxer))
+                    assert source is not None
+                    packets.append(_copied_packets(found, copied, muxer, probe_video(source).shift))
                 for _, is_copied, packet in heapq.merge(*packets, key=lambda entry: entry[:2]):
                     packet.stream = outputs[packet.stream.index] if is_copied else video
                     container.mux(packet)
-            if muxer == "matroska" and tags.sample_aspect != 1 and format.codec in ("av1", "ffv1"):
-                notes.append(f"{out.name}: pixel aspect {tags.sample_aspect} is not stored with {format.codec} in .mkv")
+            codec = _stream_name(main_video(first))
+            if muxer == "matroska" and tags.sample_aspect != 1 and codec in ("av1", "ffv1"):
+                notes.append(f"{out.name}: pixel aspect {tags.sample_aspect} is not stored with {codec} in .mkv")
             notes += _lost_words({} if found is None else found.metadata, partial, out)
         finally:
             if found is not None:
@@ -151,13 +158,11 @@ def _movie_timescale(bases: Sequence[Fraction]) -> int:
     return scale
 
 
-def _add_video(
-    container: Any, first: Any, muxer: str, frame_rate: Fraction, format: VideoFormat, tags: VideoTags
-) -> Any:
+def _add_video(container: Any, first: Any, muxer: str, frame_rate: Fraction, tags: VideoTags) -> Any:
     video = container.add_stream_from_template(main_video(first), opaque=True)
     context = video.codec_context
     context.sample_aspect_ratio, context.framerate = tags.sample_aspect, frame_rate
-    if format.codec == "hevc" and muxer != "matroska":
+    if _stream_name(main_video(first)) == "hevc" and muxer != "matroska":
         context.codec_tag = "hvc1"  # parameters in the header alone: what Apple's players want
     return video
 
@@ -187,12 +192,17 @@ def _stream_name(stream: Any) -> str:
 
 
 def _holds(stream: Any, muxer: str) -> bool:
-    """Whether the container takes the stream: tried, with a header into memory."""
+    """Whether the container takes the stream: tried, with a header that is thrown away."""
     import av
     from av.error import FFmpegError
 
+    is_listed = _is_listed(stream, muxer)
+    options = {"fflags": "+bitexact"} if is_listed else {}
+    place, kind = (io.BytesIO(), muxer) if is_listed else (_through_tee(os.devnull), "tee")
+    if not is_listed and muxer != "matroska":
+        return False
     try:
-        with av.open(io.BytesIO(), "w", format=muxer, container_options={"fflags": "+bitexact"}) as trial:
+        with av.open(place, "w", format=kind, container_options=options) as trial:
             _add_copy(trial, stream)
             if stream.type == "attachment":
                 return muxer == "matroska"
@@ -200,6 +210,23 @@ def _holds(stream: Any, muxer: str) -> bool:
     except (FFmpegError, ValueError):
         return False
     return True
+
+
+def _is_listed(stream: Any, muxer: str) -> bool:
+    """Whether PyAV lets a stream of that codec into the container: Matroska holds more, by the codes of Windows."""
+    import av
+
+    try:
+        with av.open(io.BytesIO(), "w", format=muxer) as trial:
+            trial.add_stream_from_template(stream, opaque=True)
+    except ValueError:
+        return False
+    return True
+
+
+def _through_tee(path: str) -> str:
+    """FFmpeg's name of a Matroska file behind its muxer `tee`, which PyAV asks for no list of codecs."""
+    return "[f=matroska:fflags=+bitexact]" + re.sub(r"([\\'|\[\]: ])", r"\\\1", path)
 
 
 def _add_copy(container: Any, stream: Any) -> Any:
@@ -269,12 +296,18 @@ def _milliseconds(packet: Any) -> int:
     return math.floor(packet.pts * packet.time_base / MATROSKA_TICK + Fraction(1, 2))
 
 
-def _copied_packets(found: Any, copied: Sequence[Any], muxer: str) -> Iterator[tuple[Fraction, bool, Any]]:
-    """(time in seconds, True, packet). Before zero lies only what a decoder starts from; Matroska has no such time."""
+def _copied_packets(
+    found: Any, copied: Sequence[Any], muxer: str, shift: Fraction
+) -> Iterator[tuple[Fraction, bool, Any]]:
+    """(time in seconds, True, packet), moved with the pictures by `shift` seconds. Before zero lies only what a decoder
+    starts from; Matroska has no such time."""
     time = Fraction(0)
-    for packet in found.demux(*(stream for stream in copied if stream.type != "attachment")):
+    for packet in timed_packets(found, [stream for stream in copied if stream.type != "attachment"]):
         if packet.size == 0 or (packet.size == 2 and bytes(packet) == EMPTY_TEXT and packet.stream.type == "subtitle"):
             continue
+        units = round(shift / packet.time_base)
+        packet.pts = None if packet.pts is None else packet.pts + units
+        packet.dts = None if packet.dts is None else packet.dts + units
         stamp = packet.dts if packet.dts is not None else packet.pts
         if stamp is not None:
             time = stamp * packet.time_base
@@ -288,16 +321,17 @@ SEGMENT_FRAMES = 32
 
 @dataclass(frozen=True)
 class VideoPieces:
-    """Video in pieces of `SEGMENT_FRAMES` frames; `pts` (of the recording's frames) in units of `fps_factor` times
-    `time_base`, between which the frames of slow motion are evenly spread."""
+    """Video in pieces of `SEGMENT_FRAMES` frames; `pts` (of the recording's frames) in units of `time_base`, between
+    which the `fps_factor` - 1 frames of slow motion are evenly spread. `source_bits`: of a colour in the recording."""
 
     folder: Path
     format: VideoFormat
     tags: VideoTags
-    pts: Sequence[int]
+    pts: Sequence[Fraction]
     time_base: Fraction
     fps: float
     fps_factor: int
+    source_bits: int
 
     def path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.mp4"
@@ -314,16 +348,23 @@ class VideoPieces:
 
     def time(self, restored: Restored) -> int:
         """In units of `time_base`."""
-        between = self.pts[restored.source + 1] - self.pts[restored.source] if restored.step else 0
-        return self.pts[restored.source] * self.fps_factor + restored.step * between
+        begin = self.pts[restored.source]
+        between = self.pts[restored.source + 1] - begin if restored.step else 0
+        return round(begin + Fraction(restored.step, self.fps_factor) * between)
+
+    def coded(self, frame: Float[Tensor, "3 H W"]) -> Float[Tensor, "3 H W"]:
+        """A frame of display values by the video's own curve."""
+        if self.tags.transfer not in HDR_TRANSFERS:
+            return frame
+        return linear_to_hdr(srgb_to_linear(frame.clamp_min(0)), self.tags.transfer)
 
     def consume(self, items: Iterator[Restored]) -> None:
         """Encode frames as they come; the first is the first of a piece."""
-        kind = "png16" if self.format.bits > 8 else "png"
+        kind = "png16" if self.format.bits == 10 else "png"
         for first in items:
             assert first.number % SEGMENT_FRAMES == 0, first.number
             piece = chain([first], islice(items, SEGMENT_FRAMES - 1))
-            images = ((self.time(restored), as_pixels(restored.frame, kind)) for restored in piece)
+            images = ((self.time(restored), as_pixels(self.coded(restored.frame), kind)) for restored in piece)
             write_segment(
                 self.path(first.number // SEGMENT_FRAMES), images,
                 time_base=self.time_base, fps=self.fps, format=self.format, tags=self.tags,
@@ -332,7 +373,11 @@ class VideoPieces:
     def join(self, out: Path, source: Path | None) -> tuple[str, ...]:
         """One video of all pieces, with what `source` holds beside its pictures; returns notes on what it could not."""
         pieces = [self.path(index) for index in range(self.num_pieces())]
-        return join_segments(pieces, out, fps=self.fps, format=self.format, tags=self.tags, source=source)
+        notes = join_segments(pieces, out, fps=self.fps, format=self.format, tags=self.tags, source=source)
+        if self.source_bits > (self.format.bits or 8):
+            whose = "" if source is None else f" in {source.name}"
+            notes = (*notes, f"{named(out).name}: {self.format.bits} bits a colour, of {self.source_bits}{whose}")
+        return notes
 
 
 def video_pieces(folder: Path, format: VideoFormat, recording: Recording, fps_factor: int) -> VideoPieces:
@@ -341,23 +386,13 @@ def video_pieces(folder: Path, format: VideoFormat, recording: Recording, fps_fa
     The times of the frames are those of the recording's own video; of images those at which they were exposed.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    bits = 8
     if isinstance(recording.blur, Path):
         info = probe_video(recording.blur)
         pts, time_base, tags = [info.pts[one.frame_idx] for one in recording.exposures], info.time_base, tags_of(info)
+        bits = info.bits
     else:
         (pts, time_base), tags = shown_times(recording), VideoTags()
-    fps = recording.fps * fps_factor
-    return VideoPieces(folder, format, tags, pts, time_base / fps_factor, fps, fps_factor)
-
-
-def shown_times(recording: Recording) -> tuple[list[int], Fraction]:
-    """When each frame is shown, from 0, and the unit in seconds: whole frames of the recording's rate where the
-    exposures are as evenly spaced as whole ticks can be (a missing frame leaves its time free), else ticks, of which
-    the median step lasts a frame."""
-    first, last = recording.exposures[0], recording.exposures[-1]
-    numbers = [one.frame_idx - first.frame_idx for one in recording.exposures]
-    ticks = [round((one.t0_s - first.t0_s) * recording.tick_rate_hz) for one in recording.exposures]
-    period = Fraction(ticks[-1], max(1, last.frame_idx - first.frame_idx))
-    if all(abs(at - number * period) <= 2 for at, number in zip(ticks, numbers, strict=True)):
-        return numbers, 1 / rate(recording.fps)
-    return ticks, 1 / (rate(recording.fps) * statistics.median_high(b - a for a, b in pairwise(ticks)))
+    format = format.settled(bits, min(recording.height, recording.width))
+    scale, fps = fine_enough(pts, time_base, fps_factor), recording.fps * fps_factor
+    return VideoPieces(folder, format, tags, [stamp * scale for stamp in pts], time_base / scale, fps, fps_factor, bits)

@@ -130,6 +130,9 @@ def loose_recording(frames: Path, spikes: SpikeStream | None, stated: Stated = N
         height, width, blur = info.height, info.width, frames
         if stated.linear:
             raise ValueError(f"linear: {frames} is a video, of display values; allowed: a folder of images")
+    lost = {}
+    if info is not None and info.num_lost:
+        lost["pictures"] = f"{info.num_lost} of {info.num_frames + info.num_lost} in {frames.name} cannot be decoded"
     recording = Recording(
         root=frames,
         width=width,
@@ -146,7 +149,7 @@ def loose_recording(frames: Path, spikes: SpikeStream | None, stated: Stated = N
     if spikes is None:
         exposures, notes = _without_ticks(images, stated, info)
         fps = recording.fps if stated.fps is None or info is not None else float(stated.fps)
-        return replace(recording, exposures=exposures, fps=fps, notes=notes)
+        return replace(recording, exposures=exposures, fps=fps, notes=lost | notes)
     if not 0 < recording.tick_rate_hz < math.inf:
         raise ValueError(f"tick_rate_hz: {recording.tick_rate_hz}; allowed: above 0")
     if not 0 <= (stated.first_tick or 0) < spikes.num_ticks:
@@ -168,7 +171,7 @@ def loose_recording(frames: Path, spikes: SpikeStream | None, stated: Stated = N
     fps = recording.fps
     if info is None:
         fps = float(rate_hz / (times.period or exposures[0].num_ticks))
-    return with_readout(replace(recording, exposures=exposures, fps=fps, notes=notes), delay)
+    return with_readout(replace(recording, exposures=exposures, fps=fps, notes=lost | notes), delay)
 
 
 def _times(

@@ -155,7 +155,8 @@ class Recording:
         return self._checked(read_image(path), path)
 
     def read_blur_deep(self, index: int) -> Float[Tensor, "3 H W"]:
-        """Blurry frame `index` in display (sRGB) values in [0, 1], at the depth that is stored; brighter is clipped.
+        """Blurry frame `index` in display (sRGB) values, at the depth that is stored: in [0, 1], of images brighter is
+        clipped; of HDR video (PQ, where 1 is `light.HDR_WHITE_NITS`) it is above 1.
 
         Of 8 bits it is exactly `to_float(read_blur(index))`. Raises ValueError where a value is not finite.
         """
@@ -269,7 +270,7 @@ def open_recording(path: Path, *, apply_alignment: bool = True, keep_outside: bo
     find_format(root / found.file)  # refuses what contradicts recording.json
     stream = open_stream(root / found.file, found.format)
     if stream.num_ticks != found.num_ticks:
-        raise ValueError(f"{stream.files[0]}: {stream.num_ticks} ticks, but {SIDECAR} says {found.num_ticks}")
+        raise ValueError(f"{stream.files[0]}: {amount(stream.num_ticks, 'tick')}, but {SIDECAR} says {found.num_ticks}")
     with naming(sidecar):
         check_exposures(sidecar, exposures)
         check_bad_pixels(found.bad_pixels, stream.height, stream.width)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spikevrt.recording.arrays import (
+    BYTES,
     ArrayStream,
     MappedArray,
     StoredArray,
@@ -53,7 +54,7 @@ from spikevrt.recording.stream import (
     SpikeStream,
     Sps100Stream,
 )
-from spikevrt.typed import convert, load_json, naming, require, require_file_name
+from spikevrt.typed import amount, convert, load_json, naming, require, require_file_name
 
 AN_OPTION = "an option"  # which contradicts a file
 
@@ -201,7 +202,7 @@ def open_stream(path: Path, format: StreamFormat | None = None) -> SpikeStream:
         raise ValueError(f"{path}: {stream.width}x{stream.height} spikes, but {found.source} says {size[0]}x{size[1]}")
     num_ticks = stream.num_ticks  # of a file without a header, from its size, which is checked here
     if found.num_ticks is not None and found.num_ticks != num_ticks:
-        raise ValueError(f"{path}: {num_ticks} ticks, but {found.source} says {found.num_ticks}")
+        raise ValueError(f"{path}: {amount(num_ticks, 'tick')}, but {found.source} says {found.num_ticks}")
     return stream
 
 
@@ -312,18 +313,20 @@ def _known_key(path: Path, format: StreamFormat) -> str:
     known = [key for key in keys if key in KEY_AXES or (key == TIME_PACKED_KEY and format.kind == "npz")]
     if len(known) == 1 or len(keys) == 1:
         return (known or keys)[0]
-    listed = ", ".join(keys[:8]) + (", ..." if len(keys) > 8 else "") if keys else "nothing"
+    if not keys:
+        raise ValueError(f"{path}: holds no array of three axes of numbers; allowed: spikes of rows, columns and ticks")
+    listed = ", ".join(keys[:8]) + (", ..." if len(keys) > 8 else "")
     raise ValueError(f"{path}: holds {' '.join(listed.split())[:200]}; state which one is meant with `key`")
 
 
 def _time_packed(path: Path, key: str, bottom_up: bool) -> TimePackedStream:
-    planes = open_npz(path, key)
+    planes = open_npz(path, key, BYTES)
     num_planes = planes.shape[0]
     num_ticks = npz_number(path, LENGTH_KEY)
     num_ticks = 8 * num_planes if num_ticks is None else num_ticks
     if not 8 * (num_planes - 1) < num_ticks <= 8 * num_planes:
         raise ValueError(
             f"{path}: {LENGTH_KEY} {num_ticks}; allowed: {8 * num_planes - 7} to {8 * num_planes}, for it has "
-            f"{num_planes} planes"
+            f"{amount(num_planes, 'plane')}"
         )
     return TimePackedStream(planes, num_ticks, bottom_up)

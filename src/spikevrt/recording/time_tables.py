@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from spikevrt.recording.timing import UNITS_S, FrameTimes, median_step
-from spikevrt.typed import amount, naming
+from spikevrt.typed import amount
 
 MAX_TABLE_BYTES = 1 << 26
 TABLE_WORDS = (
@@ -123,7 +123,7 @@ def trigger_times(path: Path, numbers: Sequence[int], stream_ticks: int) -> Fram
         starts, stops = values, []
     if len(starts) != numbers[-1] + 1:
         what, frames = "pulses" if is_channel else "ticks", amount(numbers[-1] + 1, "frame")
-        channel = f"; or a channel of {stream_ticks} values of 0 and 1"
+        channel = f"; or a channel of {amount(stream_ticks, 'value')} of 0 and 1"
         raise ValueError(f"{path}: {len(starts)} {what} for {frames}; allowed: one each{channel}")
     if any(after <= before for before, after in itertools.pairwise(starts)):
         raise ValueError(f"{path}: ticks that do not rise; allowed: rising ones")
@@ -136,10 +136,9 @@ def _numbers(path: Path) -> list[int]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of triggers")
     if path.suffix.lower() == ".npy":
-        import numpy as np
+        from spikevrt.recording.arrays import load_npy  # with NumPy, which options do not need
 
-        with naming(path):
-            array = np.load(path, allow_pickle=False)
+        array = load_npy(path)
         if array.ndim != 1 or array.dtype.kind not in "bui":
             raise ValueError(f"{path}: {array.dtype} of shape {array.shape}; allowed: whole numbers in a row")
         return [int(value) for value in array]

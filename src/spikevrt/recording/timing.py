@@ -16,6 +16,7 @@ from pathlib import Path
 
 from spikevrt.recording.sidecar import Exposure, Stated
 from spikevrt.recording.video import VideoInfo
+from spikevrt.typed import amount
 
 UNITS_S = {"s": Fraction(1), "ms": Fraction(1, 10**3), "us": Fraction(1, 10**6), "ns": Fraction(1, 10**9)}
 TICKS = ("ticks", "tick")
@@ -122,7 +123,7 @@ def image_times(images: Sequence[Path], rate_hz: Fraction, stated: Stated, strea
             told = f"{images[0].parent}: by name the images span {numbers[-1] + 1} frames, the stream {length} ticks"
             raise ValueError(f"{told}; allowed: names that count frames, or `timestamps`, where they are times")
         if len(numbers) > 1:
-            told = f"{length} ticks are split equally over {numbers[-1] + 1} frames, one every {_decimal(period)} ticks"
+            told = f"{length} ticks, split equally over {numbers[-1] + 1} frames, one every {_decimal(period)} ticks"
             rate = f"{float(rate_hz / period):.6g} a second"
             notes["period"] = f"no frame rate is stated: {told} ({rate}); `fps` or `period_ticks` states another"
     return counted(numbers, period, notes)
@@ -208,7 +209,7 @@ def _lengths(times: FrameTimes, stated: Stated, rate_hz: Fraction, most: int, no
     if not given:
         ticks = most if period is None else max(1, min(most, int(period)))
         notes["exposure"] = (
-            f"how long a frame is exposed is not stated: {ticks} ticks are taken, as if the shutter never closed; "
+            f"how long a frame is exposed is not stated: {amount(ticks, 'tick')}, as if the shutter never closed; "
             f"`exposure` states it ({float(ticks / rate_hz) * 500:.3g}ms would be half of that)"
         )
         return [ticks] * num
@@ -221,10 +222,10 @@ def _lengths(times: FrameTimes, stated: Stated, rate_hz: Fraction, most: int, no
         ticks = most  # a shutter that never closes, and starts that are rounded
     if not 1 <= ticks <= most:
         told = "" if stated.exposure is None else f" ({ticks} ticks)"
-        why = f"; the frames are at least {most} ticks apart" if num > 1 else ""
+        why = f"; the frames are at least {amount(most, 'tick')} apart" if num > 1 else ""
         if "period" in times.notes:
-            why = f"; images without `fps`: the stream split equally gives {most} ticks from frame to frame"
-        raise ValueError(f"{name}: {getattr(stated, name)}{told}; allowed: 1 to {most} ticks{why}")
+            why = f"; images without `fps`: the stream split equally gives {amount(most, 'tick')} from frame to frame"
+        raise ValueError(f"{name}: {getattr(stated, name)}{told}; allowed: 1 to {amount(most, 'tick')}{why}")
     return [ticks] * num
 
 
@@ -252,7 +253,7 @@ def stream_note(exposures: Sequence[Exposure], rate_hz: float, stream_ticks: int
     if outside:
         return f"{told}: {lie}, without spikes"
     if stream_ticks - last.stop_tick > step:
-        return f"{told}: {stream_ticks - last.stop_tick} ticks behind the last frame are not used"
+        return f"{told}: not used: {amount(stream_ticks - last.stop_tick, 'tick')} behind the last frame"
     return None
 
 

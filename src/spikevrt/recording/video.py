@@ -1,7 +1,9 @@
-"""Video files through PyAV: which formats are written, and files opened, measured, and decoded in order.
+"""Video files through PyAV: opened, measured, and decoded in order.
 
 Colour: a file's own matrix is obeyed; an untagged file of 720 rows or more is taken as BT.709, a smaller one as BT.601.
-Importing it loads neither torch nor NumPy (`VideoFormat` holds options).
+PQ and HLG are read by their curves (`light`), other curves of displays as sRGB. Time: a clock that may begin anywhere
+and start again (MPEG streams) is made to begin at zero and to go on evenly, for sound alike.
+Importing it loads neither torch nor NumPy.
 
 Dimension key: H rows, W columns, 3 colours (RGB).
 """
@@ -9,71 +11,25 @@ Dimension key: H rows, W columns, 3 colours (RGB).
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import functools
 import itertools
+import statistics
 from collections import OrderedDict
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
+
+from spikevrt.light import LIMITED_RANGE, UNSPECIFIED
 
 if TYPE_CHECKING:
     import numpy as np
-    from jaxtyping import UInt8, UInt16
+    from jaxtyping import Float32, UInt8, UInt16
 
 
-# FFmpeg's codes of matrices; BT709, UNSPECIFIED, BT2020: of primaries, too
-BT709, UNSPECIFIED, BT2020, RGB = 1, 2, 9, 0
-LIMITED_RANGE, FULL_RANGE = 1, 2
-# bicubic, accurate rounding, full chroma in and out (FFmpeg's SWS_ flags): without them a round trip darkens every
-# colour by one or two levels of 255 and costs 3 dB
-EXACT_COLOURS = 0x4 | 0x40000 | 0x2000 | 0x4000
-CODECS = ("h264", "hevc", "av1", "ffv1")
-CONTAINERS = {".mp4": ("h264", "hevc", "av1"), ".mov": ("h264", "hevc"), ".mkv": CODECS}
-DEFAULT_CRF = {"h264": 16, "hevc": 16, "av1": 18}
-CRF_WORDS = ", ".join(f"{codec} {crf}" for codec, crf in DEFAULT_CRF.items())
-MAX_CRF = {"h264": 51, "hevc": 51, "av1": 63}
-
-
-@dataclass(frozen=True)
-class VideoFormat:
-    """How video is encoded. `crf` (quality, lower is better) is of lossy video; ffv1 is lossless whatever is said.
-    Raises ValueError: a value or a combination that no encoder here has, with what is allowed."""
-
-    codec: Annotated[str, "of video: h264, hevc, av1, or ffv1, which needs .mkv"] = "h264"
-    lossless: Annotated[bool, "video whose pixels are those restored"] = False
-    bits: Annotated[int, "of video: 8 or 10"] = 8
-    crf: Annotated[int | None, f"quality of lossy video, lower is better ({CRF_WORDS})"] = None
-
-    def __post_init__(self) -> None:
-        if self.codec not in CODECS:
-            raise ValueError(f"codec: {self.codec!r}; allowed: {', '.join(CODECS)}")
-        if self.bits not in (8, 10):
-            raise ValueError(f"bits: {self.bits}; allowed: 8, 10")
-        if self.lossless and self.codec == "av1":
-            raise ValueError("lossless: not with `codec` av1, whose encoder has no RGB; allowed: h264, hevc, ffv1")
-        if self.lossless and self.codec == "h264" and self.bits == 10:
-            raise ValueError("bits: 10 with `lossless` h264, whose encoder has RGB of 8 bits only; allowed: hevc, ffv1")
-        if self.crf is not None and self.is_lossless:
-            raise ValueError(f"crf: {self.crf} with `lossless`; allowed: none")
-        if self.crf is not None and not 0 < self.crf <= MAX_CRF[self.codec]:
-            raise ValueError(f"crf: {self.crf}; allowed with {self.codec}: 1 to {MAX_CRF[self.codec]}")
-
-    @property
-    def is_lossless(self) -> bool:
-        """Whether RGB of `bits` bits comes back as it went in."""
-        return self.lossless or self.codec == "ffv1"
-
-
-def check_container(path: Path, format: VideoFormat) -> None:
-    """Raises ValueError unless the suffix of `path` is a container that can hold the format."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in CONTAINERS:
-        raise ValueError(f"{path}: cannot write {suffix or 'a video without suffix'}; allowed: {', '.join(CONTAINERS)}")
-    if format.codec not in CONTAINERS[suffix]:
-        fitting = [name for name, codecs in CONTAINERS.items() if format.codec in codecs]
-        raise ValueError(f"{path}: {suffix} does not hold {format.codec}; allowed: {', '.join(fitting)}")
+# FFmpeg's codes
+UNREAD_TRANSFERS = {8: "linear light", 9: "a logarithm", 10: "a logarithm", 17: "that of digital cinema (SMPTE 428)"}
 
 
 def open_media(path: Path) -> Any:
@@ -108,10 +64,15 @@ def main_video(container: Any) -> Any:
 
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".m4v", ".ts", ".mts", ".m2ts", ".wmv")
-KEPT_FRAMES = 8  # decoded frames that a reader remembers, so that overlapping clips do not decode twice
-# where one packet is one shown frame and states its time, so that frames can be counted without decoding them
-COUNTED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
-COUNTED_CODECS = ("h264", "hevc", "av1", "vp9", "mjpeg", "png", "ffv1", "prores", "dnxhd")
+KEPT_FRAMES = 8  # that a reader remembers, so that overlapping clips do not decode twice
+# codecs whose packets are one picture each, so that those without one can be told
+PICTURE_PACKETS = ("h264", "hevc", "av1", "vp9", "mjpeg", "png", "ffv1", "prores", "dnxhd")
+LIMITED_BY_DEFAULT = ("h264", "hevc", "av1", "vp9", "mpeg1video", "mpeg2video", "mpeg4")  # grey of no stated range
+# whose pictures tell themselves whether they are interlaced; of others the container does
+TELL_INTERLACED = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vc1", "prores", "dnxhd", "dvvideo")
+LIGHT_LEVELS = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
+RUN_UP_S = Fraction(1, 20)  # sound that begins no earlier before the pictures is what its decoder starts from
+JUMP_S = 10  # a clock that goes on by more, or back at all, was set anew: what FFmpeg takes, too
 
 
 @dataclass(frozen=True)
@@ -120,7 +81,9 @@ class VideoInfo:
 
     `pts` has one entry a frame, rising from 0 or more, in units of `time_base` seconds. `bits` are those of a colour
     (or of luma and chroma) in the file. `sample_aspect` is width / height of an upright pixel; `primaries` and
-    `transfer` are FFmpeg's codes of the colours (`UNSPECIFIED` where the file says nothing).
+    `transfer` are FFmpeg's codes of the colours (`UNSPECIFIED` where the file says nothing). `num_lost` pictures are
+    stored and cannot be decoded. `shift` seconds were added to the times of the file, and are missing in its sound's.
+    `has_light_levels`: it states HDR's mastering display or light levels; `has_alpha`: and how transparent pixels are.
     """
 
     width: int
@@ -133,6 +96,10 @@ class VideoInfo:
     sample_aspect: Fraction
     primaries: int
     transfer: int
+    num_lost: int
+    shift: Fraction
+    has_light_levels: bool
+    has_alpha: bool
 
     @property
     def is_variable(self) -> bool:
@@ -147,62 +114,74 @@ class VideoInfo:
 
 
 def probe_video(path: Path) -> VideoInfo:
-    """Measure a video: by its packets where those tell its frames exactly, otherwise every frame is decoded once.
+    """Measure a video: every frame is decoded once (and not again in this process while the file stays as it is).
 
     A frame without a time, or with one that does not rise, gets one: all of them evenly by the frame rate, or one unit
-    after the frame before. A file whose first frame lies before zero is taken to begin at zero. Of unevenly spaced
-    frames `fps` is the mean.
+    after the frame before. `fps` is that of most steps between frames, of unevenly spaced frames their mean.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a video, a damaged one, or one without a frame or frame rate.
+        ValueError: not a video, a damaged one, an interlaced one, one of a transfer that is not read, or one without a
+            frame or frame rate.
     """
     path = Path(path)
+    stat = path.stat() if path.is_file() else None
+    return _probe(path, *((stat.st_size, stat.st_mtime_ns) if stat is not None else (0, 0)))
+
+
+@functools.lru_cache(maxsize=64)
+def _probe(path: Path, _size: int, _mtime_ns: int) -> VideoInfo:
     with open_media(path) as container:
         stream = main_video(container)
         stated = stream.average_rate or stream.guessed_rate or Fraction(0)
         time_base: Fraction = stream.time_base
         aspect = stream.sample_aspect_ratio or Fraction(1)
-    with contextlib.closing(_decoded(path)) as frames:
+        is_counted = stream.codec_context.codec.canonical_name in PICTURE_PACKETS
+    packets: list[int] = []
+    with contextlib.closing(_decoded(path, packets.append)) as frames:
         first = next(frames, None)
         if first is None:
             raise ValueError(f"{path}: a video without frames")
-        found = _packet_pts(path)
-        if found is None:
-            found = [first.pts, *(frame.pts for frame in frames)]
+        found = [first.pts, *(frame.pts for frame in frames)]
         turned = _quarter_turns(first) % 2 == 1
         height, width = (first.width, first.height) if turned else (first.height, first.width)
         bits = max(component.bits for component in first.format.components)
         colours = int(first.color_primaries) or UNSPECIFIED, int(first.color_trc) or UNSPECIFIED
-    pts = _rising(path, found, time_base, stated)
+        shift = -min(0, first.pts or 0)
+        stated_levels = any(data.type.name in LIGHT_LEVELS for data in first.side_data)
+        has_alpha = any(component.is_alpha for component in first.format.components)
+    pts = _rising(path, found, shift, time_base, stated)
+    fps = _frame_rate(pts, time_base, stated)
+    if fps <= 0:
+        raise ValueError(f"{path}: a video without a frame rate")
+    num_lost = max(0, len(packets) - len(pts)) if is_counted else 0
     aspect = 1 / aspect if turned else aspect
-    info = VideoInfo(width, height, float(stated), len(pts), pts, time_base, bits, aspect, *colours)
-    if stated <= 0 or info.is_variable:
-        span = float((pts[-1] - pts[0]) * time_base)
-        if span <= 0:
-            raise ValueError(f"{path}: a video without a frame rate")
-        return dataclasses.replace(info, fps=(len(pts) - 1) / span)
-    return info
+    return VideoInfo(
+        width, height, fps, len(pts), pts, time_base, bits, aspect, *colours, num_lost, shift * time_base,
+        stated_levels, has_alpha,
+    )  # fmt: skip
 
 
 def iter_video(
     path: Path, start: int = 0, stop: int | None = None, *, deep: bool = False
-) -> Iterator[UInt8[np.ndarray, "H W 3"] | UInt16[np.ndarray, "H W 3"]]:
+) -> Iterator[UInt8[np.ndarray, "H W 3"] | UInt16[np.ndarray, "H W 3"] | Float32[np.ndarray, "H W 3"]]:
     """Frames [start, stop) in order, upright; frames before `start` are decoded and dropped, so counts are exact.
 
     A `stop` behind the end ends with the video. With `deep`, a video of more than 8 bits gives uint16 (65535 is white);
-    one of 8 bits gives uint8 in any case.
+    one of 8 bits gives uint8 in any case, and one of PQ or HLG float32 (`light.hdr_table`).
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a video, or damaged data.
     """
+    from spikevrt.recording.frames import video_pixels
+
     assert start >= 0, start
     for index, frame in enumerate(_decoded(Path(path))):
         if stop is not None and index >= stop:
             return
         if index >= start:
-            yield _to_rgb(frame, deep)
+            yield video_pixels(frame, _quarter_turns(frame), deep=deep)
 
 
 class VideoReader:
@@ -215,7 +194,9 @@ class VideoReader:
         self._next = 0
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
 
-    def read(self, index: int) -> UInt8[np.ndarray, "H W 3"] | UInt16[np.ndarray, "H W 3"]:
+    def read(
+        self, index: int
+    ) -> UInt8[np.ndarray, "H W 3"] | UInt16[np.ndarray, "H W 3"] | Float32[np.ndarray, "H W 3"]:
         """Frame `index`, as `iter_video` gives it. Raises ValueError when the video ends before it."""
         if index not in self._kept:
             if self._frames is None or index < self._next:
@@ -231,73 +212,167 @@ class VideoReader:
         return self._kept[index].copy()
 
 
-def _decoded(path: Path) -> Generator[Any, None, None]:
+def timed_packets(container: Any, streams: Collection[Any]) -> Iterator[Any]:
+    """The packets of these streams (and an empty one at the end of each), on one clock that does not jump.
+
+    Where the format's clock may begin anywhere and start again, the first picture is at zero (or the sound, where it
+    begins well before), and after a jump the pictures go on evenly; sound is moved with them.
+    """
+    from av.format import Flags
+
+    if not container.format.flags & Flags.ts_discont.value:
+        yield from container.demux(*streams)
+        return
+    with open_media(Path(container.name)) as again:
+        jumps = _jumps(again)
+    media = [stream for stream in container.streams if stream.type in ("video", "audio")]
+    wanted, shift, number = {stream.index for stream in streams}, Fraction(0), 0
+    others = [stream for stream in streams if stream.type not in ("video", "audio")]
+    ends: dict[int, int] = {}
+    for packet in container.demux(*media, *others):
+        if packet.size and packet.stream.type in ("video", "audio"):
+            shift = jumps.get(number, shift)
+            number += 1
+        if packet.stream.index in wanted:
+            units = round(shift / packet.time_base)
+            packet.pts = None if packet.pts is None else packet.pts + units
+            packet.dts = None if packet.dts is None else packet.dts + units
+            if packet.dts is not None and packet.stream.type != "video":
+                if packet.dts <= ends.get(packet.stream.index, packet.dts - 1):
+                    continue  # sound that was longer than the pictures before a jump
+                ends[packet.stream.index] = packet.dts
+            yield packet
+
+
+def _jumps(container: Any) -> dict[int, Fraction]:
+    """From which packet of pictures and sound on which seconds are to be added to the times of all."""
+    pictures = main_video(container).index
+    media = [stream for stream in container.streams if stream.type in ("video", "audio")]
+    parts: list[dict[int, list[Fraction]]] = [{}]  # between two jumps: of each stream, times in decoding order
+    starts, number, latest = [0], 0, Fraction(0)
+    begins: dict[int, Fraction] = {}  # when each stream's first picture or sound is
+    for packet in container.demux(*media):
+        if not packet.size:
+            continue
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        if stamp is not None:
+            time = stamp * packet.time_base
+            if len(parts) == 1:
+                begins.setdefault(packet.stream.index, (stamp if packet.pts is None else packet.pts) * packet.time_base)
+            before = parts[-1].get(packet.stream.index)
+            if before is not None and (time < before[-1] or time > latest + JUMP_S):
+                parts.append({})
+                starts.append(number)
+            parts[-1].setdefault(packet.stream.index, []).append(time)
+            latest = time if len(parts[-1]) == 1 else max(latest, time)
+        number += 1
+    found, end = {}, None
+    for start, part in zip(starts, parts, strict=True):
+        index = pictures if pictures in part else next(iter(part), None)
+        if index is None:
+            continue
+        times = part[index]
+        first = begins.get(pictures, times[0])
+        heard = [time for time in begins.values() if first - JUMP_S < time < first - RUN_UP_S]
+        shift = -min([first, *heard]) if end is None else end - times[0]
+        steps = [after - before for before, after in itertools.pairwise(times)]
+        end = times[-1] + shift + (statistics.median_low(steps) if steps else Fraction(1, 25))
+        found[start] = shift
+    return found
+
+
+def _decoded(path: Path, tell: Callable[[int], None] = lambda _: None) -> Generator[Any, None, None]:
+    """Frames; `tell(size)` of every packet that should show one. A packet that cannot be decoded gives none."""
     from av.error import FFmpegError
 
     with open_media(path) as container:
         stream = main_video(container)
         stream.thread_type = "AUTO"
-        try:
-            yield from container.decode(stream)
-        except FFmpegError as error:
-            raise ValueError(f"{path}: damaged video ({error.strerror})") from None
+        # where neither file nor codec say otherwise; the scaler would take it as centred
+        stream.codec_context.options = {"chroma_sample_location": "left"}
+        codec = stream.codec_context.codec.canonical_name
+        is_marked = codec not in TELL_INTERLACED and int(stream.codec_context.field_order) > 1
+        at_left: Callable[[Any], Any] | None = None
+        damage: FFmpegError | None = None
+        any_frame = False
+        packets = timed_packets(container, [stream])
+        while True:
+            try:
+                packet = next(packets, None)
+            except FFmpegError as error:
+                raise ValueError(f"{path}: damaged video ({error.strerror})") from None
+            if packet is None:
+                break
+            if packet.size and not packet.is_discard:
+                tell(packet.size)
+            try:
+                frames = packet.decode()
+            except FFmpegError as error:
+                damage = error
+                continue
+            for frame in frames:
+                any_frame = True
+                if codec == "hevc" and "422" in frame.format.name:  # of which FFmpeg's decoder says nothing
+                    at_left = at_left or _chroma_at_left(stream)
+                    frame = at_left(frame)
+                _check_frame(path, frame, is_marked)
+                if not int(frame.color_range) and codec in LIMITED_BY_DEFAULT:
+                    frame.color_range = LIMITED_RANGE
+                yield frame
+        if damage is not None and not any_frame:
+            raise ValueError(f"{path}: damaged video ({damage.strerror})")
 
 
-def _packet_pts(path: Path) -> list[int] | None:
-    """Times of the frames in the order they are shown, from the packets; None where those might not be the frames."""
-    from av.error import FFmpegError
+def _chroma_at_left(stream: Any) -> Callable[[Any], Any]:
+    """What states of a frame where its chroma lies."""
+    import av
 
-    with open_media(path) as container:
-        stream = main_video(container)
-        context = stream.codec_context
-        is_progressive = int(context.field_order) in (0, 1)  # two fields may be two packets
-        if (
-            container.format.name not in COUNTED_CONTAINERS
-            or context.codec.canonical_name not in COUNTED_CODECS
-            or not is_progressive
-        ):
-            return None
-        found: list[int] = []
-        try:
-            for packet in container.demux(stream):
-                if packet.size == 0:
-                    continue
-                starts_well = bool(found) or packet.is_keyframe
-                if packet.pts is None or packet.is_discard or packet.is_corrupt or not starts_well:
-                    return None
-                found.append(packet.pts)
-        except FFmpegError:
-            return None
-    if not found or min(found) != found[0] or len(set(found)) != len(found):
-        return None  # pictures before the first key frame cannot be decoded
-    return sorted(found)
+    graph = av.filter.Graph()
+    chain = graph.add_buffer(template=stream), graph.add("setparams", "chroma_location=left"), graph.add("buffersink")
+    graph.link_nodes(*chain).configure()
+
+    def stated(frame: Any) -> Any:
+        graph.vpush(frame)
+        return graph.vpull()
+
+    return stated
 
 
-def _rising(path: Path, found: Sequence[int | None], time_base: Fraction, stated: Fraction) -> tuple[int, ...]:
+def _check_frame(path: Path, frame: Any, is_marked: bool) -> None:
+    if frame.interlaced_frame or is_marked:
+        raise ValueError(
+            f"{path}: interlaced, so that its rows are of two times; allowed: progressive video, as ffmpeg makes it "
+            f"(-vf bwdif, or -vf setfield=prog where a progressive one is only marked so)"
+        )
+    transfer = int(frame.color_trc)
+    if transfer in UNREAD_TRANSFERS:
+        raise ValueError(f"{path}: its transfer curve is {UNREAD_TRANSFERS[transfer]}; allowed: a display's, PQ or HLG")
+
+
+def _rising(
+    path: Path, found: Sequence[int | None], shift: int, time_base: Fraction, stated: Fraction
+) -> tuple[int, ...]:
     if any(pts is None for pts in found):
         if stated <= 0:
             raise ValueError(f"{path}: a video without timestamps and without a frame rate")
         return tuple(round(index / (stated * time_base)) for index in range(len(found)))
-    stamps = [pts for pts in found if pts is not None]
-    shift = -min(0, stamps[0])
-    return tuple(itertools.accumulate((pts + shift for pts in stamps), lambda before, pts: max(before + 1, pts)))
+    stamps = [pts + shift for pts in found if pts is not None]
+    return tuple(itertools.accumulate(stamps, lambda before, pts: max(before + 1, pts)))
+
+
+def _frame_rate(pts: Sequence[int], time_base: Fraction, stated: Fraction) -> float:
+    """Of most steps between frames where they are equal but for rounding, otherwise of all; as the file states it where
+    that is the same but for rounding, or nothing else is known."""
+    steps = [after - before for before, after in itertools.pairwise(pts)]
+    if not steps:
+        return float(stated)
+    median = statistics.median_low(steps)
+    near = [step for step in steps if abs(step - median) <= 1]
+    chosen = near if 2 * len(near) > len(steps) else steps
+    mean_s = Fraction(sum(chosen), len(chosen)) * time_base
+    slack_s = time_base / len(chosen)
+    return float(stated if stated > 0 and abs(1 / stated - mean_s) <= slack_s else 1 / mean_s)
 
 
 def _quarter_turns(frame: Any) -> int:
     return round(frame.rotation / 90) % 4
-
-
-def _to_rgb(frame: Any, deep: bool) -> np.ndarray:
-    import numpy as np
-
-    untagged_hd = int(frame.colorspace) == UNSPECIFIED and frame.height >= 720
-    source = BT709 if untagged_hd else None
-    bits = max(component.bits for component in frame.format.components)
-    if not deep or bits <= 8:
-        image = frame.to_ndarray(format="rgb24", src_colorspace=source, interpolation=EXACT_COLOURS)
-    elif frame.format.name in ("gbrp10le", "gbrp12le"):  # as they are: the scaler would round
-        top = (1 << bits) - 1
-        image = ((frame.to_ndarray().astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
-    else:
-        image = frame.to_ndarray(format="rgb48le", src_colorspace=source, interpolation=EXACT_COLOURS)
-    return np.ascontiguousarray(np.rot90(image, _quarter_turns(frame)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def write_health_page(out: Path, recording: Recording, report: HealthReport) -> 
     text = render(
         "health.html",
         title=f"Health of {recording.name}", summary=_health_summary(recording, report),
-        findings=worst_first(report.findings),
+        findings=_shown(report, recording),
         rate=_rate_picture(evidence),
         rate_caption=f"Mean rate of every pixel; marked: {counted} (dead blue, hot orange, stuck red).",
         charts=[_scatter(evidence), _density(evidence), _orientation(evidence)],
@@ -69,7 +70,7 @@ def write_restored_page(
         "restored.html",
         title=f"SpikeVRT: {recording.name}", words=restored_words(summary), frame=middle, pictures=pictures,
         scores=_scores(recording, restored, network_of(summary)) if recording.sharp else [],
-        findings=() if report is None else worst_first(report.findings), settings=_settings(recording, summary),
+        findings=() if report is None else _shown(report, recording), settings=_settings(recording, summary),
         credit=credit,
     )  # fmt: skip
     out.write_text(text, encoding="utf-8")
@@ -83,6 +84,12 @@ def findings_table(findings: Sequence[Finding]) -> str:
 def worst_first(findings: Sequence[Finding]) -> list[Finding]:
     """The findings, what is bad before what cannot be told, and that before what is ok."""
     return sorted(findings, key=lambda finding: -VERDICTS.index(finding.verdict))
+
+
+def _shown(report: HealthReport, recording: Recording) -> list[Finding]:
+    """Sorted; a page goes to others, who have another folder."""
+    told = [replace(one, sentence=one.sentence.replace(str(recording.root), recording.name)) for one in report.findings]
+    return worst_first(told)
 
 
 def network_of(summary: dict[str, Any]) -> str:

@@ -30,6 +30,7 @@ from spikevrt.evaluate.results import (
     shown,
     suites,
 )
+from spikevrt.evaluate.scores import heading
 from spikevrt.mux.join import write_video
 from spikevrt.recording.frames import read_image
 from spikevrt.recording.recording import Recording
@@ -54,7 +55,7 @@ AXES = (
 ARROWS = {1: "\N{NO-BREAK SPACE}\N{UPWARDS ARROW}", -1: "\N{NO-BREAK SPACE}\N{DOWNWARDS ARROW}", 0: ""}
 PLAIN = {  # what the methods without a network are
     "blur": "the blurry frame itself, untouched",
-    "spike_ratio": "no network: the blurry frame, relit by the firing rate around its middle over that of the whole "
+    "spike_ratio": "no network: the blurry frame times the firing rate around its middle over that of the whole "
     "exposure; rates from spike counts (TFP)",
     "interval_ratio": "no network: the same with rates from the intervals between spikes (TFI)",
 }
@@ -201,7 +202,7 @@ def _what(method: ScoredMethod, entry: Mapping[str, Any]) -> str:
     spikes = model.get("spikes")
     form = ""
     if method.reads_spikes and isinstance(spikes, dict):
-        form = f" ({spikes.get('representation', 'counts')}{', frames relit by them' if spikes.get('relight') else ''})"
+        form = f" ({spikes.get('representation', 'counts')})"
     reads = f"reads the spikes{form}" if method.reads_spikes else "reads no spikes"
     parameters = "" if method.parameters is None else f", {method.parameters:,} parameters"
     return f"{kind}, {reads}{parameters}; weights {entry['weights']}"
@@ -222,7 +223,7 @@ def _run(values: dict[str, Any]) -> list[tuple[str, str]]:
         ("commit", str(environment.get("commit") or "unknown")),
         ("machine", f"{environment.get('device', 'unknown')}, {environment.get('num_threads', '?')} threads, "
                     f"{environment.get('platform', 'unknown')}"),
-        ("command", shlex.join(map(str, command)) if isinstance(command, list) else "unknown"),
+        ("command", shlex.join(["spikevrt", *map(str, command[1:])]) if isinstance(command, list) else "unknown"),
         ("versions", ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else "unknown"),
         ("options", ", ".join(f"{k} {v}" for k, v in options.items()) if isinstance(options, dict) else "unknown"),
     ]  # fmt: skip
@@ -234,7 +235,7 @@ def _run(values: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _main_table(results: Results, title: str, recordings: Sequence[ScoredRecording]) -> dict[str, Any]:
     metrics = results.metrics
-    heads = [" ".join(filter(None, (name, _unit(name)))) + ARROWS[_better(name)] for name in metrics]
+    heads = [_headed(name) + ARROWS[_better(name)] for name in metrics]
     rows = [["method", *heads, "reads spikes", "parameters", "ms/frame", "peak MB"]]
     for method in results.methods:
         cells = [_cell(*mean_of(method, recordings, metric), metric, len(recordings)) for metric in metrics]
@@ -242,7 +243,7 @@ def _main_table(results: Results, title: str, recordings: Sequence[ScoredRecordi
     strong = set()
     for column, metric in enumerate(metrics, start=1):
         strong |= {(row, column) for row in _best(results, recordings, metric)}
-    of = f"{len(recordings)} recording" + "s" * (len(recordings) != 1)
+    of = amount(len(recordings), "recording")
     return {"title": f"{title}, {of}", "rows": rows, "strong": strong}
 
 
@@ -277,6 +278,10 @@ def _unit(metric: str) -> str:
     return KNOWN.get(metric, ("", 0))[0]
 
 
+def _headed(metric: str) -> str:
+    return heading(metric, _unit(metric))
+
+
 def _better(metric: str) -> int:
     return KNOWN.get(metric, ("", 0))[1]
 
@@ -305,7 +310,7 @@ def _stress(results: Results, metric: str) -> list[Chart]:
                 curves = [_curve(results, method, k, points, metric) for k, method in enumerate(results.methods)]
                 title = f"{suite}: {metric} against {along}"
                 charts.append(
-                    line_chart([c for c in curves if c.points], title=title, along=along, upward=_axis(metric))
+                    line_chart([c for c in curves if c.points], title=title, along=along, upward=_headed(metric))
                 )
     return charts
 
@@ -331,12 +336,8 @@ def _dots(results: Results, metric: str) -> list[Chart]:
             means = [mean_of(method, [recording], metric)[0] for method in results.methods]
             rows.append((recording.name, [(k, mean) for k, mean in enumerate(means) if mean is not None]))
         names = [method.name for method in results.methods]
-        charts.append(dot_chart(rows, names, title=f"{title}: {_axis(metric)} of each recording"))
+        charts.append(dot_chart(rows, names, title=f"{title}: {_headed(metric)} of each recording"))
     return charts
-
-
-def _axis(metric: str) -> str:
-    return f"{metric}, {_unit(metric)}" if _unit(metric) else metric
 
 
 def _protocol(results: Results) -> list[tuple[str, str]]:
@@ -351,7 +352,7 @@ def _frames_chart(results: Results, entry: ScoredRecording, metric: str) -> Char
             frames = method.scores[entry.name].frames
             points = tuple((float(scores["frame_idx"]), scores[metric]) for scores in frames if metric in scores)
             curves.append(Curve(method.name, k, points))
-    return line_chart(curves, title=f"{metric} of each frame", along="frame", upward=_axis(metric))
+    return line_chart(curves, title=f"{metric} of each frame", along="frame", upward=_headed(metric))
 
 
 def write_videos(folder: Path, recordings: Sequence[Recording]) -> None:

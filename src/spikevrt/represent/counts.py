@@ -99,14 +99,16 @@ def window_intervals(
 
 
 def filled(counts: Float[Tensor, "S h w"], bad: Bool[np.ndarray, "h w"] | None) -> Float[Tensor, "S h w"]:
-    """Counts of any slices, `bad` pixels filled by `repair`.
+    """Counts of any slices, `bad` pixels filled by `repair`; the others keep their bits.
 
-    What was filled is no whole number; it is rounded to float16, in which datasets keep it, so that counts from a cache
-    and counts made now are the same.
+    What was filled is no whole number; up to 65504 it is rounded to float16, so that datasets need no wider type.
     """
     if bad is None:
         return counts
-    return repair(counts, torch.from_numpy(bad)).to(torch.float16).to(torch.float32)
+    mask = torch.from_numpy(bad)
+    repaired = repair(counts, mask)
+    rounded = repaired.to(torch.float16).to(torch.float32)
+    return torch.where(mask & rounded.isfinite(), rounded, repaired)
 
 
 def repair(values: Float[Tensor, "... h w"], bad: Bool[Tensor, "h w"]) -> Float[Tensor, "... h w"]:

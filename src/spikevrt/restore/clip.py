@@ -204,7 +204,7 @@ def _check_clip(network: Network, frames: Tensor, voxels: Tensor | None, options
     assert frames.ndim == 4 and frames.shape[1] == 3 and len(frames) > 0, tuple(frames.shape)
     spikes = network.config.spikes
     if spikes is None and voxels is not None:
-        raise ValueError("voxels: given, but this network has no spike branch; allowed: None")
+        raise ValueError("voxels: given, but this network has no spike branch; allowed: none")
     if spikes is not None and not options.without_spikes:
         expected = f"({len(frames)}, {spikes.num_bins}, h, w)"
         if voxels is None:

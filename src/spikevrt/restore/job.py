@@ -24,10 +24,13 @@ from typing import Any, cast
 
 from spikevrt import runtime
 from spikevrt.atomic import complete_or_absent, make_folder, put_in_place, refuse_own_input, write_text
+from spikevrt.light import HDR_TRANSFERS, HDR_WHITE_NITS, PQ
 from spikevrt.progress import Progress, clock
 from spikevrt.recording.alignment import Alignment, alignment_values
+from spikevrt.recording.deep_images import is_deep
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.spike_file import sha256_file
+from spikevrt.recording.video import probe_video
 from spikevrt.restore.clip import tiles_in_all
 from spikevrt.restore.options import JobOptions, RestoreOptions, is_video
 from spikevrt.restore.prefetch import in_background
@@ -124,7 +127,7 @@ def restore_recording(
             "without_spikes": plan.seen.without_spikes,
             "fps": recording.fps * job.fps_factor,
             "alignment": None if recording.alignment == Alignment() else alignment_values(recording.alignment),
-            "notes": [],
+            "notes": _source_notes(recording, job, out),
             "recording": recording.name,
             "weights": path.name,
             "network": restorer.info.model.name,
@@ -154,7 +157,7 @@ def _finish(
     source = plan.recording.blur if isinstance(plan.recording.blur, Path) else None
     if not isinstance(pieces, FrameFiles):
         with complete_or_absent(out) as partial:
-            summary["notes"] = list(cast("JoinedPieces", pieces).join(partial, source))
+            summary["notes"] += cast("JoinedPieces", pieces).join(partial, source)
             write_text(summary_path(out, partial), json.dumps(summary, indent=2) + "\n")
         return
     if job.output.video:
@@ -163,7 +166,7 @@ def _finish(
         video.consume(
             Restored(index, pieces.read(index), *places[index]) for index in range(video.num_done(), len(places))
         )
-        summary["notes"] = list(video.join(pieces.folder / "restored.mp4", source))
+        summary["notes"] += video.join(pieces.folder / "restored.mp4", source)
     write_text(summary_path(out, pieces.folder), json.dumps(summary, indent=2) + "\n")
     put_in_place(pieces.folder, out.absolute())
 
@@ -179,7 +182,7 @@ def _job_folder(out: Path, begun: dict[str, Any], *, restart: bool, keep: bool) 
         if restart and job.exists():
             shutil.rmtree(job)
         if (job / JOB_FILE).is_file():
-            _check_same(job, begun)
+            _check_same(out, job, begun)
         else:
             shutil.rmtree(job, ignore_errors=True)
             (job / "pieces").mkdir(parents=True)
@@ -191,7 +194,7 @@ def _job_folder(out: Path, begun: dict[str, Any], *, restart: bool, keep: bool) 
             if not kept or not keep:
                 shutil.rmtree(job, ignore_errors=True)
                 raise
-            what = f"what is finished ({amount(kept, 'file')}) is kept in {job}; the same command goes on from there"
+            what = f"what is finished ({amount(kept, 'file')}) is kept beside it; the same command goes on from there"
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise OSError(f"{out}: no space is left on the device; {what}") from error
             print(f"spikevrt: {out}: {what}", file=sys.stderr)
@@ -214,7 +217,7 @@ def _locked(out: Path, job: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def _check_same(job: Path, begun: dict[str, Any]) -> None:
+def _check_same(out: Path, job: Path, begun: dict[str, Any]) -> None:
     try:
         before = load_mapping(job / JOB_FILE)
     except ValueError:
@@ -223,8 +226,8 @@ def _check_same(job: Path, begun: dict[str, Any]) -> None:
     different = [key for key in now if before.get(key) != now[key]]
     if different:
         raise FileExistsError(
-            f"{job}: an unfinished job with other {', '.join(different)}; finish it with the command that began it, or "
-            "pass --restart to throw away what it has"
+            f"{out}: an unfinished job with other {', '.join(different)} is kept beside it; finish it with the command "
+            "that began it, or pass --restart to throw away what it has"
         )
 
 
@@ -259,6 +262,28 @@ def _told_of_frames(recording: Recording, out: Path) -> Iterator[str]:
         after = next(before for before, number in itertools.pairwise(numbers) if number > before + 1)
         told = f"behind frame {after} a frame is missing; files are numbered on without a gap, a video keeps the times"
         yield f"spikevrt: {recording.root}: {told}"
+
+
+def _source_notes(recording: Recording, job: JobOptions, out: Path) -> list[str]:
+    """What of the frames does not come through, or is meant otherwise."""
+    notes, bits, shown = [], 8, recording.blur if isinstance(recording.blur, Path) else recording.blur[0]
+    if isinstance(recording.blur, Path):
+        found = probe_video(shown)
+        bits = found.bits
+        if "pictures" in recording.notes:
+            notes.append(f"pictures: {recording.notes['pictures']}")
+        if found.has_alpha:
+            notes.append(f"{out.name}: the transparency (alpha) of {shown.name} is not carried over")
+        if found.has_light_levels and is_video(out):
+            notes.append(f"{out.name}: the mastering display and light levels of {shown.name} are not carried over")
+        if found.transfer in HDR_TRANSFERS and not is_video(out):
+            white = f"{HDR_WHITE_NITS} nits" if found.transfer == PQ else "the brightest light that HLG codes"
+            notes.append(f"{out.name}: frames are of sRGB (EXR: linear light), in which 1 is {white}")
+    elif is_deep(shown):
+        bits = 16
+    if bits > 8 and not is_video(out) and job.output.frames == "png":
+        notes.append(f"{out.name}: 8 bits a colour, of {bits} in {shown.name}; frames as png16 keep them")
+    return notes
 
 
 def _frames_alone(restorer: Restorer, path: Path, recording: Recording) -> str:

@@ -10,13 +10,75 @@ from __future__ import annotations
 import math
 import mimetypes
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from spikevrt.config import TRUST_CUSTOM, Device, Precision
-from spikevrt.recording.video import CONTAINERS, VIDEO_SUFFIXES, VideoFormat, check_container
+from spikevrt.recording.sidecar import SUFFIX_KINDS
+from spikevrt.recording.video import VIDEO_SUFFIXES
 
+CODECS = ("h264", "hevc", "av1", "ffv1")
+CONTAINERS = {".mp4": ("h264", "hevc", "av1"), ".mov": ("h264", "hevc"), ".mkv": CODECS}
+DEFAULT_CRF = {"h264": 16, "hevc": 16, "av1": 18}
+CRF_WORDS = ", ".join(f"{codec} {crf}" for codec, crf in DEFAULT_CRF.items())
+MAX_CRF = {"h264": 51, "hevc": 51, "av1": 63}
+MIN_SIDE = 64  # pixels, of HEVC and AV1: x265 writes outside its memory below 50 columns; SVT-AV1 fails
+
+
+@dataclass(frozen=True)
+class VideoFormat:
+    """How video is encoded. `crf` (quality, lower is better) is of lossy video; ffv1 is lossless whatever is said.
+    Raises ValueError: a value or a combination that no encoder here has, with what is allowed."""
+
+    codec: Annotated[
+        str | None, "of video: h264, hevc, av1, or ffv1, which needs .mkv (h264; hevc where it has 10 bits)"
+    ] = None
+    lossless: Annotated[bool, "video whose pixels are those restored"] = False
+    bits: Annotated[int | None, "of video: 8 or 10 (10 where the source has more than 8)"] = None
+    crf: Annotated[int | None, f"quality of lossy video, lower is better ({CRF_WORDS}; of HDR less)"] = None
+
+    def __post_init__(self) -> None:
+        if self.codec not in (None, *CODECS):
+            raise ValueError(f"codec: {self.codec!r}; allowed: {', '.join(CODECS)}")
+        if self.bits not in (None, 8, 10):
+            raise ValueError(f"bits: {self.bits}; allowed: 8, 10")
+        if self.lossless and self.codec == "av1":
+            raise ValueError("lossless: not with `codec` av1, whose encoder has no RGB; allowed: h264, hevc, ffv1")
+        if self.lossless and self.codec == "h264" and self.bits == 10:
+            raise ValueError("bits: 10 with `lossless` h264, whose encoder has RGB of 8 bits only; allowed: hevc, ffv1")
+        if self.crf is not None and self.is_lossless:
+            raise ValueError(f"crf: {self.crf} with `lossless`; allowed: none")
+        codec = self.codec or "h264"
+        if self.crf is not None and not 0 < self.crf <= MAX_CRF[codec]:
+            raise ValueError(f"crf: {self.crf}; allowed with {codec}: 1 to {MAX_CRF[codec]}")
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether RGB of `bits` bits comes back as it went in."""
+        return self.lossless or self.codec == "ffv1"
+
+    def settled(self, source_bits: int = 8, side: int = MIN_SIDE) -> VideoFormat:
+        """With codec and bits chosen, for a source of so many bits and pictures whose shorter side is `side` pixels:
+        H.264, and HEVC where there are more than 8 bits, which hardly any player shows in H.264."""
+        bits = self.bits or (10 if source_bits > 8 else 8)
+        codec = self.codec or ("hevc" if bits == 10 and side >= MIN_SIDE else "h264")
+        if self.bits is None and self.lossless and codec == "h264":
+            bits = 8  # whose encoder has RGB of 8 bits only
+        return replace(self, codec=codec, bits=bits)
+
+
+def check_container(path: Path, format: VideoFormat) -> None:
+    """Raises ValueError unless the suffix of `path` is a container that can hold the format."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in CONTAINERS:
+        raise ValueError(f"{path}: cannot write {suffix or 'a video without suffix'}; allowed: {', '.join(CONTAINERS)}")
+    if format.codec not in (None, *CONTAINERS[suffix]):
+        fitting = [name for name, codecs in CONTAINERS.items() if format.codec in codecs]
+        raise ValueError(f"{path}: {suffix} does not hold {format.codec}; allowed: {', '.join(fitting)}")
+
+
+FILE_SUFFIXES = (".dat", ".json", ".yaml", ".yml", ".html", ".csv", ".zip", ".safetensors", ".pt2", ".onnx")
 FRAME_KINDS = {"png": ".png", "png16": ".png", "tiff16": ".tiff", "exr": ".exr"}
 
 
@@ -61,7 +123,7 @@ class RestoreOptions:
         if self.skip_sharp is not None and not 0 < self.skip_sharp < math.inf:
             raise ValueError(f"skip_sharp: {self.skip_sharp}; allowed: above 0 (a still scene reads about 1)")
         if self.strict and self.without_spikes:
-            raise ValueError("strict: true; allowed with without_spikes: false (the spikes are not looked at)")
+            raise ValueError("strict: not with `without_spikes`, which does not look at the spikes")
         if self.skip_sharp is not None and self.without_spikes:
             raise ValueError(
                 f"skip_sharp: {self.skip_sharp}; allowed with without_spikes: none (spikes tell what moves)"
@@ -88,12 +150,17 @@ class Output:
                 raise ValueError(f"video: {out} is the video already; allowed: false, or a folder for frames")
             check_container(out, self.format)
             return
-        media = (mimetypes.MimeTypes().guess_type(out.name)[0] or "").startswith(("video/", "image/"))
-        if media or out.suffix.lower() in (*VIDEO_SUFFIXES, *FRAME_KINDS.values()):
+        if names_a_file(out):
             allowed = f"a video ({', '.join(CONTAINERS)}), or a folder, in which frames are {', '.join(FRAME_KINDS)}"
             raise ValueError(f"out: {out}, a file that cannot be written; allowed: {allowed}")
         if self.video:
             check_container(Path("restored.mp4"), self.format)
+
+
+def names_a_file(path: Path) -> bool:
+    """Whether that is no name for a folder: its suffix is of media, or of files that are read or written here."""
+    media = (mimetypes.MimeTypes().guess_type(path.name)[0] or "").startswith(("video/", "image/", "audio/"))
+    return media or path.suffix.lower() in (*VIDEO_SUFFIXES, *FRAME_KINDS.values(), *SUFFIX_KINDS, *FILE_SUFFIXES)
 
 
 def is_video(out: Path) -> bool:

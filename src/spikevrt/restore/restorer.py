@@ -124,7 +124,7 @@ class Restorer:
         self.network, self.info, self.name = weights.network, weights.info, weights.name
         self.options, self.gate = options, gate
         if options.strict and not self.reads_spikes:
-            raise ValueError(f"strict: true; allowed for {self.name}, a network without spikes: false")
+            raise ValueError(f"strict: not with {self.name}, a network without spikes")
         check_skip(self.info, options.skip_sharp)
         if options.without_spikes:
             self._warn_without_spikes()
@@ -150,7 +150,8 @@ class Restorer:
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[Float[Tensor, "3 H W"]]:
         """The sharp frames of a recording from number `first` on, in order, each as soon as it is finished: float32 on
-        the CPU, display values, not clamped. `fps_factor`: sharp frames in the place of one (`slow_motion`).
+        the CPU, display values, not clamped (of HDR video beyond 1 where it is brighter than `light.HDR_WHITE_NITS`).
+        `fps_factor`: sharp frames in the place of one (`slow_motion`).
 
         Raises ValueError as `plan`, before the first frame.
         """
@@ -275,20 +276,23 @@ class Restoration:
     ) -> tuple[Float[Tensor, "T 3 H W"], ClipWork]:
         work: list[ClipWork] = []
         frames, voxels, blur, activity, recorded = (_stacked(part) for part in zip(*clip.inputs, strict=True))
-        assert frames is not None
+        assert frames is not None and blur is not None
+        seen = blur.clamp(max=1.0) if bool(blur.amax() > 1) else blur
         try:
             restored = restore_clip(
                 self.restorer.network, frames, voxels, options,
-                activity=activity, still=blur if options.skip_sharp is not None else None, tell=work.append,
+                activity=activity, still=seen if options.skip_sharp is not None else None, tell=work.append,
                 first_tile=first_tile,
             )  # fmt: skip
         except ValueError as error:
             raise ValueError(f"{self.recording.name}, frames {clip.start}-{clip.stop - 1}: {error}") from None
         if recorded is not None:  # the frames, changed as theirs were that the network saw
             view = self.recording.on_sensor.view
-            assert view is not None and blur is not None
-            changes = restored - blur
+            assert view is not None
+            changes = restored - seen
             restored = torch.stack([view.applied(*pair) for pair in zip(recorded, changes, strict=True)])
+        elif seen is not blur:
+            restored = restored + (blur - seen)  # what of HDR video is brighter than any network has seen
         return restored, work[0]
 
 

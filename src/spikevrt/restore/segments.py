@@ -52,7 +52,8 @@ CHANCE = 1e-4  # probability that a dark scene has a run taken for a loss anywhe
 class FrameInputs(NamedTuple):
     """What enters the network for one sharp frame, and what comes out where nothing moves; None: not asked for.
 
-    These lie on the sensor's pixels (`Recording.on_sensor`); `recorded` is the frame itself where that is another.
+    These lie on the sensor's pixels (`Recording.on_sensor`); `recorded` is the frame itself where that is another. What
+    enters is clipped to [0, 1]; `blur` and `recorded` of HDR video may be brighter.
     """
 
     frame: Float[Tensor, "3 V U"]
@@ -253,7 +254,8 @@ def _read_inputs(
     """What enters the network for one frame, of the frame alone where its spikes cannot be used (None: it is not
     `wanted`), and whether they can."""
     blur, recorded = frame
-    stream, alone, inputs = recording.spikes, FrameInputs(blur, None, blur, recorded=recorded), spec.spikes
+    clipped = blur.clamp(max=1.0) if bool(blur.amax() > 1) else blur
+    stream, alone, inputs = recording.spikes, FrameInputs(clipped, None, blur, recorded=recorded), spec.spikes
     if inputs is None or stream is None or not exposure.is_inside(recording.num_ticks):
         return alone, False
     if not wanted:
@@ -271,7 +273,7 @@ def _read_inputs(
                 exposed.count, exposure.num_ticks, num_bins=inputs.num_bins, binning=inputs.binning, bad=bad
             )
         activity = spike_activity(counts, exposure.num_ticks, binning=inputs.binning)
-    return FrameInputs(*network_inputs(inputs, spec.stats, blur, spikes), blur, activity, recorded), True
+    return FrameInputs(*network_inputs(inputs, spec.stats, clipped, spikes), blur, activity, recorded), True
 
 
 def is_usable(recording: Recording, exposure: Exposure, live: Bool[np.ndarray, " T"]) -> bool:

@@ -86,7 +86,8 @@ class FrameFiles:
 def as_pixels(
     frame: Float[Tensor, "3 H W"], kind: str, *, linear: bool = False
 ) -> UInt8[np.ndarray, "H W 3"] | UInt16[np.ndarray, "H W 3"] | Float32[np.ndarray, "H W 3"]:
-    """A frame of display values in [0, 1] as the array that `write_pixels` takes for a file of that kind.
+    """A frame of display values as the array that `write_pixels` takes for a file of that kind: clipped to [0, 1], for
+    an EXR at 0 alone.
 
     Raises:
         ValueError: NaN or infinity.
@@ -94,7 +95,7 @@ def as_pixels(
     if kind == "png":
         return to_uint8(frame)
     if kind == "exr":
-        return np.ascontiguousarray(srgb_to_linear(frame.clamp(0, 1)).permute(1, 2, 0).numpy())
+        return np.ascontiguousarray(srgb_to_linear(frame.clamp_min(0)).permute(1, 2, 0).numpy())
     return to_uint16(srgb_to_linear(frame.clamp(0, 1)) if linear else frame)
 
 

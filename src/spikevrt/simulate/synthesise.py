@@ -73,7 +73,7 @@ def simulate_recording(
     """
     source, out = Path(source), Path(out)
     refuse_existing(out, marker=SIDECAR, overwrite=overwrite)
-    refuse_own_input(out, [source])
+    refuse_own_input(out, [source, *layer_photos])
     if not is_photo(source):
         options = with_own_interpolation(source, with_own_rate(source, options))
     rig, view = options.true_rig, None

@@ -26,6 +26,7 @@ from spikevrt.recording.recording import Recording
 from spikevrt.recording.sidecar import Exposure
 from spikevrt.restore.restorer import Restorer
 from spikevrt.train.distributed import Ranks
+from spikevrt.typed import amount
 
 if TYPE_CHECKING:
     from spikevrt.model.network import Network
@@ -60,7 +61,7 @@ class Score:
     def in_words(self) -> str:
         return (
             f"{self.metric} {self.value:.2f} dB (blur {self.value_blur:.2f}), "
-            f"{self.num_frames} frames in {self.seconds:.1f} s"
+            f"{amount(self.num_frames, 'frame')} in {self.seconds:.1f} s"
         )
 
 

@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from spikevrt import shipped
+from spikevrt.atomic import UNFINISHED
 from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.recording.sidecar import NOTHING_STATED, Stated
-from spikevrt.restore.options import RestoreOptions
+from spikevrt.restore.options import RestoreOptions, names_a_file
 from spikevrt.typed import renamed
 
 if TYPE_CHECKING:
@@ -121,9 +122,11 @@ def dashed(name: str) -> str:
 
 def spelled(message: str, parser: argparse.ArgumentParser, typed: Sequence[str]) -> str:
     """The message of an error with the names of fields as the options that the user knows (`renamed`). What the user
-    `typed` (a folder called frames) is no field."""
-    options = {action.dest: action.option_strings[0] for action in reversed(parser._actions) if action.option_strings}
-    return renamed(message, options, typed)
+    `typed` (a folder called frames) is no field. A file that is unfinished goes by the name that it will have."""
+    actions = [action for action in reversed(parser._actions) if action.option_strings]
+    options = {option.lstrip("-").replace("-", "_"): option for action in actions for option in action.option_strings}
+    options |= {action.dest: action.option_strings[0] for action in actions}
+    return renamed(UNFINISHED.sub(r"\g<name>", message), options, typed)
 
 
 def say_made(what: str, where: Path, start_s: float) -> None:
@@ -133,8 +136,15 @@ def say_made(what: str, where: Path, start_s: float) -> None:
 # --- options that several verbs share ---
 
 
-def add_out(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help=what)
+def folder(text: str) -> Path:
+    """The value of an option that names a folder to be made."""
+    if names_a_file(Path(text)):
+        raise argparse.ArgumentTypeError(f"{text}, the name of a file; allowed: the name of a folder")
+    return Path(text)
+
+
+def add_out(parser: argparse.ArgumentParser, what: str, kind: Callable[[str], Path] = folder) -> None:
+    parser.add_argument("--out", type=kind, required=True, metavar="PATH", help=what)
     parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
 
 
@@ -164,10 +174,15 @@ def add_sharp(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sharp", type=Path, metavar="FOLDER", help="sharp images, one a frame, to score against")
 
 
+LARGE_VIDEO_BYTES = 50_000_000  # some seconds
+
+
 def open_loose(frames: Path, parsed: argparse.Namespace) -> Recording:
     """Frames, and the spike file beside them where one is given, as a recording; `settled` is to follow."""
     from spikevrt.recording.loose import loose_recording, open_beside
 
+    if frames.is_file() and frames.stat().st_size > LARGE_VIDEO_BYTES:
+        print(f"spikevrt: {frames}: its frames are counted, each is decoded for it", file=sys.stderr)
     if parsed.spikes is None:
         refuse(parsed, chosen(Stated, parsed).keys() - {"linear", "fps"}, "only with --spikes")
         return loose_recording(frames, None, options_of(Stated, parsed))

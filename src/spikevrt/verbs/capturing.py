@@ -36,6 +36,7 @@ from spikevrt.verbs import (
     add_verb,
     chosen,
     dashed,
+    folder,
     open_loose,
     options_of,
     refuse,
@@ -261,7 +262,8 @@ def _inspect(parsed: argparse.Namespace) -> None:
         layout=NO_OPTIONS if recording is not None else options_of(LayoutOptions, parsed),
     )  # fmt: skip
     inspection = inspect(parsed.path, options, recording)
-    print("\n".join(inspection.lines), flush=True)
+    lines = (spelled(line, parsed.parser, ()) if "`" in line else line for line in inspection.lines)
+    print("\n".join(lines), flush=True)
     if parsed.report is not None and inspection.health is not None:
         write_health_page(parsed.report, recording or open_recording(parsed.path), inspection.health)
         print(f"report -> {parsed.report}")
@@ -280,7 +282,7 @@ def _add_align(verbs: Any) -> None:
     parser = add_verb(verbs, "align", _align, "spikevrt align recordings/street --preview aligned.png")
     parser.add_argument("recording", type=Path, help="recording folder; or frames or a video, with --spikes")
     add_fields(parser, AlignOptions)
-    parser.add_argument("--out", type=Path, metavar="PATH", help="with --spikes: make this recording, and align it")
+    parser.add_argument("--out", type=folder, metavar="PATH", help="with --spikes: make this recording, and align it")
     parser.add_argument("--dry-run", action="store_true", help="say what would be written, and do not write it")
     parser.add_argument("--reset", action="store_true", help="take the alignment out of the recording")
     add_loose(parser)

@@ -14,8 +14,7 @@ from spikevrt.config import ExportOptions
 from spikevrt.engine import Engine
 from spikevrt.formats.dataset_trees import LayoutOptions
 from spikevrt.recording.sidecar import Stated
-from spikevrt.recording.video import CONTAINERS, VideoFormat
-from spikevrt.restore.options import JobOptions, Output, RestoreOptions, is_video
+from spikevrt.restore.options import CONTAINERS, JobOptions, Output, RestoreOptions, VideoFormat, is_video
 from spikevrt.typed import amount
 from spikevrt.verbs import (
     OF_DATASETS,
@@ -24,6 +23,7 @@ from spikevrt.verbs import (
     add_out,
     add_verb,
     chosen,
+    folder,
     open_loose,
     options_of,
     refuse,
@@ -44,7 +44,8 @@ def add_restore(verbs: Any) -> None:
     parser = add_verb(verbs, "restore", _restore, "spikevrt restore recordings/street --out out/street", computes=True)
     text = "recording, folder of them, dataset folder, or frames or a video with --spikes"
     parser.add_argument("recording", type=Path, help=text)
-    add_out(parser, f"folder of frames, or a file ({', '.join(CONTAINERS)}); of many, the folder of their folders")
+    text = f"folder of frames, or a file ({', '.join(CONTAINERS)}); of many, the folder of their folders"
+    add_out(parser, text, Path)
     text = f"network: the name of one that ships, or a file ({shipped.DEFAULT}; {shipped.TWIN} without spikes)"
     parser.add_argument("--weights", metavar="WEIGHTS", help=text)
     add_fields(parser, JobOptions)
@@ -86,7 +87,7 @@ def _restore(parsed: argparse.Namespace) -> int:
         print(f"spikevrt: {note}", file=sys.stderr)
     more = [f"peak {summary['peak_bytes'] / 1e9:.1f} GB"]
     if options.skip_sharp is not None:
-        more.append(f"{summary['tiles']['skipped']} of {summary['tiles']['num']} tiles skipped")
+        more.append(f"{summary['tiles']['skipped']} of {amount(summary['tiles']['num'], 'tile')} skipped")
     if summary["without_spikes"]:
         more.append(f"{amount(len(summary['without_spikes']), 'frame')} without spikes")
     print(f"{amount(summary['num_frames'], 'frame')} -> {parsed.out} ({summary['seconds']:.1f} s, {', '.join(more)})")
@@ -176,7 +177,7 @@ def add_export(verbs: Any) -> None:
     parser = add_verb(verbs, "export", _export, f"spikevrt export --out {shipped.DEFAULT}.onnx")
     text = f"network: the name of one that ships, or a file ({shipped.DEFAULT})"
     parser.add_argument("weights", nargs="?", help=text)
-    add_out(parser, "file that ends in .pt2 (torch.export), .onnx or .aoti.pt2 (AOTInductor)")
+    add_out(parser, "file that ends in .pt2 (torch.export), .onnx or .aoti.pt2 (AOTInductor)", Path)
     add_fields(parser, ExportOptions)
 
 
@@ -199,7 +200,7 @@ def _export(parsed: argparse.Namespace) -> None:
 def add_demo(verbs: Any) -> None:
     parser = add_verb(verbs, "demo", _demo, "spikevrt demo --out out/demo", computes=True)
     parser.description = f"{parser.description}\nNetworks: {', '.join(shipped.COMPARED)}."
-    parser.add_argument("--out", type=Path, default=Path("out/demo"), metavar="PATH", help="folder (%(default)s)")
+    parser.add_argument("--out", type=folder, default=Path("out/demo"), metavar="PATH", help="folder (%(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
 
 
@@ -216,7 +217,7 @@ def add_app(verbs: Any) -> None:
     parser = add_verb(verbs, "app", _app, "spikevrt app --open", computes=True)
     parser.description = f"{parser.description}\nThe network is {shipped.DEFAULT}, or another that ships."
     text = "for uploads and results (%(default)s)"
-    parser.add_argument("--folder", type=Path, default=Path("out/app"), metavar="PATH", help=text)
+    parser.add_argument("--folder", type=folder, default=Path("out/app"), metavar="PATH", help=text)
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="where it listens (%(default)s)")
     parser.add_argument("--port", type=int, default=7860, metavar="N", help="0: any that is free (%(default)s)")
     parser.add_argument("--max-upload-mb", type=int, default=2000, metavar="MB", help="largest upload (%(default)s)")

@@ -35,6 +35,7 @@ from spikevrt.verbs import (
     add_verb,
     chosen,
     compared_weights,
+    folder,
     open_loose,
     options_of,
     refuse,
@@ -119,7 +120,7 @@ def _import(parsed: argparse.Namespace) -> None:
     imported = import_config(old, with_checkpoint=parsed.checkpoint is not None)
     for line in imported.lines:
         print(line)
-    count = f"{len(imported.refused)} of {len(imported.lines)} keys refused"
+    count = f"{len(imported.refused)} of {amount(len(imported.lines), 'key')} refused"
     if imported.refused and not parsed.partial:
         partial = ", or pass --partial to write it without them" if out is not None else ""
         raise ValueError(f"{parsed.old}: {count} (listed above); change or remove them{partial}")
@@ -134,7 +135,7 @@ def _import(parsed: argparse.Namespace) -> None:
     for command in imported.commands("NEW.yaml" if out is None else str(out)):
         print(f"next: {command}")
     if out is None:
-        print(f"{len(imported.lines)} keys, none refused")
+        print(f"{amount(len(imported.lines), 'key')}, none refused")
         return
     write_config(out, parsed.old, imported, weights)
     print(f"{count}; all that is not named has its default -> {out}")
@@ -249,19 +250,19 @@ def add_scores(verbs: Any) -> None:
 
     parser = add_verb(verbs, "bench", _bench, "spikevrt bench --out out/bench", computes=True)
     text = "folder of results.json; taken up again"
-    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help=text)
+    parser.add_argument("--out", type=folder, required=True, metavar="PATH", help=text)
     add_compared_weights(parser, "*")
     _add_method(parser)
     text = "those alone: medium, medium_threshold_4 ... (all)"
     parser.add_argument("--conditions", nargs="+", metavar="NAME", help=text)
-    parser.add_argument("--recordings", type=Path, metavar="PATH", help="where the recordings lie (OUT/recordings)")
+    parser.add_argument("--recordings", type=folder, metavar="PATH", help="where the recordings lie (OUT/recordings)")
     add_fields(parser, Measure)
     add_fields(parser, RestoreOptions, without=("ignore_health", "strict"))  # its gate refuses nothing
 
     parser = add_verb(verbs, "report", _report, "spikevrt report out/scores --out report.html")
     text = "results.json of `evaluate`, or its folder"
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help=text)
-    add_out(parser, "the page, one file that needs nothing beside it")
+    add_out(parser, "the page, one file that needs nothing beside it", Path)
     text = "recordings shown with pictures (a few, as the size of a page allows)"
     parser.add_argument("--pictures", type=int, metavar="N", help=text)
 

@@ -224,9 +224,9 @@ def load_state(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no such state file")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, MemoryError):
-        raise
     except Exception as error:  # a damaged file may raise anything that pickle, zip or torch know
+        if isinstance(error, MemoryError) or getattr(error, "filename", None) is not None:
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path}: not a complete training state ({reason})") from None
     if not isinstance(saved, dict) or not isinstance(saved.get("state"), dict):

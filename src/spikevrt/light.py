@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HDR_WHITE_NITS = 1000  # of video of PQ: what linear light of 1 is
-HDR_TRANSFERS = PQ, HLG = 16, 18  # FFmpeg's codes
+# FFmpeg's codes of matrices, BT709, UNSPECIFIED and BT2020 of primaries, too; of transfers; of ranges
+BT709, UNSPECIFIED, BT2020, RGB = 1, 2, 9, 0
+HDR_TRANSFERS = PQ, HLG = 16, 18
+LIMITED_RANGE, FULL_RANGE = 1, 2
+# bicubic, accurate rounding, full chroma in and out (FFmpeg's SWS_ flags): without them a round trip darkens every
+# colour by one or two levels of 255 and costs 3 dB
+EXACT_COLOURS = 0x4 | 0x40000 | 0x2000 | 0x4000
+EXACT_COLOUR_WORDS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"  # the same for FFmpeg's filters
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of linear RGB (ITU-R BT.709)
 
 

@@ -397,7 +397,7 @@ def test_damaged_voxels_do_not_tell_a_size(tmp_path: Path):
     signs = b"{'descr': '|u1', 'fortran_order': False, 'shape': (" + b"-" * 4000 + b"1, 2, 3), }"
     for content in (b"", b"\x93NUMPY\x01\x00\x05\x00{'a':", head + tuple_type, head + signs.ljust(4095)):
         path.write_bytes(content)
-        refused(tmp_path, r"000000\.npy: (not an \.npy array|a header that describes no plain array)")
+        refused(tmp_path, r"000000\.npy: damaged array \(.+\)")
     np.save(path, np.zeros((10, 14)))
     refused(tmp_path, r"000000\.npy: voxels of shape \(10, 14\); allowed: \(bins, height, width\)")
 

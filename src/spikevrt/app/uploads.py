@@ -5,10 +5,10 @@ A zip is written by strangers: every name, kind and size in it is checked, and w
 
 from __future__ import annotations
 
+import errno
 import shutil
 import stat
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -110,8 +110,12 @@ def unpack(archive: Path, out: Path, max_bytes: int) -> Path:
             except BaseException:
                 shutil.rmtree(out)
                 raise
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, NotImplementedError, EOFError) as error:
-        raise ValueError(f"{archive.name}: no zip, or a damaged one ({error})") from None
+    except Exception as error:  # zipfile raises many types of error for a damaged archive
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # the disk's; that one is of a wrong offset
+            raise
+        if isinstance(error, ValueError) and str(error).startswith(f"{archive.name}: "):
+            raise
+        raise ValueError(f"{archive.name}: no zip, or a damaged one ({' '.join(str(error).split())})") from None
     root = out
     while len(inside := list(root.iterdir())) == 1 and inside[0].is_dir():
         root = inside[0]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from spikevrt.config import FrameKind
+from spikevrt.recording.arrays import load_npy
 from spikevrt.recording.recording import Recording
 from spikevrt.recording.sidecar import ROWS, Exposure, Rows, check_bad_pixels, exposure_values
 from spikevrt.recording.spike_file import SpikeGeometry
@@ -222,12 +223,9 @@ def map_array(path: Path, shape: tuple[int, ...], dtypes: tuple[type, ...]) -> n
         ValueError: it is damaged, cut short, or holds another shape or type.
     """
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
+        array = load_npy(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; run `spikevrt prepare` again") from None
-    except Exception as error:  # NumPy raises many types of error for a damaged header
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path}: damaged array ({told})") from None
     if array.shape != shape or array.dtype not in dtypes or not array.flags.c_contiguous:
         names = " or ".join(np.dtype(dtype).name for dtype in dtypes)
         raise ValueError(f"{path}: {array.dtype} of shape {array.shape}; allowed: {names} of shape {shape}")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spikevrt.recording.arrays import npy_shape
+from spikevrt.recording.arrays import load_npy
 from spikevrt.recording.spike_file import check_window, counts_dtype
 from spikevrt.recording.stream import check_edges
 
@@ -142,7 +142,7 @@ def open_voxels(
 
 def voxel_shape(path: Path) -> tuple[int, int, int]:
     """(K, h, w) of a file of voxels, from its head. Raises ValueError."""
-    shape = npy_shape(path)
+    shape = load_npy(path).shape
     if len(shape) != 3 or 0 in shape:
         raise ValueError(f"{path}: voxels of shape {shape}; allowed: (bins, height, width)")
     return shape[0], shape[1], shape[2]
@@ -180,10 +180,7 @@ def _is_whole(counts: np.ndarray) -> bool:
 
 def _load(path: Path) -> np.ndarray:
     """The file, mapped. Raises ValueError when it is damaged or holds no numbers."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # NumPy raises many types of error for a damaged header
-        raise ValueError(f"{path}: damaged voxels ({' '.join(str(error).split()) or type(error).__name__})") from None
+    array = load_npy(path)
     if array.dtype.kind not in "fiub" or array.ndim != 3:
         raise ValueError(f"{path}: {array.dtype} of shape {array.shape}; allowed: numbers of (bins, height, width)")
     return array

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikevrt.atomic import complete_or_absent
-from spikevrt.light import HLG, PQ
+from spikevrt.light import BT709, BT2020, EXACT_COLOUR_WORDS, FULL_RANGE, HLG, LIMITED_RANGE, PQ, RGB
 from spikevrt.recording.recording import Recording
-from spikevrt.recording.video import BT709, BT2020, EXACT_COLOUR_WORDS, FULL_RANGE, LIMITED_RANGE, RGB, VideoInfo
+from spikevrt.recording.video import VideoInfo
 from spikevrt.restore.options import DEFAULT_CRF, MIN_SIDE, VideoFormat
 
 if TYPE_CHECKING:

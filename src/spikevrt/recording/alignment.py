@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spikevrt.recording.arrays import read_npy_float32
+from spikevrt.recording.arrays import load_npy
 from spikevrt.recording.sidecar import FORMAT, SIDECAR, VERSION, write_json
 from spikevrt.typed import load_json, require_file_name
 
@@ -292,11 +292,9 @@ def frame_rows(
 def _read_flow(path: Path) -> Float[np.ndarray, "2 r c"]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such displacement field; run `spikevrt align` again")
-    try:
-        flow = read_npy_float32(path)
-    except ValueError as error:
-        raise ValueError(f"{error}; a displacement field is float32 (2, rows, columns), finite") from None
-    if flow.ndim != 3 or flow.shape[0] != 2 or not flow.size or not np.isfinite(flow).all():
+    flow = np.array(load_npy(path))
+    is_field = flow.dtype == np.float32 and flow.ndim == 3 and flow.shape[0] == 2 and flow.size
+    if not is_field or not np.isfinite(flow).all():
         raise ValueError(f"{path}: not a displacement field; allowed: float32 (2, rows, columns), finite")
     return flow
 

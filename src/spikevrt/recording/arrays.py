@@ -15,7 +15,6 @@ import re
 import struct
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +27,7 @@ from spikevrt.recording.spike_file import check_window
 from spikevrt.recording.stream import count_read
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Shaped, UInt, UInt8
+    from jaxtyping import Shaped, UInt, UInt8
 
 MAX_INFLATED_BYTES = 1 << 32  # of a compressed array, which takes as much of the temporary folder
 MAX_RATIO = 1040  # deflate cannot shrink further (zlib's technical details: 1032 to 1)
@@ -36,11 +35,6 @@ MAX_CHUNK_BYTES = 1 << 28  # of an HDF5 dataset: what one read unpacks at least
 BYTES, NUMBERS = "[ub]1", "b1|[iu][1248]|f[248]"  # types of values, behind the byte order
 _NPY_MAGIC, _NPY_HEADER_BYTES = b"\x93NUMPY", 4096
 _ZIP_LOCAL_HEADER = struct.Struct("<4s22xHH")
-_DAMAGED_ZIP = (
-    *(ValueError, OSError, EOFError, RuntimeError, NotImplementedError, OverflowError, KeyError, TypeError),
-    *(zipfile.BadZipFile, zlib.error, struct.error),
-)
-_DAMAGED_H5 = (Exception,)  # h5py raises many types of error for a damaged file
 
 
 class StoredArray(Protocol):
@@ -66,6 +60,7 @@ class MappedArray:
     offset: int = 0
     column_major: bool = False
     dtype: str = "|u1"
+    member: str = ""  # of an .npz that it lies in
 
     def __post_init__(self) -> None:
         num_bytes, end = self.path.stat().st_size, self.offset + _num_bytes(self.dtype, self.shape)
@@ -73,9 +68,18 @@ class MappedArray:
             raise ValueError(f"{self.path}: {num_bytes} bytes, but an array {self.shape} needs {end}")
 
     def along(self, axis: int, start: int, stop: int) -> UInt8[np.ndarray, "a b c"]:
+        _ = not self.member or self.is_whole
         order = "F" if self.column_major else "C"
         mapped = np.memmap(self.path, self.dtype, "r", self.offset, self.shape, order)  # type: ignore[call-overload]
         return _as_bytes(self.path, np.asarray(mapped)[_window(axis, start, stop)])
+
+    @cached_property
+    def is_whole(self) -> bool:
+        """True, or ValueError where the checksum of a member does not hold, for which it is read once."""
+        with _one_line(self.path), zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
+            while file.read(1 << 20):
+                pass
+        return True
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ class InflatedArray:
     def values(self) -> Shaped[np.ndarray, "a b c"]:
         size = _num_bytes(self.dtype, self.shape)
         with tempfile.TemporaryFile() as unpacked:  # without a name: it is deleted when the last handle is closed
-            with _one_line(self.path, _DAMAGED_ZIP), zipfile.ZipFile(self.path) as archive:
+            with _one_line(self.path), zipfile.ZipFile(self.path) as archive:
                 with archive.open(self.member) as file:
                     file.read(self.offset)
                     filled = 0
@@ -128,7 +132,7 @@ class H5Array:
     key: str
 
     def along(self, axis: int, start: int, stop: int) -> UInt8[np.ndarray, "a b c"]:
-        with _one_line(self.path, _DAMAGED_H5), _open_h5(self.path) as file:
+        with _one_line(self.path), _open_h5(self.path) as file:
             return _as_bytes(self.path, np.asarray(file[self.key][_window(axis, start, stop)]))
 
 
@@ -203,26 +207,24 @@ class TimePackedStream:
 def open_npy(path: Path) -> MappedArray:
     """The array of an .npy file. Raises ValueError unless it has three axes of numbers."""
     shape, column_major, offset, dtype = _spikes_header(str(path), _head(path), NUMBERS)
+    if (num_bytes := path.stat().st_size) > (end := offset + _num_bytes(dtype, shape)):
+        raise ValueError(f"{path}: {num_bytes} bytes, but an array {shape} has {end}")
     return MappedArray(path, shape, offset, column_major, dtype)
 
 
-def read_npy_float32(path: Path) -> Float[np.ndarray, " *n"]:
-    """The whole array of an .npy file of float32, any axes. Raises ValueError when it is none."""
-    descr, column_major, shape, offset = _npy_header(str(path), _head(path))
-    if descr != "<f4" or offset + 4 * math.prod(shape) > path.stat().st_size:
-        raise ValueError(f"{path}: {descr} {shape} in {path.stat().st_size} bytes; allowed: a whole array of float32")
-    values = np.fromfile(path, "<f4", math.prod(shape), offset=offset)
-    return values.reshape(shape, order="F" if column_major else "C")
-
-
-def npy_shape(path: Path) -> tuple[int, ...]:
-    """The shape that an .npy file declares, of any plain type. Raises ValueError when it is none."""
-    return _npy_header(str(path), _head(path))[2]
+def load_npy(path: Path) -> np.ndarray:
+    """An .npy file of any plain type, mapped. Raises ValueError when it is none, or a damaged one."""
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # NumPy raises many types of error for a damaged header
+        raise ValueError(f"{path}: damaged array ({' '.join(str(error).split()) or type(error).__name__})") from None
 
 
 def npz_keys(path: Path) -> list[str]:
     """The names of the arrays in an .npz file. Raises ValueError when it is none."""
-    with _one_line(path, _DAMAGED_ZIP), zipfile.ZipFile(path) as archive:
+    with _one_line(path), zipfile.ZipFile(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         return [name for name in names if name.isprintable()]
 
@@ -231,26 +233,28 @@ def open_npz(path: Path, key: str, types: str = NUMBERS) -> MappedArray | Inflat
     """One array of an .npz file: mapped where it is stored as it is, else unpacked at the first read. Raises
     ValueError: a damaged or encrypted archive, one that declares more than it can hold, or other than three axes of
     these `types`."""
-    with _one_line(path, _DAMAGED_ZIP), zipfile.ZipFile(path) as archive:
+    with _one_line(path), zipfile.ZipFile(path) as archive:
         info = _member(archive, f"{key}.npy")
         with archive.open(info) as file:
             head = file.read(_NPY_HEADER_BYTES)
     shape, column_major, offset, dtype = _spikes_header(f"{path}: {key}", head, types)
-    if offset + _num_bytes(dtype, shape) > info.file_size:
-        raise ValueError(f"{path}: {key} has {info.file_size} bytes, but an array {shape} needs more")
+    if (end := offset + _num_bytes(dtype, shape)) != info.file_size:
+        raise ValueError(f"{path}: {key} has {info.file_size} bytes, but an array {shape} needs {end}")
     if info.compress_type != zipfile.ZIP_STORED:
         return InflatedArray(path, shape, info.filename, offset, column_major, dtype)
     with open(path, "rb") as file:
         file.seek(info.header_offset)
         _, name_bytes, extra_bytes = _ZIP_LOCAL_HEADER.unpack(file.read(_ZIP_LOCAL_HEADER.size))
     begin = info.header_offset + _ZIP_LOCAL_HEADER.size + name_bytes + extra_bytes
-    return MappedArray(path, shape, begin + offset, column_major, dtype)
+    return MappedArray(path, shape, begin + offset, column_major, dtype, info.filename)
 
 
 def npz_number(path: Path, key: str) -> int | None:
     """A single whole number in an .npz file; None when there is no such key. Raises ValueError when it is another."""
-    with _one_line(path, _DAMAGED_ZIP), zipfile.ZipFile(path) as archive:
+    with _one_line(path), zipfile.ZipFile(path) as archive:
         if f"{key}.npy" not in archive.namelist():
+            for info in archive.infolist():
+                archive.open(info).close()  # a zip holds names twice: one of them may have been this
             return None
         with archive.open(_member(archive, f"{key}.npy")) as file:
             head = file.read(_NPY_HEADER_BYTES)
@@ -271,7 +275,7 @@ def h5_keys(path: Path) -> list[str]:
         if name.isprintable() and hasattr(item, "shape") and len(item.shape or ()) == 3 and item.dtype.kind in "buif":
             found.append(name)
 
-    with _one_line(path, _DAMAGED_H5), _open_h5(path) as file:
+    with _one_line(path), _open_h5(path) as file:
         file.visititems(look)
     return found
 
@@ -280,7 +284,7 @@ def open_h5(path: Path, key: str) -> H5Array:
     """One dataset of an HDF5 file. Raises ValueError: no such dataset, other than three axes of numbers, data in
     other files (external, virtual, or behind links), or fewer bytes in the file than the shape declares."""
     h5py = load_h5py(path)
-    with _one_line(path, _DAMAGED_H5), _open_h5(path) as file:
+    with _one_line(path), _open_h5(path) as file:
         parts = [part for part in key.split("/") if part]
         for depth in range(len(parts)):
             if not isinstance(file.get("/".join(parts[: depth + 1]), getlink=True), h5py.HardLink):
@@ -314,11 +318,11 @@ def _open_h5(path: Path) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _one_line(path: Path, errors: tuple[type[Exception], ...]) -> Iterator[None]:
-    """What a library says of a damaged file, as one line that names the file."""
+def _one_line(path: Path) -> Iterator[None]:
+    """What zipfile or h5py say of a damaged file, in errors of many types, as one line that names the file."""
     try:
         yield
-    except errors as error:
+    except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(text if text.startswith(str(path)) else f"{path}: {text}") from None
 

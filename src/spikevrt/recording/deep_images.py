@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float32, Shaped, UInt16
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MAX_FLOAT_PIXELS = 1 << 26  # as many bytes as `frames.MAX_IMAGE_PIXELS` of 8 bits
 TIFF_SUFFIXES = (".tif", ".tiff")
 BITS_PER_SAMPLE, SAMPLE_FORMAT, FLOAT_SAMPLES = 258, 339, 3  # TIFF's tags, and a value of the second
 
@@ -48,6 +50,20 @@ def is_float(path: Path) -> bool:
     if path.suffix.lower() == ".exr":
         return True
     return path.suffix.lower() in TIFF_SUFFIXES and _tiff_samples(path)[1] == FLOAT_SAMPLES
+
+
+def check_png(path: Path) -> None:
+    """Raises ValueError where a PNG ends too early, or a chunk's checksum is not that of the chunk: decoders of the
+    pictures' data do not compare them all."""
+    data = memoryview(path.read_bytes() if path.is_file() else b"")
+    if data[:8] != PNG_SIGNATURE:
+        return
+    at, kind = 8, b""
+    while kind != b"IEND":
+        kind, end = bytes(data[at + 4 : at + 8]), at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if len(data[end:]) < 4 or zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            raise ValueError(f"{path}: damaged image (cut short, or a checksum that does not hold)")
+        at = end + 4
 
 
 def read_png16(path: Path) -> UInt16[np.ndarray, "H W 3"]:
@@ -213,4 +229,7 @@ def _read_exr(
     except Exception as error:  # pybind's errors are of many types
         text = " ".join(str(error).split())
         raise ValueError(f"{path}: not an EXR, or a damaged one ({text[:80]})") from None
-    return channels, (top, left, bottom - top + 1, right - left + 1), (data_top, data_left)
+    height, width = bottom - top + 1, right - left + 1
+    if height * width > MAX_FLOAT_PIXELS:
+        raise ValueError(f"{path}: claims {width}x{height} pixels; allowed: at most {MAX_FLOAT_PIXELS}")
+    return channels, (top, left, height, width), (data_top, data_left)

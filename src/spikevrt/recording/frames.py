@@ -1,4 +1,5 @@
-"""Single images: list, measure, read and write them; the one conversion between images and float frames.
+"""Single images: list, measure, read and write them, and those of a video as RGB; the one conversion between images
+and float frames.
 
 Dimension key: H rows, W columns, 3 colours (RGB, never BGR). Images are uint8 (H, W, 3), at full depth also uint16 or
 float32 (`read_pixels`); frames are float32 (3, H, W).
@@ -11,14 +12,16 @@ import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from spikevrt.atomic import complete_or_absent
-from spikevrt.recording import deep_images as deep
+from spikevrt.light import BT709, EXACT_COLOURS, FULL_RANGE, HDR_TRANSFERS, LIMITED_RANGE, UNSPECIFIED, hdr_table
+from spikevrt.recording import deep_images
+from spikevrt.recording.arrays import load_npy
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float32, Shaped, UInt8, UInt16
@@ -66,8 +69,8 @@ def image_size(path: Path) -> tuple[int, int]:
         FileNotFoundError: no such file.
         ValueError: not an image; an EXR or float TIFF without the package that reads it.
     """
-    if deep.is_float(path) and Path(path).is_file():
-        return deep.exr_size(path) if Path(path).suffix.lower() == ".exr" else deep.tiff_size(path)
+    if deep_images.is_float(path) and Path(path).is_file():
+        return deep_images.exr_size(path) if Path(path).suffix.lower() == ".exr" else deep_images.tiff_size(path)
     with _opened(Path(path)) as image:
         width, height = image.size
         if _orientation_in(image) >= 5:
@@ -91,6 +94,7 @@ def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
         return _read_npy(path)
     if path.suffix.lower() == ".exr" and path.is_file():
         raise ValueError(f"{path}: an EXR; allowed: 8 or 16 bits a colour")
+    deep_images.check_png(path)
     with _opened(path) as image:
         image.load()
         upright = ImageOps.exif_transpose(image)
@@ -103,10 +107,7 @@ def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _read_npy(path: Path) -> UInt8[np.ndarray, "H W 3"]:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except Exception as error:  # whatever NumPy raises for a damaged header
-        raise ValueError(f"{path}: damaged array ({' '.join(str(error).split()) or type(error).__name__})") from None
+    array = np.array(load_npy(path))
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise ValueError(f"{path}: {array.dtype} of shape {array.shape}; allowed: uint8 (H, W, 3)")
     return array
@@ -126,15 +127,57 @@ def read_pixels(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such image")
-    if not deep.is_deep(path):
+    if not deep_images.is_deep(path):
         return read_image(path)
     if path.suffix.lower() == ".exr":
-        return deep.read_exr(path)
-    if path.suffix.lower() in deep.TIFF_SUFFIXES:
-        return deep.read_tiff(path)
+        return deep_images.read_exr(path)
+    if path.suffix.lower() in deep_images.TIFF_SUFFIXES:
+        return deep_images.read_tiff(path)
+    deep_images.check_png(path)
     with _opened(path) as image:
         orientation = _orientation_in(image)
-    return _upright(deep.read_png16(path), orientation)
+    return _upright(deep_images.read_png16(path), orientation)
+
+
+def video_pixels(
+    frame: Any, quarter_turns: int, *, deep: bool
+) -> UInt8[np.ndarray, "H W 3"] | UInt16[np.ndarray, "H W 3"] | Float32[np.ndarray, "H W 3"]:
+    """A decoded frame of a video (PyAV's) as RGB, turned anticlockwise; of which depth: as `video.iter_video`."""
+    bits = max(component.bits for component in frame.format.components)
+    is_hdr = int(frame.color_trc) in HDR_TRANSFERS
+    convert = _grey if frame.format.name.startswith("gray") else _colours
+    image = convert(frame, bits, deep=is_hdr or (deep and bits > 8))
+    if is_hdr:
+        image = hdr_table(int(frame.color_trc))[image]
+        image = image if deep else np.round(image.clip(0, 1) * 255).astype(np.uint8)
+    return np.ascontiguousarray(np.rot90(image, quarter_turns))
+
+
+def _colours(frame: Any, bits: int, *, deep: bool) -> np.ndarray:
+    untagged_hd = int(frame.colorspace) == UNSPECIFIED and frame.height >= 720
+    source = BT709 if untagged_hd else None
+    if not deep:
+        return frame.to_ndarray(format="rgb24", src_colorspace=source, interpolation=EXACT_COLOURS)
+    if frame.format.name in ("gbrp10le", "gbrp12le"):  # as they are: the scaler would round
+        top = (1 << bits) - 1
+        return ((frame.to_ndarray().astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
+    image = frame.to_ndarray(format="rgb48le", src_colorspace=source, interpolation=EXACT_COLOURS)
+    if frame.format.is_rgb:
+        return image
+    # white of the scaler's 16 bits where it comes from YUV
+    top = ((1 << bits) - 1) << (16 - bits) if int(frame.color_range) == FULL_RANGE else 255 << 8
+    return np.minimum((image.astype(np.uint32) * 65535 + top // 2) // top, 65535).astype(np.uint16)
+
+
+def _grey(frame: Any, bits: int, *, deep: bool) -> np.ndarray:
+    """A picture of luma alone, whose range FFmpeg's scaler does not obey."""
+    levels = frame.to_ndarray().astype(np.float64)
+    black, white = 0.0, float((1 << bits) - 1)
+    if int(frame.color_range) == LIMITED_RANGE:
+        black, white = 16.0 * 2 ** (bits - 8), 235.0 * 2 ** (bits - 8)
+    top, kind = (65535, np.uint16) if deep else (255, np.uint8)
+    grey = np.round(((levels - black) / (white - black)).clip(0, 1) * top).astype(kind)
+    return np.repeat(grey[:, :, None], 3, axis=2)
 
 
 def check_size(path: Path, size: tuple[int, int], expected: tuple[int, int]) -> None:
@@ -160,9 +203,11 @@ def write_pixels(path: Path, image: Shaped[np.ndarray, "H W 3"]) -> None:
         return
     with complete_or_absent(path) as partial:
         if suffix == ".exr":
-            deep.write_exr(partial, path, image)
+            deep_images.write_exr(partial, path, image)
         else:
-            partial.write_bytes(deep.encode_png16(image) if suffix == ".png" else deep.encode_tiff(path, image))
+            partial.write_bytes(
+                deep_images.encode_png16(image) if suffix == ".png" else deep_images.encode_tiff(path, image)
+            )
 
 
 def write_image(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
@@ -212,7 +257,9 @@ def _finite(frames: Tensor) -> Tensor:
     values = frames.detach().to("cpu", torch.float32)
     if not torch.isfinite(values).all():
         num_bad = int((~torch.isfinite(values)).sum())
-        raise ValueError(f"frames: {num_bad} of {values.numel()} values NaN or infinite; no image can be made of them")
+        raise ValueError(
+            f"frames: {num_bad} of {values.numel()} values are NaN or infinite; no image can be made of them"
+        )
     return values
 
 

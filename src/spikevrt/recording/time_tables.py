@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from spikevrt.recording.timing import UNITS_S, FrameTimes, median_step
-from spikevrt.typed import amount, naming
+from spikevrt.typed import amount
 
 MAX_TABLE_BYTES = 1 << 26
 TABLE_WORDS = (
@@ -136,10 +136,9 @@ def _numbers(path: Path) -> list[int]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of triggers")
     if path.suffix.lower() == ".npy":
-        import numpy as np
+        from spikevrt.recording.arrays import load_npy  # with NumPy, which options do not need
 
-        with naming(path):
-            array = np.load(path, allow_pickle=False)
+        array = load_npy(path)
         if array.ndim != 1 or array.dtype.kind not in "bui":
             raise ValueError(f"{path}: {array.dtype} of shape {array.shape}; allowed: whole numbers in a row")
         return [int(value) for value in array]

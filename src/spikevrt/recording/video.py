@@ -21,19 +21,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spikevrt.light import LIMITED_RANGE, UNSPECIFIED
+
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float32, UInt8, UInt16
 
 
-# FFmpeg's codes of matrices; BT709, UNSPECIFIED, BT2020: of primaries, too; of transfers
-BT709, UNSPECIFIED, BT2020, RGB = 1, 2, 9, 0
+# FFmpeg's codes
 UNREAD_TRANSFERS = {8: "linear light", 9: "a logarithm", 10: "a logarithm", 17: "that of digital cinema (SMPTE 428)"}
-LIMITED_RANGE, FULL_RANGE = 1, 2
-# bicubic, accurate rounding, full chroma in and out (FFmpeg's SWS_ flags): without them a round trip darkens every
-# colour by one or two levels of 255 and costs 3 dB
-EXACT_COLOURS = 0x4 | 0x40000 | 0x2000 | 0x4000
-EXACT_COLOUR_WORDS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"  # the same for FFmpeg's filters
 
 
 def open_media(path: Path) -> Any:
@@ -72,6 +68,8 @@ KEPT_FRAMES = 8  # that a reader remembers, so that overlapping clips do not dec
 # codecs whose packets are one picture each, so that those without one can be told
 PICTURE_PACKETS = ("h264", "hevc", "av1", "vp9", "mjpeg", "png", "ffv1", "prores", "dnxhd")
 LIMITED_BY_DEFAULT = ("h264", "hevc", "av1", "vp9", "mpeg1video", "mpeg2video", "mpeg4")  # grey of no stated range
+# whose pictures tell themselves whether they are interlaced; of others the container does
+TELL_INTERLACED = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vc1", "prores", "dnxhd", "dvvideo")
 LIGHT_LEVELS = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
 RUN_UP_S = Fraction(1, 20)  # sound that begins no earlier before the pictures is what its decoder starts from
 JUMP_S = 10  # a clock that goes on by more, or back at all, was set anew: what FFmpeg takes, too
@@ -85,7 +83,7 @@ class VideoInfo:
     (or of luma and chroma) in the file. `sample_aspect` is width / height of an upright pixel; `primaries` and
     `transfer` are FFmpeg's codes of the colours (`UNSPECIFIED` where the file says nothing). `num_lost` pictures are
     stored and cannot be decoded. `shift` seconds were added to the times of the file, and are missing in its sound's.
-    `has_light_levels`: it states HDR's mastering display or light levels.
+    `has_light_levels`: it states HDR's mastering display or light levels; `has_alpha`: and how transparent pixels are.
     """
 
     width: int
@@ -101,6 +99,7 @@ class VideoInfo:
     num_lost: int
     shift: Fraction
     has_light_levels: bool
+    has_alpha: bool
 
     @property
     def is_variable(self) -> bool:
@@ -150,6 +149,7 @@ def _probe(path: Path, _size: int, _mtime_ns: int) -> VideoInfo:
         colours = int(first.color_primaries) or UNSPECIFIED, int(first.color_trc) or UNSPECIFIED
         shift = -min(0, first.pts or 0)
         stated_levels = any(data.type.name in LIGHT_LEVELS for data in first.side_data)
+        has_alpha = any(component.is_alpha for component in first.format.components)
     pts = _rising(path, found, shift, time_base, stated)
     fps = _frame_rate(pts, time_base, stated)
     if fps <= 0:
@@ -157,8 +157,9 @@ def _probe(path: Path, _size: int, _mtime_ns: int) -> VideoInfo:
     num_lost = max(0, len(packets) - len(pts)) if is_counted else 0
     aspect = 1 / aspect if turned else aspect
     return VideoInfo(
-        width, height, fps, len(pts), pts, time_base, bits, aspect, *colours, num_lost, shift * time_base, stated_levels
-    )
+        width, height, fps, len(pts), pts, time_base, bits, aspect, *colours, num_lost, shift * time_base,
+        stated_levels, has_alpha,
+    )  # fmt: skip
 
 
 def iter_video(
@@ -173,12 +174,14 @@ def iter_video(
         FileNotFoundError: no such file.
         ValueError: not a video, or damaged data.
     """
+    from spikevrt.recording.frames import video_pixels
+
     assert start >= 0, start
     for index, frame in enumerate(_decoded(Path(path))):
         if stop is not None and index >= stop:
             return
         if index >= start:
-            yield _to_rgb(frame, deep)
+            yield video_pixels(frame, _quarter_turns(frame), deep=deep)
 
 
 class VideoReader:
@@ -285,7 +288,11 @@ def _decoded(path: Path, tell: Callable[[int], None] = lambda _: None) -> Genera
     with open_media(path) as container:
         stream = main_video(container)
         stream.thread_type = "AUTO"
+        # where neither file nor codec say otherwise; the scaler would take it as centred
+        stream.codec_context.options = {"chroma_sample_location": "left"}
         codec = stream.codec_context.codec.canonical_name
+        is_marked = codec not in TELL_INTERLACED and int(stream.codec_context.field_order) > 1
+        at_left: Callable[[Any], Any] | None = None
         damage: FFmpegError | None = None
         any_frame = False
         packets = timed_packets(container, [stream])
@@ -305,7 +312,10 @@ def _decoded(path: Path, tell: Callable[[int], None] = lambda _: None) -> Genera
                 continue
             for frame in frames:
                 any_frame = True
-                _check_frame(path, frame)
+                if codec == "hevc" and "422" in frame.format.name:  # of which FFmpeg's decoder says nothing
+                    at_left = at_left or _chroma_at_left(stream)
+                    frame = at_left(frame)
+                _check_frame(path, frame, is_marked)
                 if not int(frame.color_range) and codec in LIMITED_BY_DEFAULT:
                     frame.color_range = LIMITED_RANGE
                 yield frame
@@ -313,8 +323,23 @@ def _decoded(path: Path, tell: Callable[[int], None] = lambda _: None) -> Genera
             raise ValueError(f"{path}: damaged video ({damage.strerror})")
 
 
-def _check_frame(path: Path, frame: Any) -> None:
-    if frame.interlaced_frame:
+def _chroma_at_left(stream: Any) -> Callable[[Any], Any]:
+    """What states of a frame where its chroma lies."""
+    import av
+
+    graph = av.filter.Graph()
+    chain = graph.add_buffer(template=stream), graph.add("setparams", "chroma_location=left"), graph.add("buffersink")
+    graph.link_nodes(*chain).configure()
+
+    def stated(frame: Any) -> Any:
+        graph.vpush(frame)
+        return graph.vpull()
+
+    return stated
+
+
+def _check_frame(path: Path, frame: Any, is_marked: bool) -> None:
+    if frame.interlaced_frame or is_marked:
         raise ValueError(
             f"{path}: interlaced, so that its rows are of two times; allowed: progressive video, as ffmpeg makes it "
             f"(-vf bwdif, or -vf setfield=prog where a progressive one is only marked so)"
@@ -351,50 +376,3 @@ def _frame_rate(pts: Sequence[int], time_base: Fraction, stated: Fraction) -> fl
 
 def _quarter_turns(frame: Any) -> int:
     return round(frame.rotation / 90) % 4
-
-
-def _to_rgb(frame: Any, deep: bool) -> np.ndarray:
-    import numpy as np
-
-    from spikevrt.light import HDR_TRANSFERS, hdr_table
-
-    bits = max(component.bits for component in frame.format.components)
-    is_hdr = int(frame.color_trc) in HDR_TRANSFERS
-    if frame.format.name.startswith("gray"):
-        image = _grey(frame, bits, deep=is_hdr or (deep and bits > 8))
-    else:
-        image = _colours(frame, bits, deep=is_hdr or (deep and bits > 8))
-    if is_hdr:
-        image = hdr_table(int(frame.color_trc))[image]
-        image = image if deep else np.round(image.clip(0, 1) * 255).astype(np.uint8)
-    return np.ascontiguousarray(np.rot90(image, _quarter_turns(frame)))
-
-
-def _colours(frame: Any, bits: int, *, deep: bool) -> np.ndarray:
-    import numpy as np
-
-    untagged_hd = int(frame.colorspace) == UNSPECIFIED and frame.height >= 720
-    source = BT709 if untagged_hd else None
-    if not deep:
-        return frame.to_ndarray(format="rgb24", src_colorspace=source, interpolation=EXACT_COLOURS)
-    if frame.format.name in ("gbrp10le", "gbrp12le"):  # as they are: the scaler would round
-        top = (1 << bits) - 1
-        return ((frame.to_ndarray().astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
-    image = frame.to_ndarray(format="rgb48le", src_colorspace=source, interpolation=EXACT_COLOURS)
-    if frame.format.is_rgb:
-        return image
-    # white of the scaler's 16 bits is 255 * 256 where it comes from YUV
-    return np.minimum((image.astype(np.uint32) * 257 + 128) >> 8, 65535).astype(np.uint16)
-
-
-def _grey(frame: Any, bits: int, *, deep: bool) -> np.ndarray:
-    """A picture of luma alone, whose range FFmpeg's scaler does not obey."""
-    import numpy as np
-
-    levels = frame.to_ndarray().astype(np.float64)
-    black, white = 0.0, float((1 << bits) - 1)
-    if int(frame.color_range) == LIMITED_RANGE:
-        black, white = 16.0 * 2 ** (bits - 8), 235.0 * 2 ** (bits - 8)
-    top, kind = (65535, np.uint16) if deep else (255, np.uint8)
-    grey = np.round(((levels - black) / (white - black)).clip(0, 1) * top).astype(kind)
-    return np.repeat(grey[:, :, None], 3, axis=2)

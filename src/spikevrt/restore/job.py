@@ -272,6 +272,8 @@ def _source_notes(recording: Recording, job: JobOptions, out: Path) -> list[str]
         bits = found.bits
         if "pictures" in recording.notes:
             notes.append(f"pictures: {recording.notes['pictures']}")
+        if found.has_alpha:
+            notes.append(f"{out.name}: the transparency (alpha) of {shown.name} is not carried over")
         if found.has_light_levels and is_video(out):
             notes.append(f"{out.name}: the mastering display and light levels of {shown.name} are not carried over")
         if found.transfer in HDR_TRANSFERS and not is_video(out):

@@ -52,6 +52,7 @@ DIMENSIONS: dict[str, tuple[Any, ...]] = {
     "sound": ("none", "aac", "mp3", "opus", "flac", "pcm", "ac3", "wma"),
     "offset": ("0", "1/4", "-1/10"),
     "clock": ("from 0", "wraps"),
+    "written": ("default", "hevc", "av1"),
 }
 # what of the other dimensions can be had depends on some of these
 SIGNAL = ("container", "codec", "bits", "range", "matrix", "chroma", "alpha", "transfer", "size")
@@ -83,7 +84,7 @@ LUMA = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020nc": (0.2627,
 @dataclass(frozen=True)
 class Case:
     """One file: a value of each dimension. `offset`: by how many seconds the sound begins after the video; `clock`:
-    whether the 33 bits of a transport stream's clock run over while it plays."""
+    whether the 33 bits of a transport stream's clock run over while it plays; `written`: as what it is to come out."""
 
     container: str
     codec: str
@@ -101,11 +102,12 @@ class Case:
     sound: str
     offset: str
     clock: str
+    written: str
 
     def words(self) -> str:
         """The values, but those that are the ordinary ones."""
         plain = {"alpha": False, "transfer": "sdr", "size": "96x64", "rotation": 0, "aspect": "1", "offset": "0"}
-        plain |= {"scan": "progressive", "clock": "from 0"}
+        plain |= {"scan": "progressive", "clock": "from 0", "written": "default"}
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         return ", ".join(valued(name, value) for name, value in given.items() if plain.get(name) != value)
 
@@ -138,7 +140,7 @@ def valued(name: str, value: Any) -> str:
     if name == "alpha":
         return "alpha" if value else "no alpha"
     units = {"bits": "bits", "range": "range", "chroma": "", "rate": "fps", "rotation": "degrees", "sound": "sound"}
-    if name in ("aspect", "offset", "clock"):
+    if name in ("aspect", "offset", "clock", "written"):
         return f"{name} {value}"
     return f"{value} {units.get(name, '')}".strip()
 
@@ -372,7 +374,7 @@ def _options(case: Case) -> dict[str, str]:
     found = {
         "h264": {"qp": "0", "preset": "veryfast"},
         "hevc": {"x265-params": "lossless=1:log-level=none:pools=1", "preset": "veryfast"},
-        "av1": {"crf": "5", "preset": "10", "svtav1-params": "lp=1"},
+        "av1": {"crf": "5", "preset": "7", "svtav1-params": "lp=1"},
         "vp9": {"lossless": "1", "cpu-used": "8", "deadline": "realtime"},
         "ffv1": {"level": "3"},
         "prores": {"profile": "4444" if case.chroma == "444" else "hq", "bits_per_mb": "8000"},

@@ -1,14 +1,15 @@
 """Does a video come out as it went in? `python benchmarks/media_matrix.py [--slice N]`
 
 Makes the files of media_files.py, in which every pair of values that can be had stands at least once (containers,
-codecs, depths, ranges, matrices, chroma, alpha, HDR, rates, rotations, pixel aspects, interlaced, sound, offsets).
-Each is restored twice as a user would, by `spikevrt restore`, with a network that returns its frames: to .mp4 as it is
-by default (but `--crf 4`: by the loss of 16 alone, patches of so small a picture are up to 4 levels and edges 0.2 px
-off), and without loss to .mkv (FFV1). What comes out is compared with what the file itself holds, which is computed
-in float64 from its coded samples by the formulas of the standards, never by FFmpeg's scaler:
+codecs, depths, ranges, matrices, chroma, alpha, HDR, sizes, rates, rotations, pixel aspects, interlaced, sound, its
+offset, clocks). Each is restored twice as a user would, by `spikevrt restore`, with a network that returns its frames:
+lossy, to .mp4 (of .mov to .mov) as it is by default, or with `--codec hevc` or `av1`, and `--crf 4` (by the loss of 16
+alone, patches of so small a picture are up to 4 levels and edges 0.2 px off); and without loss to .mkv (FFV1). What
+comes out is compared with what the file itself holds, which is computed in float64 from its coded samples by the
+formulas of the standards, never by FFmpeg's scaler:
 
     frames       as many, in order (their numbers are in the picture)
-    times        from the first frame on: exact in .mp4; in .mkv to its millisecond, and told
+    times        from the first frame on: exact in .mp4 and .mov; in .mkv to its millisecond, and told
     rate         the summary's frames a second
     sound        as many streams, unless told; from a frame to the beep to 1 ms, which is what two roundings to
                  milliseconds explain (packets are copied, so a codec's run-up is the same in both)
@@ -67,7 +68,6 @@ from spikevrt.config import ModelConfig
 from spikevrt.model.flow import Flows
 from spikevrt.model.network import Network
 
-OUTPUTS = {"lossy.mp4": ["--crf", "4"], "lossless.mkv": ["--codec", "ffv1"]}
 MATRICES = {1: "bt709", 2: "bt601", 5: "bt601", 6: "bt601", 9: "bt2020nc"}  # untagged: of fewer than 720 rows
 FLASH = 6  # the frame from which the beep is measured
 COLOUR_LEVELS, EDGE_PX, SOUND_S = 2.0, 0.1, Fraction(1, 1000)
@@ -236,19 +236,20 @@ def check_made(case: Case, seen: Seen) -> None:
     drawn, wanted_colours = patch_colours(seen.frames), np.array(list(PATCHES.values())) / 255
     if case.chroma == "grey":
         drawn, wanted_colours = drawn[:3], wanted_colours[:3]
+    told["numbers"] = [number_of(frame) for frame in seen.frames] == list(range(NUM_FRAMES))
     told["picture"] = bool(np.abs(drawn - wanted_colours).max() < 0.03)
     if wrong := [name for name, holds in told.items() if not holds]:
         raise ValueError(f"made otherwise than asked: {', '.join(wrong)}; {case.words()}")
 
 
-def compare(case: Case, source: Seen, out: Seen, fps: float, told: str, suffix: str) -> list[tuple[str, str]]:
+def compare(case: Case, source: Seen, out: Seen, fps: float, told: str, *, is_lossy: bool) -> list[tuple[str, str]]:
     """What is wrong with a result, as (check, figures)."""
     tags = (out.primaries, out.transfer), (source.primaries, source.transfer)
-    is_stated = out.matrix in (1, 9) and out.range == 1 if suffix == ".mp4" else out.matrix in (0, 2)
+    is_stated = out.matrix in (1, 9) and out.range == 1 if is_lossy else out.matrix in (0, 2)
     aspect = 1 / source.aspect if case.rotation % 180 else source.aspect
     claims = [
-        *same_pictures(case, source, out, suffix),
-        ("times", *same_times(source.times, out.times, told, suffix)),
+        *same_pictures(case, source, out, is_lossy=is_lossy),
+        ("times", *same_times(source.times, out.times, told, is_lossy=is_lossy)),
         ("rate", case.rate == "variable" or abs(fps / Fraction(case.rate) - 1) < 1e-3, f"{fps:.3f} frames a second"),
         ("sound", *same_sound(source, out, told)),
         ("tags", tags[0] == tags[1], f"primaries, transfer {tags[0]}, not {tags[1]}"),
@@ -260,10 +261,10 @@ def compare(case: Case, source: Seen, out: Seen, fps: float, told: str, suffix: 
     return [(check, figures) for check, holds, figures in claims if not holds]
 
 
-def same_pictures(case: Case, source: Seen, out: Seen, suffix: str) -> list[tuple[str, bool, str]]:
+def same_pictures(case: Case, source: Seen, out: Seen, *, is_lossy: bool) -> list[tuple[str, bool, str]]:
     """(check, whether it holds, figures) of what the pictures show."""
     size = height, width = case.shape[::-1] if case.rotation % 180 else case.shape
-    grown = (height + height % 2, width + width % 2) if suffix == ".mp4" else size
+    grown = (height + height % 2, width + width % 2) if is_lossy else size
     if out.frames[0].shape[:2] != grown:
         return [("geometry", False, f"{out.frames[0].shape[:2]}, not {grown}")]
     frames = [np.rot90(frame[:height, :width], -case.rotation // 90) for frame in out.frames]
@@ -272,7 +273,7 @@ def same_pictures(case: Case, source: Seen, out: Seen, suffix: str) -> list[tupl
     if np.abs(found - right).sum() > min(np.abs(other - right).sum() for other in others):
         return [("geometry", False, "upside down")]
     numbers, off = [number_of(frame) for frame in frames], np.abs(found - right).max(1) * 255
-    limit, worst = COLOUR_LEVELS if suffix == ".mp4" else 0.55 * 255 / ((1 << out.bits) - 1), int(off.argmax())
+    limit, worst = COLOUR_LEVELS if is_lossy else 0.55 * 255 / ((1 << out.bits) - 1), int(off.argmax())
     claims = [
         ("frames", numbers == list(range(NUM_FRAMES)), f"{numbers}"),
         ("colour", bool(off[worst] <= limit), f"{list(PATCHES)[worst]} off by {off[worst]:.2f} levels"),
@@ -284,13 +285,13 @@ def same_pictures(case: Case, source: Seen, out: Seen, suffix: str) -> list[tupl
     return claims
 
 
-def same_times(source: list[Fraction], out: list[Fraction], told: str, suffix: str) -> tuple[bool, str]:
+def same_times(source: list[Fraction], out: list[Fraction], told: str, *, is_lossy: bool) -> tuple[bool, str]:
     """Whether they agree from the first frame on, and what does not."""
     if len(source) != len(out):
         return False, f"{len(out)} frames, not {len(source)}"
     steps = [[one - times[0] for one in times] for times in (source, out)]
     off = max(abs(one - other) for one, other in zip(*steps, strict=True))
-    if suffix == ".mp4" or off == 0:
+    if is_lossy or off == 0:
         return off == 0, f"off by {float(off) * 1e3:.3f} ms"
     return off <= Fraction(
         1, 1000
@@ -316,8 +317,10 @@ def judge(case: Case, weights: Path, folder: Path) -> list[tuple[str, str, str]]
     source = look(path)
     check_made(case, source)
     wrong = []
-    for name, options in OUTPUTS.items():
-        out = folder / name
+    suffix = ".mov" if case.container == "mov" and case.written != "av1" else ".mp4"
+    lossy = ["--crf", "4", *([] if case.written == "default" else ["--codec", case.written])]
+    for name, options in ((f"lossy{suffix}", lossy), ("lossless.mkv", ["--codec", "ffv1"])):
+        kind, out = Path(name).stem, folder / name
         for old in (out, folder / f"{name}.json"):
             old.unlink(missing_ok=True)
         command = ["restore", str(path), "--weights", str(weights), "--trust-custom", factory(), "--out", str(out)]
@@ -326,14 +329,14 @@ def judge(case: Case, weights: Path, folder: Path) -> list[tuple[str, str, str]]
         told = stderr.getvalue()
         last = told.strip().splitlines()[-1] if told.strip() else ""
         if case.scan == "interlaced":
-            if status != 2 or "interlaced" not in told or out.exists():
-                wrong.append((name, "interlaced", f"not refused (status {status})"))
+            if status != 2 or "interlaced" not in last or told.count("\n") != 1 or out.exists():
+                wrong.append((kind, "interlaced", f"not refused in a line (status {status})"))
         elif status != 0:
-            wrong.append((name, "refused", last.replace(str(folder), "").replace("spikevrt: ", "")))
+            wrong.append((kind, "refused", last.replace(str(folder), "").replace("spikevrt: ", "")))
         else:
             fps = float(json.loads((folder / f"{name}.json").read_text())["fps"])
             seen = look(out)
-            wrong += [(name, *one) for one in compare(case, source, seen, fps, told, out.suffix)]
+            wrong += [(kind, *one) for one in compare(case, source, seen, fps, told, is_lossy=kind == "lossy")]
     return wrong
 
 
@@ -405,13 +408,12 @@ def main() -> int:
     if parsed.slice is not None:
         tried = tried[:: max(1, len(tried) // parsed.slice)][: parsed.slice]
     results = run(tried)
-    print(
-        f"\n{len(tried)} files, {sum(map(bool, results))} with a failure, {time.perf_counter() - start_s:.0f} s; ",
-        end="",
-    )
-    print(f"Python {platform.python_version()}, PyAV {av.__version__}\n")
+    seconds = f"{time.perf_counter() - start_s:.0f} s; Python {platform.python_version()}, PyAV {av.__version__}"
+    print(f"\n{len(tried)} files, {sum(map(bool, results))} with a failure, {seconds}\n")
     print_tables(tried, results)
-    print("\nPairs of values that no file has, and what stands in the way most often:\n")
+    num_pairs = sum(len(one) * len(other) for one, other in itertools.combinations(DIMENSIONS.values(), 2))
+    had = num_pairs - impossible.total()
+    print(f"\n{had} of {num_pairs} pairs of values can be had. What stands in the way of the others:\n")
     for why, count in impossible.most_common():
         print(f"- {count}: {why}")
     return 1 if any(results) else 0

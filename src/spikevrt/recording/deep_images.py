@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from jaxtyping import Float32, Shaped, UInt16
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MAX_FLOAT_PIXELS = 1 << 26  # as many bytes as `frames.MAX_IMAGE_PIXELS` of 8 bits
+MAX_IMAGE_BYTES = 3 << 28  # decoded; a header that claims more is taken for damage, not for a picture
+ANY_PIXELS, PIXELS_A_BYTE = 1 << 24, 8320  # what any file may claim; of black and white, deflate's most from a byte
+WIDTH, HEIGHT = 256, 257  # TIFF's tags
 TIFF_SUFFIXES = (".tif", ".tiff")
 BITS_PER_SAMPLE, SAMPLE_FORMAT, FLOAT_SAMPLES = 258, 339, 3  # TIFF's tags, and a value of the second
 
@@ -39,8 +41,7 @@ def is_deep(path: Path) -> bool:
             head = file.read(25)
         return head.startswith(PNG_SIGNATURE) and len(head) == 25 and head[24] == 16
     if suffix in TIFF_SUFFIXES:
-        bits, _ = _tiff_samples(path)
-        return bits > 8
+        return _tiff_tags(path)[0] > 8
     return False
 
 
@@ -49,7 +50,15 @@ def is_float(path: Path) -> bool:
     path = Path(path)
     if path.suffix.lower() == ".exr":
         return True
-    return path.suffix.lower() in TIFF_SUFFIXES and _tiff_samples(path)[1] == FLOAT_SAMPLES
+    return path.suffix.lower() in TIFF_SUFFIXES and _tiff_tags(path)[1] == FLOAT_SAMPLES
+
+
+def check_claim(path: Path, width: int, height: int, pixel_bytes: int = 3) -> None:
+    """Raises ValueError where a header claims more pixels than a picture may have, or than so many bytes can hold."""
+    held = max(ANY_PIXELS, PIXELS_A_BYTE * path.stat().st_size)
+    most = min(MAX_IMAGE_BYTES // pixel_bytes, held)
+    if width * height > most:
+        raise ValueError(f"{path}: claims {width}x{height} pixels; allowed: at most {most}")
 
 
 def check_png(path: Path) -> None:
@@ -98,6 +107,8 @@ def encode_png16(image: UInt16[np.ndarray, "H W 3"]) -> bytes:
 
 def read_tiff(path: Path) -> Shaped[np.ndarray, "H W 3"]:
     """A TIFF as uint8, uint16 or float32, upright. Raises ValueError for a damaged one, or samples of another kind."""
+    bits, _, width, height = _tiff_tags(path)
+    check_claim(path, width, height, 3 * max(1, bits // 8))
     with _opencv(path) as cv2:
         data = np.frombuffer(Path(path).read_bytes(), dtype=np.uint8)
         image = cv2.imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR) if data.size else None
@@ -175,8 +186,8 @@ def _as_rgb(samples: np.ndarray, path: Path) -> np.ndarray:
     return np.ascontiguousarray(colours)
 
 
-def _tiff_samples(path: Path) -> tuple[int, int]:
-    """(bits, sample format) of a TIFF's header. Pillow knows the tags even of those that it does not decode."""
+def _tiff_tags(path: Path) -> tuple[int, int, int, int]:
+    """(bits, sample format, width, height) of a TIFF's header. Pillow knows tags even of what it does not decode."""
     from PIL import TiffImagePlugin
 
     try:
@@ -185,9 +196,11 @@ def _tiff_samples(path: Path) -> tuple[int, int]:
             tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
             file.seek(tags.next)
             tags.load(file)
-            return int(np.max(tags.get(BITS_PER_SAMPLE, 1))), int(np.max(tags.get(SAMPLE_FORMAT, 1)))
+            wanted = ((BITS_PER_SAMPLE, 1), (SAMPLE_FORMAT, 1), (WIDTH, 0), (HEIGHT, 0))
+            bits, form, width, height = (int(np.max(tags.get(tag, value))) for tag, value in wanted)
+            return bits, form, width, height
     except Exception:  # Pillow raises many types of error for a damaged file
-        return 8, 1
+        return 8, 1, 0, 0
 
 
 @contextmanager
@@ -230,6 +243,5 @@ def _read_exr(
         text = " ".join(str(error).split())
         raise ValueError(f"{path}: not an EXR, or a damaged one ({text[:80]})") from None
     height, width = bottom - top + 1, right - left + 1
-    if height * width > MAX_FLOAT_PIXELS:
-        raise ValueError(f"{path}: claims {width}x{height} pixels; allowed: at most {MAX_FLOAT_PIXELS}")
+    check_claim(path, width, height, 12)
     return channels, (top, left, height, width), (data_top, data_left)

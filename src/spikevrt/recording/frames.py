@@ -39,7 +39,6 @@ DEPTHS = {
     ".exr": ("float32",),
 }
 EXIF_ORIENTATION = 0x0112
-MAX_IMAGE_PIXELS = 1 << 28  # above this a header is taken for damage, not for a picture
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -296,9 +295,7 @@ def _opened(path: Path) -> Iterator[Image]:
                 raise  # not to be opened at all
             raise ValueError(f"{path}: not an image, or a damaged one") from None
         with image:
-            if image.width * image.height > MAX_IMAGE_PIXELS:
-                claims = f"{path}: claims {image.width}x{image.height} pixels"
-                raise ValueError(f"{claims}; allowed: at most {MAX_IMAGE_PIXELS}")
+            deep_images.check_claim(path, image.width, image.height)
             try:
                 yield image
             except Exception as error:

@@ -3,7 +3,7 @@
 Makes the files of media_files.py, in which every pair of values that can be had stands at least once (containers,
 codecs, depths, ranges, matrices, chroma, alpha, HDR, sizes, rates, rotations, pixel aspects, interlaced, sound, its
 offset, clocks). Each is restored twice as a user would, by `spikevrt restore`, with a network that returns its frames:
-lossy, to .mp4 (of .mov to .mov) as it is by default, or with `--codec hevc` or `av1`, and `--crf 4` (by the loss of 16
+lossy, to .mp4 (of .mov to .mov) as it is by default, or with `--codec hevc` or `av1`, and `--crf 1` (by the loss of 16
 alone, patches of so small a picture are up to 4 levels and edges 0.2 px off); and without loss to .mkv (FFV1). What
 comes out is compared with what the file itself holds, which is computed in float64 from its coded samples by the
 formulas of the standards, never by FFmpeg's scaler:
@@ -319,7 +319,7 @@ def judge(case: Case, weights: Path, folder: Path) -> list[tuple[str, str, str]]
     check_made(case, source)
     wrong = []
     suffix = ".mov" if case.container == "mov" and case.written != "av1" else ".mp4"
-    lossy = ["--crf", "4", *([] if case.written == "default" else ["--codec", case.written])]
+    lossy = ["--crf", "1", *([] if case.written == "default" else ["--codec", case.written])]
     for name, options in ((f"lossy{suffix}", lossy), ("lossless.mkv", ["--codec", "ffv1"])):
         kind, out = Path(name).stem, folder / name
         for old in (out, folder / f"{name}.json"):

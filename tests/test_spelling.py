@@ -183,6 +183,12 @@ def test_a_mistake_names_the_options_of_its_verb(
     assert message in told and told.count("\n") == 1 and "`" not in told
 
 
+@pytest.mark.parametrize("verb", ["inspect", "record", "restore", "align", "evaluate"])
+def test_the_order_of_rows_is_told_by_the_option_of_the_verb(verb: str) -> None:
+    sentence = "state the other order of rows: with `top_down`, or without it"
+    assert spelled(sentence, verbs()[verb], ()) == "state the other order of rows: with --top-down, or without it"
+
+
 @pytest.mark.parametrize("suffix", ["", ".mp4", ".mkv", ".mov", ".npy"])
 def test_what_is_unfinished_is_told_under_its_name(suffix: str) -> None:
     def told(message: str) -> str:

@@ -73,20 +73,22 @@ def test_all_are_restored_by_two_workers_as_each_would_be_alone_and_what_stands_
 
 @pytest.mark.slow
 def test_a_bad_recording_stops_no_other_and_is_told_with_status_1(
-    folder: Path, micro_weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    folder: Path, micro_weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch
 ):
     spoil(folder / "a")
-    out = tmp_path / "out"
-    arguments = ["restore", str(folder), "--weights", str(micro_weights), "--device", "cpu", "--out", str(out)]
+    monkeypatch.chdir(folder.parent)
+    out = Path("out")
+    arguments = ["restore", folder.name, "--weights", str(micro_weights), "--device", "cpu", "--out", str(out)]
     assert cli.main(arguments) == 1
     told = capfd.readouterr()
     last = told.out.splitlines()[-1]
     assert last.startswith(f"3 recordings: 2 restored, 1 failed -> {out} (")
     assert "; a: " in last and "spikes.dat" in last
     assert [line[:13] for line in told.err.splitlines() if "spikevrt" in line[:8]] == ["spikevrt: a: "]
+    assert f"{folder.name}/a/spikes.dat" in told.err and str(tmp_path) not in told.err + told.out  # as it was stated
     entries = {entry["name"]: entry for entry in json.loads((out / "summary.json").read_text())["recordings"]}
     assert [entries[name]["status"] for name in "abc"] == ["failed", "restored", "restored"]
-    assert "spikes.dat" in entries["a"]["error"] and entries["b"]["error"] is None
+    assert entries["a"]["error"].startswith(f"{folder.name}/a/spikes.dat: ") and entries["b"]["error"] is None
     assert sorted(path.name for path in out.iterdir()) == ["b", "c", "summary.json"]
 
 

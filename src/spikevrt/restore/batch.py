@@ -82,7 +82,8 @@ def restore_many(
         FileNotFoundError, ValueError: no recordings there, no such weights, or the engine is not to be had.
         FileExistsError: `out` is a file, holds the recordings, or another call is at work in it.
     """
-    weights, folder, out = find(weights).absolute(), Path(folder).absolute(), Path(out).absolute()
+    stated = (Path(folder), Path(out))
+    weights, folder, out = find(weights).absolute(), stated[0].absolute(), stated[1].absolute()
     recordings = recordings_in(folder)
     if not recordings:
         raise ValueError(f"{folder}: neither a recording nor a folder of recordings (no {SIDECAR})")
@@ -94,7 +95,12 @@ def restore_many(
     engine = replace(engine, workers=workers, threads=max(1, torch.get_num_threads() // workers), gpus=gpus)
     outcomes: dict[str, Outcome] = {}
 
+    def as_stated(text: str) -> str:  # paths are absolute, for workers that run in another folder
+        return text.replace(f"{folder}/", f"{stated[0]}/").replace(f"{out}/", f"{stated[1]}/")
+
     def add(outcome: Outcome) -> None:
+        error = None if outcome.error is None else as_stated(outcome.error)
+        outcome = replace(outcome, error=error, told=as_stated(outcome.told))
         outcomes[outcome.name] = outcome
         _write(out, weights, options, [outcomes[name] for name in sorted(outcomes)])
         if tell is not None:

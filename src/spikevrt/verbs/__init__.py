@@ -123,7 +123,9 @@ def dashed(name: str) -> str:
 def spelled(message: str, parser: argparse.ArgumentParser, typed: Sequence[str]) -> str:
     """The message of an error with the names of fields as the options that the user knows (`renamed`). What the user
     `typed` (a folder called frames) is no field. A file that is unfinished goes by the name that it will have."""
-    options = {action.dest: action.option_strings[0] for action in reversed(parser._actions) if action.option_strings}
+    actions = [action for action in reversed(parser._actions) if action.option_strings]
+    options = {option.lstrip("-").replace("-", "_"): option for action in actions for option in action.option_strings}
+    options |= {action.dest: action.option_strings[0] for action in actions}
     return renamed(UNFINISHED.sub(r"\g<name>", message), options, typed)
 
 

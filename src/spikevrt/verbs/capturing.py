@@ -262,7 +262,8 @@ def _inspect(parsed: argparse.Namespace) -> None:
         layout=NO_OPTIONS if recording is not None else options_of(LayoutOptions, parsed),
     )  # fmt: skip
     inspection = inspect(parsed.path, options, recording)
-    print("\n".join(spelled(line, parsed.parser, sys.argv) for line in inspection.lines), flush=True)
+    lines = (spelled(line, parsed.parser, ()) if "`" in line else line for line in inspection.lines)
+    print("\n".join(lines), flush=True)
     if parsed.report is not None and inspection.health is not None:
         write_health_page(parsed.report, recording or open_recording(parsed.path), inspection.health)
         print(f"report -> {parsed.report}")

@@ -44,7 +44,7 @@ DIMENSIONS: dict[str, tuple[Any, ...]] = {
     "chroma": ("420", "422", "444", "grey"),
     "alpha": (False, True),
     "transfer": ("sdr", "PQ", "HLG"),
-    "size": ("96x64", "98x66", "97x65"),
+    "size": ("96x64", "98x66", "97x65", "96x720"),
     "rate": ("24000/1001", "25", "30000/1001", "60000/1001", "variable"),
     "rotation": (0, 90, 180, 270),
     "aspect": ("1", "4/3", "16/11"),
@@ -197,7 +197,7 @@ def _no_rest(case: Case) -> str | None:
         codec in ("h264", "mpeg2", "prores") or (codec == "ffv1" and at in ("mkv", "mp4"))
     ):
         return "nothing here marks it as interlaced"
-    if case.scan == "interlaced" and codec == "h264" and case.size != "96x64":
+    if case.scan == "interlaced" and codec == "h264" and case.size in ("98x66", "97x65"):
         return "interlaced H.264 has whole fours of rows"
     if case.clock == "wraps" and at != "ts":
         return "only a transport stream's clock runs over"
@@ -328,10 +328,15 @@ def scene(number: int, shape: tuple[int, int]) -> np.ndarray:
     return np.pad(image / 255, ((0, shape[0] - HEIGHT), (0, shape[1] - WIDTH), (0, 0)), mode="edge")
 
 
+def untagged_matrix(height: int) -> str:
+    """What a file of so many rows that names no matrix is taken for."""
+    return "bt709" if height >= 720 else "bt601"
+
+
 def _coded(image: np.ndarray, case: Case) -> list[np.ndarray]:
     """The planes of Y, Cb, Cr (and alpha) as whole numbers of `case.coded_bits` bits."""
     top, step = (1 << case.coded_bits) - 1, 1 << (case.coded_bits - 8)
-    red, blue = LUMA[case.matrix if case.matrix in LUMA else "bt601"]
+    red, blue = LUMA[untagged_matrix(case.shape[0]) if case.matrix == "untagged" else case.matrix]
     luma = image @ np.array([red, 1 - red - blue, blue])
     chroma = [(image[..., 2] - luma) / (2 * (1 - blue)), (image[..., 0] - luma) / (2 * (1 - red))]
     limited = case.range == "limited"

@@ -3,7 +3,7 @@
 Makes the files of media_files.py, in which every pair of values that can be had stands at least once (containers,
 codecs, depths, ranges, matrices, chroma, alpha, HDR, sizes, rates, rotations, pixel aspects, interlaced, sound, its
 offset, clocks). Each is restored twice as a user would, by `spikevrt restore`, with a network that returns its frames:
-lossy, to .mp4 (of .mov to .mov) as it is by default, or with `--codec hevc` or `av1`, and `--crf 4` (by the loss of 16
+lossy, to .mp4 (of .mov to .mov) as it is by default, or with `--codec hevc` or `av1`, and `--crf 1` (by the loss of 16
 alone, patches of so small a picture are up to 4 levels and edges 0.2 px off); and without loss to .mkv (FFV1). What
 comes out is compared with what the file itself holds, which is computed in float64 from its coded samples by the
 formulas of the standards, never by FFmpeg's scaler:
@@ -58,6 +58,7 @@ from media_files import (  # fmt: skip
     Case,
     covering,
     make_file,
+    untagged_matrix,
     valued,
 )
 from torch import Tensor
@@ -68,7 +69,7 @@ from spikevrt.config import ModelConfig
 from spikevrt.model.flow import Flows
 from spikevrt.model.network import Network
 
-MATRICES = {1: "bt709", 2: "bt601", 5: "bt601", 6: "bt601", 9: "bt2020nc"}  # untagged: of fewer than 720 rows
+MATRICES = {1: "bt709", 5: "bt601", 6: "bt601", 9: "bt2020nc"}
 FLASH = 6  # the frame from which the beep is measured
 COLOUR_LEVELS, EDGE_PX, SOUND_S = 2.0, 0.1, Fraction(1, 1000)
 
@@ -170,7 +171,7 @@ def as_rgb(frame: Any, *, is_centred: bool) -> np.ndarray:
         return np.repeat(luma[..., None], 3, -1)
     scale = top if is_full else 224 * step
     blue_chroma, red_chroma = (upsampled((plane - 128 * step) / scale, luma.shape, is_centred) for plane in planes[1:3])
-    red, blue = LUMA[MATRICES[int(frame.colorspace)]]
+    red, blue = LUMA[MATRICES.get(int(frame.colorspace)) or untagged_matrix(frame.height)]
     r, b = luma + 2 * (1 - red) * red_chroma, luma + 2 * (1 - blue) * blue_chroma
     return np.stack([r, (luma - red * r - blue * b) / (1 - red - blue), b], -1)
 
@@ -218,7 +219,7 @@ def edge_places(frames: list[np.ndarray]) -> tuple[float, float]:
 
 def check_made(case: Case, seen: Seen) -> None:
     """Raises ValueError where the file is not what was asked for: then a rule of media_files.py is missing."""
-    told = {"matrix": case.chroma == "grey" or MATRICES[seen.matrix] == MATRICES[TAGS[case.matrix][0]]}
+    told = {"matrix": case.chroma == "grey" or MATRICES.get(seen.matrix) == MATRICES.get(TAGS[case.matrix][0])}
     told["range"] = (seen.range == 2) == (case.range == "full")
     told["transfer"] = case.transfer == "sdr" or seen.transfer == TRANSFERS[case.transfer]
     for name in ("bits", "alpha", "rotation"):
@@ -318,7 +319,7 @@ def judge(case: Case, weights: Path, folder: Path) -> list[tuple[str, str, str]]
     check_made(case, source)
     wrong = []
     suffix = ".mov" if case.container == "mov" and case.written != "av1" else ".mp4"
-    lossy = ["--crf", "4", *([] if case.written == "default" else ["--codec", case.written])]
+    lossy = ["--crf", "1", *([] if case.written == "default" else ["--codec", case.written])]
     for name, options in ((f"lossy{suffix}", lossy), ("lossless.mkv", ["--codec", "ffv1"])):
         kind, out = Path(name).stem, folder / name
         for old in (out, folder / f"{name}.json"):

@@ -38,7 +38,7 @@ CORE_ARROWS: dict[str, set[str]] = {
     "recording": {"atomic", "light"},
     "simulate": {"atomic", "light", "progress", "engine", "recording"},
     "represent": {"config", "light", "recording"},
-    "model": {"config", "checkpoint", "runtime"},
+    "model": {"config", "checkpoint", "light", "runtime"},
     "losses": {"checkpoint", "config", "light", "lpips", "model"},
     "data": {"atomic", "config", "progress", "recording", "represent"},
     "restore": {

@@ -10,6 +10,7 @@ import torch
 from spikevrt.checkpoint import WeightsInfo, save_weights
 from spikevrt.config import ModelConfig, SpikeConfig, UnetConfig, load_config
 from spikevrt.model import build_network
+from spikevrt.model.network import within_colours
 from spikevrt.model.spike_vrt import SpikeVRT
 from spikevrt.model.unet import Unet, with_neighbours
 from spikevrt.restore.clip import ClipWork
@@ -305,3 +306,25 @@ def test_networks_are_told_apart_by_name():
         ),
     }
     assert {name: model.name for name, model in models.items()} == {name: name for name in models}
+
+
+def test_no_colour_comes_out_that_a_relit_frame_does_not_hold_nearby_and_a_blurry_frame_binds_nothing():
+    relit = ModelConfig(unet=MICRO, spikes=SpikeConfig(num_bins=NUM_BINS, relight=True))
+    blur, spikes = clip()
+    grey = blur[:, :, :1].expand_as(blur).contiguous()
+    with torch.no_grad():
+        bound, free = make(relit)(grey, spikes), make()(grey, spikes)
+    assert float(bound.diff(dim=2).abs().max()) < 1e-5 < 1e-2 < float(free.diff(dim=2).abs().max())
+    weights = torch.tensor([0.2126, 0.7152, 0.0722]).view(3, 1, 1)
+    torch.testing.assert_close((bound * weights).sum(2), (free * weights).sum(2), rtol=0, atol=1e-5)  # as bright
+
+
+def test_a_colour_may_lie_four_pixels_off_and_what_keeps_to_the_colours_keeps_its_bits():
+    frames = torch.full((1, 1, 3, 13, 15), 0.5)
+    frames[..., 0, 6, 7] = 0.9  # one red pixel
+    red = frames[..., 6:7, 7:8].expand_as(frames).contiguous()
+    reddest = within_colours(red, frames)[0, 0]
+    assert torch.equal(reddest[:, 2:11, 3:12], red[0, 0, :, 2:11, 3:12])
+    outside = torch.cat((reddest[:, [1, 11]].flatten(1), reddest[:, :, [2, 12]].flatten(1)), 1)
+    torch.testing.assert_close(outside[0], outside[2])  # grey, five pixels off
+    assert torch.equal(within_colours(frames, frames), frames)

@@ -560,3 +560,20 @@ def test_join_moves_sound_with_a_video_that_begins_before_zero(tmp_path: Path) -
         [segment], tmp_path / "o.mp4", fps=25, format=VideoFormat(), tags=VideoTags(), source=tmp_path / "a.mkv"
     )
     assert _beeps(tmp_path / "o.mp4") == pytest.approx(_beeps(tmp_path / "a.mkv"), abs=1e-3)
+
+
+# real files
+
+
+def test_a_real_programme_stream_put_behind_itself_goes_on_evenly(tmp_path: Path, shared: Path) -> None:
+    stream = (shared / "media" / "video" / "cityCC0.mpg").read_bytes()
+    (tmp_path / "a.mpg").write_bytes(stream + stream)
+    found = probe_video(tmp_path / "a.mpg")
+    assert (found.num_frames, found.fps, found.is_variable, found.num_lost) == (380, 25, False, 0)
+    assert found.times_s == pytest.approx([index / 25 for index in range(380)], abs=1e-6)
+
+
+def test_a_phone_clip_whose_first_frame_lasts_long_has_the_rate_of_the_others(shared: Path) -> None:
+    found = probe_video(shared / "media" / "video" / "VID_20191220_170832.mp4")
+    assert (found.num_frames, found.is_variable) == (41, True)
+    assert found.fps == pytest.approx(30, abs=0.1)  # the mean, with the first frame, is 26.95

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from spikevrt.recording.spike_file import HeldSpikes, SpikeGeometry, pack
-from spikevrt.represent.inputs import PROFILE_DARK_RATE, PROFILE_SCALE, profile
+from spikevrt.represent.inputs import PROFILE_DARK_RATE, PROFILE_SCALE, profile, steadied
 from spikevrt.represent.interval import STRIP_VALUES, expected_counts, interval_voxels
 from spikevrt.simulate.sensor import SpikeSensor
-from spikevrt.simulate.setup import SensorConfig
+from spikevrt.simulate.setup import SensorConfig, sensor_preset
 
 
 def seen(light: torch.Tensor, threshold: float) -> torch.Tensor:
@@ -72,3 +72,32 @@ def test_a_profile_of_another_window_is_relative_to_the_exposures_mean():
     expected = math.log((1 + PROFILE_DARK_RATE) / (0.5 + PROFILE_DARK_RATE)) / PROFILE_SCALE
     torch.testing.assert_close(told, torch.full((2, 1, 1), expected))
     assert torch.equal(profile(counts, 8, binning="whole", mean_rate=torch.ones(1, 1)), torch.zeros(2, 1, 1))
+
+
+@pytest.mark.parametrize("num_ticks", [32, 80, 137])
+@pytest.mark.parametrize("sensor", ["ideal", "bright"])
+def test_steady_light_of_any_brightness_is_steadied_and_light_that_doubles_is_not(num_ticks: int, sensor: str):
+    light = torch.linspace(0.01, 0.98, 40).expand(num_ticks, 50, 40)
+    doubled = torch.linspace(0.1, 0.45, 40).expand(num_ticks, 50, 40).clone()
+    doubled[num_ticks // 2 :] *= 2
+
+    def changes(light: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        spikes = SpikeSensor(50, 40, sensor_preset(sensor), seed=5).expose(light)
+        counts = expected_counts(spikes, num_bins=32, binning="whole")
+        before = counts.clone()
+        steady = steadied(counts, num_ticks, "whole")
+        assert torch.equal(counts, before)
+        torch.testing.assert_close(steady.sum(0), counts.sum(0), rtol=1e-4, atol=1e-4)  # as much light as before
+        return tuple(profile(n, num_ticks, binning="whole").square().mean().sqrt() for n in (counts, steady))
+
+    (noise, left), (change, kept) = changes(light), changes(doubled)
+    assert left < 0.3 * noise and kept > 0.9 * change
+
+
+def test_a_window_that_is_as_bright_as_the_exposure_is_steadied_and_a_brighter_one_is_not():
+    counts = torch.tensor([4.0, 4.5, 3.5, 4.2]).view(4, 1, 1)  # in 8 ticks each
+    told = steadied(counts, 32, "whole", torch.full((1, 1), 0.52))
+    torch.testing.assert_close(told, torch.full((4, 1, 1), 8 * 0.52))
+    brighter = steadied(2 * counts, 32, "whole", torch.full((1, 1), 0.52))
+    assert float((brighter - 2 * counts).abs().max()) < 0.15
+    assert torch.equal(steadied(0 * counts, 32, "whole"), 0 * counts)

@@ -45,7 +45,7 @@ from spikevrt.shipped import find
 from spikevrt.typed import amount, load_mapping
 
 METHODS, RECORDINGS = "methods", "recordings"  # folders beside results.json
-SCORING = 2  # to be raised when the same method would score otherwise
+SCORING = 3  # to be raised when the same method would score otherwise
 KEPT = ("slow", "medium", "fast")  # conditions of which the restored frames are kept
 
 

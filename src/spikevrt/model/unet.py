@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from spikevrt.config import ModelConfig, UnetConfig
 from spikevrt.model.flow import Flows
-from spikevrt.model.network import Network, check_voxels
+from spikevrt.model.network import Network, check_voxels, within_colours
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -115,7 +115,8 @@ class Unet(Network):
         if spike_vox is not None:
             x = x + self._spike_features(folded, spike_vox, spikes_present)
         change = F.pixel_shuffle(self.last(self._body(x)), self.unshuffle)
-        return blur + change.unflatten(0, blur.shape[:2])
+        restored = blur + change.unflatten(0, blur.shape[:2])
+        return within_colours(restored, blur) if self.config.spikes and self.config.spikes.relight else restored
 
     def bytes_per_pixel(self) -> float:
         unet, spikes = self.config.unet, self.config.spikes

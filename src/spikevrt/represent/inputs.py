@@ -1,7 +1,7 @@
 """What enters a network for one frame: the blurry or the relit frame, and voxels or profiles.
 
-The only place where that is decided; training and restoring call it alike and get the same bits, but for a crop's relit
-frame in its outermost pixel, where the ratio is resized. `config.SpikeInputs` says what a network reads.
+The only place where that is decided; training and restoring call it alike and get the same bits, but in a crop's outer
+two sensor pixels, where neighbours count. `config.SpikeInputs` says what a network reads.
 
 A relit frame: the blurry frame's light is right on average over the exposure, and the spikes tell how each pixel's
 light changed in it: light(centre) = light(blur) * rate(around the centre) / rate(whole exposure). The gain of the
@@ -10,9 +10,6 @@ sensor cancels. It is also the strong baseline that needs no network.
 A profile: how each pixel's light changed during an exposure, whatever the sensor's threshold and gain. The rate in a
 bin comes from the intervals between spikes, which say far more of it than a count of a few, relative to the pixel's own
 mean over the exposure.
-
-Activity: does anything move during an exposure? A pixel under steady light fires steadily: up to any moment its spikes
-are the exposure's times the share of the time, to within one spike; where something passes by, they run ahead or lag.
 
 Dimension key: T ticks of exposure and window together, K bins, h w sensor rows and columns, H W frame rows and columns
 (of frames that lie on the sensor: `Recording.on_sensor`), hb wb rows and columns of blocks.
@@ -61,17 +58,15 @@ def bin_spikes(
     bad: Bool[np.ndarray, "h w"] | None = None,
 ) -> BinnedSpikes:
     """Bin the ticks of one exposure and of the window that begins `shift_ticks` after it, which only profiles read;
-    `bad` pixels are filled from their neighbours.
-
-    Raises:
-        ValueError: fewer ticks than bins (unless binning is "fractional"), or every pixel bad.
+    `bad` pixels are filled from their neighbours. Raises ValueError: fewer ticks than bins (unless binning is
+    "fractional"), or every pixel bad.
     """
     num_ticks = len(spikes_Thw) - abs(shift_ticks)
     if spec.representation == "profile":
         counts, mean_rate = window_intervals(
             spikes_Thw, shift_ticks, num_bins=spec.num_bins, binning=spec.binning, bad=bad
         )
-        return BinnedSpikes(counts, num_ticks, mean_rate)
+        return BinnedSpikes(steadied(counts, num_ticks, spec.binning, mean_rate), num_ticks, mean_rate)
     assert shift_ticks == 0, shift_ticks
     if isinstance(spikes_Thw, HeldSpikes):
         counts = count_bins(spikes_Thw.count, num_ticks, num_bins=spec.num_bins, binning=spec.binning)
@@ -154,13 +149,9 @@ def relight(
     dark: float = DARK_RATE,
     mean_rate: Float[Tensor, "h w"] | None = None,
 ) -> Float[Tensor, "3 H W"]:
-    """`spike_ratio` of an exposure whose spikes are counted (or expected) per bin: the short window is `short_bins`.
-
-    `mean_rate` (spikes per tick): that of the exposure, where the bins are of another window; None: of the bins.
-
-    The counts lie on the frame, all of it, or on the crop that `blur` is cut to (its outermost pixel then differs from
-    the cropped whole: resizing looks at neighbours). A new tensor, in [0, 1].
-    """
+    """`spike_ratio`, a new tensor, of an exposure whose spikes are counted (or expected) per bin: the short window is
+    `short_bins`. `mean_rate` (spikes per tick): that of the exposure, where the bins are of another window; None: of
+    the bins. The counts lie on the frame, or on the crop that `blur` is cut to."""
     first, stop = short_bins(len(counts))
     bounds = bin_bounds(num_ticks, len(counts), binning)
     short_ticks = (bounds[stop] - bounds[first]) / len(counts)
@@ -193,6 +184,36 @@ def profile(
     return ((counts / ticks + PROFILE_DARK_RATE) / (mean + PROFILE_DARK_RATE)).log_().div_(PROFILE_SCALE)
 
 
+STEADY, MOVING = 2.0, 4.0  # mean squares, in those of steady light: nothing changes up to one, all of it from the other
+
+
+def steadied(
+    counts: Float[Tensor, "K h w"], num_ticks: int, binning: Binning, mean_rate: Float[Tensor, "h w"] | None = None
+) -> Float[Tensor, "K h w"]:
+    """Expected counts per bin, without what could come of steady light: bright light would seem to flicker.
+
+    A spike is known to a tick. With r spikes a tick and C(s) the counts up to the share s of T ticks, steady light has
+    d(s) = C(s) - s C(1) of variance r^2 (1 + s^2 + (1 - s)^2) / 12. The mean of d^2 over that of its variance, at the
+    edges between bins of 5 x 5 pixels, tells what stays of the changes: firm shrinkage (Gao and Bruce, 1997).
+    `mean_rate`: of the exposure, beside the window. Then d(s) = C(s) - s T r, of variance r^2 (1 + s^2) / 6; and what
+    holds fewer than two spikes, and so no whole interval, is known to no better than two.
+    """
+    bounds = bin_bounds(num_ticks, len(counts), binning)
+    mean = counts.sum(0) / num_ticks if mean_rate is None else mean_rate
+    ahead, deviation, noise = torch.zeros_like(mean), torch.zeros_like(mean), mean.square()
+    if mean_rate is not None:
+        noise = torch.where(torch.minimum(mean * num_ticks, counts.sum(0)) < 2, 4.0, noise)
+    changes = counts - mean * (torch.tensor(bounds, device=counts.device).diff() / len(counts))[:, None, None]
+    edges = bounds[1:-1] if mean_rate is None else bounds[1:]
+    for change, edge in zip(changes, edges, strict=False):
+        s = edge / bounds[-1]
+        ahead += change
+        deviation += ahead.square() * (12 / (1 + s**2 + (1 - s) ** 2) if mean_rate is None else 6 / (1 + s**2))
+    both = torch.stack((deviation, len(edges) * noise))[:, None]
+    deviation, noise = F.avg_pool2d(both, 5, 1, 2, count_include_pad=False)[:, 0]
+    return counts - changes * ((MOVING * noise - deviation) / ((MOVING - STEADY) * noise).clamp_min(1e-9)).clamp(0, 1)
+
+
 BLOCK = 8  # sensor pixels a side: few enough that something small stands out, enough for a steady mean
 
 
@@ -206,9 +227,7 @@ def spike_activity(
     The value is the root of the mean over the block of d^2 / variance, at the edge between bins where it is largest.
     A grey that fires half a whole number of spikes reads sqrt(2), one that fires a whole number 0. Photon noise adds
     s (1 - s) / (photons per spike) for each spike: nothing that matters above some hundred photons a spike.
-
-    Raises:
-        ValueError: one bin, which tells nothing of the time within the exposure.
+    Raises ValueError: one bin, which tells nothing of the time within the exposure.
     """
     num_bins, height, width = counts.shape
     if num_bins < 2:

@@ -33,7 +33,7 @@ from spikevrt.recording.spike_formats import open_stream
 from spikevrt.recording.time_tables import trigger_times
 
 
-@pytest.mark.parametrize("name", [name for name in READERS if name != "video"])
+@pytest.mark.parametrize("name", list(READERS))
 def test_damaged_files_are_read_or_refused_in_a_line(name: str) -> None:
     tally = fuzz(make(name), 200, seed=2)
     assert tally.faults == {} and tally.num == tally.read + tally.refused == 200

@@ -76,7 +76,7 @@ def join_segments(
         except FFmpegError as error:
             if source is None or not isinstance(error, ValueError):  # the others are the system's: a full disk
                 raise
-            why = f"{shown.name}: sound and subtitles are not carried over: they cannot be written ({error.strerror})"
+            why = f"{shown.name}: sound and subtitles are not carried over: they are damaged"
         return why, *_join(paths, shown, partial, rate(fps), tags, source, ())
 
 

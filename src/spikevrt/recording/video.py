@@ -52,6 +52,9 @@ def open_media(path: Path) -> Any:
     if not container.streams.video:
         container.close()
         raise ValueError(f"{path}: no video in it")
+    if main_video(container).codec_context is None:
+        container.close()
+        raise ValueError(f"{path}: video of an unknown codec, or damaged")
     return container
 
 
@@ -72,6 +75,7 @@ LIMITED_BY_DEFAULT = ("h264", "hevc", "av1", "vp9", "mpeg1video", "mpeg2video", 
 TELL_INTERLACED = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vc1", "prores", "dnxhd", "dvvideo")
 LIGHT_LEVELS = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
 RUN_UP_S = Fraction(1, 20)  # sound that begins no earlier before the pictures is what its decoder starts from
+MAX_PIXELS = 1 << 27  # a frame whose header claims more is damaged (16K has as many)
 JUMP_S = 10  # a clock that goes on by more, or back at all, was set anew: what FFmpeg takes, too
 
 
@@ -289,7 +293,7 @@ def _decoded(path: Path, tell: Callable[[int], None] = lambda _: None) -> Genera
         stream = main_video(container)
         stream.thread_type = "AUTO"
         # where neither file nor codec say otherwise; the scaler would take it as centred
-        stream.codec_context.options = {"chroma_sample_location": "left"}
+        stream.codec_context.options = {"chroma_sample_location": "left", "max_pixels": str(MAX_PIXELS)}
         codec = stream.codec_context.codec.canonical_name
         is_marked = codec not in TELL_INTERLACED and int(stream.codec_context.field_order) > 1
         at_left: Callable[[Any], Any] | None = None

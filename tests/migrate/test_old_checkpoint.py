@@ -147,7 +147,7 @@ def test_a_converted_network_computes_what_the_older_one_did(tmp_path: Path):
 def test_tensors_without_a_counterpart_are_refused_by_their_own_names(tmp_path: Path):
     state = Older().state_dict()
     state["spike_encoder.gate.weight"] = torch.zeros(3)
-    with pytest.raises(ValueError, match=r"pth: 1 tensors without a counterpart \(spike_encoder\.gate\.weight\); all"):
+    with pytest.raises(ValueError, match=r"pth: 1 tensor without a counterpart \(spike_encoder\.gate\.weight\); all"):
         converted(tmp_path, state)
     assert not (tmp_path / "new.safetensors").exists()
 

@@ -30,13 +30,13 @@ def test_a_checkpoint_wrapped_under_params_loads_with_every_value(network, tmp_p
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.pop("1.bias"), r"1 missing keys \(1.bias\)"),
-        (lambda s: s.update(extra=torch.zeros(1)), r"1 unknown keys \(extra\)"),
+        (lambda s: s.pop("1.bias"), r"1 missing key \(1.bias\)"),
+        (lambda s: s.update(extra=torch.zeros(1)), r"1 unknown key \(extra\)"),
         (
             lambda s: s.update({"0.weight": torch.zeros(5, 2)}),
             r"1 wrong shapes \(0.weight \(5, 2\) instead of \(5, 3\)\)",
         ),
-        (lambda s: s["0.bias"].fill_(float("nan")), r"1 tensors with NaN or infinity \(0.bias\)"),
+        (lambda s: s["0.bias"].fill_(float("nan")), r"1 tensor with NaN or infinity \(0.bias\)"),
     ],
 )
 def test_what_does_not_fit_is_named_and_nothing_is_loaded(network, change, message):

@@ -505,7 +505,7 @@ def test_a_wrong_weights_file_is_refused_and_names_a_key(micro_weights):
     first = sorted(state)[0]
     state["other." + first] = state.pop(first)
     checkpoint.save_weights(micro_weights, state, description)
-    with pytest.raises(ValueError, match=r"micro\.safetensors: does not fit the network: 1 missing keys \(.*1 unknown"):
+    with pytest.raises(ValueError, match=r"micro\.safetensors: does not fit the network: 1 missing key \(.*1 unknown"):
         load_network(micro_weights, torch.device("cpu"))
 
 

@@ -158,7 +158,7 @@ def test_initial_vrt_weights_are_loaded_strictly(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(loop, "build_network", Composed)
     torch.save({"weight": torch.zeros(3, 2)}, tmp_path / "half.pth")
-    with pytest.raises(ValueError, match=r"half\.pth: does not fit the network: 1 missing keys \(bias\)"):
+    with pytest.raises(ValueError, match=r"half\.pth: does not fit the network: 1 missing key \(bias\)"):
         train(small_config(train__init_vrt=str(tmp_path / "half.pth")), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "src" / "spikevrt"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400  # a file
 MAX_PARAMETERS = 8  # a public function or method, without self
-MAX_MODULES_IN_ALL, MAX_LINES_IN_ALL = 145, 33_050  # under src; decision 67
+MAX_MODULES_IN_ALL, MAX_LINES_IN_ALL = 146, 33_100  # under src; decision 67
 
 # A part of the package -> the parts that it may import (docs/architecture.md says the same in words). First the core,
 # in the order in which the data flows; then the annexes, which no part of the core imports.

@@ -49,7 +49,9 @@ def refuse_existing_file(out: Path, *, overwrite: bool, other: str = "--out") ->
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it. Raises OSError, which names the one in which nothing can be written."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "is no folder", str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "nothing can be written in this folder", str(there))
     folder.mkdir(parents=True, exist_ok=True)
 

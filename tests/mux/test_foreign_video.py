@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -447,7 +448,59 @@ def test_a_last_frame_that_lasts_long_does_not_change_the_rate(tmp_path: Path, u
             packet.stream = stream
             out.mux(packet)
     assert probe_video(tmp_path / "a.mp4").fps == pytest.approx(float(rate), rel=1e-9)
-    assert _restored(tmp_path / "a.mp4", tmp_path / "o.mp4")["fps"] == pytest.approx(float(rate), rel=1e-9)
+    for name in ("o.mp4", "o.mkv"):
+        assert _restored(tmp_path / "a.mp4", tmp_path / name)["fps"] == pytest.approx(float(rate), rel=1e-9)
+        assert probe_video(tmp_path / name).fps == pytest.approx(float(rate), rel=0.03)
+        with open_media(tmp_path / name) as container:
+            assert container.duration == pytest.approx((float(9 / rate) + 5) * 1e6, abs=2000)
+
+
+def test_sound_from_matroska_to_matroska_keeps_its_begin(tmp_path: Path, unchanged: None) -> None:
+    """AAC starts from a run-up that both files state."""
+    _flash_and_beep(tmp_path / "a.mkv", num=25, flash=12, sound="aac")
+    _restored(tmp_path / "a.mkv", tmp_path / "o.mkv")
+
+    def samples(path: Path) -> tuple[float, int]:
+        with open_media(path) as container:
+            frames = list(container.decode(container.streams.audio[0]))
+            return float(frames[0].pts * frames[0].time_base), sum(frame.samples for frame in frames)
+
+    assert samples(tmp_path / "o.mkv") == samples(tmp_path / "a.mkv")
+    assert _beeps(tmp_path / "o.mkv") == pytest.approx([0.48], abs=2e-3)
+
+
+def test_the_transparency_of_vp9_is_told(tmp_path: Path, unchanged: None) -> None:
+    """Its alpha lies beside the pictures in Matroska; the stream's words say so."""
+    import av
+
+    with av.open(str(tmp_path / "a.webm"), "w") as container:
+        stream: Any = container.add_stream("libvpx-vp9", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuva420p"
+        for index in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(_grey(40 * index), format="rgb24")))
+        container.mux(stream.encode())
+    told = _restored(tmp_path / "a.webm", tmp_path / "o.mp4")["notes"]
+    assert "o.mp4: the transparency (alpha) of a.webm is not carried over" in told
+
+
+def test_what_a_cut_file_still_holds_is_read_whatever_a_decoder_thinks_of_the_rest(tmp_path: Path) -> None:
+    """Threads of a decoder would lose good pictures with the one that was cut."""
+    noise = np.random.default_rng(0)
+    images = [noise.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(24)]
+    _encode(tmp_path / "b.mkv", images, bf=2)
+    data = (tmp_path / "b.mkv").read_bytes()
+    for part in (0.5, 0.6, 0.7, 0.8):
+        path = tmp_path / f"{part}.mkv"
+        path.write_bytes(data[: int(part * len(data))])
+        decoded = []
+        with open_media(path) as container:
+            stream = main_video(container)
+            stream.thread_type = "NONE"
+            for packet in container.demux(stream):
+                with contextlib.suppress(ValueError):
+                    decoded += [frame.pts for frame in packet.decode()]
+        assert list(probe_video(path).pts) == decoded
+        assert len(list(iter_video(path))) == len(decoded)
 
 
 @pytest.mark.parametrize(
@@ -455,7 +508,7 @@ def test_a_last_frame_that_lasts_long_does_not_change_the_rate(tmp_path: Path, u
 )
 def test_times_in_nanoseconds_allow_slow_motion(tmp_path: Path, step: int, factor: int) -> None:
     """Where all times are multiples of something coarser they are kept; else they are rounded to nanoseconds."""
-    from spikevrt.mux.join import video_pieces
+    from spikevrt.mux.pieces import video_pieces
     from spikevrt.restore.restorer import Restored
 
     base = Fraction(1, 10**9)

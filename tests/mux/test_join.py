@@ -199,7 +199,7 @@ def test_sound_subtitles_fonts_chapters_and_words_go_from_mkv_to_mkv(tmp_path: P
     assert notes == ()
     assert _streams(result) == [("video", "ger"), ("audio", "fra"), ("subtitle", "eng"), ("attachment", "")]
     assert _payload(result, "subtitle") == [(Fraction(1, 10), b"hello"), (Fraction(3, 5), b"world")]
-    assert _payload(result, "audio") == [(time, data) for time, data in _payload(source, "audio") if time >= 0]
+    assert _payload(result, "audio") == _payload(source, "audio") != []
     with av.open(str(source)) as before, av.open(str(result)) as after:
         assert after.chapters() == before.chapters() != []
         words = {key.lower(): value for key, value in after.metadata.items()}

@@ -17,7 +17,8 @@ from spikevrt.config import ModelConfig, SpikeConfig
 from spikevrt.model.flow import Flows
 from spikevrt.model.network import Network
 from spikevrt.mux.encode import VideoTags, write_segment
-from spikevrt.mux.join import join_segments, video_pieces
+from spikevrt.mux.join import join_segments
+from spikevrt.mux.pieces import video_pieces
 from spikevrt.recording.frames import write_image
 from spikevrt.recording.recording import Recording, open_recording
 from spikevrt.recording.sidecar import Exposure

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from spikevrt.align.health import NAMES
-from spikevrt.mux import join
+from spikevrt.mux import pieces
 from spikevrt.mux.join import write_video
 from spikevrt.recording.alignment import Alignment, write_alignment
 from spikevrt.recording.frames import list_images, read_image, write_image
@@ -129,7 +129,7 @@ def test_an_out_that_ends_in_mp4_becomes_a_video_of_every_frame_with_its_summary
 def test_lossless_video_of_many_pieces_holds_every_frame_at_its_time(
     fake_network, make_recording, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(join, "SEGMENT_FRAMES", 4)
+    monkeypatch.setattr(pieces, "SEGMENT_FRAMES", 4)
     restore(Path("w"), make_recording(11), tmp_path / "out.mkv", SMALL, format=LOSSLESS)
     assert [np.unique(image).tolist() for image in iter_video(tmp_path / "out.mkv")] == [[i] for i in range(11)]
     times = probe_video(tmp_path / "out.mkv").times_s
@@ -218,7 +218,7 @@ def test_stopped_before_anything_is_finished_nothing_at_all_is_left(
 def test_a_stopped_job_goes_on_and_ends_as_if_it_had_not_been(
     fake_network, make_recording, tmp_path, name, monkeypatch, capsys
 ):
-    monkeypatch.setattr(join, "SEGMENT_FRAMES", 4)
+    monkeypatch.setattr(pieces, "SEGMENT_FRAMES", 4)
     recording = make_recording(13)
     whole, out = tmp_path / f"whole{Path(name).suffix}", tmp_path / name
     restore(Path("w"), recording, whole, SMALL, format=LOSSLESS)

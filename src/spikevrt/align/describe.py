@@ -20,6 +20,7 @@ import torch
 
 from spikevrt.formats.dataset_trees import find_layout
 from spikevrt.formats.layouts import NO_OPTIONS, LayoutOptions, layout_recordings
+from spikevrt.light import HLG, PQ
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import IMAGE_SUFFIXES, image_size, list_images, write_image
 from spikevrt.recording.recording import Recording, open_recording, recordings_in
@@ -100,7 +101,10 @@ def footage_lines(path: Path) -> list[str]:
     info = probe_video(path)
     seconds, frames = info.num_frames / info.fps, amount(info.num_frames, "frame")
     lost = [f"warning: pictures that cannot be decoded: {info.num_lost}"] if info.num_lost else []
-    return [f"{path}: video, {info.width} x {info.height}, {frames}, {info.fps:g} fps, {seconds:.3f} s", *lost]
+    depth = f", {info.bits} bits" if info.bits > 8 else ""
+    curve = {PQ: ", HDR (PQ)", HLG: ", HDR (HLG)"}.get(info.transfer, "")
+    said = f"{info.width} x {info.height}, {frames}, {info.fps:g} fps, {seconds:.3f} s{depth}{curve}"
+    return [f"{path}: video, {said}", *lost]
 
 
 def summary_line(recording: Recording) -> str:

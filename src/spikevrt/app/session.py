@@ -33,7 +33,8 @@ from spikevrt.app.labels import on_page
 from spikevrt.app.uploads import open_upload
 from spikevrt.atomic import complete_or_absent
 from spikevrt.bench.demo import ASSETS, OPTIONS, SCENES, simulate_scene
-from spikevrt.mux.join import video_pieces, write_video
+from spikevrt.mux.join import write_video
+from spikevrt.mux.pieces import video_pieces
 from spikevrt.recording.alignment import Alignment
 from spikevrt.recording.frames import list_images, read_image, write_image
 from spikevrt.recording.recording import Recording, open_recording, with_alignment

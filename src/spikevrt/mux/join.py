@@ -13,25 +13,18 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikevrt.atomic import complete_or_absent, named
-from spikevrt.light import HDR_TRANSFERS, linear_to_hdr, srgb_to_linear
-from spikevrt.mux.encode import MAX_TIMESCALE, VideoTags, fine_enough, rate, shown_times, tags_of, write_segment
-from spikevrt.recording.recording import Recording
+from spikevrt.mux.encode import MAX_TIMESCALE, VideoTags, rate, write_segment
 from spikevrt.recording.video import main_video, open_media, probe_video, timed_packets
 from spikevrt.restore.options import VideoFormat, check_container
-from spikevrt.restore.restorer import Restored
-from spikevrt.restore.writer import as_pixels
 
 if TYPE_CHECKING:
     import numpy as np
-    from jaxtyping import Float, UInt8
-    from torch import Tensor
+    from jaxtyping import UInt8
 
 
 MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -39,7 +32,16 @@ MATROSKA_TICK = Fraction(1, 1000)
 EMPTY_TEXT = b"\0\0"  # a subtitle of an MP4 that shows nothing: whoever writes an MP4 puts them into the gaps anew
 COPIED_TYPES = ("audio", "subtitle", "attachment")
 # of the source's encoding or container, not of its content
-NOT_CARRIED = {"encoder", "major_brand", "minor_version", "compatible_brands", "rotate", "duration", "vendor_id"}
+NOT_CARRIED = {
+    "encoder",
+    "software",
+    "major_brand",
+    "minor_version",
+    "compatible_brands",
+    "rotate",
+    "duration",
+    "vendor_id",
+}
 NOT_CARRIED |= {"bps", "number_of_frames", "number_of_bytes"}  # Matroska's statistics
 
 
@@ -51,10 +53,12 @@ def join_segments(
     format: VideoFormat,
     tags: VideoTags,
     source: Path | None = None,
+    last_s: Fraction = Fraction(0),
 ) -> tuple[str, ...]:
     """Put segments of one format and size into `out` (.mp4, .mov, .mkv), named only when complete; returns notes.
 
-    `fps` is nominal, as in `write_segment`. The notes say in a line each what the source holds and `out` does not.
+    `fps` is nominal, as in `write_segment`. `last_s`: how long the last frame is shown; 0: as the one before. The notes
+    say in a line each what the source holds and `out` does not.
     The segments stay where they are. Where the source's sound or subtitles are so damaged that they cannot be written,
     all of them are left out, and told.
 
@@ -72,12 +76,12 @@ def join_segments(
     paths, shown = [Path(segment) for segment in segments], named(out)
     with complete_or_absent(out) as partial:
         try:
-            return _join(paths, shown, partial, rate(fps), tags, source, COPIED_TYPES)
+            return _join(paths, shown, partial, rate(fps), tags, source, COPIED_TYPES, last_s)
         except FFmpegError as error:
             if source is None or not isinstance(error, ValueError):  # the others are the system's: a full disk
                 raise
             why = f"{shown.name}: sound and subtitles are not carried over: they are damaged"
-        return why, *_join(paths, shown, partial, rate(fps), tags, source, ())
+        return why, *_join(paths, shown, partial, rate(fps), tags, source, (), last_s)
 
 
 def write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: float, crf: int = 16) -> None:
@@ -107,6 +111,7 @@ def _join(
     tags: VideoTags,
     source: Path | None,
     copied_types: Sequence[str],
+    last_s: Fraction,
 ) -> tuple[str, ...]:
     import av
 
@@ -132,7 +137,7 @@ def _join(
                     video.metadata.update(_words(main_video(found).metadata))
                     container.set_chapters(found.chapters())
                 outputs = {stream.index: _add_copy(container, stream) for stream in copied}
-                packets = [_video_packets(segments, out, muxer, notes)]
+                packets = [_video_packets(segments, out, muxer, notes, last_s)]
                 if found is not None and any(stream.type != "attachment" for stream in copied):
                     assert source is not None
                     packets.append(_copied_packets(found, copied, muxer, probe_video(source).shift))
@@ -252,7 +257,7 @@ def _lost_words(found: Mapping[str, str], partial: Path, out: Path) -> list[str]
 
 
 def _video_packets(
-    segments: Sequence[Path], out: Path, muxer: str, notes: list[str]
+    segments: Sequence[Path], out: Path, muxer: str, notes: list[str], last_s: Fraction
 ) -> Iterator[tuple[Fraction, bool, Any]]:
     """(time in seconds, False, packet) of all segments in order, each shown until the next one."""
     header: tuple[Any, ...] | None = None
@@ -287,6 +292,7 @@ def _video_packets(
                     yield before.pts * before.time_base, False, before
                 before = packet
     if before is not None:
+        before.duration = round(last_s / before.time_base) or before.duration
         yield before.pts * before.time_base, False, before
     if muxer == "matroska" and is_rounded:
         notes.append(f"{out.name}: timestamps are rounded to milliseconds, of which .mkv counts")
@@ -300,8 +306,8 @@ def _copied_packets(
     found: Any, copied: Sequence[Any], muxer: str, shift: Fraction
 ) -> Iterator[tuple[Fraction, bool, Any]]:
     """(time in seconds, True, packet), moved with the pictures by `shift` seconds. Before zero lies only what a decoder
-    starts from; Matroska has no such time."""
-    time = Fraction(0)
+    starts from; Matroska has no such time, unless the source, of Matroska too, says how much that is."""
+    time, is_said = Fraction(0), "matroska" in found.format.name
     for packet in timed_packets(found, [stream for stream in copied if stream.type != "attachment"]):
         if packet.size == 0 or (packet.size == 2 and bytes(packet) == EMPTY_TEXT and packet.stream.type == "subtitle"):
             continue
@@ -311,88 +317,6 @@ def _copied_packets(
         stamp = packet.dts if packet.dts is not None else packet.pts
         if stamp is not None:
             time = stamp * packet.time_base
-            if muxer == "matroska" and time < 0:
+            if muxer == "matroska" and time < 0 and not is_said:
                 continue
         yield time, True, packet
-
-
-SEGMENT_FRAMES = 32
-
-
-@dataclass(frozen=True)
-class VideoPieces:
-    """Video in pieces of `SEGMENT_FRAMES` frames; `pts` (of the recording's frames) in units of `time_base`, between
-    which the `fps_factor` - 1 frames of slow motion are evenly spread. `source_bits`: of a colour in the recording."""
-
-    folder: Path
-    format: VideoFormat
-    tags: VideoTags
-    pts: Sequence[Fraction]
-    time_base: Fraction
-    fps: float
-    fps_factor: int
-    source_bits: int
-
-    def path(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.mp4"
-
-    def num_pieces(self) -> int:
-        number = 0
-        while self.path(number).is_file():
-            number += 1
-        return number
-
-    def num_done(self) -> int:
-        """How many frames from the first on are in whole pieces; the last one of all may be shorter."""
-        return self.num_pieces() * SEGMENT_FRAMES
-
-    def time(self, restored: Restored) -> int:
-        """In units of `time_base`."""
-        begin = self.pts[restored.source]
-        between = self.pts[restored.source + 1] - begin if restored.step else 0
-        return round(begin + Fraction(restored.step, self.fps_factor) * between)
-
-    def coded(self, frame: Float[Tensor, "3 H W"]) -> Float[Tensor, "3 H W"]:
-        """A frame of display values by the video's own curve."""
-        if self.tags.transfer not in HDR_TRANSFERS:
-            return frame
-        return linear_to_hdr(srgb_to_linear(frame.clamp_min(0)), self.tags.transfer)
-
-    def consume(self, items: Iterator[Restored]) -> None:
-        """Encode frames as they come; the first is the first of a piece."""
-        kind = "png16" if self.format.bits == 10 else "png"
-        for first in items:
-            assert first.number % SEGMENT_FRAMES == 0, first.number
-            piece = chain([first], islice(items, SEGMENT_FRAMES - 1))
-            images = ((self.time(restored), as_pixels(self.coded(restored.frame), kind)) for restored in piece)
-            write_segment(
-                self.path(first.number // SEGMENT_FRAMES), images,
-                time_base=self.time_base, fps=self.fps, format=self.format, tags=self.tags,
-            )  # fmt: skip
-
-    def join(self, out: Path, source: Path | None) -> tuple[str, ...]:
-        """One video of all pieces, with what `source` holds beside its pictures; returns notes on what it could not."""
-        pieces = [self.path(index) for index in range(self.num_pieces())]
-        notes = join_segments(pieces, out, fps=self.fps, format=self.format, tags=self.tags, source=source)
-        if self.source_bits > (self.format.bits or 8):
-            whose = "" if source is None else f" in {source.name}"
-            notes = (*notes, f"{named(out).name}: {self.format.bits} bits a colour, of {self.source_bits}{whose}")
-        return notes
-
-
-def video_pieces(folder: Path, format: VideoFormat, recording: Recording, fps_factor: int) -> VideoPieces:
-    """The video of a restored recording, in pieces in `folder`, which is made.
-
-    The times of the frames are those of the recording's own video; of images those at which they were exposed.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    bits = 8
-    if isinstance(recording.blur, Path):
-        info = probe_video(recording.blur)
-        pts, time_base, tags = [info.pts[one.frame_idx] for one in recording.exposures], info.time_base, tags_of(info)
-        bits = info.bits
-    else:
-        (pts, time_base), tags = shown_times(recording), VideoTags()
-    format = format.settled(bits, min(recording.height, recording.width))
-    scale, fps = fine_enough(pts, time_base, fps_factor), recording.fps * fps_factor
-    return VideoPieces(folder, format, tags, [stamp * scale for stamp in pts], time_base / scale, fps, fps_factor, bits)

@@ -88,6 +88,7 @@ class VideoInfo:
     `transfer` are FFmpeg's codes of the colours (`UNSPECIFIED` where the file says nothing). `num_lost` pictures are
     stored and cannot be decoded. `shift` seconds were added to the times of the file, and are missing in its sound's.
     `has_light_levels`: it states HDR's mastering display or light levels; `has_alpha`: and how transparent pixels are.
+    The last frame is shown for `last_s` seconds (0: not stated).
     """
 
     width: int
@@ -104,6 +105,7 @@ class VideoInfo:
     shift: Fraction
     has_light_levels: bool
     has_alpha: bool
+    last_s: Fraction
 
     @property
     def is_variable(self) -> bool:
@@ -141,28 +143,36 @@ def _probe(path: Path, _size: int, _mtime_ns: int) -> VideoInfo:
         time_base: Fraction = stream.time_base
         aspect = stream.sample_aspect_ratio or Fraction(1)
         is_counted = stream.codec_context.codec.canonical_name in PICTURE_PACKETS
-    packets: list[int] = []
-    with contextlib.closing(_decoded(path, packets.append)) as frames:
-        first = next(frames, None)
-        if first is None:
-            raise ValueError(f"{path}: a video without frames")
-        found = [first.pts, *(frame.pts for frame in frames)]
-        turned = _quarter_turns(first) % 2 == 1
-        height, width = (first.width, first.height) if turned else (first.height, first.width)
-        bits = max(component.bits for component in first.format.components)
-        colours = int(first.color_primaries) or UNSPECIFIED, int(first.color_trc) or UNSPECIFIED
-        shift = -min(0, first.pts or 0)
-        stated_levels = any(data.type.name in LIGHT_LEVELS for data in first.side_data)
-        has_alpha = any(component.is_alpha for component in first.format.components)
+        is_alpha_stated = stream.metadata.get("alpha_mode") == "1"  # of VP9 in Matroska: a picture of its own
+    first: Any = None
+    for is_whole in (True, False):
+        packets: list[int] = []
+        with contextlib.closing(_decoded(path, is_whole=is_whole, sizes=packets)) as frames:
+            first = next(frames, None)
+            if first is None:
+                raise ValueError(f"{path}: a video without frames")
+            found, last_units = [first.pts], int(first.duration or 0)
+            for frame in frames:
+                found.append(frame.pts)
+                last_units = int(frame.duration or 0)
+        num_lost = max(0, len(packets) - len(found)) if is_counted else 0
+        if num_lost == 0:
+            break
+    turned = _quarter_turns(first) % 2 == 1
+    height, width = (first.width, first.height) if turned else (first.height, first.width)
+    bits = max(component.bits for component in first.format.components)
+    colours = int(first.color_primaries) or UNSPECIFIED, int(first.color_trc) or UNSPECIFIED
+    shift = -min(0, first.pts or 0)
+    stated_levels = any(data.type.name in LIGHT_LEVELS for data in first.side_data)
+    has_alpha = is_alpha_stated or any(component.is_alpha for component in first.format.components)
     pts = _rising(path, found, shift, time_base, stated)
     fps = _frame_rate(pts, time_base, stated)
     if fps <= 0:
         raise ValueError(f"{path}: a video without a frame rate")
-    num_lost = max(0, len(packets) - len(pts)) if is_counted else 0
     aspect = 1 / aspect if turned else aspect
     return VideoInfo(
         width, height, fps, len(pts), pts, time_base, bits, aspect, *colours, num_lost, shift * time_base,
-        stated_levels, has_alpha,
+        stated_levels, has_alpha, last_units * time_base,
     )  # fmt: skip
 
 
@@ -181,7 +191,8 @@ def iter_video(
     from spikevrt.recording.frames import video_pixels
 
     assert start >= 0, start
-    for index, frame in enumerate(_decoded(Path(path))):
+    is_whole = probe_video(path).num_lost == 0
+    for index, frame in enumerate(_decoded(Path(path), is_whole=is_whole, sizes=[])):
         if stop is not None and index >= stop:
             return
         if index >= start:
@@ -285,13 +296,14 @@ def _jumps(container: Any) -> dict[int, Fraction]:
     return found
 
 
-def _decoded(path: Path, tell: Callable[[int], None] = lambda _: None) -> Generator[Any, None, None]:
-    """Frames; `tell(size)` of every packet that should show one. A packet that cannot be decoded gives none."""
+def _decoded(path: Path, *, is_whole: bool, sizes: list[int]) -> Generator[Any, None, None]:
+    """Frames; `sizes` gets those of the packets that should show one. A packet that cannot be decoded gives none, and
+    unless the file `is_whole` a single thread decodes, because others lose what they hold then, too."""
     from av.error import FFmpegError
 
     with open_media(path) as container:
         stream = main_video(container)
-        stream.thread_type = "AUTO"
+        stream.thread_type = "AUTO" if is_whole else "NONE"
         # where neither file nor codec say otherwise; the scaler would take it as centred
         stream.codec_context.options = {"chroma_sample_location": "left", "max_pixels": str(MAX_PIXELS)}
         codec = stream.codec_context.codec.canonical_name
@@ -308,7 +320,7 @@ def _decoded(path: Path, tell: Callable[[int], None] = lambda _: None) -> Genera
             if packet is None:
                 break
             if packet.size and not packet.is_discard:
-                tell(packet.size)
+                sizes.append(packet.size)
             try:
                 frames = packet.decode()
             except FFmpegError as error:

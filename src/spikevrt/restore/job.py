@@ -206,7 +206,11 @@ def _job_folder(out: Path, begun: dict[str, Any], *, restart: bool, keep: bool) 
 def _locked(out: Path, job: Path) -> Iterator[None]:
     """One process at a time. The lock goes with the process, however it ends."""
     lock = job.with_name(f"{job.name}-lock")
-    with open(lock, "w") as file:
+    try:
+        file = open(lock, "w")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise type(error)(error.errno, "nothing can be written in this folder", str(out.parent)) from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -152,7 +152,7 @@ class Output:
             return
         if names_a_file(out):
             allowed = f"a video ({', '.join(CONTAINERS)}), or a folder, in which frames are {', '.join(FRAME_KINDS)}"
-            raise ValueError(f"out: {out}, a file that cannot be written; allowed: {allowed}")
+            raise ValueError(f"out: {out}: no {out.suffix} is written; allowed: {allowed}")
         if self.video:
             check_container(Path("restored.mp4"), self.format)
 
@@ -170,7 +170,7 @@ def is_video(out: Path) -> bool:
 
 @dataclass(frozen=True)
 class JobOptions:
-    """How a restoration is delivered. `video_pieces` makes video (`mux.join.video_pieces`); `made_with` is what the
+    """How a restoration is delivered. `video_pieces` makes video (`mux.pieces.video_pieces`); `made_with` is what the
     caller will know the result by (`batch`); without `keep` nothing stays of what was stopped."""
 
     fps_factor: Annotated[int, "slow motion: N sharp frames for one"] = 1

@@ -95,7 +95,7 @@ def _restore(parsed: argparse.Namespace) -> int:
 
 
 def _job(parsed: argparse.Namespace, output: Output) -> JobOptions:
-    from spikevrt.mux.join import video_pieces
+    from spikevrt.mux.pieces import video_pieces
 
     return options_of(JobOptions, parsed, overwrite=parsed.overwrite, output=output, video_pieces=video_pieces)
 

@@ -542,6 +542,7 @@ def test_sound_by_the_codes_of_windows_is_copied_into_mkv(
     folder.mkdir()
     with av.open(str(folder / name), "w") as container:
         container.metadata["title"] = "A street"
+        container.set_chapters([{"id": 1, "start": 0, "end": 500, "time_base": Fraction(1, 1000), "metadata": {}}])
         video: Any = container.add_stream("mpeg4", rate=25)
         video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
         audio: Any = container.add_stream(sound, rate=44100)
@@ -566,7 +567,7 @@ def test_sound_by_the_codes_of_windows_is_copied_into_mkv(
             return np.concatenate([frame.to_ndarray() for frame in media.decode(media.streams.audio[0])], axis=1)
 
     notes = _restored(folder / name, folder / "o.mkv")["notes"]
-    assert not any("not carried over" in note for note in notes)
+    assert notes == (["o.mkv: chapters are not carried over"] if name == "a.asf" else [])
     np.testing.assert_array_equal(decoded(folder / "o.mkv"), decoded(folder / name))
     with open_media(folder / "o.mkv") as media:
         assert media.metadata.get("title", media.metadata.get("TITLE")) == "A street"

@@ -147,7 +147,7 @@ def _join(
             codec = _stream_name(main_video(first))
             if muxer == "matroska" and tags.sample_aspect != 1 and codec in ("av1", "ffv1"):
                 notes.append(f"{out.name}: pixel aspect {tags.sample_aspect} is not stored with {codec} in .mkv")
-            notes += _lost_words({} if found is None else found.metadata, partial, out)
+            notes += [] if found is None else _lost_words(found, partial, out)
         finally:
             if found is not None:
                 found.close()
@@ -249,11 +249,12 @@ def _words(metadata: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _lost_words(found: Mapping[str, str], partial: Path, out: Path) -> list[str]:
+def _lost_words(found: Any, partial: Path, out: Path) -> list[str]:
     with open_media(partial) as written:
-        kept = {key.lower() for key in written.metadata}
-    lost = [key for key in _words(found) if key.lower() not in kept]
-    return [f"{out.name}: {out.suffix} does not hold the file's {', '.join(lost)}"] if lost else []
+        kept, has_chapters = {key.lower() for key in written.metadata}, bool(written.chapters())
+    lost = [key for key in _words(found.metadata) if key.lower() not in kept]
+    notes = [f"{out.name}: {out.suffix} does not hold the file's {', '.join(lost)}"] if lost else []
+    return [*notes, f"{out.name}: chapters are not carried over"] if found.chapters() and not has_chapters else notes
 
 
 def _video_packets(

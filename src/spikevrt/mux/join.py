@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from spikevrt.atomic import complete_or_absent, named
 from spikevrt.mux.encode import MAX_TIMESCALE, VideoTags, rate, write_segment
-from spikevrt.recording.video import main_video, open_media, probe_video, timed_packets
+from spikevrt.recording.video import main_video, move, open_media, probe_video, timed_packets
 from spikevrt.restore.options import VideoFormat, check_container
 
 if TYPE_CHECKING:
@@ -312,9 +312,7 @@ def _copied_packets(
     for packet in timed_packets(found, [stream for stream in copied if stream.type != "attachment"]):
         if packet.size == 0 or (packet.size == 2 and bytes(packet) == EMPTY_TEXT and packet.stream.type == "subtitle"):
             continue
-        units = round(shift / packet.time_base)
-        packet.pts = None if packet.pts is None else packet.pts + units
-        packet.dts = None if packet.dts is None else packet.dts + units
+        move(packet, shift)
         stamp = packet.dts if packet.dts is not None else packet.pts
         if stamp is not None:
             time = stamp * packet.time_base

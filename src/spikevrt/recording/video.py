@@ -249,14 +249,19 @@ def timed_packets(container: Any, streams: Collection[Any]) -> Iterator[Any]:
             shift = jumps.get(number, shift)
             number += 1
         if packet.stream.index in wanted:
-            units = round(shift / packet.time_base)
-            packet.pts = None if packet.pts is None else packet.pts + units
-            packet.dts = None if packet.dts is None else packet.dts + units
+            move(packet, shift)
             if packet.dts is not None and packet.stream.type != "video":
                 if packet.dts <= ends.get(packet.stream.index, packet.dts - 1):
                     continue  # sound that was longer than the pictures before a jump
                 ends[packet.stream.index] = packet.dts
             yield packet
+
+
+def move(packet: Any, seconds: Fraction) -> None:
+    """Add to the times of a packet, in place."""
+    units = round(seconds / packet.time_base)
+    packet.pts = None if packet.pts is None else packet.pts + units
+    packet.dts = None if packet.dts is None else packet.dts + units
 
 
 def _jumps(container: Any) -> dict[int, Fraction]:
